@@ -1,0 +1,70 @@
+"""Differentiate argmin and argmax problems at large scale, matrix-free.
+
+    g(x) = argmin_y f(x, y),        g'(x) = − f_YY⁻¹ f_XY as products with a vector
+
+See ``README.md`` for a first example and ``Problem``, ``solve``, ``derivative`` and
+``Hypergradient`` for the way through.
+"""
+
+import logging
+
+from . import linear_model, preconditioners
+from .bilevel import BilevelResult, minimize
+from .checks import (
+    CheckError,
+    CheckReport,
+    check_derivatives,
+    check_hypergradient,
+    dot_test,
+)
+from .hypergradient import (
+    FunctionUpper,
+    Hypergradient,
+    HypergradientResult,
+    UpperObjective,
+)
+from .implicit import Adjoint, Tangent, derivative, jvp, vjp
+from .krylov import KrylovResult, cg, minres
+from .linear_operator import LinearOperator, aslinearoperator
+from .objective import FunctionObjective, Objective
+from .problem import Problem, Solution
+from .solvers import solve
+from .status import ConvergenceError, ConvergenceWarning, Status
+
+__version__ = "0.1.0"
+
+logging.getLogger(__name__).addHandler(logging.NullHandler())
+
+__all__ = [
+    "Adjoint",
+    "BilevelResult",
+    "CheckError",
+    "CheckReport",
+    "ConvergenceError",
+    "ConvergenceWarning",
+    "FunctionObjective",
+    "FunctionUpper",
+    "Hypergradient",
+    "HypergradientResult",
+    "KrylovResult",
+    "LinearOperator",
+    "Objective",
+    "Problem",
+    "Solution",
+    "Status",
+    "Tangent",
+    "UpperObjective",
+    "aslinearoperator",
+    "cg",
+    "check_derivatives",
+    "check_hypergradient",
+    "derivative",
+    "dot_test",
+    "jvp",
+    "linear_model",
+    "minimize",
+    "minres",
+    "preconditioners",
+    "solve",
+    "vjp",
+]

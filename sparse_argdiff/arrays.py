@@ -1,0 +1,130 @@
+"""The arrays decide: which namespace they belong to, and whether they are sound.
+
+There is no current backend.  ``namespace(x, y)`` looks at the arrays themselves and
+returns the module whose functions act on them (NumPy, CuPy, or any array that names
+its own array-API namespace); a mix raises ``TypeError``.
+"""
+
+from __future__ import annotations
+
+import math
+import sys
+from typing import Any
+
+import numpy as np
+from scipy.linalg.blas import daxpy, saxpy
+
+Array = Any
+"""A real floating array of one of the supported namespaces."""
+
+
+def _home(array: Any) -> Any:
+    if isinstance(array, np.ndarray | np.generic):
+        return np
+    cupy = sys.modules.get("cupy")
+    if cupy is not None and isinstance(array, cupy.ndarray):
+        return cupy
+    if hasattr(array, "__array_namespace__"):
+        return array.__array_namespace__()
+    return None
+
+
+def namespace(*arrays: Any) -> Any:
+    """Return the array namespace that all ``arrays`` share.
+
+    Raises
+    ------
+    TypeError
+        When they come from different namespaces, or one of them is no array.
+    """
+    homes = []
+    for array in arrays:
+        home = _home(array)
+        if home is None:
+            raise TypeError(f"expected an array, found {type(array).__name__}")
+        if home not in homes:
+            homes.append(home)
+    if len(homes) > 1:
+        names = " and ".join(home.__name__ for home in homes)
+        raise TypeError(
+            f"arrays of {names} are mixed; convert one side explicitly, nothing is "
+            "moved between host and device silently"
+        )
+    return homes[0] if homes else np
+
+
+def as_floating(name: str, value: Any, *, ndim: tuple[int, ...] = (1,)) -> Array:
+    """Return ``value`` as a real floating array of one of the dimensions ``ndim``.
+
+    Lists and tuples become NumPy arrays; arrays are returned as they are (no copy).
+
+    Raises
+    ------
+    TypeError
+        For integer, boolean, complex or object arrays.
+    ValueError
+        For the wrong number of dimensions.
+    """
+    array = np.asarray(value) if isinstance(value, list | tuple | float) else value
+    if _home(array) is None:
+        raise TypeError(f"{name} must be an array, found {type(value).__name__}")
+    if array.dtype not in (np.float32, np.float64) and not _is_floating(array):
+        raise TypeError(
+            f"{name} must be a real floating array, found dtype {array.dtype}; "
+            "convert it first, for instance with .astype(float)"
+        )
+    if array.ndim not in ndim:
+        expected = " or ".join(f"{d}-D" for d in ndim)
+        raise ValueError(f"{name} must be {expected}, found shape {array.shape}")
+    return array
+
+
+def _is_floating(array: Array) -> bool:
+    xp = namespace(array)
+    return array.dtype in (xp.float32, xp.float64)
+
+
+def as_vector(name: str, value: Any, size: int | None = None) -> Array:
+    """Return ``value`` as a 1-D floating array, of ``size`` entries where given."""
+    vector = as_floating(name, value)
+    if size is not None and vector.shape[0] != size:
+        raise ValueError(
+            f"{name} must have shape ({size},), found shape {tuple(vector.shape)}"
+        )
+    return vector
+
+
+def epsilon(array: Array) -> float:
+    """Return the unit roundoff of the array's dtype (the distance from 1 to next)."""
+    return float(namespace(array).finfo(array.dtype).eps)
+
+
+def dot(x: Array, y: Array) -> float:
+    """Return x'y as a Python float."""
+    return float(x @ y)
+
+
+def norm(x: Array) -> float:
+    """Return the Euclidean norm, without overflow or underflow on the way."""
+    square = float(x @ x)
+    if 1e-30 < square < 1e30:
+        return math.sqrt(square)
+    xp = namespace(x)
+    largest = float(xp.max(xp.abs(x))) if x.shape[0] else 0.0
+    if largest == 0.0 or not math.isfinite(largest):
+        return largest
+    scaled = x / largest
+    return largest * math.sqrt(float(scaled @ scaled))
+
+
+def axpy(a: float, x: Array, y: Array) -> None:
+    """Add a x to y in place: one pass through memory on NumPy, none allocated."""
+    if isinstance(y, np.ndarray) and y.flags.c_contiguous and x.dtype == y.dtype:
+        (daxpy if y.dtype == np.float64 else saxpy)(x, y, a=a)
+    else:
+        y += a * x
+
+
+def is_finite(x: Array) -> bool:
+    """Tell whether no entry is NaN or infinite."""
+    return math.isfinite(norm(x))

@@ -1,0 +1,8 @@
+"""Krylov methods for symmetric systems, one file each, one stopping rule for all."""
+
+from .cg import cg
+from .diagonal import diagonal
+from .minres import minres
+from .result import Iterate, KrylovResult
+
+__all__ = ["Iterate", "KrylovResult", "cg", "diagonal", "minres"]

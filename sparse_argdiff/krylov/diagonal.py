@@ -1,0 +1,64 @@
+"""The diagonal approximation: x = diag(A)⁻¹ b (the paper's section 6).
+
+A cheap direction, not a solution.  The residual is recomputed all the same, so that
+one product tells how good it is.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ..arrays import Array, namespace, norm
+from ..status import Status
+from .result import Callback, KrylovResult, System, solve_columns
+
+
+def diagonal(
+    A: Any,
+    b: Any,
+    x0: Any = None,
+    *,
+    rtol: float = 1e-8,
+    atol: float = 0.0,
+    maxiter: int | None = None,
+    M: Any = None,
+    callback: Callback | None = None,
+) -> KrylovResult:
+    """Approximate A⁻¹ b by diag(A)⁻¹ b; the signature is that of :func:`cg`.
+
+    Returns
+    -------
+    KrylovResult
+        With status ``APPROXIMATE`` unless the residual happens to meet the tolerance.
+
+    Raises
+    ------
+    NotImplementedError
+        When A does not know its diagonal.
+    """
+    return solve_columns(
+        _solve,
+        A,
+        b,
+        x0,
+        rtol=rtol,
+        atol=atol,
+        maxiter=maxiter,
+        M=M,
+        callback=callback,
+    )
+
+
+def _solve(system: System) -> KrylovResult:
+    diag: Array = system.A.diagonal()
+    if bool(namespace(diag).any(diag == 0.0)):
+        x = 0.0 * system.b
+        return KrylovResult(
+            x, Status.SINGULAR, False, 0, 0, system.b_norm, system.b + x
+        )
+    x = system.b / diag
+    r = system.residual(x)
+    size = norm(r)
+    good = size <= system.target
+    status = Status.CONVERGED if good else Status.APPROXIMATE
+    return KrylovResult(x, status, good, 0, 1, size, r)

@@ -1,0 +1,132 @@
+"""The design of a linear model: z = F c + intercept, its transpose, its squares.
+
+    forward(y) = F c + 1 b',    backward(s) = (F' s, 1' s),    y = (c, b)
+
+``c`` is (p,) or (p, K) in C order, followed by the intercept (1 or K entries).
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from scipy import sparse
+
+from ..arrays import Array, namespace
+from ..linear_operator import LinearOperator, aslinearoperator
+
+
+class Design:
+    """Features (N, p) of any kind, with an optional intercept.
+
+    Parameters
+    ----------
+    features : array, sparse matrix or operator (N, p)
+        Integer and boolean entries become float64; floating ones are kept, not copied.
+    intercept : bool
+    outputs : int
+        K, the predictors a sample.
+    """
+
+    def __init__(self, features: Any, intercept: bool, outputs: int) -> None:
+        self.features = as_features(features)
+        self.transposed = self.features.T
+        self.n_samples, self.n_features = self.features.shape
+        self.intercept = intercept
+        self.outputs = outputs
+        self.n_coefficients = self.n_features * outputs
+        self.n = self.n_coefficients + (outputs if intercept else 0)
+        self.dtype = np.dtype(self.features.dtype or np.float64)
+        self._squared: Any = None
+
+    def forward(self, y: Array) -> Array:
+        """Return the predictors, shape (N,) or (N, K)."""
+        if self.outputs == 1:
+            z = self.features @ y[: self.n_features]
+            if self.intercept:
+                z += y[self.n_features]
+            return z
+        c = y[: self.n_coefficients].reshape((self.n_features, self.outputs))
+        z = self.features @ c
+        if self.intercept:
+            z += y[self.n_coefficients :]
+        return z
+
+    def backward(self, s: Array) -> Array:
+        """Return the transpose's product with s (N,) or (N, K), shape (n,)."""
+        c = self.transposed @ s
+        if not self.intercept:
+            return c.reshape(-1)
+        xp = namespace(s)
+        total = xp.sum(s, axis=0)
+        return xp.concatenate([c.reshape(-1), total.reshape(-1)])
+
+    def forward_block(self, Y: Array) -> Array:
+        """Return the predictors for several y at once, shape (N, k); one output only."""
+        Z = self.features @ Y[: self.n_features]
+        if self.intercept:
+            Z += Y[self.n_features]
+        return Z
+
+    def backward_block(self, S: Array) -> Array:
+        """Return the transpose's product with S (N, k), shape (n, k); one output only."""
+        C = self.transposed @ S
+        if not self.intercept:
+            return C
+        xp = namespace(S)
+        return xp.concatenate([C, xp.sum(S, axis=0)[None, :]])
+
+    @property
+    def has_squares(self) -> bool:
+        """Whether :meth:`squares` is available: not for features that are operators."""
+        return not isinstance(self.features, LinearOperator)
+
+    def squares(self, d: Array) -> Array:
+        """Return diag(F' diag(d) F) with the intercept's entry, shape (n,)."""
+        xp = namespace(d)
+        if sparse.issparse(self.features):
+            if self._squared is None:
+                self._squared = _squared(self.features)
+            c = self._squared.T @ d
+        elif d.ndim == 1:
+            c = xp.einsum("ij,ij,i->j", self.features, self.features, d)
+        else:
+            c = xp.einsum("ij,ij,ik->jk", self.features, self.features, d)
+        if not self.intercept:
+            return c.reshape(-1)
+        return xp.concatenate([c.reshape(-1), xp.sum(d, axis=0).reshape(-1)])
+
+
+def as_features(features: Any) -> Any:
+    """Return features as a floating CSR/CSC matrix, ndarray or operator."""
+    if sparse.issparse(features):
+        if features.dtype.kind not in "fiub":
+            raise TypeError(f"features must be real, found dtype {features.dtype}")
+        if features.format not in {"csr", "csc"}:
+            features = features.tocsr()
+        if features.dtype not in (np.float32, np.float64):
+            features = features.astype(np.float64)
+        # Rows of column indices as SciPy stores them; `spmatrix` multiplies with `*`.
+        cls = sparse.csr_array if features.format == "csr" else sparse.csc_array
+        return cls(features)
+    if hasattr(features, "ndim") and not hasattr(features, "matvec"):
+        if features.ndim != 2:
+            raise ValueError(
+                f"features must be 2-D, found shape {tuple(features.shape)}"
+            )
+        xp = namespace(features)
+        if features.dtype.kind not in "fiub":
+            raise TypeError(f"features must be real, found dtype {features.dtype}")
+        floating = features.dtype in (xp.float32, xp.float64)
+        return features if floating else features.astype(xp.float64)
+    return aslinearoperator(features)
+
+
+def _squared(features: Any) -> Any:
+    """Square the stored entries, sharing the structure; binary features are their own."""
+    data = features.data
+    if bool(np.all((data == 0.0) | (data == 1.0))):
+        return features
+    return type(features)(
+        (data * data, features.indices, features.indptr), shape=features.shape
+    )

@@ -1,0 +1,279 @@
+"""Generalised linear models with learnable ridge penalties, as an objective.
+
+    f(x, y) = Σ_i w_i ℓ(z_i, t_i) / Σ_i w_i + ½ Σ_j e^{x_g(j)} c_j²,    z = F c + b
+
+y = (c, b): coefficients, then intercepts.  x: log-penalties.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from ..arrays import Array, as_vector, dot, namespace, norm
+from ..linear_operator import LinearOperator
+from .design import Design, as_features
+from .losses import Loss, as_loss
+from .penalty import RidgePenalty
+
+
+class _DataTerm:
+    """The weighted mean loss Σ w_i ℓ(z_i, t_i) / Σ w_i as a function of y."""
+
+    def __init__(
+        self,
+        features: Any,
+        targets: Any,
+        loss: Loss,
+        intercept: bool,
+        weights: Any,
+        outputs: int | None = None,
+    ) -> None:
+        features = as_features(features)
+        dtype = np.dtype(features.dtype or np.float64)
+        targets = np.asarray(targets) if isinstance(targets, list | tuple) else targets
+        self.loss = loss
+        self.targets = loss.prepare(targets, dtype, outputs)
+        self.design = Design(features, intercept, loss.outputs(self.targets))
+        xp = namespace(self.targets)
+        n_samples = self.design.n_samples
+        if self.targets.shape[0] != n_samples:
+            raise ValueError(
+                f"targets must have {n_samples} entries like the rows of features, "
+                f"found {self.targets.shape[0]}"
+            )
+        if n_samples == 0:
+            raise ValueError("features must have at least one row")
+        if weights is None:
+            self.weights = xp.full(n_samples, 1.0 / n_samples, dtype=dtype)
+        else:
+            weights = as_vector("sample_weight", weights, n_samples)
+            total = float(xp.sum(weights))
+            if not (bool(xp.all(weights >= 0.0)) and 0.0 < total < np.inf):
+                raise ValueError("sample_weight must be finite, >= 0 and not all 0")
+            self.weights = xp.asarray(weights / total, dtype=dtype)
+        self._memo: tuple[Array, Array] | None = None
+
+    def predictor(self, y: Array) -> Array:
+        """Return z at y; value, gradient and curvature at one y share it."""
+        memo = self._memo
+        if memo is not None and bool(namespace(y).all(memo[0] == y)):
+            return memo[1]
+        z = self.design.forward(y)
+        self._memo = (namespace(y).asarray(y, copy=True), z)
+        return z
+
+    def value(self, y: Array) -> float:
+        return dot(self.weights, self.loss.value(self.predictor(y), self.targets))
+
+    def grad(self, y: Array) -> Array:
+        slope = self.loss.slope(self.predictor(y), self.targets)
+        slope *= self.weights if slope.ndim == 1 else self.weights[:, None]
+        return self.design.backward(slope)
+
+
+class Glm:
+    """A generalised linear model: an :class:`Objective` in (log-penalties, coefficients).
+
+    Parameters
+    ----------
+    features : array, sparse matrix or operator (N, p)
+        SciPy CSR or CSC is used as it is.
+    targets : array (N,)
+        Real numbers, labels 0/1 or −1/+1, counts, or classes, by the loss.
+    loss : {"logistic", "squared", "poisson", "huber", "multinomial"} or Loss
+    penalty : {"per-feature", "per-group", "per-coefficient", "scalar"}
+        What each entry of x weighs; "per-coefficient" differs from "per-feature" for
+        several outputs.
+    groups : int array (p,), optional
+        Group of each feature for "per-group".
+    intercept : bool
+        Whether b is there; it is not penalised.
+    sample_weight : array (N,), optional
+
+    Attributes
+    ----------
+    n, m : int
+        Sizes of y and x.
+    dtype : dtype
+        Of y: that of the features.
+
+    Notes
+    -----
+    A Hessian product costs two passes over the features; its diagonal is exact (one
+    pass).  The loss determines multinomial intercepts only up to a common shift; the
+    term ½ (mean b)², zero at the solution, makes them sum to zero and f_YY definite.
+    """
+
+    def __init__(
+        self,
+        features: Any,
+        targets: Any,
+        *,
+        loss: str | Loss = "logistic",
+        penalty: str = "per-feature",
+        groups: Any = None,
+        intercept: bool = True,
+        sample_weight: Any = None,
+    ) -> None:
+        self._data = _DataTerm(
+            features, targets, as_loss(loss), intercept, sample_weight
+        )
+        design = self._data.design
+        self._penalty = RidgePenalty(penalty, design.n_features, design.outputs, groups)
+        self.loss = self._data.loss
+        self.n = design.n
+        self.m = self._penalty.m
+        self.dtype = design.dtype
+        self._scale: float | None = None
+        shifts = design.outputs > 1 and intercept
+        self._shift = 1.0 / design.outputs**2 if shifts else 0.0
+
+    def __repr__(self) -> str:
+        rows, columns = self._data.design.features.shape
+        return (
+            f"Glm({rows} x {columns}, loss={self.loss}, "
+            f"penalty={self._penalty.kind!r}, n={self.n}, m={self.m})"
+        )
+
+    def value(self, x: Array, y: Array) -> float:
+        """Return f(x, y)."""
+        c = y[: self._penalty.n_coefficients]
+        weights = self._penalty.weights(x, self.dtype)
+        value = self._data.value(y) + 0.5 * dot(weights * c, c)
+        if self._shift:
+            value += (
+                0.5 * self._shift * float(namespace(y).sum(self._intercept(y))) ** 2
+            )
+        return value
+
+    def grad(self, x: Array, y: Array) -> Array:
+        """Return f_Y, shape (n,)."""
+        grad = self._data.grad(y)
+        self._add_penalty(grad, y, self._penalty.weights(x, self.dtype))
+        return grad
+
+    def _intercept(self, y: Array) -> Array:
+        return y[self._penalty.n_coefficients :]
+
+    def _add_penalty(self, result: Array, v: Array, weights: Array) -> None:
+        """Add the penalty's Hessian, which is constant in y, times v."""
+        count = self._penalty.n_coefficients
+        result[:count] += weights * v[:count]
+        if self._shift:
+            xp = namespace(v)
+            self._intercept(result)[:] += self._shift * xp.sum(self._intercept(v))
+
+    def hess(self, x: Array, y: Array) -> LinearOperator:
+        """Return f_YY, an operator (n, n)."""
+        data, design = self._data, self._data.design
+        count = self._penalty.n_coefficients
+        weights = self._penalty.weights(x, self.dtype)
+        curvature = data.loss.curvature(data.predictor(y), data.targets, data.weights)
+
+        def product(v: Array) -> Array:
+            result = design.backward(curvature.product(design.forward(v)))
+            self._add_penalty(result, v, weights)
+            return result
+
+        def block(V: Array) -> Array:
+            result = design.backward_block(curvature.product(design.forward_block(V)))
+            result[:count] += weights[:, None] * V[:count]
+            return result
+
+        def diagonal() -> Array:
+            result = design.squares(curvature.diagonal)
+            result[:count] += weights
+            self._intercept(result)[:] += self._shift
+            return result
+
+        return LinearOperator(
+            (self.n, self.n),
+            product,
+            matmat=block if design.outputs == 1 else None,
+            dtype=self.dtype,
+            symmetric=True,
+            diagonal=diagonal if design.has_squares else None,
+        )
+
+    def cross(self, x: Array, y: Array) -> LinearOperator:
+        """Return f_XY, an operator (n, m)."""
+        penalty, count = self._penalty, self._penalty.n_coefficients
+        slope = penalty.weights(x, self.dtype) * y[:count]
+        xp = namespace(y)
+        rest = self.n - count
+
+        def forward(u: Array) -> Array:
+            head = slope * penalty.spread(xp.asarray(u, dtype=self.dtype))
+            return xp.concatenate([head, xp.zeros(rest, dtype=self.dtype)])
+
+        return LinearOperator(
+            (self.n, self.m),
+            forward,
+            lambda w: penalty.gather(slope * w[:count]),
+            dtype=self.dtype,
+        )
+
+    def scale(self, x: Array) -> float:
+        """Return ‖f_Y(x, 0)‖, which does not depend on x; computed once."""
+        if self._scale is None:
+            zero = namespace(self._data.weights).zeros(self.n, dtype=self.dtype)
+            self._scale = norm(self._data.grad(zero))
+        return self._scale
+
+    def predictor(self, features: Any, y: Array) -> Array:
+        """Return z = F c + b for other features, shape (N,) or (N, K)."""
+        design = self._data.design
+        return Design(features, design.intercept, design.outputs).forward(y)
+
+    def held_out(
+        self, features: Any, targets: Any, *, sample_weight: Any = None
+    ) -> HeldOutLoss:
+        """Return the same loss on other data: an upper objective."""
+        design = self._data.design
+        return HeldOutLoss(
+            features,
+            targets,
+            loss=self.loss,
+            intercept=design.intercept,
+            sample_weight=sample_weight,
+            outputs=design.outputs,
+        )
+
+
+class HeldOutLoss:
+    """The mean loss on held-out data as an :class:`UpperObjective` of y.
+
+    Parameters
+    ----------
+    features, targets, loss, intercept, sample_weight
+        As for :class:`Glm`; :meth:`Glm.held_out` fills in what the model knows.
+    outputs : int, optional
+        Classes of the multinomial loss, where the held-out targets may lack some.
+    """
+
+    def __init__(
+        self,
+        features: Any,
+        targets: Any,
+        *,
+        loss: str | Loss = "logistic",
+        intercept: bool = True,
+        sample_weight: Any = None,
+        outputs: int | None = None,
+    ) -> None:
+        self._data = _DataTerm(
+            features, targets, as_loss(loss), intercept, sample_weight, outputs
+        )
+
+    def value(self, x: Array, y: Array) -> float:
+        """Return the mean loss at y; x does not enter."""
+        return self._data.value(y)
+
+    def grad_y(self, x: Array, y: Array) -> Array:
+        """Return its gradient, shape (n,)."""
+        return self._data.grad(y)
+
+    def grad_x(self, x: Array, y: Array) -> None:
+        """Return None: x does not enter directly."""

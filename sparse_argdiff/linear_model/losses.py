@@ -1,0 +1,299 @@
+"""Pointwise losses ℓ(z, t) of a linear predictor z and a target t.
+
+Each gives ℓ, ∂ℓ/∂z and the curvature ∂²ℓ/∂z² as a product, all convex in z:
+
+    Squared      ½ (z − t)²                     Huber     ½ r² inside δ, δ|r| − ½ δ² outside
+    Logistic     log(1 + e^z) − t z             Poisson   e^z − t z
+    Multinomial  log Σ_k e^{z_k} − z_t          (K predictors a sample)
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any, NamedTuple, Protocol
+
+import numpy as np
+
+from ..arrays import Array, namespace
+
+
+class Curvature(NamedTuple):
+    """The weighted second derivative: its diagonal, and its product."""
+
+    diagonal: Array
+    product: Callable[[Array], Array]  # may overwrite its operand
+
+
+class Loss(Protocol):
+    """A convex loss, pointwise in the samples.
+
+    Predictors z have shape (N,), or (N, K) for a loss of K outputs a sample.
+    """
+
+    def prepare(self, targets: Array, dtype: Any, outputs: int | None = None) -> Array:
+        """Return checked targets, in the form the other methods take.
+
+        ``outputs`` is K where the model has fixed it, for held-out targets.
+        """
+
+    def outputs(self, targets: Array) -> int:
+        """Return K, 1 for scalar predictors."""
+
+    def value(self, z: Array, targets: Array) -> Array:
+        """Return ℓ per sample, shape (N,)."""
+
+    def slope(self, z: Array, targets: Array) -> Array:
+        """Return ∂ℓ/∂z, of the shape of z."""
+
+    def curvature(self, z: Array, targets: Array, weights: Array) -> Curvature:
+        """Return ∂²ℓ/∂z² times the weights (N,)."""
+
+
+def _numeric(targets: Array, dtype: Any) -> Array:
+    xp = namespace(targets)
+    if targets.ndim != 1:
+        raise ValueError(f"targets must be 1-D, found shape {tuple(targets.shape)}")
+    targets = xp.asarray(targets, dtype=dtype)
+    if not bool(xp.all(xp.isfinite(targets))):
+        raise ValueError("targets must be finite, found NaN or infinity")
+    return targets
+
+
+def _diagonal(diagonal: Array) -> Curvature:
+    def product(dz: Array) -> Array:
+        dz *= diagonal if dz.ndim == 1 else diagonal[:, None]
+        return dz
+
+    return Curvature(diagonal, product)
+
+
+@dataclasses.dataclass(frozen=True)
+class Squared:
+    """½ (z − t)², for real targets."""
+
+    def prepare(self, targets: Array, dtype: Any, outputs: int | None = None) -> Array:
+        """Return the targets as they are."""
+        return _numeric(targets, dtype)
+
+    def outputs(self, targets: Array) -> int:
+        """Return 1."""
+        return 1
+
+    def value(self, z: Array, targets: Array) -> Array:
+        """Return ℓ per sample."""
+        return 0.5 * (z - targets) ** 2
+
+    def slope(self, z: Array, targets: Array) -> Array:
+        """Return z − t."""
+        return z - targets
+
+    def curvature(self, z: Array, targets: Array, weights: Array) -> Curvature:
+        """Return 1, weighted."""
+        return _diagonal(weights)
+
+
+@dataclasses.dataclass(frozen=True)
+class Logistic:
+    """log(1 + e^z) − t z, for targets in [0, 1]; labels −1 and +1 become 0 and 1."""
+
+    def prepare(self, targets: Array, dtype: Any, outputs: int | None = None) -> Array:
+        """Return targets in [0, 1]."""
+        targets = _numeric(targets, dtype)
+        xp = namespace(targets)
+        if targets.shape[0] and bool(xp.all((targets == -1.0) | (targets == 1.0))):
+            return 0.5 * (targets + 1.0)
+        if not bool(xp.all((targets >= 0.0) & (targets <= 1.0))):
+            raise ValueError(
+                "targets of the logistic loss must be labels -1/+1 or lie in [0, 1], "
+                f"found values from {float(xp.min(targets))} to {float(xp.max(targets))}"
+            )
+        return targets
+
+    def outputs(self, targets: Array) -> int:
+        """Return 1."""
+        return 1
+
+    def value(self, z: Array, targets: Array) -> Array:
+        """Return ℓ per sample."""
+        xp = namespace(z)
+        return xp.log1p(xp.exp(-xp.abs(z))) + xp.maximum(z, 0.0 * z) - targets * z
+
+    def slope(self, z: Array, targets: Array) -> Array:
+        """Return the probability minus the target."""
+        return self.probability(z) - targets
+
+    def curvature(self, z: Array, targets: Array, weights: Array) -> Curvature:
+        """Return p (1 − p), weighted."""
+        p = self.probability(z)
+        return _diagonal(weights * p * (1.0 - p))
+
+    @staticmethod
+    def probability(z: Array) -> Array:
+        """Return 1 / (1 + e^-z) without overflow."""
+        return 0.5 * (1.0 + namespace(z).tanh(0.5 * z))
+
+
+@dataclasses.dataclass(frozen=True)
+class Poisson:
+    """e^z − t z, for counts t ≥ 0."""
+
+    def prepare(self, targets: Array, dtype: Any, outputs: int | None = None) -> Array:
+        """Return targets ≥ 0."""
+        targets = _numeric(targets, dtype)
+        if bool(namespace(targets).any(targets < 0.0)):
+            raise ValueError("targets of the Poisson loss must be >= 0")
+        return targets
+
+    def outputs(self, targets: Array) -> int:
+        """Return 1."""
+        return 1
+
+    def value(self, z: Array, targets: Array) -> Array:
+        """Return ℓ per sample."""
+        return self.mean(z) - targets * z
+
+    def slope(self, z: Array, targets: Array) -> Array:
+        """Return the mean minus the target."""
+        return self.mean(z) - targets
+
+    def curvature(self, z: Array, targets: Array, weights: Array) -> Curvature:
+        """Return the mean, weighted."""
+        return _diagonal(weights * self.mean(z))
+
+    @staticmethod
+    def mean(z: Array) -> Array:
+        """Return e^z; a trial step that overflows is for the line search to refuse."""
+        with np.errstate(over="ignore"):
+            return namespace(z).exp(z)
+
+
+@dataclasses.dataclass(frozen=True)
+class Huber:
+    """½ r² for |r| ≤ δ and δ|r| − ½ δ² beyond, r = z − t.
+
+    Parameters
+    ----------
+    delta : float
+        Where the loss becomes linear, in the units of the targets.
+    """
+
+    delta: float = 1.35
+
+    def __post_init__(self) -> None:
+        if not self.delta > 0.0:
+            raise ValueError(f"delta must be > 0, found {self.delta!r}")
+
+    def prepare(self, targets: Array, dtype: Any, outputs: int | None = None) -> Array:
+        """Return the targets as they are."""
+        return _numeric(targets, dtype)
+
+    def outputs(self, targets: Array) -> int:
+        """Return 1."""
+        return 1
+
+    def value(self, z: Array, targets: Array) -> Array:
+        """Return ℓ per sample."""
+        r = z - targets
+        inner = self.slope(z, targets)
+        return inner * (r - 0.5 * inner)
+
+    def slope(self, z: Array, targets: Array) -> Array:
+        """Return the residual, clipped to ±δ."""
+        return namespace(z).clip(z - targets, -self.delta, self.delta)
+
+    def curvature(self, z: Array, targets: Array, weights: Array) -> Curvature:
+        """Return 1 inside ±δ and 0 outside, weighted."""
+        xp = namespace(z)
+        return _diagonal(weights * (xp.abs(z - targets) <= self.delta))
+
+
+@dataclasses.dataclass(frozen=True)
+class Multinomial:
+    """log Σ_k e^{z_k} − z_t for classes t = 0 … K−1, or (N, K) class probabilities."""
+
+    def prepare(self, targets: Array, dtype: Any, outputs: int | None = None) -> Array:
+        """Return class probabilities, shape (N, K)."""
+        xp = namespace(targets)
+        if targets.ndim == 2:
+            targets = xp.asarray(targets, dtype=dtype)
+            sums = xp.sum(targets, axis=1)
+            if not (
+                bool(xp.all(targets >= 0)) and bool(xp.all(xp.abs(sums - 1) < 1e-4))
+            ):
+                raise ValueError("rows of 2-D targets must be class probabilities")
+            if outputs not in {None, int(targets.shape[1])}:
+                raise ValueError(
+                    f"targets must have {outputs} columns, found {targets.shape[1]}"
+                )
+            return targets
+        classes = _numeric(targets, np.float64)
+        whole = xp.asarray(classes, dtype=xp.int64)
+        if classes.shape[0] == 0 or not bool(
+            xp.all((whole == classes) & (classes >= 0))
+        ):
+            raise ValueError(
+                "targets of the multinomial loss must be classes 0 ... K-1"
+            )
+        found = int(xp.max(whole)) + 1
+        count = max(found, 2) if outputs is None else outputs
+        if found > count:
+            raise ValueError(
+                f"targets must be classes 0 ... {count - 1}, found {found - 1}"
+            )
+        return xp.asarray(whole[:, None] == xp.arange(count)[None, :], dtype=dtype)
+
+    def outputs(self, targets: Array) -> int:
+        """Return the number of classes."""
+        return int(targets.shape[1])
+
+    def value(self, z: Array, targets: Array) -> Array:
+        """Return ℓ per sample."""
+        xp = namespace(z)
+        top = xp.max(z, axis=1, keepdims=True)
+        total = xp.log(xp.sum(xp.exp(z - top), axis=1)) + top[:, 0]
+        return total - xp.sum(targets * z, axis=1)
+
+    def slope(self, z: Array, targets: Array) -> Array:
+        """Return probabilities minus targets."""
+        return self.probability(z) - targets
+
+    def curvature(self, z: Array, targets: Array, weights: Array) -> Curvature:
+        """Return diag(p) − p p' per sample, weighted."""
+        p = self.probability(z)
+        xp = namespace(z)
+        weighted = weights[:, None] * p
+
+        def product(dz: Array) -> Array:
+            dz -= xp.sum(p * dz, axis=1, keepdims=True)
+            dz *= weighted
+            return dz
+
+        return Curvature(weighted * (1.0 - p), product)
+
+    @staticmethod
+    def probability(z: Array) -> Array:
+        """Return the soft-max of each row."""
+        xp = namespace(z)
+        e = xp.exp(z - xp.max(z, axis=1, keepdims=True))
+        return e / xp.sum(e, axis=1, keepdims=True)
+
+
+LOSSES: dict[str, type[Any]] = {
+    "squared": Squared,
+    "logistic": Logistic,
+    "poisson": Poisson,
+    "huber": Huber,
+    "multinomial": Multinomial,
+}
+
+
+def as_loss(loss: str | Loss) -> Loss:
+    """Return the loss of that name, or the given one."""
+    if not isinstance(loss, str):
+        return loss
+    if loss not in LOSSES:
+        known = ", ".join(repr(name) for name in LOSSES)
+        raise ValueError(f"loss must be one of {known} or a Loss, found {loss!r}")
+    instance: Loss = LOSSES[loss]()
+    return instance

@@ -1,0 +1,350 @@
+"""A matrix known by its products: ``A @ x``, ``A.T @ x``, ``A + B``, ``A @ B``, ``2 * A``.
+
+Everything that acts on a vector in this package is one of these: Hessians, cross
+derivatives, preconditioners, and the derivative of an argmin itself.
+"""
+
+from __future__ import annotations
+
+import numbers
+from collections.abc import Callable
+from typing import Any, cast
+
+import numpy as np
+
+from .arrays import Array, namespace
+
+Product = Callable[[Array], Array]
+
+
+class LinearOperator:
+    """A linear map given by functions.
+
+    Parameters
+    ----------
+    shape : (int, int)
+        Rows and columns.
+    matvec : callable or None
+        ``matvec(x)`` returns A x, shape (rows,), for x of shape (columns,).
+    rmatvec : callable, optional
+        ``rmatvec(y)`` returns Aᵀ y.  A symmetric operator needs none.
+    matmat, rmatmat : callable, optional
+        The same for blocks of columns; by default column by column.
+    dtype : dtype, optional
+        Of the entries, when it is known.
+    symmetric, positive_definite : bool
+        What is known by construction.  An operator that does not claim to be
+        symmetric is tested before it is differentiated through.
+    diagonal : array or callable, optional
+        The exact diagonal, or a function that computes it when it is asked for.
+    accuracy : float, optional
+        Relative accuracy of a product where it is worse than rounding (finite
+        differences).
+    note : str
+        A caveat that results built on this operator repeat in their ``warnings``.
+
+    Raises
+    ------
+    NotImplementedError
+        On a product for which no function was given.
+    ValueError
+        On operands, or results of the functions, of the wrong shape.
+    """
+
+    # NumPy must not try to broadcast over an operator: `2.0 * A`, `x @ A` come to us.
+    __array_ufunc__ = None
+
+    def __init__(
+        self,
+        shape: tuple[int, int],
+        matvec: Product | None,
+        rmatvec: Product | None = None,
+        *,
+        matmat: Product | None = None,
+        rmatmat: Product | None = None,
+        dtype: Any = None,
+        symmetric: bool = False,
+        positive_definite: bool = False,
+        diagonal: Array | Callable[[], Array] | None = None,
+        accuracy: float | None = None,
+        note: str = "",
+    ) -> None:
+        rows, columns = (int(side) for side in shape)
+        if rows < 0 or columns < 0:
+            raise ValueError(f"shape must not be negative, found {shape}")
+        symmetric = symmetric or positive_definite
+        if symmetric and rows != columns:
+            raise ValueError(f"a symmetric operator is square, found shape {shape}")
+        self.shape = (rows, columns)
+        self.ndim = 2
+        self.dtype = None if dtype is None else np.dtype(dtype)
+        self.symmetric = symmetric
+        self.positive_definite = positive_definite
+        self.accuracy = accuracy
+        self.note = note
+        self._matvec = matvec
+        self._rmatvec = matvec if symmetric and rmatvec is None else rmatvec
+        self._matmat = matmat
+        self._rmatmat = matmat if symmetric and rmatmat is None else rmatmat
+        self._diagonal = diagonal
+
+    def __repr__(self) -> str:
+        kind = (
+            "positive definite "
+            if self.positive_definite
+            else "symmetric "
+            if self.symmetric
+            else ""
+        )
+        return f"<{kind}LinearOperator {self.shape[0]} x {self.shape[1]}>"
+
+    # products ---------------------------------------------------------------------
+
+    def matvec(self, x: Array) -> Array:
+        """Return A x for x of shape (columns,)."""
+        return _product(self._matvec, "matvec", x, self.shape)
+
+    def rmatvec(self, y: Array) -> Array:
+        """Return Aᵀ y for y of shape (rows,)."""
+        return _product(self._rmatvec, "rmatvec", y, self.shape[::-1])
+
+    def matmat(self, x: Array) -> Array:
+        """Return A X for X of shape (columns, k)."""
+        return _block(self._matmat, self.matvec, "matmat", x, self.shape)
+
+    def rmatmat(self, y: Array) -> Array:
+        """Return Aᵀ Y for Y of shape (rows, k)."""
+        return _block(self._rmatmat, self.rmatvec, "rmatmat", y, self.shape[::-1])
+
+    def __matmul__(self, other: Any) -> Any:
+        if isinstance(other, LinearOperator):
+            return _compose(self, other)
+        if getattr(other, "ndim", None) == 1:
+            return self.matvec(other)
+        if getattr(other, "ndim", None) == 2:
+            return self.matmat(other)
+        raise TypeError(
+            "an operator multiplies 1-D and 2-D arrays and operators, found "
+            f"{type(other).__name__}"
+        )
+
+    def __rmatmul__(self, other: Array) -> Array:
+        if getattr(other, "ndim", None) == 1:
+            return self.rmatvec(other)
+        return self.rmatmat(other.T).T
+
+    # algebra ----------------------------------------------------------------------
+
+    @property
+    def T(self) -> LinearOperator:
+        """The transpose."""
+        if self.symmetric:
+            return self
+        return LinearOperator(
+            self.shape[::-1],
+            self._rmatvec,
+            self._matvec,
+            matmat=self._rmatmat,
+            rmatmat=self._matmat,
+            dtype=self.dtype,
+            diagonal=self._diagonal,
+            accuracy=self.accuracy,
+            note=self.note,
+        )
+
+    def __add__(self, other: Any) -> LinearOperator:
+        return _add(self, aslinearoperator(other))
+
+    def __sub__(self, other: Any) -> LinearOperator:
+        return _add(self, -aslinearoperator(other))
+
+    def __mul__(self, factor: Any) -> LinearOperator:
+        if not isinstance(factor, numbers.Real):
+            return NotImplemented
+        return _scale(self, float(factor))
+
+    __rmul__ = __mul__
+
+    def __neg__(self) -> LinearOperator:
+        return _scale(self, -1.0)
+
+    # entries ----------------------------------------------------------------------
+
+    @property
+    def has_diagonal(self) -> bool:
+        """Whether :meth:`diagonal` is available without products."""
+        return self._diagonal is not None
+
+    def diagonal(self) -> Array:
+        """Return the exact diagonal, shape (rows,)."""
+        if self._diagonal is None:
+            raise NotImplementedError(
+                "the diagonal of this operator is not known; give diagonal="
+            )
+        return self._diagonal() if callable(self._diagonal) else self._diagonal
+
+    def todense(self, xp: Any = np) -> Array:
+        """Return all entries, shape (rows, columns): for small operators and tests."""
+        return self.matmat(xp.eye(self.shape[1], dtype=self.dtype or xp.float64))
+
+
+def _product(
+    function: Product | None, name: str, x: Array, shape: tuple[int, int]
+) -> Array:
+    if function is None:
+        raise NotImplementedError(f"this operator was built without {name}")
+    if x.shape != (shape[1],):
+        raise ValueError(
+            f"{name} of a {shape[0]} x {shape[1]} map needs an operand of shape "
+            f"({shape[1]},), found {tuple(x.shape)}"
+        )
+    result = function(x)
+    if getattr(result, "shape", None) != (shape[0],):
+        raise ValueError(
+            f"{name} must return an array of shape ({shape[0]},), found "
+            f"{getattr(result, 'shape', type(result).__name__)}"
+        )
+    return result
+
+
+def _block(
+    function: Product | None,
+    single: Product,
+    name: str,
+    x: Array,
+    shape: tuple[int, int],
+) -> Array:
+    if x.ndim != 2 or x.shape[0] != shape[1]:
+        raise ValueError(
+            f"{name} of a {shape[0]} x {shape[1]} map needs an operand of shape "
+            f"({shape[1]}, k), found {tuple(x.shape)}"
+        )
+    if function is not None:
+        return function(x)
+    xp = namespace(x)
+    if x.shape[1] == 0:
+        return xp.zeros((shape[0], 0), dtype=x.dtype)
+    return xp.stack([single(x[:, j]) for j in range(x.shape[1])], axis=1)
+
+
+def _join_notes(a: LinearOperator, b: LinearOperator) -> str:
+    return a.note if a.note == b.note else "; ".join(n for n in (a.note, b.note) if n)
+
+
+def _worst_accuracy(a: LinearOperator, b: LinearOperator) -> float | None:
+    known = [op.accuracy for op in (a, b) if op.accuracy is not None]
+    return max(known, default=None)
+
+
+def _compose(a: LinearOperator, b: LinearOperator) -> LinearOperator:
+    if a.shape[1] != b.shape[0]:
+        raise ValueError(f"shapes {a.shape} and {b.shape} do not chain")
+    return LinearOperator(
+        (a.shape[0], b.shape[1]),
+        lambda x: a.matvec(b.matvec(x)),
+        lambda y: b.rmatvec(a.rmatvec(y)),
+        matmat=lambda x: a.matmat(b.matmat(x)),
+        rmatmat=lambda y: b.rmatmat(a.rmatmat(y)),
+        dtype=a.dtype if a.dtype == b.dtype else None,
+        accuracy=_worst_accuracy(a, b),
+        note=_join_notes(a, b),
+    )
+
+
+def _add(a: LinearOperator, b: LinearOperator) -> LinearOperator:
+    if a.shape != b.shape:
+        raise ValueError(f"shapes {a.shape} and {b.shape} do not add")
+    return LinearOperator(
+        a.shape,
+        lambda x: a.matvec(x) + b.matvec(x),
+        lambda y: a.rmatvec(y) + b.rmatvec(y),
+        matmat=lambda x: a.matmat(x) + b.matmat(x),
+        rmatmat=lambda y: a.rmatmat(y) + b.rmatmat(y),
+        dtype=a.dtype if a.dtype == b.dtype else None,
+        symmetric=a.symmetric and b.symmetric,
+        positive_definite=a.positive_definite and b.positive_definite,
+        diagonal=(
+            (lambda: a.diagonal() + b.diagonal())
+            if a.has_diagonal and b.has_diagonal
+            else None
+        ),
+        accuracy=_worst_accuracy(a, b),
+        note=_join_notes(a, b),
+    )
+
+
+def _scale(a: LinearOperator, factor: float) -> LinearOperator:
+    return LinearOperator(
+        a.shape,
+        lambda x: factor * a.matvec(x),
+        lambda y: factor * a.rmatvec(y),
+        matmat=lambda x: factor * a.matmat(x),
+        rmatmat=lambda y: factor * a.rmatmat(y),
+        dtype=a.dtype,
+        symmetric=a.symmetric,
+        positive_definite=a.positive_definite and factor > 0,
+        diagonal=(lambda: factor * a.diagonal()) if a.has_diagonal else None,
+        accuracy=a.accuracy,
+        note=a.note,
+    )
+
+
+def aslinearoperator(A: Any) -> LinearOperator:
+    """Return ``A`` as a :class:`LinearOperator`.
+
+    Parameters
+    ----------
+    A : ndarray, SciPy or CuPy sparse matrix, SciPy or CuPy LinearOperator, or any
+        object with ``shape`` and ``@`` or ``matvec``.
+
+    Raises
+    ------
+    TypeError
+        For anything else, and for complex or object entries.
+    ValueError
+        When ``A`` is not two-dimensional.
+    """
+    if isinstance(A, LinearOperator):
+        return A
+    shape = getattr(A, "shape", None)
+    if shape is None or not (hasattr(A, "matvec") or hasattr(A, "__matmul__")):
+        raise TypeError(
+            "expected a matrix or an operator (something with shape and @ or matvec), "
+            f"found {type(A).__name__}"
+        )
+    if len(shape) != 2:
+        raise ValueError(f"an operator has two dimensions, found shape {tuple(shape)}")
+    kind = getattr(getattr(A, "dtype", None), "kind", "f")
+    if kind in "cOSUV":
+        raise TypeError(f"operators are real, found dtype {A.dtype}")
+    # An integer matrix times a floating vector is a floating vector: no dtype of its own.
+    dtype = getattr(A, "dtype", None) if kind == "f" else None
+    if hasattr(A, "matvec"):
+        return LinearOperator(
+            shape,
+            A.matvec,
+            getattr(A, "rmatvec", None),
+            matmat=getattr(A, "matmat", None),
+            rmatmat=getattr(A, "rmatmat", None),
+            dtype=dtype,
+        )
+    At = A.T if hasattr(A, "T") else None
+    return LinearOperator(
+        shape,
+        lambda x: A @ x,
+        None if At is None else lambda y: At @ y,
+        matmat=lambda x: A @ x,
+        rmatmat=None if At is None else lambda y: At @ y,
+        dtype=dtype,
+        diagonal=_diagonal_of(A),
+    )
+
+
+def _diagonal_of(A: Any) -> Callable[[], Array] | None:
+    if A.shape[0] != A.shape[1]:
+        return None
+    if hasattr(A, "diagonal"):
+        return cast("Callable[[], Array]", A.diagonal)
+    if hasattr(A, "__array_namespace__"):
+        return lambda: namespace(A).linalg.diagonal(A)
+    return None

@@ -1,0 +1,52 @@
+"""The diagonal as a preconditioner: M = diag(A)⁻¹, floored.
+
+m_i = 1 / max(d_i, floor · max d)
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ..arrays import as_vector, is_finite, namespace
+from ..linear_operator import LinearOperator
+
+
+def jacobi(diag: Any, *, floor: float = 1e-12) -> LinearOperator:
+    """Return the inverse of a diagonal as an operator.
+
+    Parameters
+    ----------
+    diag : array (n,)
+        The diagonal of A, or an approximation.
+    floor : float
+        Entries below ``floor`` times the largest are raised to it, so that a zero
+        (a feature that never occurs) does not divide.
+
+    Returns
+    -------
+    LinearOperator (n, n)
+        M ≈ A⁻¹, symmetric positive definite; its ``update`` is calling this again.
+
+    Raises
+    ------
+    ValueError
+        When the diagonal is not finite or has no positive entry: then A is not
+        positive definite and a diagonal cannot help.
+    """
+    diag = as_vector("diag", diag)
+    xp = namespace(diag)
+    n = diag.shape[0]
+    if not is_finite(diag):
+        raise ValueError("diag must be finite, found NaN or infinity")
+    largest = float(xp.max(diag)) if n else 1.0
+    if largest <= 0.0:
+        raise ValueError(f"diag must have a positive entry, its largest is {largest}")
+    inverse = 1.0 / xp.maximum(diag, xp.asarray(floor * largest, dtype=diag.dtype))
+    return LinearOperator(
+        (n, n),
+        lambda r: inverse * r,
+        matmat=lambda r: inverse[:, None] * r,
+        dtype=inverse.dtype,
+        positive_definite=True,
+        diagonal=inverse,
+    )

@@ -1,0 +1,104 @@
+"""Solve the lower-level problem: ``solve`` is the door, each method has its file."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+from ..arrays import Array, as_vector, namespace
+from ..problem import Problem, Solution
+from ..status import OnFailure, check_on_failure, settle
+from .newton_cg import NewtonIterate, newton_cg
+
+LowerSolver = Callable[[Problem, Array, Array, float], Solution]
+
+
+def solve(
+    problem: Problem,
+    x: Any,
+    y0: Any = None,
+    *,
+    method: str | LowerSolver | None = None,
+    tol: float = 1e-8,
+    maxiter: int | None = None,
+    callback: Callable[[NewtonIterate], Any] | None = None,
+    on_failure: OnFailure = "raise",
+) -> Solution:
+    """Solve min_y f(x, y).
+
+    Parameters
+    ----------
+    problem : Problem
+    x : array (m,)
+        Parameters.
+    y0 : array (n,), optional
+        Start; zeros where the objective knows its ``n``.  It is not modified.
+    method : {"newton_cg"} or callable, optional
+        A callable is called as ``method(problem, x, y0, tol)`` and returns a
+        ``Solution``.
+    tol : float
+        Stop when ‖f_Y(x, y)‖₂ ≤ tol · scale, where the scale is ‖f_Y(x, 0)‖ unless
+        the objective has its own: neither the units of f nor the start change it.
+    maxiter : int, optional
+        Iterations.
+    callback : callable, optional
+        Called with the iterate, 0 included; a true value or ``StopIteration`` stops.
+    on_failure : {"raise", "warn", "ignore"}
+        What to do when the tolerance is not met.
+
+    Returns
+    -------
+    Solution
+
+    Raises
+    ------
+    ConvergenceError
+        With the best point so far in its ``result``.
+    ValueError, TypeError
+        For wrong arguments.
+    """
+    check_on_failure(on_failure)
+    if not isinstance(problem, Problem):
+        raise TypeError(f"problem must be a Problem, found {type(problem).__name__}")
+    x = as_vector("x", x)
+    y0 = _start(problem, x, y0)
+    if not (isinstance(tol, int | float) and 0 <= tol < math.inf):
+        raise ValueError(f"tol must be a number >= 0, found {tol!r}")
+    if callable(method):
+        solution = method(problem, x, y0, tol)
+        if not isinstance(solution, Solution):
+            raise TypeError(
+                f"method must return a Solution, found {type(solution).__name__}"
+            )
+    elif method in {None, "newton_cg"}:
+        solution = newton_cg(
+            problem, x, y0, tol=tol, maxiter=maxiter, callback=callback
+        )
+    else:
+        raise ValueError(f"method must be 'newton_cg' or a callable, found {method!r}")
+    if solution.status is not None:
+        detail = (
+            f"after {solution.niter} iterations and {solution.n_hvp} Hessian products "
+            f"‖f_Y‖ = {solution.residual_norm:.2e}."
+        )
+        settle(solution.status, solution, "the lower-level solve", detail, on_failure)
+    return solution
+
+
+def _start(problem: Problem, x: Array, y0: Any) -> Array:
+    n = getattr(problem.objective, "n", None)
+    if y0 is not None:
+        y0 = as_vector("y0", y0, n)
+        namespace(x, y0)
+        return y0
+    if n is None:
+        raise ValueError(
+            "y0 is needed: the objective does not know n, the size of y; pass y0=..., "
+            "or give the objective an attribute n"
+        )
+    dtype = getattr(problem.objective, "dtype", None) or x.dtype
+    return namespace(x).zeros(n, dtype=dtype)
+
+
+__all__ = ["LowerSolver", "NewtonIterate", "newton_cg", "solve"]

@@ -1,0 +1,130 @@
+"""A step along a descent direction: sufficient decrease, by value or by slope.
+
+    f(y + α d) ≤ f(y) + δ α slope                        (Armijo), or where the values
+    slope(α) ≤ (2δ − 1) slope,  f(y + α d) ≤ f(y) + ε|f(y)|     differ by rounding only
+
+The second test (Hager & Zhang 2005) is exact for a quadratic, needs no value at all,
+and is what makes the last digits of a Newton method attainable.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+
+from ..arrays import Array, dot, epsilon, norm
+from ..problem import Problem
+from ..status import Status
+
+_DELTA = 1e-4
+_SLOPE_DELTA = 0.1
+_TRIALS = 50
+
+
+@dataclasses.dataclass(frozen=True)
+class Step:
+    """The accepted point, or a status that says why there is none."""
+
+    y: Array
+    grad: Array
+    value: float | None
+    alpha: float
+    n_grad: int
+    status: Status | None
+
+
+@dataclasses.dataclass(frozen=True)
+class _Trial:
+    alpha: float
+    y: Array
+    grad: Array
+    value: float | None
+    slope: float
+
+    @property
+    def finite(self) -> bool:
+        value = 0.0 if self.value is None else self.value
+        return math.isfinite(value) and math.isfinite(self.slope)
+
+
+def search(
+    problem: Problem,
+    x: Array,
+    y: Array,
+    d: Array,
+    value: float | None,
+    slope: float,
+    expand: bool,
+) -> Step:
+    """Search along d from y, first at α = 1; ``expand`` when the length of d is a guess.
+
+    Parameters
+    ----------
+    value : float or None
+        f(x, y); None when the problem has none.
+    slope : float
+        f_Y(x, y)'d, which must be negative.
+    """
+
+    def at(alpha: float) -> _Trial:
+        point = y + alpha * d
+        grad = problem.grad(x, point)
+        new = problem.value(x, point) if value is not None else None
+        return _Trial(alpha, point, grad, new, dot(grad, d))
+
+    def accepts(trial: _Trial) -> bool:
+        if not trial.finite:
+            return False
+        flat = trial.slope <= (1.0 - 2.0 * _SLOPE_DELTA) * -slope
+        if value is None or trial.value is None:
+            return flat
+        if trial.value <= value + _DELTA * trial.alpha * slope:
+            return True
+        noise = epsilon(y) ** (2 / 3) * abs(value)
+        return flat and trial.value <= value + noise
+
+    def done(trial: _Trial, n_grad: int) -> Step:
+        return Step(trial.y, trial.grad, trial.value, trial.alpha, n_grad, None)
+
+    def failed(status: Status, n_grad: int) -> Step:
+        return Step(y, d, value, 0.0, n_grad, status)
+
+    if not slope < 0.0:
+        return failed(
+            Status.NOT_FINITE if math.isnan(slope) else Status.LINE_SEARCH_FAILED, 0
+        )
+    trial = at(1.0)
+    n_grad = 1
+    if expand and accepts(trial):
+        while trial.slope < 0.0:
+            further = at(4.0 * trial.alpha)
+            n_grad += 1
+            falls = further.value is None or (
+                trial.value is not None and further.value < trial.value
+            )
+            if further.value == -math.inf or norm(further.y) > 1.0 / epsilon(y) ** 2:
+                return failed(Status.UNBOUNDED, n_grad)
+            if not (further.finite and accepts(further) and falls):
+                break
+            trial = further
+        return done(trial, n_grad)
+    while not accepts(trial):
+        if n_grad >= _TRIALS:
+            bad = Status.LINE_SEARCH_FAILED if trial.finite else Status.NOT_FINITE
+            return failed(bad, n_grad)
+        trial = at(trial.alpha * _shrink(trial, value, slope))
+        n_grad += 1
+    return done(trial, n_grad)
+
+
+def _shrink(trial: _Trial, value: float | None, slope: float) -> float:
+    """Return the factor for the next trial: a quadratic's minimum, kept in [0.1, 0.5]."""
+    if not trial.finite:
+        return 0.1
+    if value is not None and trial.value is not None:
+        rise = trial.value - value - trial.alpha * slope
+        guess = -0.5 * slope * trial.alpha / rise if rise > 0.0 else 0.5
+    else:
+        change = trial.slope - slope
+        guess = -slope / change if change > 0.0 else 0.5
+    return min(max(guess, 0.1), 0.5)

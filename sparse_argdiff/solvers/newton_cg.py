@@ -1,0 +1,191 @@
+"""Truncated Newton: line-search Newton-CG (Nocedal & Wright, algorithm 7.1).
+
+    f_YY d = − f_Y  by conjugate gradients until ‖residual‖ ≤ η ‖f_Y‖,   y += α d
+
+with η → 0 so that the end-game is superlinear, and never below what the final
+tolerance needs: the smaller of ‖f_Y‖^½ (relative) and the misfit of the last quadratic
+model, which is zero for a quadratic.  A direction of curvature ≤ 0 is followed downhill.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+import math
+from collections.abc import Callable
+from typing import Any
+
+from ..arrays import Array, dot, epsilon, namespace, norm
+from ..kkt import residual_scale
+from ..krylov.cg import iterates
+from ..linear_operator import LinearOperator
+from ..preconditioners import jacobi
+from ..problem import Problem, Solution
+from ..status import Status
+from .line_search import search
+
+logger = logging.getLogger(__name__)
+
+
+@dataclasses.dataclass(frozen=True)
+class NewtonIterate:
+    """What a ``callback`` of ``solve`` sees, iteration 0 included; y is live."""
+
+    niter: int
+    y: Array
+    value: float | None
+    gradient_norm: float
+    n_hvp: int
+
+
+@dataclasses.dataclass(frozen=True)
+class _Direction:
+    d: Array
+    n_hvp: int
+    a_norm: float
+    unbounded_model: bool  # curvature <= 0 was met: the length of d means nothing
+    predicted: float  # ‖f_Y + f_YY d‖
+    status: Status | None
+
+
+def newton_cg(
+    problem: Problem,
+    x: Array,
+    y0: Array,
+    *,
+    tol: float = 1e-8,
+    maxiter: int | None = None,
+    callback: Callable[[NewtonIterate], Any] | None = None,
+) -> Solution:
+    """Minimise f(x, ·) from y0; stops on the true gradient norm.
+
+    Parameters
+    ----------
+    tol : float
+        Stop when ‖f_Y(x, y)‖₂ ≤ tol · scale, see
+        :func:`sparse_argdiff.kkt.residual_scale`.
+    maxiter : int, optional
+        Newton steps, 200 by default.
+
+    Returns
+    -------
+    Solution
+        Its status says how it ended; nothing is raised for numerical trouble.
+
+    References
+    ----------
+    J. Nocedal, S. J. Wright, "Numerical Optimization", 2nd ed., 2006, section 7.1.
+    S. C. Eisenstat, H. F. Walker, SIAM J. Sci. Comput. 17 (1996) 16-32 (the misfit).
+    W. W. Hager, H. Zhang, SIAM J. Optim. 16 (2005) 170-192 (the line search's stop).
+    """
+    maxiter = 200 if maxiter is None else maxiter
+    y = namespace(y0).asarray(y0, copy=True)
+    grad = problem.grad(x, y)
+    value = problem.value(x, y) if problem.has_value else None
+    size = norm(grad)
+    scale = residual_scale(problem, x, y) if math.isfinite(size) else math.nan
+    status: Status | None = None
+    niter = n_hvp = 0
+    n_grad = 2
+    a_norm, misfit = 0.0, 1.0
+    notes: tuple[str, ...] = ()
+    while status is None:
+        logger.debug("newton_cg %d: |grad| %.3e, %d products", niter, size, n_hvp)
+        if not math.isfinite(size) or (value is not None and math.isnan(value)):
+            status = Status.NOT_FINITE
+        elif size <= tol * scale:
+            status = Status.CONVERGED
+        elif _asks_to_stop(callback, NewtonIterate(niter, y, value, size, n_hvp)):
+            status = Status.STOPPED_BY_CALLBACK
+        elif niter >= maxiter:
+            status = Status.ITERATION_LIMIT
+        if status is not None:
+            break
+        hess = problem.hess(x, y)
+        notes = (hess.note,) if hess.note else ()
+        # Beyond what the final tolerance needs, accuracy is wasted.
+        forcing = min(0.25, math.sqrt(size / scale), misfit)
+        forcing = min(max(forcing, 0.3 * tol * scale / size), 0.5)
+        step = _direction(hess, grad, size, forcing)
+        n_hvp += step.n_hvp
+        a_norm = max(a_norm, step.a_norm)
+        if step.status is not None:
+            status = step.status
+            break
+        found = search(
+            problem, x, y, step.d, value, dot(grad, step.d), step.unbounded_model
+        )
+        n_grad += found.n_grad
+        rounding = 32.0 * epsilon(y) * (a_norm * norm(y) + scale)
+        if found.status is not None:
+            at_limit = size <= rounding and found.status is Status.LINE_SEARCH_FAILED
+            status = Status.ROUNDING_LIMIT if at_limit else found.status
+            break
+        niter += 1
+        before, size = size, norm(found.grad)
+        misfit = abs(size - step.predicted) / before if found.alpha == 1.0 else 1.0
+        if size > 0.5 * before and max(size, before) <= rounding:
+            status = Status.ROUNDING_LIMIT
+        if status is None or size < before:
+            y, grad, value = found.y, found.grad, found.value
+        else:
+            size = before
+    if value is not None and problem.maximize:
+        value = -value
+    return Solution(
+        y=y,
+        x=x,
+        value=value,
+        status=status,
+        residual_norm=size,
+        niter=niter,
+        n_hvp=n_hvp,
+        n_grad=n_grad,
+        warnings=notes,
+    )
+
+
+def _asks_to_stop(
+    callback: Callable[[NewtonIterate], Any] | None, iterate: NewtonIterate
+) -> bool:
+    if callback is None:
+        return False
+    try:
+        return bool(callback(iterate))
+    except StopIteration:
+        return True
+
+
+def _direction(
+    hess: LinearOperator, grad: Array, size: float, forcing: float
+) -> _Direction:
+    """Solve f_YY d = −f_Y roughly; on curvature ≤ 0 add that direction, downhill."""
+    xp = namespace(grad)
+    d, r = xp.zeros_like(grad), -grad
+    n_hvp, a_norm, predicted = 0, 0.0, size
+    limit = max(10 * grad.shape[0], 20)
+    for step in iterates(hess, d, r, _jacobi(hess)):
+        n_hvp += 1
+        a_norm = max(a_norm, step.a_norm)
+        if step.status in {Status.NEGATIVE_CURVATURE, Status.SINGULAR}:
+            p = step.direction
+            assert p is not None
+            # As long as d where there is one: the search finds the true length.
+            length = norm(p)
+            d += (max(norm(d), size) / length) * p
+            return _Direction(d, n_hvp, a_norm, True, size, None)
+        if step.status is not None:
+            return _Direction(d, n_hvp, a_norm, False, size, step.status)
+        predicted = step.residual_norm
+        if predicted <= forcing * size or n_hvp >= limit:
+            break
+    return _Direction(d, n_hvp, a_norm, False, predicted, None)
+
+
+def _jacobi(hess: LinearOperator) -> LinearOperator | None:
+    """Precondition by the diagonal where it is known and all positive."""
+    if not hess.has_diagonal:
+        return None
+    diag = hess.diagonal()
+    positive = diag.shape[0] > 0 and float(namespace(diag).min(diag)) > 0.0
+    return jacobi(diag) if positive and math.isfinite(norm(diag)) else None

@@ -1,0 +1,137 @@
+"""How a computation ended, in sentences; and what happens when it ended badly.
+
+A kernel never raises for numerical trouble: it returns a :class:`Status`, whose
+value says what happened and what to do.  The public doors (``solve``, ``vjp``,
+``jvp``, ``derivative``, ``Hypergradient``) hand the status to :func:`settle`,
+which raises :class:`ConvergenceError` unless the caller asked otherwise.
+"""
+
+from __future__ import annotations
+
+import enum
+import logging
+import warnings
+from typing import Any, Literal
+
+OnFailure = Literal["raise", "warn", "ignore"]
+
+logger = logging.getLogger("sparse_argdiff")
+
+
+class Status(enum.Enum):
+    """How a computation ended; ``status.value`` is a sentence of advice."""
+
+    CONVERGED = "The recomputed residual meets the tolerance."
+    ROUNDING_LIMIT = (
+        "The residual is as small as the floating point allows, which is above the "
+        "tolerance asked for. Loosen the tolerance or use a wider dtype."
+    )
+    ITERATION_LIMIT = (
+        "The iteration limit was reached before the tolerance was met. Increase "
+        "maxiter, loosen the tolerance or give a better preconditioner M."
+    )
+    STAGNATED = (
+        "The residual stopped falling well above the rounding level. The operator is "
+        "not linear or not symmetric, its products are inexact, or it is very "
+        "ill-conditioned: run check_derivatives, or give a preconditioner M."
+    )
+    NEGATIVE_CURVATURE = (
+        "A direction of negative curvature was met: the operator is indefinite, so the "
+        "point is not a strict local minimum. Solve the lower-level problem again from "
+        "another start; for a maximum use Problem(..., maximize=True), and for a "
+        "saddle point method='minres'."
+    )
+    SINGULAR = (
+        "A direction of zero curvature was met: the operator is singular to working "
+        "precision, so the minimiser is not isolated and has no derivative. Add "
+        "curvature (a penalty) or remove the redundant variables."
+    )
+    LEAST_SQUARES = (
+        "The system is singular and inconsistent: x minimises the residual, but it "
+        "does not solve the system. The right-hand side has a part in the null space."
+    )
+    UNBOUNDED = (
+        "The objective falls without bound along the search direction: the problem has "
+        "no minimum for this x. Add a penalty or bound the parameters."
+    )
+    NOT_SYMMETRIC = (
+        "The operator (or the preconditioner) is not symmetric: u'Av differs from "
+        "v'Au. Check the Hessian product, for instance with check_derivatives."
+    )
+    INDEFINITE_PRECONDITIONER = (
+        "The preconditioner M is not positive definite: r'Mr <= 0 for a residual r. "
+        "M must approximate the inverse of A and be symmetric positive definite."
+    )
+    NOT_FINITE = (
+        "NaN or infinity turned up in a product or in a function value. Check the "
+        "user's functions at this x and y; x may be outside their domain."
+    )
+    NOT_STATIONARY = (
+        "The point is not stationary for this x, so the implicit function theorem "
+        "does not apply. Polish it: solve(problem, x, y0=solution.y)."
+    )
+    LINE_SEARCH_FAILED = (
+        "No step along a descent direction lowered the objective. The gradient does "
+        "not belong to the value, or the function is not smooth: run "
+        "check_derivatives."
+    )
+    APPROXIMATE = (
+        "The Hessian was replaced by its diagonal, as asked: the result is a direction, "
+        "not the derivative. Its residual says how far off it is."
+    )
+    STOPPED_BY_CALLBACK = "The callback asked to stop."
+
+    @property
+    def acceptable(self) -> bool:
+        """True when the answer is what was asked for, or all that arithmetic allows."""
+        return self in {Status.CONVERGED, Status.ROUNDING_LIMIT, Status.APPROXIMATE}
+
+
+class ConvergenceError(RuntimeError):
+    """A computation failed; nothing is lost: the partial answer is in ``result``.
+
+    Attributes
+    ----------
+    status : Status
+        What went wrong.
+    result : object
+        The record of the failed computation (``KrylovResult``, ``Solution``, ...).
+    """
+
+    def __init__(self, message: str, status: Status, result: Any) -> None:
+        super().__init__(message)
+        self.status = status
+        self.result = result
+
+
+class ConvergenceWarning(UserWarning):
+    """What :class:`ConvergenceError` would have said, under ``on_failure="warn"``."""
+
+
+def settle(
+    status: Status, result: Any, what: str, detail: str, on_failure: OnFailure
+) -> None:
+    """Raise, warn or stay silent about a failed computation, as the caller chose."""
+    if status.acceptable or on_failure == "ignore":
+        return
+    message = f"{what} failed ({status.name}): {detail} {status.value}"
+    if on_failure == "warn":
+        warnings.warn(message, ConvergenceWarning, stacklevel=3)
+        logger.warning(message)
+    else:
+        raise ConvergenceError(message, status, result)
+
+
+def caution(message: str, on_failure: OnFailure) -> None:
+    """Warn about an answer that is all arithmetic allows, and yet poor."""
+    if on_failure != "ignore":
+        warnings.warn(message, ConvergenceWarning, stacklevel=4)
+        logger.warning(message)
+
+
+def check_on_failure(on_failure: str) -> None:
+    """Refuse anything but the three words that :func:`settle` knows."""
+    if on_failure not in {"raise", "warn", "ignore"}:
+        raise ValueError(
+            f"on_failure must be 'raise', 'warn' or 'ignore', found {on_failure!r}"
+        )
