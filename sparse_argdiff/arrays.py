@@ -8,6 +8,7 @@ its own array-API namespace); a mix raises ``TypeError``.
 from __future__ import annotations
 
 import math
+import numbers
 import sys
 from typing import Any
 
@@ -68,7 +69,7 @@ def as_floating(name: str, value: Any, *, ndim: tuple[int, ...] = (1,)) -> Array
     array = np.asarray(value) if isinstance(value, list | tuple | float) else value
     if _home(array) is None:
         raise TypeError(f"{name} must be an array, found {type(value).__name__}")
-    if array.dtype not in (np.float32, np.float64) and not _is_floating(array):
+    if not _is_floating(array):
         raise TypeError(
             f"{name} must be a real floating array, found dtype {array.dtype}; "
             "convert it first, for instance with .astype(float)"
@@ -81,7 +82,7 @@ def as_floating(name: str, value: Any, *, ndim: tuple[int, ...] = (1,)) -> Array
 
 def _is_floating(array: Array) -> bool:
     xp = namespace(array)
-    return array.dtype in (xp.float32, xp.float64)
+    return bool(array.dtype == xp.float32 or array.dtype == xp.float64)
 
 
 def as_vector(name: str, value: Any, size: int | None = None) -> Array:
@@ -106,7 +107,8 @@ def dot(x: Array, y: Array) -> float:
 
 def norm(x: Array) -> float:
     """Return the Euclidean norm, without overflow or underflow on the way."""
-    square = float(x @ x)
+    with np.errstate(over="ignore", under="ignore", invalid="ignore"):
+        square = float(x @ x)
     if 1e-30 < square < 1e30:
         return math.sqrt(square)
     xp = namespace(x)
@@ -119,7 +121,13 @@ def norm(x: Array) -> float:
 
 def axpy(a: float, x: Array, y: Array) -> None:
     """Add a x to y in place: one pass through memory on NumPy, none allocated."""
-    if isinstance(y, np.ndarray) and y.flags.c_contiguous and x.dtype == y.dtype:
+    if (
+        isinstance(y, np.ndarray)
+        and y.size
+        and y.flags.c_contiguous
+        and y.flags.writeable
+        and x.dtype == y.dtype
+    ):
         (daxpy if y.dtype == np.float64 else saxpy)(x, y, a=a)
     else:
         y += a * x
@@ -127,4 +135,20 @@ def axpy(a: float, x: Array, y: Array) -> None:
 
 def is_finite(x: Array) -> bool:
     """Tell whether no entry is NaN or infinite."""
-    return math.isfinite(norm(x))
+    xp = namespace(x)
+    return bool(xp.all(xp.isfinite(x)))
+
+
+def as_tolerance(name: str, value: Any) -> float:
+    """Return a finite number >= 0 of any kind as a float."""
+    if isinstance(value, numbers.Real) and 0.0 <= float(value) < math.inf:
+        return float(value)
+    raise ValueError(f"{name} must be a finite number >= 0, found {value!r}")
+
+
+def as_count(name: str, value: Any) -> int:
+    """Return a whole number >= 0 of any kind as an int."""
+    whole = isinstance(value, numbers.Real) and not isinstance(value, bool)
+    if whole and 0.0 <= float(value) < math.inf and int(value) == value:
+        return int(value)
+    raise ValueError(f"{name} must be a whole number >= 0, found {value!r}")

@@ -5,16 +5,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, Protocol
 
-from .arrays import Array, as_vector, namespace
+from .arrays import Array, as_vector, is_finite, namespace
 from .implicit import Adjoint, LinearSolver, vjp
 from .problem import Problem, Solution
 from .solvers import LowerSolver, solve
-from .status import OnFailure, Status, settle
+from .status import ConvergenceError, OnFailure, Status, settle
+
+_WHAT = "evaluating the upper level"
 
 
 class UpperObjective(Protocol):
@@ -164,14 +167,15 @@ class Hypergradient:
     def solve(self, x: Array, *, tol: float | None = None) -> Solution:
         """Solve the lower-level problem at x, from the warm start."""
         warm = self.warm_start and self.y is not None
-        solution = solve(
-            self.problem,
-            x,
-            self.y if warm else self._y0,
-            tol=self.tol if tol is None else tol,
-            on_failure=self.on_failure,
-            **self._solve_options,
-        )
+        with self._counting_failures():
+            solution = solve(
+                self.problem,
+                x,
+                self.y if warm else self._y0,
+                tol=self.tol if tol is None else tol,
+                on_failure=self.on_failure,
+                **self._solve_options,
+            )
         self.n_hvp += solution.n_hvp
         self.n_grad += solution.n_grad
         self.y = solution.y
@@ -206,19 +210,23 @@ class Hypergradient:
         )
         if adjoint_tol is None:
             adjoint_tol = self.adjoint_tol if tol is None else tol
-        adjoint = vjp(
-            self.problem,
-            solution,
-            grad_y,
-            adjoint0=self.adjoint if self.warm_start else None,
-            rtol=adjoint_tol,
-            on_failure=self.on_failure,
-            **self._vjp_options,
-        )
+        with self._counting_failures():
+            adjoint = vjp(
+                self.problem,
+                solution,
+                grad_y,
+                adjoint0=self.adjoint if self.warm_start else None,
+                rtol=adjoint_tol,
+                on_failure=self.on_failure,
+                **self._vjp_options,
+            )
         gradient = adjoint.x
         direct = self.upper.grad_x(x, solution.y)
         if direct is not None:
             gradient = gradient + as_vector("upper.grad_x", direct, x.shape[0])
+        if not is_finite(gradient):
+            detail = "∂f^U/∂x or f_XYᵀ λ is not finite."
+            settle(Status.NOT_FINITE, adjoint, _WHAT, detail, self.on_failure)
         self.adjoint = adjoint.adjoint
         self.n_hvp += adjoint.n_hvp
         self.n_evaluations += 1
@@ -232,11 +240,18 @@ class Hypergradient:
             warnings=adjoint.warnings,
         )
 
+    @contextlib.contextmanager
+    def _counting_failures(self) -> Iterator[None]:
+        try:
+            yield
+        except ConvergenceError as error:
+            self.n_hvp += error.n_hvp
+            self.n_grad += getattr(error.result, "n_grad", 0)
+            raise
+
     def _upper_value(self, x: Array, solution: Solution) -> float:
         value = float(self.upper.value(x, solution.y))
         if not math.isfinite(value):
             detail = f"upper.value returned {value}."
-            settle(
-                Status.NOT_FINITE, solution, "the upper level", detail, self.on_failure
-            )
+            settle(Status.NOT_FINITE, solution, _WHAT, detail, self.on_failure)
         return value

@@ -255,7 +255,14 @@ class _Inverse:
             f"after {result.niter} iterations and {result.n_matvec} products the "
             f"relative residual is {attained:.1e}."
         )
-        settle(status, result, "the linear solve K x = b", detail, self.on_failure)
+        settle(
+            status,
+            result,
+            "the linear solve K x = b",
+            detail,
+            self.on_failure,
+            result.n_matvec + self.n_tests,
+        )
         half_the_digits = math.sqrt(epsilon(rhs))
         if status is Status.ROUNDING_LIMIT and attained > half_the_digits:
             caution(

@@ -72,8 +72,8 @@ class Status(enum.Enum):
     )
     LINE_SEARCH_FAILED = (
         "No step along a descent direction lowered the objective. The gradient does "
-        "not belong to the value, or the function is not smooth: run "
-        "check_derivatives."
+        "not belong to the value (run check_derivatives), the function is not smooth, "
+        "or it is computed too inexactly to fall further: tighten the inner tolerances."
     )
     APPROXIMATE = (
         "The Hessian was replaced by its diagonal, as asked: the result is a direction, "
@@ -96,12 +96,17 @@ class ConvergenceError(RuntimeError):
         What went wrong.
     result : object
         The record of the failed computation (``KrylovResult``, ``Solution``, ...).
+    n_hvp : int
+        Hessian products spent on it.
     """
 
-    def __init__(self, message: str, status: Status, result: Any) -> None:
+    def __init__(
+        self, message: str, status: Status, result: Any, n_hvp: int = 0
+    ) -> None:
         super().__init__(message)
         self.status = status
         self.result = result
+        self.n_hvp = n_hvp
 
 
 class ConvergenceWarning(UserWarning):
@@ -109,7 +114,12 @@ class ConvergenceWarning(UserWarning):
 
 
 def settle(
-    status: Status, result: Any, what: str, detail: str, on_failure: OnFailure
+    status: Status,
+    result: Any,
+    what: str,
+    detail: str,
+    on_failure: OnFailure,
+    n_hvp: int = 0,
 ) -> None:
     """Raise, warn or stay silent about a failed computation, as the caller chose."""
     if status.acceptable or on_failure == "ignore":
@@ -119,7 +129,7 @@ def settle(
         warnings.warn(message, ConvergenceWarning, stacklevel=3)
         logger.warning(message)
     else:
-        raise ConvergenceError(message, status, result)
+        raise ConvergenceError(message, status, result, n_hvp)
 
 
 def caution(message: str, on_failure: OnFailure) -> None:

@@ -1,14 +1,15 @@
-"""Projected gradient descent on F with a backtracking line search.
+"""Projected gradient descent on F with spectral steps (the paper's equation 4).
 
-    x₊ = P(x − α ∇F),    F(x₊) ≤ F(x) − c ∇F'(x − x₊)        (the paper's equation 4)
+    d = P(x − α ∇F) − x,    x₊ = x + λ d,    F(x₊) ≤ F(x) + c λ ∇F'd
 
-The step doubles after a success at the first trial and halves after a failure.  A
-trial whose lower-level solve fails counts as a failure.
+α is the spectral (Barzilai-Borwein) step s's / s'y of the last move, λ backtracks from 1.
+A trial whose lower-level solve fails counts as a failure.
 """
 
 from __future__ import annotations
 
 from ..arrays import Array, dot, norm
+from ..hypergradient import HypergradientResult
 from ..status import ConvergenceError, Status
 from .record import BilevelResult, Run
 
@@ -17,33 +18,45 @@ _HALVINGS = 30
 
 
 def gradient_descent(run: Run, x0: Array, maxiter: int) -> BilevelResult:
-    """Run the method from x0; the first move is a tenth of max(1, ‖x0‖)."""
-    F = run.F
-    x = run.project(x0)
-    found = F.evaluate(x)
+    """Run the method from x0; the first move is a tenth of max(1, ‖x0‖).
+
+    References
+    ----------
+    E. G. Birgin, J. M. Martínez, M. Raydan, SIAM J. Optim. 10 (2000) 1196-1211.
+    """
+    x, found = x0, run.F.evaluate(x0)
     status = run.accept(x, found)
     size = norm(found.gradient)
     step = 0.1 * max(1.0, norm(x)) / size if size > 0.0 else 1.0
-    reason = ""
     while status is None:
         if len(run.history) > maxiter:
             return run.result(Status.ITERATION_LIMIT)
-        trial, halvings = None, 0
-        while trial is None and halvings <= _HALVINGS:
-            point = run.project(x - step * found.gradient)
-            expected = dot(found.gradient, x - point)
-            try:
-                falls = F.value(point) <= found.value - _DECREASE * expected
-                trial = F.evaluate(point) if falls else None
-            except ConvergenceError as error:
-                reason = str(error)
-            if trial is None:
-                step *= 0.5
-                halvings += 1
+        direction = run.project(x - step * found.gradient) - x
+        trial, reason = _search(run, x, found, direction)
         if trial is None:
             return run.result(Status.LINE_SEARCH_FAILED, reason)
-        x, found = point, trial
+        moved = trial.solution.x - x
+        change = dot(moved, trial.gradient - found.gradient)
+        # Where F is concave along the move the step is free to grow.
+        step = dot(moved, moved) / change if change > 0.0 else 4.0 * step
+        x, found = trial.solution.x, trial
         status = run.accept(x, found)
-        if halvings == 0:
-            step *= 2.0
     return run.result(status)
+
+
+def _search(
+    run: Run, x: Array, found: HypergradientResult, direction: Array
+) -> tuple[HypergradientResult | None, str]:
+    """Halve along the direction until F falls enough; say why it never did."""
+    slope = dot(found.gradient, direction)
+    reason = ""
+    length = 1.0
+    for _ in range(_HALVINGS):
+        point = run.project(x + length * direction)
+        try:
+            if run.F.value(point) <= found.value + _DECREASE * length * slope:
+                return run.F.evaluate(point), ""
+        except ConvergenceError as error:
+            reason = str(error)
+        length *= 0.5
+    return None, reason

@@ -22,7 +22,6 @@ class _Stop(Exception):  # noqa: N818  (a message to ourselves, not an error)
 
 def lbfgs(run: Run, x0: Array, maxiter: int) -> BilevelResult:
     """Run the method from x0; stops on the tolerance of ``run``, as all methods do."""
-    x0 = run.project(x0)
     last: list[tuple[Array, HypergradientResult]] = []
 
     def evaluate(x: Array) -> HypergradientResult:
@@ -49,6 +48,8 @@ def lbfgs(run: Run, x0: Array, maxiter: int) -> BilevelResult:
 
     try:
         accept(x0)
+        if maxiter == 0:
+            return run.result(Status.ITERATION_LIMIT)
         found: Any = optimize.minimize(
             fun,
             x0,

@@ -134,9 +134,10 @@ class Run:
                 f"F={record.value:.5g} |grad|={size:.1e} products={record.n_hvp}"
             )
             self.bar.update(record.nit > 0)
+        asked = self._ask(x, found)
         if size <= self.tol * self.history[0].gradient_norm:
             return Status.CONVERGED
-        return self._ask(x, found)
+        return asked
 
     def _ask(self, x: Array, found: HypergradientResult) -> Status | None:
         if self.callback is None:

@@ -14,7 +14,15 @@ import math
 from collections.abc import Callable
 from typing import Any
 
-from ..arrays import Array, as_floating, epsilon, namespace, norm
+from ..arrays import (
+    Array,
+    as_count,
+    as_floating,
+    as_tolerance,
+    epsilon,
+    namespace,
+    norm,
+)
 from ..linear_operator import LinearOperator, aslinearoperator
 from ..status import Status
 
@@ -85,12 +93,19 @@ class System:
     callback: Callback | None
 
     def start(self) -> tuple[Array, Array, int]:
-        """Return x, r = b − A x as fresh arrays, and the products spent."""
+        """Return x, r = b − A x as fresh arrays, and the products spent.
+
+        A start that is worse than zero is not used: it would cost digits.
+        """
         xp = namespace(self.b)
-        if self.x0 is None:
-            return xp.zeros_like(self.b), xp.asarray(self.b, copy=True), 0
-        x = xp.asarray(self.x0, dtype=self.b.dtype, copy=True)
-        return x, self.residual(x), 1
+        n_matvec = 0
+        if self.x0 is not None:
+            x = xp.asarray(self.x0, dtype=self.b.dtype, copy=True)
+            r = self.residual(x)
+            n_matvec = 1
+            if norm(r) <= self.b_norm:
+                return x, r, n_matvec
+        return xp.zeros_like(self.b), xp.asarray(self.b, copy=True), n_matvec
 
     def residual(self, x: Array) -> Array:
         """Return b − A x, recomputed (one product)."""
@@ -149,18 +164,13 @@ def solve_columns(
         M = aslinearoperator(M)
         if M.shape != A.shape:
             raise ValueError(f"M must have shape {A.shape} like A, found {M.shape}")
-    for name, value in (("rtol", rtol), ("atol", atol)):
-        if not (isinstance(value, int | float) and 0 <= value < math.inf):
-            raise ValueError(f"{name} must be a number >= 0, found {value!r}")
-    if maxiter is None:
-        maxiter = max(10 * n, 20)
-    elif isinstance(maxiter, bool) or int(maxiter) != maxiter or maxiter < 0:
-        raise ValueError(f"maxiter must be a whole number >= 0, found {maxiter!r}")
+    rtol, atol = as_tolerance("rtol", rtol), as_tolerance("atol", atol)
+    limit = max(10 * n, 20) if maxiter is None else as_count("maxiter", maxiter)
 
     def solve_one(column: Array, start: Array | None) -> KrylovResult:
         scale = norm(column)
         target = max(rtol * scale, atol)
-        system = System(A, column, start, target, scale, int(maxiter), M, callback)
+        system = System(A, column, start, target, scale, limit, M, callback)
         return _without_iterating(system) or method(system)
 
     if b.ndim == 1:

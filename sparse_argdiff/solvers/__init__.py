@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from typing import Any
 
-from ..arrays import Array, as_vector, namespace
+from ..arrays import Array, as_count, as_tolerance, as_vector, namespace
 from ..problem import Problem, Solution
 from ..status import OnFailure, check_on_failure, settle
 from .newton_cg import NewtonIterate, newton_cg
@@ -63,8 +62,9 @@ def solve(
         raise TypeError(f"problem must be a Problem, found {type(problem).__name__}")
     x = as_vector("x", x)
     y0 = _start(problem, x, y0)
-    if not (isinstance(tol, int | float) and 0 <= tol < math.inf):
-        raise ValueError(f"tol must be a number >= 0, found {tol!r}")
+    tol = as_tolerance("tol", tol)
+    if maxiter is not None:
+        maxiter = as_count("maxiter", maxiter)
     if callable(method):
         solution = method(problem, x, y0, tol)
         if not isinstance(solution, Solution):
@@ -82,7 +82,14 @@ def solve(
             f"after {solution.niter} iterations and {solution.n_hvp} Hessian products "
             f"‖f_Y‖ = {solution.residual_norm:.2e}."
         )
-        settle(solution.status, solution, "the lower-level solve", detail, on_failure)
+        settle(
+            solution.status,
+            solution,
+            "the lower-level solve",
+            detail,
+            on_failure,
+            solution.n_hvp,
+        )
     return solution
 
 

@@ -1,0 +1,1 @@
+"""The asv suite: ``track_*`` counts are deterministic, ``time_*`` stand beside a peer."""

@@ -1,0 +1,76 @@
+"""Bounds on x in the forms that SciPy's users write."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+from scipy.optimize import Bounds
+
+from ..arrays import Array, namespace
+
+_FORMS = (
+    "(low, high), a sequence of m pairs, an (m, 2) array or a scipy.optimize.Bounds"
+)
+
+
+def as_bounds(bounds: Any, x0: Array) -> tuple[Array | None, Array | None]:
+    """Return the lower and the upper bounds, of the shape of x0; None for none.
+
+    Parameters
+    ----------
+    bounds : None, (low, high), sequence of m pairs, array (m, 2), or Bounds
+        ``low`` and ``high`` are numbers, arrays (m,) or None.
+
+    Raises
+    ------
+    ValueError
+        For any other form, sizes that do not fit, NaN, or low > high.
+    """
+    if bounds is None:
+        return None, None
+    low, high = _sides(bounds, x0.shape[0])
+    low, high = _side("low", low, -math.inf, x0), _side("high", high, math.inf, x0)
+    if not bool(namespace(x0).all(low <= high)):
+        raise ValueError("bounds must have low <= high everywhere, and no NaN")
+    return low, high
+
+
+def _sides(bounds: Any, m: int) -> tuple[Any, Any]:
+    if isinstance(bounds, Bounds):
+        return bounds.lb, bounds.ub
+    if (
+        isinstance(bounds, tuple)
+        and len(bounds) == 2
+        and not any(map(_is_pair, bounds))
+    ):
+        return bounds
+    try:
+        # The rows of an array are pairs, as SciPy reads them.
+        pairs = bounds.tolist() if hasattr(bounds, "tolist") else list(bounds)
+    except TypeError:
+        pairs = []
+    if len(pairs) == m and all(_is_pair(p) and len(p) == 2 for p in pairs):
+        return [pair[0] for pair in pairs], [pair[1] for pair in pairs]
+    raise ValueError(f"bounds must be {_FORMS}, for m = {m}; found {bounds!r}")
+
+
+def _is_pair(entry: Any) -> bool:
+    """Tell a pair of one parameter from a side; an array in a tuple is a side."""
+    if isinstance(entry, np.ndarray):
+        return False
+    return isinstance(entry, tuple | list)
+
+
+def _side(name: str, side: Any, infinite: float, x0: Array) -> Array:
+    xp = namespace(x0)
+    if isinstance(side, list):
+        side = [infinite if s is None else float(s) for s in side]
+    side = xp.asarray(infinite if side is None else side, dtype=x0.dtype)
+    if side.ndim > 1 or side.size not in {1, x0.shape[0]}:
+        raise ValueError(
+            f"bounds: {name} must be a number or have {x0.shape[0]} entries, found "
+            f"shape {tuple(side.shape)}"
+        )
+    return side + xp.zeros_like(x0)

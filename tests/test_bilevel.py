@@ -1,0 +1,857 @@
+"""``minimize``: known optima, bounds, stops, failures, costs, and the record of a run."""
+
+from __future__ import annotations
+
+import itertools
+import math
+
+import numpy as np
+import pytest
+from scipy import optimize, sparse
+
+import sparse_argdiff as sad
+from sparse_argdiff.bilevel import HistoryRecord
+from sparse_argdiff.linear_model import Glm
+
+METHODS = ["lbfgs", "gradient_descent"]
+each_method = pytest.mark.parametrize("method", METHODS)
+
+# problems with known answers ----------------------------------------------------------
+
+
+class Quadratic:
+    """min_x ½‖y − t‖² + ½ ρ‖x‖²  with  y = argmin ½ y'Ay − y'(Bx + c) = A⁻¹(Bx + c)."""
+
+    def __init__(self, n=8, m=3, dtype=np.float64):
+        rng = np.random.default_rng(0)
+        G = rng.standard_normal((n, n))
+        self.A = (G @ G.T / n + np.eye(n)).astype(dtype)
+        self.B = rng.standard_normal((n, m)).astype(dtype)
+        self.c = rng.standard_normal(n).astype(dtype)
+        self.t = rng.standard_normal(n).astype(dtype)
+        self.rho = 0.1
+        self.m, self.dtype = m, dtype
+        self.products = 0
+        A, B, c, t = self.A, self.B, self.c, self.t
+
+        def hvp(x, y, v):
+            self.products += 1
+            return A @ v
+
+        self.problem = sad.Problem(
+            sad.FunctionObjective(
+                value=lambda x, y: 0.5 * y @ (A @ y) - y @ (B @ x + c),
+                grad=lambda x, y: A @ y - B @ x - c,
+                hvp=hvp,
+                cross_vjp=lambda x, y, w: -(B.T @ w),
+                cross_jvp=lambda x, y, u: -(B @ u),
+                n=n,
+            )
+        )
+        rho = dtype(self.rho)
+        self.upper = sad.FunctionUpper(
+            value=lambda x, y: 0.5 * (y - t) @ (y - t) + 0.5 * rho * (x @ x),
+            grad_y=lambda x, y: y - t,
+            grad_x=lambda x, y: rho * x,
+        )
+        self.x0 = np.full(m, 2.0, dtype=dtype)
+
+    def value(self, x):
+        y = np.linalg.solve(self.A, self.B @ x + self.c)
+        return 0.5 * (y - self.t) @ (y - self.t) + 0.5 * self.rho * (x @ x)
+
+    def optimum(self):
+        S, y0 = np.linalg.solve(self.A, self.B), np.linalg.solve(self.A, self.c)
+        return np.linalg.solve(S.T @ S + self.rho * np.eye(self.m), S.T @ (self.t - y0))
+
+    def optimum_within(self, low, high):
+        found = optimize.minimize(
+            self.value,
+            np.clip(self.x0, low, high),
+            bounds=optimize.Bounds(low, high),
+            method="L-BFGS-B",
+            options={"ftol": 1e-15, "gtol": 1e-9},
+        )
+        return found.x
+
+    def minimize(self, method="lbfgs", **options):
+        x0 = options.pop("x0", self.x0)
+        options = {"tol": 1e-6, "maxiter": 500, "lower_tol": 1e-13} | options
+        return sad.minimize(self.problem, self.upper, x0, method=method, **options)
+
+
+class Pole:
+    """f = ½ (1 − x) y² − y, bounded below for x < 1 only, where y = 1/(1 − x)."""
+
+    def __init__(self, target):
+        self.problem = sad.Problem(
+            sad.FunctionObjective(
+                value=lambda x, y: 0.5 * (1 - x[0]) * (y @ y) - np.sum(y),
+                grad=lambda x, y: (1 - x[0]) * y - 1.0,
+                hvp=lambda x, y, v: (1 - x[0]) * v,
+                cross_vjp=lambda x, y, w: np.array([-(y @ w)]),
+                n=1,
+            )
+        )
+        # Far from the pole F is nearly flat, so that the steps grow long on the way.
+        self.upper = sad.FunctionUpper(
+            value=lambda x, y: float(0.5 * (y - target) @ (y - target)),
+            grad_y=lambda x, y: y - target,
+        )
+        self.optimum = 1.0 - 1.0 / target
+
+
+@each_method
+def test_known_optimum_of_a_quadratic(method):
+    known = Quadratic()
+    found = known.minimize(method)
+    best = known.optimum()
+    assert found.success
+    assert found.status is sad.Status.CONVERGED
+    np.testing.assert_allclose(found.x, best, atol=1e-4)
+    assert found.fun == pytest.approx(known.value(best), rel=1e-8)
+    np.testing.assert_allclose(
+        found.y, np.linalg.solve(known.A, known.B @ found.x + known.c), atol=1e-7
+    )
+
+
+def ridge_data():
+    rng = np.random.default_rng(1)
+    F, V = rng.standard_normal((40, 6)), rng.standard_normal((30, 6))
+    c = np.array([2.0, -1.0, 0.5, 0.0, 0.0, 0.0])
+    t = F @ c + 0.7 * rng.standard_normal(40)
+    s = V @ c + 0.7 * rng.standard_normal(30)
+    return F, t, V, s
+
+
+def ridge_closed_form(x):
+    """Return F(x) and ∇F(x) of ridge regression with a penalty per feature."""
+    F, t, V, s = ridge_data()
+    H = F.T @ F / 40 + np.diag(np.exp(x))
+    c = np.linalg.solve(H, F.T @ t / 40)
+    r = V @ c - s
+    adjoint = np.linalg.solve(H, V.T @ r / 30)
+    return r @ r / 60, -np.exp(x) * c * adjoint
+
+
+@pytest.mark.parametrize(
+    ("method", "tol", "atol"), [("lbfgs", 1e-6, 1e-8), ("gradient_descent", 1e-4, 5e-5)]
+)
+def test_ridge_per_feature_against_scipy(method, tol, atol):
+    F, t, V, s = ridge_data()
+    glm = Glm(sparse.csr_array(F), t, loss="squared", intercept=False)
+    x0 = np.full(6, -1.0)
+    box = optimize.Bounds(-6.0, 3.0)
+    scipy = optimize.minimize(
+        ridge_closed_form,
+        x0,
+        jac=True,
+        method="L-BFGS-B",
+        bounds=box,
+        options={"ftol": 1e-15, "gtol": 1e-10},
+    )
+    ours = sad.minimize(
+        sad.Problem(glm),
+        glm.held_out(V, s),
+        x0,
+        method=method,
+        bounds=box,
+        tol=tol,
+        maxiter=500,
+        lower_tol=1e-12,
+    )
+    value, gradient = ridge_closed_form(ours.x)
+    assert ours.success
+    assert ours.fun == pytest.approx(value, rel=1e-10)
+    np.testing.assert_allclose(ours.jac, gradient, atol=1e-10)
+    assert scipy.fun - 1e-10 <= ours.fun <= scipy.fun + atol
+    if method == "lbfgs":
+        np.testing.assert_allclose(ours.x, scipy.x, atol=1e-3)
+        at_a_bound = (scipy.x == -6.0) | (scipy.x == 3.0)
+        assert at_a_bound.any()
+        np.testing.assert_array_equal(ours.x[at_a_bound], scipy.x[at_a_bound])
+
+
+# bounds -------------------------------------------------------------------------------
+
+INF = math.inf
+# Name: (bounds as given, what they mean); the free optimum has entries either side.
+BOUNDS = {
+    "numbers": ((-0.1, 0.1), [-0.1] * 3, [0.1] * 3),
+    "ints": ((0, 1), [0.0] * 3, [1.0] * 3),
+    "no low": ((None, 0.1), [-INF] * 3, [0.1] * 3),
+    "no high": ((-0.1, None), [-0.1] * 3, [INF] * 3),
+    "infinite": ((-INF, INF), [-INF] * 3, [INF] * 3),
+    "neither": ((None, None), [-INF] * 3, [INF] * 3),
+    "arrays": (
+        (np.array([-0.1, -0.2, -INF]), np.array([0.1, 0.05, 0.1])),
+        [-0.1, -0.2, -INF],
+        [0.1, 0.05, 0.1],
+    ),
+    "array and number": (
+        (np.array([-0.1, -0.2, -0.3]), 0.1),
+        [-0.1, -0.2, -0.3],
+        [0.1] * 3,
+    ),
+    "array and None": (
+        (np.array([-0.1, -0.2, 0.3]), None),
+        [-0.1, -0.2, 0.3],
+        [INF] * 3,
+    ),
+    "pairs": (
+        [(-0.1, 0.1), (-0.2, 0.05), (0.0, 0.1)],
+        [-0.1, -0.2, 0.0],
+        [0.1, 0.05, 0.1],
+    ),
+    "lists of pairs": (
+        [[-0.1, 0.1], [-0.2, 0.05], [0.0, 0.1]],
+        [-0.1, -0.2, 0.0],
+        [0.1, 0.05, 0.1],
+    ),
+    "tuple of pairs": (
+        ((-0.1, 0.1), (-0.2, 0.05), (0.0, 0.1)),
+        [-0.1, -0.2, 0.0],
+        [0.1, 0.05, 0.1],
+    ),
+    "pairs with None": (
+        [(None, 0.1), (-0.2, None), (None, None)],
+        [-INF, -0.2, -INF],
+        [0.1, INF, INF],
+    ),
+    "array of pairs": (
+        np.array([[-0.1, 0.1], [-0.2, 0.05], [0.0, 0.1]]),
+        [-0.1, -0.2, 0.0],
+        [0.1, 0.05, 0.1],
+    ),
+    "zip": (
+        zip([-0.1, -0.2, 0.0], [0.1, 0.05, 0.1], strict=True),
+        [-0.1, -0.2, 0.0],
+        [0.1, 0.05, 0.1],
+    ),
+    "Bounds of numbers": (optimize.Bounds(-0.1, 0.1), [-0.1] * 3, [0.1] * 3),
+    "Bounds of arrays": (
+        optimize.Bounds([-0.1, -INF, 0.0], [0.1, 0.05, INF]),
+        [-0.1, -INF, 0.0],
+        [0.1, 0.05, INF],
+    ),
+    "Bounds, low alone": (optimize.Bounds(lb=0.0), [0.0] * 3, [INF] * 3),
+    "an entry fixed": (
+        [(0.07, 0.07), (-1.0, 1.0), (None, None)],
+        [0.07, -1.0, -INF],
+        [0.07, 1.0, INF],
+    ),
+    "start outside": ((-9.0, -1.0), [-9.0] * 3, [-1.0] * 3),
+}
+
+
+@each_method
+@pytest.mark.parametrize("form", BOUNDS)
+def test_bounds(form, method):
+    given, low, high = BOUNDS[form]
+    if form == "zip":
+        given = zip(low, high, strict=True)
+    known, seen = Quadratic(), []
+    found = known.minimize(
+        method, bounds=given, callback=lambda state: seen.append(state.x.copy())
+    )
+    low, high = np.array(low), np.array(high)
+    expected = known.optimum_within(low, high)
+    assert found.success
+    for x in seen:
+        assert np.all((low <= x) & (x <= high))
+    np.testing.assert_allclose(found.x, expected, atol=2e-4)
+    active = (expected == low) | (expected == high)
+    np.testing.assert_array_equal(found.x[active], expected[active])
+    if form in {"numbers", "ints", "pairs", "arrays", "start outside"}:
+        assert active.any()
+    assert found.history[-1].gradient_norm <= 1e-6 * found.history[0].gradient_norm
+
+
+def test_an_array_of_two_pairs_is_read_as_scipy_reads_it():
+    """For m = 2 an (m, 2) array must not pass for (low, high) transposed."""
+    known = Quadratic(m=2)
+    pairs = np.array([[-0.3, -0.2], [5.0, 6.0]])
+    found = known.minimize(bounds=pairs)
+    assert np.all((pairs[:, 0] <= found.x) & (found.x <= pairs[:, 1]))
+
+
+# the record of a run ------------------------------------------------------------------
+
+
+@each_method
+def test_history_and_result(method):
+    known, states = Quadratic(), []
+    found = known.minimize(method, callback=states.append)
+    history = found.history
+    assert isinstance(found, optimize.OptimizeResult)
+    assert all(isinstance(record, HistoryRecord) for record in history)
+    assert [record.nit for record in history] == list(range(found.nit + 1))
+    assert found.nit >= 3
+    for before, after in itertools.pairwise(history):
+        assert after.value < before.value
+        assert after.n_hvp > before.n_hvp
+        assert after.n_grad > before.n_grad
+        assert after.n_evaluations > before.n_evaluations
+        assert after.seconds >= before.seconds
+        assert after.step_norm > 0.0
+    assert history[0].step_norm == 0.0
+    assert history[0].n_evaluations == 1
+    assert history[0].n_hvp > 0
+    assert history[0].seconds >= 0.0
+    assert history[0].value == pytest.approx(known.value(known.x0))
+
+    assert found.fun == history[-1].value
+    assert found.n_hvp == history[-1].n_hvp == known.products
+    assert found.n_grad == history[-1].n_grad
+    assert found.nfev == history[-1].n_evaluations
+    assert found.message == sad.Status.CONVERGED.value
+    again = sad.Hypergradient(known.problem, known.upper, tol=1e-12).evaluate(found.x)
+    assert found.fun == pytest.approx(again.value, rel=1e-8)
+    np.testing.assert_allclose(found.jac, again.gradient, atol=1e-7)
+    np.testing.assert_allclose(found.y, again.solution.y, atol=1e-8)
+    assert np.linalg.norm(found.jac) == pytest.approx(history[-1].gradient_norm)
+
+    assert [state.record for state in states] == history
+    for state in states:
+        assert state.fun == state.record.value
+        assert state.fun == pytest.approx(known.value(state.x), rel=1e-8)
+        assert state.jac.shape == (3,)
+        assert state.y.shape == (8,)
+    np.testing.assert_array_equal(states[0].x, known.x0)
+    np.testing.assert_array_equal(states[-1].x, found.x)
+    steps = [np.linalg.norm(b.x - a.x) for a, b in itertools.pairwise(states)]
+    np.testing.assert_allclose([r.step_norm for r in history[1:]], steps)
+    assert "n_hvp" in repr(found)
+
+
+@each_method
+@pytest.mark.parametrize("kind", ["true", "numpy true", "StopIteration"])
+@pytest.mark.parametrize("at", [0, 2])
+def test_callback_stops(method, kind, at):
+    def callback(state):
+        if state.record.nit < at:
+            return None
+        if kind == "StopIteration":
+            raise StopIteration
+        return True if kind == "true" else np.True_
+
+    found = Quadratic().minimize(method, callback=callback)
+    assert found.nit == at
+    assert len(found.history) == at + 1
+    assert not found.success
+    assert found.status is sad.Status.STOPPED_BY_CALLBACK
+    assert found.fun == found.history[-1].value
+
+
+@each_method
+def test_an_error_in_the_callback_is_the_users(method):
+    def callback(state):
+        raise KeyError("mine")
+
+    with pytest.raises(KeyError, match="mine"):
+        Quadratic().minimize(method, callback=callback)
+
+
+@each_method
+@pytest.mark.parametrize("maxiter", [0, 1, 3])
+def test_maxiter(method, maxiter):
+    known = Quadratic()
+    found = known.minimize(method, maxiter=maxiter, tol=0.0)
+    assert found.nit == maxiter
+    assert len(found.history) == maxiter + 1
+    assert not found.success
+    assert found.status is sad.Status.ITERATION_LIMIT
+    if maxiter == 0:
+        np.testing.assert_array_equal(found.x, known.x0)
+        assert found.fun == pytest.approx(known.value(known.x0))
+        assert found.nfev == 1
+
+
+@each_method
+def test_tol_is_relative_to_the_first_gradient(method):
+    known, previous = Quadratic(), 0
+    for tol in (1e-1, 1e-2, 1e-4):
+        found = known.minimize(method, tol=tol)
+        norms = [record.gradient_norm for record in found.history]
+        assert found.success
+        assert norms[-1] <= tol * norms[0]
+        assert all(size > tol * norms[0] for size in norms[:-1])
+        assert found.nit >= previous
+        previous = found.nit
+
+
+@each_method
+def test_a_stationary_start_converges_at_once(method):
+    known = Quadratic()
+    flat = sad.FunctionUpper(lambda x, y: 1.0, lambda x, y: 0.0 * y)
+    found = sad.minimize(known.problem, flat, known.x0, method=method)
+    assert found.success
+    assert found.nit == 0
+
+
+@each_method
+def test_tol_zero_ends_where_rounding_ends_it(method):
+    known = Quadratic()
+    found = known.minimize(method, tol=0.0, maxiter=2000)
+    assert found.status in {
+        sad.Status.LINE_SEARCH_FAILED,
+        sad.Status.ITERATION_LIMIT,
+        sad.Status.CONVERGED,
+    }
+    np.testing.assert_allclose(found.x, known.optimum(), atol=1e-4)
+
+
+@each_method
+def test_two_runs_are_identical(method):
+    one, two = Quadratic().minimize(method), Quadratic().minimize(method)
+    for name in ("x", "jac", "y"):
+        np.testing.assert_array_equal(one[name], two[name])
+    for a, b in zip(one.history, two.history, strict=True):
+        for name in ("nit", "value", "gradient_norm", "step_norm", "n_hvp", "n_grad"):
+            assert getattr(a, name) == getattr(b, name)
+
+
+@each_method
+def test_start_is_not_modified(method):
+    known = Quadratic()
+    x0 = known.x0.copy()
+    x0.flags.writeable = False
+    found = known.minimize(method, x0=x0, maxiter=3)
+    np.testing.assert_array_equal(x0, known.x0)
+    assert found.x.flags.writeable
+    for maxiter in (0, 3):
+        x0 = known.x0.copy()
+        found = known.minimize(method, x0=x0, maxiter=maxiter)
+        found.x += 1.0
+        np.testing.assert_array_equal(x0, known.x0, err_msg="the result shares x0")
+    assert known.minimize(method, x0=list(known.x0)).success
+
+
+@each_method
+def test_y0_starts_the_first_solve(method):
+    known = Quadratic()
+    y0 = np.linalg.solve(known.A, known.B @ known.x0 + known.c)
+    y0.flags.writeable = False
+    warm = known.minimize(method, y0=y0, maxiter=0)
+    cold = known.minimize(method, maxiter=0)
+    assert warm.n_hvp < cold.n_hvp
+
+
+@each_method
+@pytest.mark.parametrize("bounds", [None, (-1.0, 0.125)])
+def test_float32(method, bounds):
+    single, double = Quadratic(dtype=np.float32), Quadratic()
+    found = single.minimize(method, tol=1e-2, lower_tol=1e-5, bounds=bounds)
+    for array in (found.x, found.jac, found.y):
+        assert array.dtype == np.float32
+    assert found.success
+    low, high = (-INF, INF) if bounds is None else bounds
+    expected = double.optimum_within(np.full(3, low), np.full(3, high))
+    np.testing.assert_allclose(found.x, expected, atol=0.05)
+
+
+@each_method
+def test_progress(method, capsys):
+    pytest.importorskip("tqdm")
+    found = Quadratic().minimize(method, progress=True)
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert f"{found.nit}/500" in captured.err
+    assert "products=" in captured.err
+
+
+@each_method
+def test_silent_by_default(method, capsys):
+    Quadratic().minimize(method)
+    captured = capsys.readouterr()
+    assert captured.out == captured.err == ""
+
+
+# failures on the way ------------------------------------------------------------------
+
+
+def test_gradient_descent_backs_off_from_an_unbounded_lower_level():
+    pole, tried = Pole(target=4.0), []
+    value = pole.problem.objective.value
+    pole.problem.objective.value = lambda x, y: tried.append(x[0]) or value(x, y)
+    found = sad.minimize(
+        pole.problem,
+        pole.upper,
+        [-9.0],
+        method="gradient_descent",
+        tol=1e-6,
+        lower_tol=1e-12,
+    )
+    assert max(tried) >= 1.0, "the trap was not sprung"
+    assert found.success
+    assert found.x[0] == pytest.approx(pole.optimum, abs=1e-4)
+    assert all(math.isfinite(record.value) for record in found.history)
+    for before, after in itertools.pairwise(found.history):
+        assert after.value < before.value
+
+
+def test_lbfgs_stops_at_an_unbounded_lower_level_with_the_best_so_far():
+    pole = Pole(target=50.0)
+    found = sad.minimize(pole.problem, pole.upper, [-3.0], method="lbfgs", tol=1e-8)
+    assert not found.success
+    assert found.status in {sad.Status.UNBOUNDED, sad.Status.NEGATIVE_CURVATURE}
+    assert "lower-level solve failed" in found.message
+    assert found.status.value in found.message
+    assert found.fun == min(record.value for record in found.history)
+    assert found.x[0] < 1.0
+    assert found.y[0] == pytest.approx(1.0 / (1.0 - found.x[0]), rel=1e-6)
+
+
+@each_method
+def test_a_failing_start_raises(method):
+    pole = Pole(target=4.0)
+    with pytest.raises(sad.ConvergenceError) as caught:
+        sad.minimize(pole.problem, pole.upper, [2.0], method=method)
+    assert caught.value.status in {
+        sad.Status.UNBOUNDED,
+        sad.Status.NEGATIVE_CURVATURE,
+    }
+    bad = sad.FunctionUpper(lambda x, y: math.nan, lambda x, y: y)
+    known = Quadratic()
+    with pytest.raises(sad.ConvergenceError) as caught:
+        sad.minimize(known.problem, bad, known.x0, method=method)
+    assert caught.value.status is sad.Status.NOT_FINITE
+
+
+def spoiled(known, where, name, beyond, bad):
+    """Return the upper objective, one function times ``bad`` where x[0] < beyond."""
+    functions = {
+        "value": known.upper.value,
+        "grad_y": known.upper.grad_y,
+        "grad_x": known.upper.grad_x,
+    }
+    sound = functions[name]
+
+    def broken(x, y):
+        where.append(x[0])
+        return sound(x, y) * (bad if x[0] < beyond else 1.0)
+
+    functions[name] = broken
+    return sad.FunctionUpper(**functions)
+
+
+@each_method
+@pytest.mark.parametrize("name", ["value", "grad_y", "grad_x"])
+@pytest.mark.parametrize("bad", [math.nan, math.inf])
+def test_an_upper_level_that_is_not_finite_at_a_trial(method, name, bad):
+    """The optimum is beyond where a function breaks: nothing NaN is ever accepted."""
+    known, where = Quadratic(), []
+    beyond = 0.5 * (known.x0[0] + known.optimum()[0])
+    upper = spoiled(known, where, name, beyond, bad)
+    found = sad.minimize(
+        known.problem, upper, known.x0, method=method, tol=1e-8, maxiter=60
+    )
+    assert min(where) < beyond, "the trap was not sprung"
+    assert not found.success
+    assert np.all(np.isfinite(found.x))
+    assert np.all(np.isfinite(found.jac))
+    assert math.isfinite(found.fun)
+    assert found.x[0] >= beyond
+    assert found.fun <= found.history[0].value
+    for record in found.history:
+        assert math.isfinite(record.value)
+        assert math.isfinite(record.gradient_norm)
+    if method == "lbfgs":
+        assert found.status is sad.Status.NOT_FINITE
+        assert "NaN or infinity" in found.message
+
+
+def shifted(fails, spent):
+    """Return a lower problem that is unbounded, or a maximum, for x > 1."""
+
+    def curvature(x):
+        if fails == "lower level":
+            return 1.0 - x[0]
+        return np.array([1.0, 1.0 if x[0] < 1.0 else -1.0])
+
+    def hvp(x, y, v):
+        spent.append(1)
+        return curvature(x) * v
+
+    def grad(x, y):
+        return (curvature(x) if fails == "lower level" else 1.0) * y - 1.0
+
+    return sad.Problem(
+        sad.FunctionObjective(
+            grad=grad, hvp=hvp, cross_vjp=lambda x, y, w: np.array([-(y @ w)]), n=2
+        )
+    )
+
+
+@pytest.mark.parametrize(
+    ("fails", "words"),
+    [("lower level", "lower-level solve failed"), ("adjoint", "linear solve")],
+)
+def test_failed_solves_are_paid_for(fails, words):
+    """``n_hvp`` counts what a failed solve has spent, too."""
+    spent = []
+    upper = sad.FunctionUpper(lambda x, y: 0.5 * y @ y, lambda x, y: y * [1.0, 3.0])
+    F = sad.Hypergradient(shifted(fails, spent), upper)
+    F.evaluate(np.array([0.0]))
+    assert F.n_hvp == len(spent)
+    with pytest.raises(sad.ConvergenceError, match=words):
+        F.evaluate(np.array([3.0]))
+    assert F.n_hvp == len(spent)
+
+
+def test_the_product_that_measures_the_scale_is_counted():
+    """Where y = 0 is stationary the tolerance is relative to a Hessian product."""
+    spent = []
+    problem = sad.Problem(
+        sad.FunctionObjective(
+            grad=lambda x, y: y,
+            hvp=lambda x, y, v: spent.append(1) or v,
+            cross_vjp=lambda x, y, w: 0.0 * x,
+            n=2,
+        )
+    )
+    solution = sad.solve(problem, np.zeros(1), np.ones(2))
+    assert solution.n_hvp == len(spent)
+
+
+def test_a_restart_from_a_failure_begins_at_the_last_good_point():
+    """A failed trial must not spoil the warm start."""
+    pole = Pole(target=4.0)
+    F = sad.Hypergradient(pole.problem, pole.upper)
+    first = F.evaluate(np.array([0.0]))
+    with pytest.raises(sad.ConvergenceError):
+        F.evaluate(np.array([3.0]))
+    np.testing.assert_array_equal(F.y, first.solution.y)
+    again = F.evaluate(np.array([0.0]))
+    assert again.value == pytest.approx(first.value, rel=1e-12)
+
+
+# cost ---------------------------------------------------------------------------------
+
+
+def sparse_logistic():
+    """Return a sparse logistic model, its held-out loss and a start."""
+    rng = np.random.default_rng(7)
+
+    def data(N):
+        A = sparse.random_array((N, 60), density=0.15, rng=rng, format="csr")
+        A.data = rng.standard_normal(A.nnz)
+        return A
+
+    A, V = data(300), data(150)
+    c = rng.standard_normal(60) * (rng.random(60) < 0.3) * 3.0
+
+    def labels(F):
+        return (F @ c + 0.5 * rng.standard_normal(F.shape[0]) > 0).astype(float)
+
+    glm = Glm(A, labels(A))
+    return sad.Problem(glm), glm.held_out(V, labels(V)), np.full(60, -4.0)
+
+
+@pytest.mark.parametrize(
+    ("method", "tol", "most"),
+    [
+        ("lbfgs", 1e-3, 0.6),
+        ("lbfgs", 1e-8, 0.85),
+        ("gradient_descent", 1e-3, 0.7),
+        ("gradient_descent", 1e-8, 0.9),
+    ],
+)
+def test_warm_starts_pay(method, tol, most):
+    """40 steps of a method, evaluated warm and cold at the same points."""
+    problem, held, x0 = sparse_logistic()
+    path = []
+    sad.minimize(
+        problem,
+        held,
+        x0,
+        method=method,
+        bounds=(-9.0, 3.0),
+        maxiter=40,
+        tol=0.0,
+        callback=lambda state: path.append(state.x.copy()),
+    )
+    assert len(path) == 41
+    spent = {}
+    for warm in (True, False):
+        F = sad.Hypergradient(problem, held, tol=tol, warm_start=warm)
+        for x in path:
+            F.evaluate(x)
+        spent[warm] = F.n_hvp
+    assert spent[True] < most * spent[False], spent
+
+
+@each_method
+def test_warm_start_is_an_option_of_minimize(method):
+    problem, held, x0 = sparse_logistic()
+    warm, cold = (
+        sad.minimize(problem, held, x0, method=method, maxiter=6, warm_start=start)
+        for start in (True, False)
+    )
+    assert warm.n_hvp < cold.n_hvp
+    assert warm.fun == pytest.approx(cold.fun, rel=1e-4)
+
+
+def test_gradient_descent_without_an_end_in_sight_stops():
+    """A step too short to move x is a failed line search, not a success repeated."""
+    pole = Pole(target=4.0)
+    found = sad.minimize(
+        pole.problem, pole.upper, [-9.0], method="gradient_descent", tol=0.0
+    )
+    assert all(record.step_norm > 0.0 for record in found.history[1:])
+    assert found.status is sad.Status.LINE_SEARCH_FAILED
+
+
+def test_gradient_descent_does_not_bounce_about_a_minimum():
+    """A step of almost 2/L passes a lenient decrease test, and F hardly falls."""
+    G = sad.FunctionObjective(
+        value=lambda x, y: 0.5 * (y - x) @ (y - x),
+        grad=lambda x, y: y - x,
+        hvp=lambda x, y, v: v,
+        cross_vjp=lambda x, y, w: -w,
+        n=1,
+    )
+    upper = sad.FunctionUpper(
+        value=lambda x, y: 0.5 * (y @ y), grad_y=lambda x, y: y, grad_x=None
+    )
+    iterations = {}
+    for start in np.linspace(0.5, 1.0, 26):  # where the doubled steps land varies
+        found = sad.minimize(
+            sad.Problem(G), upper, [start], method="gradient_descent", tol=1e-6
+        )
+        iterations[round(float(start), 2)] = found.nit
+        assert found.success, iterations
+    assert max(iterations.values()) <= 40, iterations
+
+
+def badly_scaled(decades):
+    """Return a ridge problem, its held-out loss and x with e^x over many decades."""
+    rng = np.random.default_rng(0)
+    V = rng.standard_normal((25, 20))
+    glm = Glm(rng.standard_normal((40, 20)), rng.standard_normal(40), loss="squared")
+    held = glm.held_out(V, rng.standard_normal(25))
+    return glm, held, np.log(10.0) * rng.uniform(0.0, decades, 20)
+
+
+def test_a_poor_warm_start_is_no_excuse():
+    """Where e^x rises by 10¹⁶ the last adjoint is far worse a start than zero.
+
+    The tolerance of a solve is relative to its right-hand side, so the answer must be
+    as good as from a cold start: "rounding limit" is not to be had from the start.
+    """
+    glm, held, far = badly_scaled(decades=16)
+    found = {}
+    for warm in (False, True):
+        F = sad.Hypergradient(sad.Problem(glm), held, warm_start=warm)
+        F.evaluate(np.full(20, -5.0))
+        found[warm] = F.evaluate(far)
+        assert found[warm].adjoint.krylov.converged
+    error = np.linalg.norm(found[True].gradient - found[False].gradient)
+    assert error <= 1e-6 * np.linalg.norm(found[False].gradient)
+
+
+@pytest.mark.parametrize("decades", [10, 20, 30])
+def test_a_solution_far_from_stationary_is_not_passed_off_as_one(decades):
+    """A rounding limit above the scale of the gradient itself deserves a word."""
+    glm, _, far = badly_scaled(decades)
+    for y0 in (None, np.ones(glm.n)):
+        try:
+            solution = sad.solve(sad.Problem(glm), far, y0)
+        except (sad.ConvergenceError, sad.ConvergenceWarning):
+            continue
+        assert solution.residual_norm <= 1e-3 * glm.scale(far)
+
+
+# wrong arguments ----------------------------------------------------------------------
+
+WRONG = {
+    "method": (
+        ValueError,
+        "method must be one of 'gradient_descent', 'lbfgs'",
+        {"method": "adam"},
+    ),
+    "negative maxiter": (ValueError, "maxiter", {"maxiter": -1}),
+    "fractional maxiter": (ValueError, "maxiter", {"maxiter": 2.5}),
+    "maxiter True": (ValueError, "maxiter", {"maxiter": True}),
+    "maxiter None": ((ValueError, TypeError), "maxiter", {"maxiter": None}),
+    "maxiter NaN": (ValueError, "maxiter", {"maxiter": math.nan}),
+    "maxiter a word": ((ValueError, TypeError), "maxiter", {"maxiter": "many"}),
+    "negative tol": (ValueError, "tol must be", {"tol": -1e-3}),
+    "infinite tol": (ValueError, "tol must be", {"tol": INF}),
+    "NaN tol": (ValueError, "tol must be", {"tol": math.nan}),
+    "tol None": (ValueError, "tol must be", {"tol": None}),
+    "negative lower_tol": (ValueError, "tol must be", {"lower_tol": -1.0}),
+    "2-D x0": (ValueError, "x0 must be 1-D", {"x0": np.zeros((3, 1))}),
+    "integer x0": (TypeError, "x0 must be a real floating", {"x0": np.zeros(3, int)}),
+    "complex x0": (
+        TypeError,
+        "x0 must be a real floating",
+        {"x0": np.zeros(3, complex)},
+    ),
+    "x0 None": (TypeError, "x0 must be an array", {"x0": None}),
+    "y0 of the wrong size": (
+        ValueError,
+        r"y0 must have shape \(8,\)",
+        {"y0": np.zeros(7)},
+    ),
+    "unknown option": (TypeError, "momentum", {"momentum": 0.9}),
+    "low above high": (ValueError, "low <= high", {"bounds": (1.0, 0.0)}),
+    "one pair crossed": (
+        ValueError,
+        "low <= high",
+        {"bounds": [(0, 1), (1, 0), (0, 1)]},
+    ),
+    "two pairs for three": (ValueError, "bounds", {"bounds": [(0, 1), (0, 1)]}),
+    "one pair for three": (ValueError, "bounds", {"bounds": [(0.0, 1.0)]}),
+    "four pairs for three": (ValueError, "bounds", {"bounds": [(0, 1)] * 4}),
+    "lists of all low, all high": (
+        ValueError,
+        "bounds must be",
+        {"bounds": ([0.0, 0.0, 0.0], [1.0, 1.0, 1.0])},
+    ),
+    "rows of all low, all high": (
+        ValueError,
+        "bounds must be",
+        {"bounds": np.array([[0.0, 0.0, 0.0], [1.0, 1.0, 1.0]])},
+    ),
+    "triples": (ValueError, "bounds", {"bounds": [(0, 1, 2)] * 3}),
+    "three numbers": (ValueError, "bounds", {"bounds": (0.0, 1.0, 2.0)}),
+    "a number": ((ValueError, TypeError), "bounds", {"bounds": 5.0}),
+    "a word": ((ValueError, TypeError), "bounds", {"bounds": "box"}),
+    "NaN low": (ValueError, "bounds", {"bounds": (math.nan, 1.0)}),
+    "NaN in a pair": (
+        ValueError,
+        "bounds",
+        {"bounds": [(0, 1), (0, math.nan), (0, 1)]},
+    ),
+    "Bounds too long": (
+        ValueError,
+        "bounds",
+        {"bounds": optimize.Bounds(np.zeros(4), np.ones(4))},
+    ),
+    "low of the wrong size": (ValueError, "bounds", {"bounds": (np.zeros(4), 1.0)}),
+}
+
+
+@pytest.mark.parametrize("case", WRONG)
+def test_wrong_arguments(case):
+    error, message, changes = WRONG[case]
+    with pytest.raises(error, match=message):
+        Quadratic().minimize(**changes)
+
+
+def test_wrong_problem_and_upper():
+    known = Quadratic()
+    with pytest.raises(TypeError, match="problem must be a Problem"):
+        sad.minimize(known.problem.objective, known.upper, known.x0)
+    with pytest.raises(TypeError, match="upper must have the methods"):
+        sad.minimize(known.problem, lambda x, y: 0.0, known.x0)
+    known.problem.objective.n = None
+    with pytest.raises(ValueError, match="y0 is needed"):
+        known.minimize()
+
+
+@pytest.mark.parametrize("tol", [1, 0, 1e-3, np.float64(1e-3), np.float32(1e-3)])
+@pytest.mark.parametrize("maxiter", [2, 2.0, np.int64(2)])
+def test_numbers_of_every_kind(tol, maxiter):
+    assert Quadratic().minimize(tol=tol, maxiter=maxiter).nit <= 2

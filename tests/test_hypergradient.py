@@ -1,0 +1,375 @@
+"""F(x) = f^U(x, g(x)): its gradient, its tolerances, its warm start, its cost."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+import scipy.optimize
+from problems import BY_NAME, PROBLEMS, counted, quadratic_objective, without
+
+import sparse_argdiff as sad
+
+every_row = pytest.mark.parametrize("row", PROBLEMS, ids=str)
+direct = pytest.mark.parametrize("direct", [False, True], ids=["y alone", "x direct"])
+
+
+def distance(a, b):
+    return np.linalg.norm(a - b) / max(np.linalg.norm(b), 1e-3)
+
+
+def upper_of(row, *, direct=True):
+    """Return ½ ‖y − t‖² (+ ¼ ‖x‖⁴) for a target t that depends on the row's size."""
+    target = np.cos(np.arange(row.n)).astype(row.y0.dtype)
+    if not direct:
+        return sad.FunctionUpper(
+            lambda x, y: float(0.5 * (y - target) @ (y - target)),
+            lambda x, y: y - target,
+        )
+    return sad.FunctionUpper(
+        lambda x, y: float(0.5 * (y - target) @ (y - target) + 0.25 * (x @ x) ** 2),
+        lambda x, y: y - target,
+        lambda x, y: (x @ x) * x,
+    )
+
+
+def hypergradient(row, *, direct=True, problem=None, **options):
+    options = {"y0": row.y0, "tol": 1e-11} | options
+    return sad.Hypergradient(
+        row.problem if problem is None else problem,
+        upper_of(row, direct=direct),
+        **options,
+    )
+
+
+# the answer -----------------------------------------------------------------------
+
+
+@direct
+@every_row
+def test_agrees_with_dense_algebra(row, direct):
+    upper = upper_of(row, direct=direct)
+    value, gradient = hypergradient(row, direct=direct)(row.x)
+    y = row.solution()
+    expected = row.dense_jacobian().T @ upper.grad_y(row.x, y)
+    if direct:
+        expected = expected + upper.grad_x(row.x, y)
+    assert isinstance(value, float)
+    assert value == pytest.approx(upper.value(row.x, y), rel=1e-8)
+    assert gradient.shape == row.x.shape
+    assert distance(gradient, expected) <= 1e-7
+
+
+@direct
+@every_row
+def test_agrees_with_differences(row, direct):
+    assert sad.check_hypergradient(
+        hypergradient(row, direct=direct), row.x, rtol=1e-5, directions=2
+    )
+
+
+@pytest.mark.parametrize(
+    "name", ["quadratic", "log_sum_exp", "argmax", "softmax_likelihood"]
+)
+def test_agrees_with_differences_of_the_known_solution(name):
+    row = BY_NAME[name]
+    upper = upper_of(row)
+    _, gradient = hypergradient(row)(row.x)
+    d = np.random.default_rng(0).standard_normal(row.m)
+    h = 1e-5
+    ahead, behind = (
+        upper.value(x, row.solution(x)) for x in (row.x + h * d, row.x - h * d)
+    )
+    assert gradient @ d == pytest.approx((ahead - behind) / (2 * h), rel=1e-6)
+
+
+def test_works_in_scipy_minimize():
+    """min ½ ‖y − t‖² s.t. H y = B x + c with B invertible: the target is reached."""
+    rng = np.random.default_rng(1)
+    B = np.eye(4) + 0.1 * rng.standard_normal((4, 4))
+    target = np.array([1.0, -2.0, 0.5, 3.0])
+    upper = sad.FunctionUpper(
+        lambda x, y: 0.5 * float((y - target) @ (y - target)), lambda x, y: y - target
+    )
+    H = np.diag([1.0, 2.0, 3.0, 4.0])
+    F = sad.Hypergradient(sad.Problem(quadratic_objective(H, B)), upper, tol=1e-10)
+    found = scipy.optimize.minimize(F, np.zeros(4), jac=True, options={"gtol": 1e-9})
+    assert found.success
+    assert found.x == pytest.approx(np.linalg.solve(B, H @ target), abs=1e-6)
+    assert F.n_evaluations == found.nfev
+
+
+def test_value_alone_is_the_same_value_and_costs_no_adjoint():
+    row = BY_NAME["log_sum_exp"]
+    F = hypergradient(row, warm_start=False)
+    result = F.evaluate(row.x)
+    before = F.n_hvp
+    assert F.value(row.x) == result.value
+    assert F.n_hvp - before == result.solution.n_hvp
+
+
+@pytest.mark.parametrize("method", ["cg", "minres", sad.cg])
+def test_method_of_the_adjoint(method):
+    row = BY_NAME["sparse_chain"]
+    _, plain = hypergradient(row)(row.x)
+    for M in (None, "auto", np.eye(row.n)):
+        _, gradient = hypergradient(row, method=method, M=M)(row.x)
+        assert distance(gradient, plain) <= 1e-8
+
+
+def test_own_solver_of_the_lower_level():
+    row = BY_NAME["log_sum_exp"]
+    calls = []
+
+    def solver(problem, x, y0, tol):
+        calls.append((y0, tol))
+        return sad.Solution(y=row.solution(x), x=x)
+
+    F = hypergradient(row, solver=solver)
+    _, gradient = F(row.x)
+    _, plain = hypergradient(row)(row.x)
+    assert distance(gradient, plain) <= 1e-8
+    F(row.x)
+    assert calls[0][0] is row.y0
+    assert np.array_equal(calls[1][0], row.solution())
+
+
+def test_a_lower_level_without_hvp_says_so():
+    row = BY_NAME["log_sum_exp"]
+    F = hypergradient(row, problem=without(row.problem, "hvp"), tol=1e-8)
+    result = F.evaluate(row.x)
+    assert any("central differences" in warning for warning in result.warnings)
+    _, plain = hypergradient(row)(row.x)
+    assert distance(result.gradient, plain) <= 1e-5
+
+
+# tolerances -----------------------------------------------------------------------
+
+
+def test_looser_costs_less_and_is_less_exact():
+    row = BY_NAME["many_variables"]
+    F = hypergradient(row, warm_start=False)
+    results = [F.evaluate(row.x, tol=tol) for tol in (1e-2, 1e-5, 1e-11)]
+    costs = [result.n_hvp for result in results]
+    errors = [distance(r.gradient, results[-1].gradient) for r in results[:-1]]
+    assert costs[0] < costs[1] < costs[2]
+    assert errors[0] <= 1.0
+    assert errors[1] <= 1e-3
+    assert errors[1] < errors[0]
+
+
+def test_adjoint_tol_is_its_own():
+    row = BY_NAME["many_variables"]
+    F = hypergradient(row, tol=1e-10, adjoint_tol=1e-2, warm_start=False)
+    result = F.evaluate(row.x)
+    size = np.linalg.norm(upper_of(row).grad_y(row.x, result.solution.y))
+    assert 1e-6 * size < result.adjoint.krylov.residual_norm <= 1e-2 * size
+    tighter = F.evaluate(row.x, adjoint_tol=1e-9)
+    assert tighter.adjoint.krylov.residual_norm <= 1e-9 * size
+    assert tighter.solution.n_hvp == result.solution.n_hvp
+
+
+def test_tol_of_one_evaluation_is_for_that_one_alone():
+    row = BY_NAME["many_variables"]
+    F = hypergradient(row, warm_start=False)
+    first = F.evaluate(row.x)
+    F.evaluate(row.x, tol=1e-2)
+    assert F.evaluate(row.x).n_hvp == first.n_hvp
+
+
+# the warm start -------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["log_sum_exp", "sparse_chain", "many_variables"])
+def test_warm_start_costs_less_along_a_path_and_agrees(name):
+    row = BY_NAME[name]
+    path = [row.x + 1e-3 * k for k in range(6)]
+    warm, cold = (hypergradient(row, warm_start=w, tol=1e-9) for w in (True, False))
+    for x in path:
+        (warm_value, warm_gradient), (value, gradient) = warm(x), cold(x)
+        assert warm_value == pytest.approx(value, rel=1e-7)
+        assert distance(warm_gradient, gradient) <= 1e-6
+    assert warm.n_hvp < 0.9 * cold.n_hvp
+    assert warm.n_evaluations == cold.n_evaluations == len(path)
+
+
+def test_the_same_point_again_costs_almost_nothing():
+    row = BY_NAME["sparse_chain"]
+    F = hypergradient(row, tol=1e-8)
+    first = F.evaluate(row.x)
+    again = F.evaluate(row.x)
+    assert first.n_hvp > 20
+    assert again.n_hvp <= 3
+    assert again.value == first.value
+    assert distance(again.gradient, first.gradient) <= 1e-7
+
+
+def test_a_failed_evaluation_does_not_spoil_the_next():
+    """The warm start is what the last good evaluation left, not NaN."""
+    row = BY_NAME["log_sum_exp"]
+    for on_failure in ("raise", "ignore"):
+        F = hypergradient(row, tol=1e-8, on_failure=on_failure)
+        _, expected = F(row.x)
+        try:
+            F(np.full(row.m, np.nan))
+        except sad.ConvergenceError:
+            assert on_failure == "raise"
+        _, again = F(row.x)
+        assert distance(again, expected) <= 1e-6
+
+
+def test_changing_the_gradient_returned_does_not_change_the_next():
+    row = BY_NAME["log_sum_exp"]
+    F = hypergradient(row)
+    _, gradient = F(row.x)
+    kept = gradient.copy()
+    gradient[:] = np.nan
+    _, again = F(row.x)
+    assert distance(again, kept) <= 1e-8
+
+
+@direct
+def test_an_upper_gradient_that_is_a_constant_is_not_modified(direct):
+    row = BY_NAME["quadratic"]
+    constant = np.ones(row.n)
+    by_x = np.ones(row.m)
+    upper = sad.FunctionUpper(
+        lambda x, y: float(y.sum() + x.sum() * direct),
+        lambda x, y: constant,
+        (lambda x, y: by_x) if direct else None,
+    )
+    F = sad.Hypergradient(row.problem, upper)
+    F(row.x)
+    F(row.x)
+    assert np.array_equal(constant, np.ones(row.n))
+    assert np.array_equal(by_x, np.ones(row.m))
+
+
+# cost, dtype ----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("warm_start", [True, False])
+@every_row
+def test_work_is_counted(row, warm_start):
+    problem, counts = counted(row.problem)
+    F = hypergradient(row, problem=problem, tol=1e-8, warm_start=warm_start)
+    total_hvp = total_grad = 0
+    for k in range(3):
+        before = dict(counts)
+        result = F.evaluate(row.x + 1e-3 * k)
+        assert result.n_hvp == counts["hvp"] - before.get("hvp", 0)
+        assert result.n_grad == counts["grad"] - before.get("grad", 0)
+        assert result.n_hvp == result.solution.n_hvp + result.adjoint.n_hvp
+        total_hvp += result.n_hvp
+        total_grad += result.n_grad
+    assert F.n_hvp == total_hvp
+    assert F.n_grad == total_grad
+    assert F.n_evaluations == 3
+
+
+def test_float32():
+    row = BY_NAME["quadratic"]
+    H, B = (np.float32(a) for a in (row.dense_hess(0, 0), -row.dense_cross(0, 0)))
+    single = dataclasses.replace(row, x=np.float32(row.x), y0=np.float32(row.y0))
+    F = hypergradient(
+        single, problem=sad.Problem(quadratic_objective(H, B)), tol=1e-5, y0=None
+    )
+    value, gradient = F(single.x)
+    assert isinstance(value, float)
+    assert gradient.dtype == F.y.dtype == F.adjoint.dtype == np.float32
+    J, y = np.linalg.solve(H, B), np.linalg.solve(H, B @ single.x)
+    upper = upper_of(single)
+    expected = J.T @ upper.grad_y(single.x, y) + upper.grad_x(single.x, y)
+    assert distance(gradient, expected) <= 1e-4
+
+
+# failures -------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_nan_upper_value_raises(value):
+    row = BY_NAME["quadratic"]
+    upper = sad.FunctionUpper(lambda x, y: value, lambda x, y: y)
+    F = sad.Hypergradient(row.problem, upper)
+    with pytest.raises(sad.ConvergenceError, match=r"upper\.value returned") as caught:
+        F(row.x)
+    assert caught.value.status is sad.Status.NOT_FINITE
+    with pytest.raises(sad.ConvergenceError):
+        F.value(row.x)
+
+
+@pytest.mark.parametrize("name", ["grad_y", "grad_x"])
+def test_nan_upper_gradients_raise(name):
+    row = BY_NAME["quadratic"]
+    functions = {
+        "value": lambda x, y: 0.0,
+        "grad_y": lambda x, y: y,
+        "grad_x": lambda x, y: x,
+    }
+    right = functions[name]
+    functions[name] = lambda x, y: np.nan * right(x, y)
+    F = sad.Hypergradient(row.problem, sad.FunctionUpper(**functions))
+    with pytest.raises(sad.ConvergenceError) as caught:
+        F(row.x)
+    assert caught.value.status is sad.Status.NOT_FINITE
+
+
+def test_a_lower_level_that_fails_raises():
+    row = BY_NAME["sparse_chain"]
+    with pytest.raises(
+        sad.ConvergenceError, match=r"lower-level solve.*ITERATION_LIMIT"
+    ):
+        hypergradient(row, maxiter=1)(row.x)
+
+
+def test_an_adjoint_that_fails_raises():
+    row = BY_NAME["many_variables"]
+    with pytest.raises(sad.ConvergenceError, match="linear solve") as caught:
+        hypergradient(row, adjoint_maxiter=2)(row.x)
+    assert caught.value.status is sad.Status.ITERATION_LIMIT
+    assert isinstance(caught.value.result, sad.KrylovResult)
+
+
+def test_on_failure():
+    row = BY_NAME["many_variables"]
+    with pytest.warns(sad.ConvergenceWarning, match="ITERATION_LIMIT"):
+        hypergradient(row, adjoint_maxiter=2, on_failure="warn")(row.x)
+    result = hypergradient(row, adjoint_maxiter=2, on_failure="ignore").evaluate(row.x)
+    assert result.adjoint.krylov.status is sad.Status.ITERATION_LIMIT
+    with pytest.raises(ValueError, match="on_failure"):
+        hypergradient(row, on_failure="silent")(row.x)
+
+
+@pytest.mark.parametrize("name", ["grad_y", "grad_x"])
+def test_wrong_shapes_of_the_upper_level_are_named(name):
+    row = BY_NAME["quadratic"]
+    functions = {
+        "value": lambda x, y: 0.0,
+        "grad_y": lambda x, y: y,
+        "grad_x": lambda x, y: x,
+    }
+    functions[name] = lambda x, y: np.ones(3)
+    F = sad.Hypergradient(row.problem, sad.FunctionUpper(**functions))
+    with pytest.raises(ValueError, match=rf"upper\.{name}.*\(3,\)"):
+        F(row.x)
+
+
+@pytest.mark.parametrize("missing", ["value", "grad_y", "grad_x"])
+def test_missing_methods_of_the_upper_level_are_named(missing):
+    methods = {
+        name: lambda self, x, y: None
+        for name in ("value", "grad_y", "grad_x")
+        if name != missing
+    }
+    with pytest.raises(TypeError, match=f"Half lacks {missing}"):
+        sad.Hypergradient(BY_NAME["quadratic"].problem, type("Half", (), methods)())
+
+
+@pytest.mark.parametrize(
+    "x", [np.arange(5), np.ones(5) + 0j, np.array([None] * 5), np.eye(5), 3]
+)
+def test_wrong_x_is_refused(x):
+    F = hypergradient(BY_NAME["quadratic"])
+    with pytest.raises((TypeError, ValueError), match="x must be"):
+        F(x)
+    with pytest.raises((TypeError, ValueError), match="x must be"):
+        F.value(x)

@@ -1,0 +1,647 @@
+"""No silent wrong answer: every failure of a solve is an error, never a number.
+
+Most of these are defects that were found in other libraries that differentiate
+optimisation problems; each test is named after its trap.
+"""
+
+import dataclasses
+
+import numpy as np
+import pytest
+import scipy.sparse
+from problems import BY_NAME, STATIONARY, quadratic_objective, scaled
+
+import sparse_argdiff as sad
+
+S = sad.Status
+ROW = BY_NAME["quadratic"]
+V, U = np.linspace(1.0, 2.0, ROW.n), np.linspace(-1.0, 1.0, ROW.m)
+
+
+def relative(a, b):
+    """Return ‖a − b‖ / ‖b‖ without squaring numbers near the limits of a float."""
+    size = np.abs(b).max()
+    return np.abs(a - b).max() / size
+
+
+def quadratic(H, B=None):
+    """Return ½ y'Hy − y'Bx with its exact solution at x = 1, for any square H."""
+    H = np.asarray(H, dtype=float)
+    n = H.shape[0]
+    B = np.eye(n) if B is None else B
+    x = np.ones(B.shape[1])
+    y = np.linalg.lstsq(H, B @ x, rcond=None)[0]
+    problem = sad.Problem(quadratic_objective(H, B))
+    return problem, sad.Solution(y=y, x=x, status=S.CONVERGED)
+
+
+def spoilt(**functions):
+    """Return the quadratic row's objective with some of its functions replaced."""
+    f = ROW.objective
+    given = {
+        "value": f.value,
+        "grad": f.grad,
+        "hvp": f._hvp,
+        "cross_jvp": f._cross_jvp,
+        "cross_vjp": f._cross_vjp,
+        "n": f.n,
+    }
+    return sad.Problem(sad.FunctionObjective(**(given | functions)))
+
+
+class Matrices:
+    """The quadratic row's objective with matrices of the caller's."""
+
+    n = ROW.n
+    value = staticmethod(ROW.objective.value)
+    grad = staticmethod(ROW.objective.grad)
+
+    def __init__(self, **replaced):
+        matrices = {"hess": ROW.dense_hess(0, 0), "cross": ROW.dense_cross(0, 0)}
+        self.matrices = matrices | replaced
+
+    def hess(self, x, y):
+        return self.matrices["hess"]
+
+    def cross(self, x, y):
+        return self.matrices["cross"]
+
+
+def products(problem, solution, **options):
+    """Return every way to a product with the derivative, by name."""
+    n, m = solution.y.shape[0], solution.x.shape[0]
+    v, u = np.linspace(1.0, 2.0, n), np.linspace(1.0, 3.0, m)
+
+    def derivative():
+        return sad.derivative(problem, solution, **options)
+
+    return {
+        "vjp": lambda: sad.vjp(problem, solution, v, **options),
+        "jvp": lambda: sad.jvp(problem, solution, u, **options),
+        "J @ u": lambda: derivative() @ u,
+        "J.T @ v": lambda: derivative().T @ v,
+        "J @ U": lambda: derivative() @ np.stack([u, -u], axis=1),
+        "J.T @ V": lambda: derivative().T @ np.stack([v, -v], axis=1),
+    }
+
+
+WAYS = ("vjp", "jvp", "J @ u", "J.T @ v", "J @ U", "J.T @ V")
+every_way = pytest.mark.parametrize("way", WAYS)
+
+
+# the solution ---------------------------------------------------------------------
+
+
+@every_way
+def test_a_point_that_is_not_stationary_raises(way):
+    solution = sad.Solution(y=ROW.solution() + 0.1, x=ROW.x)
+    with pytest.raises(sad.ConvergenceError, match="not stationary") as caught:
+        products(ROW.problem, solution)[way]()
+    assert caught.value.status is S.NOT_STATIONARY
+    assert caught.value.result is solution
+
+
+@pytest.mark.parametrize("row", STATIONARY, ids=str)
+def test_a_solution_of_other_parameters_raises(row):
+    other = sad.Solution(y=row.solution(), x=1.5 * row.x)
+    if row.name == "paper_zero":
+        pytest.skip("y = 0 is stationary for every x")
+    with pytest.raises(sad.ConvergenceError) as caught:
+        sad.derivative(row.problem, other, method=row.method)
+    assert caught.value.status is S.NOT_STATIONARY
+
+
+@pytest.mark.parametrize("factor", [1e-12, 1.0, 1e12])
+def test_stationarity_is_relative(factor):
+    H, B = factor * ROW.dense_hess(0, 0), -factor * ROW.dense_cross(0, 0)
+    problem = sad.Problem(quadratic_objective(H, B))
+    y = np.linalg.solve(H, B @ ROW.x)
+    sad.derivative(problem, sad.Solution(y=y * (1.0 + 1e-6), x=ROW.x))
+    with pytest.raises(sad.ConvergenceError):
+        sad.derivative(problem, sad.Solution(y=y + 0.1, x=ROW.x))
+
+
+def test_stationarity_is_the_callers_choice():
+    solution = sad.Solution(y=1.01 * ROW.solution(), x=ROW.x)
+    sad.derivative(ROW.problem, solution, stationarity=0.1)
+    sad.derivative(ROW.problem, solution, on_failure="ignore")
+    with pytest.warns(sad.ConvergenceWarning, match="NOT_STATIONARY"):
+        sad.derivative(ROW.problem, solution, on_failure="warn")
+
+
+@pytest.mark.parametrize("status", [s for s in S if not s.acceptable], ids=str)
+def test_status_of_a_failed_solve_is_not_ignored(status):
+    solution = sad.Solution(y=ROW.solution(), x=ROW.x, status=status)
+    for way, product in products(ROW.problem, solution).items():
+        with pytest.raises(sad.ConvergenceError, match=status.name) as caught:
+            product()
+        assert caught.value.status is status, way
+
+
+def test_nan_in_the_solution_raises():
+    y = ROW.solution()
+    y[3] = np.nan
+    with pytest.raises(sad.ConvergenceError) as caught:
+        sad.vjp(ROW.problem, sad.Solution(y=y, x=ROW.x), V)
+    assert caught.value.status is S.NOT_FINITE
+
+
+# the linear solve -----------------------------------------------------------------
+
+
+@every_way
+@pytest.mark.parametrize("method", ["cg", "minres"])
+def test_iteration_limit_raises_and_carries_the_partial_answer(way, method):
+    product = products(ROW.problem, ROW.at_solution(), method=method, maxiter=2)[way]
+    with pytest.raises(sad.ConvergenceError, match="maxiter") as caught:
+        product()
+    error = caught.value
+    assert error.status is S.ITERATION_LIMIT
+    assert isinstance(error.result, sad.KrylovResult)
+    assert error.result.x.any()
+    assert not np.any(error.result.converged)
+
+
+def test_iteration_limit_under_warn_and_ignore():
+    options = {"maxiter": 2}
+    with pytest.warns(sad.ConvergenceWarning, match="ITERATION_LIMIT"):
+        warned = sad.vjp(
+            ROW.problem, ROW.at_solution(), V, on_failure="warn", **options
+        )
+    ignored = sad.vjp(ROW.problem, ROW.at_solution(), V, on_failure="ignore", **options)
+    assert np.array_equal(warned.x, ignored.x)
+    assert ignored.krylov.status is S.ITERATION_LIMIT
+    assert not ignored.krylov.converged
+    with pytest.raises(ValueError, match="on_failure"):
+        sad.vjp(ROW.problem, ROW.at_solution(), V, on_failure="quiet")
+
+
+@every_way
+def test_an_indefinite_hessian_raises(way):
+    problem, solution = quadratic(np.diag([2.0, -1.0, 3.0]))
+    with pytest.raises(sad.ConvergenceError, match="negative curvature") as caught:
+        products(problem, solution)[way]()
+    assert caught.value.status is S.NEGATIVE_CURVATURE
+    assert caught.value.result.direction is not None
+
+
+@pytest.mark.parametrize("scale", [1e-150, 1e-12, 1.0, 1e12, 1e150])
+@pytest.mark.parametrize("method", ["cg", "minres"])
+def test_a_singular_hessian_raises(method, scale):
+    # The right-hand sides have a part in the null space.
+    problem, solution = quadratic(scale * np.diag([2.0, 0.0, 3.0]))
+    with pytest.raises(sad.ConvergenceError) as caught:
+        sad.vjp(problem, solution, np.ones(3), method=method)
+    assert caught.value.status in {S.SINGULAR, S.LEAST_SQUARES, S.STAGNATED}
+
+
+@pytest.mark.parametrize("method", ["cg", "minres"])
+def test_a_dense_singular_hessian_raises(method):
+    rng = np.random.default_rng(0)
+    q = rng.standard_normal((6, 4))
+    problem, solution = quadratic(q @ q.T)
+    with pytest.raises(sad.ConvergenceError):
+        sad.vjp(problem, solution, np.ones(6), method=method)
+
+
+@pytest.mark.parametrize("method", ["cg", "minres", "diagonal"])
+def test_a_zero_hessian_raises(method):
+    """The 0 / 0 that becomes zero."""
+    problem = sad.Problem(quadratic_objective(np.zeros((2, 2)), np.eye(2), diag=True))
+    solution = sad.Solution(y=np.ones(2), x=np.ones(2), status=S.CONVERGED)
+    with pytest.raises(sad.ConvergenceError):
+        sad.vjp(problem, solution, np.ones(2), method=method)
+
+
+def test_an_inflection_point_raises():
+    """f = y³/3 − x y at x = 0: stationary, and f_YY = 0."""
+    objective = sad.FunctionObjective(
+        grad=lambda x, y: y**2 - x,
+        hvp=lambda x, y, v: 2.0 * y * v,
+        cross_jvp=lambda x, y, u: -u,
+        cross_vjp=lambda x, y, w: -w,
+    )
+    solution = sad.Solution(y=np.zeros(1), x=np.zeros(1))
+    with pytest.raises(sad.ConvergenceError) as caught:
+        sad.vjp(sad.Problem(objective), solution, np.ones(1))
+    assert caught.value.status is S.SINGULAR
+
+
+@every_way
+@pytest.mark.parametrize("method", ["cg", "minres"])
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+def test_nan_in_hvp_raises(way, method, bad):
+    def hvp(x, y, v):
+        out = ROW.objective._hvp(x, y, v)
+        out[0] = bad
+        return out
+
+    with pytest.raises(sad.ConvergenceError) as caught:
+        products(spoilt(hvp=hvp), ROW.at_solution(), method=method)[way]()
+    assert caught.value.status is S.NOT_FINITE
+
+
+@every_way
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+def test_nan_in_cross_raises(way, bad):
+    """The linear solve is sound, and the product after it is not."""
+
+    def spoil(function):
+        def spoilt_function(x, y, z):
+            out = np.array(function(x, y, z))
+            out[0] = bad
+            return out
+
+        return spoilt_function
+
+    f = ROW.objective
+    problem = spoilt(cross_jvp=spoil(f._cross_jvp), cross_vjp=spoil(f._cross_vjp))
+    with pytest.raises(sad.ConvergenceError) as caught:
+        products(problem, ROW.at_solution())[way]()
+    assert caught.value.status is S.NOT_FINITE
+
+
+def test_nan_in_the_seed_raises():
+    v = V.copy()
+    v[0] = np.nan
+    with pytest.raises(sad.ConvergenceError) as caught:
+        sad.vjp(ROW.problem, ROW.at_solution(), v)
+    assert caught.value.status is S.NOT_FINITE
+
+
+def test_nan_in_the_warm_start_is_no_answer():
+    """Either it is not used, or nothing comes of it."""
+    start = np.full(ROW.n, np.nan)
+    adjoint = sad.vjp(
+        ROW.problem, ROW.at_solution(), V, adjoint0=start, on_failure="ignore"
+    )
+    right = np.isfinite(adjoint.x).all() and (
+        relative(adjoint.x, ROW.dense_jacobian().T @ V) <= 1e-6
+    )
+    assert right if adjoint.krylov.converged else adjoint.krylov.status is S.NOT_FINITE
+
+
+# symmetry -------------------------------------------------------------------------
+
+LUCKY = np.array([[2.0, 1.0], [0.0, 2.0]])
+
+
+@pytest.mark.parametrize("method", ["cg", "minres", sad.cg])
+def test_non_symmetric_hvp_where_cg_converges_in_one_step(method):
+    """H λ = v is solved at once and exactly; Hᵀ λ = v, which was asked, is not."""
+    problem, solution = quadratic(LUCKY)
+    with pytest.raises(sad.ConvergenceError, match="not symmetric") as caught:
+        sad.vjp(problem, solution, np.array([1.0, 0.0]), method=method)
+    assert caught.value.status is S.NOT_SYMMETRIC
+
+
+@every_way
+@pytest.mark.parametrize("method", ["cg", "minres"])
+@pytest.mark.parametrize("amount", [1e-3, 1.0])
+@pytest.mark.parametrize("n", [2, 5, 40])
+def test_non_symmetric_hvp_is_always_detected(way, method, amount, n):
+    rng = np.random.default_rng(n)
+    H = np.diag(np.linspace(1.0, 5.0, n)) + amount * np.triu(
+        rng.standard_normal((n, n)), 1
+    ) / np.sqrt(n)
+    problem, solution = quadratic(H, rng.standard_normal((n, 3)))
+    with pytest.raises(sad.ConvergenceError) as caught:
+        products(problem, solution, method=method)[way]()
+    assert caught.value.status in {S.NOT_SYMMETRIC, S.NEGATIVE_CURVATURE}
+
+
+BLOCKS = np.zeros((4, 4))
+BLOCKS[:2, :2], BLOCKS[2:, 2:] = np.diag([2.0, 3.0]), LUCKY
+FIRST, LAST = np.eye(4)[0], np.eye(4)[2]
+
+
+def test_symmetry_of_one_product_says_nothing_about_the_next():
+    """The first seed lives where the Hessian is symmetric, the second where it is not."""
+    J = sad.derivative(*quadratic(BLOCKS))
+    product = J.T @ FIRST
+    assert product == pytest.approx([0.5, 0.0, 0.0, 0.0])
+    with pytest.raises(sad.ConvergenceError, match="not symmetric"):
+        J.T @ LAST
+
+
+def test_symmetry_of_one_column_says_nothing_about_the_others():
+    J = sad.derivative(*quadratic(BLOCKS))
+    with pytest.raises(sad.ConvergenceError, match="not symmetric"):
+        J.T @ np.stack([FIRST, LAST], axis=1)
+
+
+def test_symmetry_is_not_taken_as_tested_by_a_zero_seed():
+    J = sad.derivative(*quadratic(BLOCKS))
+    assert not (J.T @ np.zeros(4)).any()
+    with pytest.raises(sad.ConvergenceError, match="not symmetric"):
+        J.T @ LAST
+
+
+@pytest.mark.parametrize(
+    "wrap", [np.asarray, scipy.sparse.csr_array, sad.aslinearoperator]
+)
+def test_non_symmetric_matrix_from_hess_is_detected(wrap):
+    H = ROW.dense_hess(0, 0) + np.triu(np.full((ROW.n, ROW.n), 0.1), 1)
+    with pytest.raises(sad.ConvergenceError, match="not symmetric"):
+        sad.vjp(sad.Problem(Matrices(hess=wrap(H))), ROW.at_solution(), V)
+
+
+@pytest.mark.parametrize("on_failure", ["warn", "ignore"])
+def test_the_record_of_a_solve_that_was_not_symmetric_does_not_say_converged(
+    on_failure,
+):
+    problem, solution = quadratic(LUCKY)
+    seed = np.array([1.0, 0.0])
+    if on_failure == "warn":
+        with pytest.warns(sad.ConvergenceWarning, match="NOT_SYMMETRIC"):
+            adjoint = sad.vjp(problem, solution, seed, on_failure=on_failure)
+    else:
+        adjoint = sad.vjp(problem, solution, seed, on_failure=on_failure)
+    assert adjoint.krylov.status is S.NOT_SYMMETRIC
+    assert not adjoint.krylov.converged
+
+
+def test_the_error_and_its_result_agree():
+    problem, solution = quadratic(LUCKY)
+    with pytest.raises(sad.ConvergenceError) as caught:
+        sad.vjp(problem, solution, np.array([1.0, 0.0]))
+    assert caught.value.result.status is caught.value.status
+
+
+# seeds of any size ----------------------------------------------------------------
+
+
+@pytest.mark.parametrize("method", ["cg", "minres"])
+@pytest.mark.parametrize(
+    "name", ["quadratic", "badly_scaled", "scalar", "sparse_chain"]
+)
+@pytest.mark.parametrize("size", [1e-290, 1e-200, 1e-20, 1e20, 1e200, 1e290])
+def test_a_tiny_or_huge_seed_has_a_scaled_adjoint_not_zero(size, name, method):
+    """Absolute thresholds, 1e-4 or 1e-8, below which a seed counts as zero."""
+    row = BY_NAME[name]
+    v, u = np.linspace(1.0, 2.0, row.n), np.linspace(1.0, 3.0, row.m)
+    options = {"method": method, "rtol": 1e-10}
+    J = row.dense_jacobian()
+    adjoint = sad.vjp(row.problem, row.at_solution(), size * v, **options)
+    assert relative(adjoint.x / size, J.T @ v) <= 1e-7
+    tangent = sad.jvp(row.problem, row.at_solution(), size * u, **options)
+    assert relative(tangent.y / size, J @ u) <= 1e-7
+
+
+@pytest.mark.parametrize("method", ["cg", "minres"])
+@pytest.mark.parametrize("size", [1e-30, 1e-18, 1e18, 1e30])
+def test_a_tiny_or_huge_seed_in_float32(size, method):
+    H, B = (np.float32(a) for a in (ROW.dense_hess(0, 0), -ROW.dense_cross(0, 0)))
+    problem = sad.Problem(quadratic_objective(H, B))
+    solution = sad.Solution(
+        y=np.float32(ROW.solution()), x=np.float32(ROW.x), status=S.CONVERGED
+    )
+    v = np.float32(size) * np.float32(V)
+    adjoint = sad.vjp(problem, solution, v, method=method, rtol=1e-5)
+    assert relative(adjoint.x / np.float32(size), ROW.dense_jacobian().T @ V) <= 1e-3
+
+
+@pytest.mark.parametrize("method", ["cg", "minres"])
+@pytest.mark.parametrize("factor", [1e-100, 1e-20, 1e20, 1e100])
+def test_the_units_of_f_do_not_enter_the_derivative(factor, method):
+    problem, solution = scaled(ROW.problem, factor), ROW.at_solution()
+    J = ROW.dense_jacobian()
+    adjoint = sad.vjp(problem, solution, V, method=method)
+    assert relative(adjoint.x, J.T @ V) <= 1e-6
+
+
+@pytest.mark.parametrize("name", ["scalar", "paper_plus", "paper_minus"])
+@pytest.mark.parametrize("method", ["cg", "minres"])
+def test_a_scalar_problem_iterates_once_and_not_never(name, method):
+    """``maxiter = 10 * size`` of a 0-d array is no iteration, and the answer 0."""
+    row = BY_NAME[name]
+    adjoint = sad.vjp(row.problem, row.at_solution(), np.ones(1), method=method)
+    assert adjoint.krylov.niter == 1
+    assert adjoint.x == pytest.approx(row.dense_jacobian()[0])
+    assert adjoint.x.any()
+
+
+@pytest.mark.parametrize("rtol", [1e-3, 1e-6, 1e-9])
+def test_the_iterate_returned_is_the_one_that_converged(rtol):
+    """CG that returns the iterate before the last."""
+    adjoint = sad.vjp(ROW.problem, ROW.at_solution(), V, rtol=rtol)
+    residual = np.linalg.norm(V - ROW.dense_hess(0, 0) @ adjoint.adjoint)
+    assert residual <= rtol * np.linalg.norm(V) * (1 + 1e-6)
+    assert adjoint.krylov.residual_norm == pytest.approx(residual, rel=1e-6)
+
+
+# shapes and dtypes ----------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "grad",
+    [
+        lambda x, y: np.ones(3),
+        lambda x, y: np.ones((ROW.n, 1)),
+        lambda x, y: 1.0,
+        lambda x, y: [1.0] * ROW.n,
+        lambda x, y: None,
+    ],
+)
+def test_wrong_shape_from_grad(grad):
+    with pytest.raises(ValueError, match=r"objective\.grad must return.*\(8,\)"):
+        sad.solve(spoilt(grad=grad), ROW.x)
+
+
+@pytest.mark.parametrize("dtype", [int, complex, object])
+def test_wrong_dtype_from_grad(dtype):
+    def grad(x, y):
+        return np.ones(ROW.n).astype(dtype)
+
+    with pytest.raises(TypeError, match="grad"):
+        sad.solve(spoilt(grad=grad), ROW.x)
+
+
+@pytest.mark.parametrize("name", ["hess", "cross"])
+@pytest.mark.parametrize(
+    ("matrix", "error"),
+    [
+        (np.ones((3, 3)), ValueError),
+        (np.ones((ROW.n, ROW.n + 1)), ValueError),
+        (np.ones((ROW.m, ROW.n)), ValueError),
+        (np.ones(ROW.n), ValueError),
+        (np.ones((ROW.n, ROW.n, 1)), ValueError),
+        (2.0, TypeError),
+        ([[1.0]], TypeError),
+        (None, TypeError),
+        (np.ones((ROW.n, ROW.n)) + 0j, TypeError),
+        (np.full((ROW.n, ROW.n), None), TypeError),
+    ],
+    ids=str,
+)
+def test_wrong_matrices(name, matrix, error):
+    problem = sad.Problem(Matrices(**{name: matrix}))
+    with pytest.raises(error):
+        sad.vjp(problem, ROW.at_solution(), V)
+
+
+@pytest.mark.parametrize("name", ["hvp", "cross_vjp", "cross_jvp"])
+@pytest.mark.parametrize(
+    "result", [np.ones(3), np.ones((ROW.n, 1)), 1.0, None], ids=str
+)
+def test_wrong_shape_from_a_product(name, result):
+    problem = spoilt(**{name: lambda x, y, z: result})
+    product = products(problem, ROW.at_solution())[
+        "jvp" if name == "cross_jvp" else "vjp"
+    ]
+    with pytest.raises(ValueError, match="must return an array of shape"):
+        product()
+
+
+def test_wrong_shape_from_hess_diag():
+    problem = spoilt(hess_diag=lambda x, y: np.ones(3))
+    with pytest.raises(ValueError, match="diag"):
+        sad.vjp(problem, ROW.at_solution(), V)
+    with pytest.raises(ValueError, match="diag"):
+        sad.solve(problem, ROW.x)
+
+
+BAD_DTYPES = {
+    "integer": lambda a: np.arange(a.shape[0]),
+    "boolean": lambda a: a > 0,
+    "complex": lambda a: a + 0j,
+    "object": lambda a: a.astype(object),
+    "list of integers": lambda a: [1] * a.shape[0],
+    "text": lambda a: "1.0",
+    "None inside": lambda a: np.array([None] * a.shape[0]),
+}
+
+
+@pytest.mark.parametrize("bad", BAD_DTYPES)
+def test_wrong_dtypes_are_refused_at_the_door(bad):
+    spoil = BAD_DTYPES[bad]
+    solution = ROW.at_solution()
+    y, x = ROW.solution(), ROW.x
+    for name, call in {
+        "x": lambda: sad.solve(ROW.problem, spoil(x)),
+        "y0": lambda: sad.solve(ROW.problem, x, spoil(ROW.y0)),
+        "v": lambda: sad.vjp(ROW.problem, solution, spoil(V)),
+        "u": lambda: sad.jvp(ROW.problem, solution, spoil(U)),
+        "y": lambda: sad.Solution(y=spoil(y), x=x),
+        "x ": lambda: sad.Solution(y=y, x=spoil(x)),
+    }.items():
+        with pytest.raises(TypeError, match=rf"^{name.strip()} must be"):
+            call()
+
+
+@pytest.mark.parametrize("bad", ["complex", "object"])
+def test_wrong_dtypes_are_refused_by_the_operator(bad):
+    spoil = BAD_DTYPES[bad]
+    J = sad.derivative(ROW.problem, ROW.at_solution())
+    with pytest.raises(TypeError):
+        J @ spoil(U)
+    with pytest.raises(TypeError):
+        J.T @ spoil(V)
+
+
+def test_integers_are_exact_or_refused_by_the_operator():
+    J = sad.derivative(ROW.problem, ROW.at_solution(), rtol=1e-12)
+    expected = ROW.dense_jacobian()
+    for product, dense, size in ((J, expected, ROW.m), (J.T, expected.T, ROW.n)):
+        whole = np.arange(size)
+        try:
+            found = product @ whole
+        except TypeError:
+            continue
+        assert found == pytest.approx(dense @ whole)
+
+
+def test_wrong_lengths_are_refused_at_the_door():
+    solution, long = ROW.at_solution(), np.ones(ROW.n + 1)
+    J = sad.derivative(ROW.problem, solution)
+    for name, call in {
+        "y0": lambda: sad.solve(ROW.problem, ROW.x, long),
+        "v": lambda: sad.vjp(ROW.problem, solution, long),
+        "u": lambda: sad.jvp(ROW.problem, solution, long),
+        "y": lambda: sad.vjp(ROW.problem, sad.Solution(y=long, x=ROW.x), long),
+        "operand": lambda: J @ long,
+        "operand ": lambda: J.T @ long,
+    }.items():
+        with pytest.raises(ValueError, match=name.strip()):
+            call()
+    for matrix in (np.ones((3, 3, 3)), np.ones((ROW.n, ROW.n))):
+        with pytest.raises(ValueError, match="v must be"):
+            sad.vjp(ROW.problem, solution, matrix)
+
+
+def test_a_start_of_the_wrong_length_where_n_is_not_known():
+    f = ROW.objective
+    problem = sad.Problem(sad.FunctionObjective(grad=f.grad, hvp=f._hvp))
+    with pytest.raises(ValueError, match=r"matmul|shape|y0"):
+        sad.solve(problem, ROW.x, np.ones(3))
+
+
+def test_arrays_are_no_solution():
+    with pytest.raises(TypeError, match=r"Solution\(y=\.\.\., x=\.\.\.\)"):
+        sad.vjp(ROW.problem, ROW.solution(), V)
+
+
+def test_mixed_namespaces_are_refused():
+    strict = pytest.importorskip("array_api_strict")
+    x, y = strict.asarray(ROW.x), strict.asarray(ROW.solution())
+    solution = ROW.at_solution()
+
+    def strict_grad(x, y):
+        return strict.asarray(ROW.objective.grad(x, y))
+
+    mixed = sad.FunctionUpper(lambda x, y: 0.0, lambda x, y: strict.asarray(V))
+    for name, call in {
+        "y0": lambda: sad.solve(ROW.problem, ROW.x, y),
+        "x": lambda: sad.solve(ROW.problem, x, ROW.y0),
+        "Solution": lambda: sad.Solution(y=y, x=ROW.x),
+        "grad": lambda: sad.solve(spoilt(grad=strict_grad), ROW.x),
+        "v": lambda: sad.vjp(ROW.problem, solution, strict.asarray(V)),
+        "u": lambda: sad.jvp(ROW.problem, solution, strict.asarray(U)),
+        "adjoint0": lambda: sad.vjp(
+            ROW.problem, solution, V, adjoint0=strict.asarray(V)
+        ),
+        "upper.grad_y": lambda: sad.Hypergradient(ROW.problem, mixed)(ROW.x),
+    }.items():
+        with pytest.raises(TypeError) as caught:
+            call()
+        for namespace in ("numpy", "array_api_strict"):
+            assert namespace in str(caught.value), name
+
+
+# errors ---------------------------------------------------------------------------
+
+
+def test_errors_carry_status_and_result():
+    with pytest.raises(sad.ConvergenceError) as caught:
+        sad.vjp(ROW.problem, ROW.at_solution(), V, maxiter=1)
+    error = caught.value
+    assert isinstance(error, RuntimeError)
+    assert error.status.name in str(error)
+    assert error.status.value in str(error)
+    assert error.result.status is error.status
+
+
+def test_every_status_is_a_sentence_of_advice():
+    for status in S:
+        assert status.value[0].isupper()
+        assert status.value.endswith(".")
+    assert {s for s in S if s.acceptable} == {
+        S.CONVERGED,
+        S.ROUNDING_LIMIT,
+        S.APPROXIMATE,
+    }
+
+
+def test_a_rounding_limit_that_is_poor_is_said():
+    """All that arithmetic allows, and yet few digits: allowed, with a warning."""
+    n = 12
+    H = 1.0 / (1.0 + np.arange(n)[:, None] + np.arange(n))
+    _, solution = quadratic(H)
+    single = sad.Problem(
+        quadratic_objective(np.float32(H), np.eye(n, dtype=np.float32))
+    )
+    solution = dataclasses.replace(
+        solution, y=np.float32(solution.y), x=np.float32(solution.x)
+    )
+    with pytest.raises((sad.ConvergenceError, sad.ConvergenceWarning)):
+        sad.vjp(single, solution, np.ones(n, np.float32), rtol=1e-7)
