@@ -30,6 +30,11 @@ def _home(array: Any) -> Any:
     return None
 
 
+def is_array(value: Any) -> bool:
+    """Tell whether the value is an array of a known namespace."""
+    return _home(value) is not None
+
+
 def namespace(*arrays: Any) -> Any:
     """Return the array namespace that all ``arrays`` share.
 
@@ -67,9 +72,10 @@ def as_floating(name: str, value: Any, *, ndim: tuple[int, ...] = (1,)) -> Array
         For the wrong number of dimensions.
     """
     array = np.asarray(value) if isinstance(value, list | tuple | float) else value
-    if _home(array) is None:
+    if not is_array(array):
         raise TypeError(f"{name} must be an array, found {type(value).__name__}")
-    if not _is_floating(array):
+    xp = namespace(array)
+    if array.dtype not in (xp.float32, xp.float64):
         raise TypeError(
             f"{name} must be a real floating array, found dtype {array.dtype}; "
             "convert it first, for instance with .astype(float)"
@@ -80,9 +86,25 @@ def as_floating(name: str, value: Any, *, ndim: tuple[int, ...] = (1,)) -> Array
     return array
 
 
-def _is_floating(array: Array) -> bool:
-    xp = namespace(array)
-    return bool(array.dtype == xp.float32 or array.dtype == xp.float64)
+def kind_of(array: Any) -> str:
+    """Return "floating", "whole" (integers and booleans) or "other" for its dtype."""
+    kind = getattr(array.dtype, "kind", None)
+    if kind is None:  # the array API standard: dtypes are opaque
+        if not is_array(array):
+            return "floating"
+        xp = namespace(array)
+        if xp.isdtype(array.dtype, "real floating"):
+            return "floating"
+        return "whole" if xp.isdtype(array.dtype, ("integral", "bool")) else "other"
+    return "floating" if kind == "f" else "whole" if kind in "iub" else "other"
+
+
+def as_dtype(dtype: Any) -> Any:
+    """Return a NumPy dtype, or a foreign one as it is."""
+    try:
+        return None if dtype is None else np.dtype(dtype)
+    except TypeError:
+        return dtype
 
 
 def as_vector(name: str, value: Any, size: int | None = None) -> Array:

@@ -12,9 +12,8 @@ from typing import Any, cast
 
 import numpy as np
 
-from .arrays import Array, namespace
-
-Product = Callable[[Array], Array]
+from .arrays import Array, as_dtype, is_array, kind_of, namespace
+from .products import Product, as_product, as_shape, block_product, vector_product
 
 
 class LinearOperator:
@@ -69,23 +68,24 @@ class LinearOperator:
         accuracy: float | None = None,
         note: str = "",
     ) -> None:
-        rows, columns = (int(side) for side in shape)
-        if rows < 0 or columns < 0:
-            raise ValueError(f"shape must not be negative, found {shape}")
+        rows, columns = as_shape(shape)
         symmetric = symmetric or positive_definite
         if symmetric and rows != columns:
             raise ValueError(f"a symmetric operator is square, found shape {shape}")
         self.shape = (rows, columns)
         self.ndim = 2
-        self.dtype = None if dtype is None else np.dtype(dtype)
+        self.dtype = as_dtype(dtype)
         self.symmetric = symmetric
         self.positive_definite = positive_definite
         self.accuracy = accuracy
         self.note = note
-        self._matvec = matvec
-        self._rmatvec = matvec if symmetric and rmatvec is None else rmatvec
-        self._matmat = matmat
-        self._rmatmat = matmat if symmetric and rmatmat is None else rmatmat
+        self._matvec = as_product("matvec", matvec)
+        self._rmatvec = as_product("rmatvec", rmatvec)
+        self._matmat = as_product("matmat", matmat)
+        self._rmatmat = as_product("rmatmat", rmatmat)
+        if symmetric:
+            self._rmatvec = self._rmatvec or self._matvec
+            self._rmatmat = self._rmatmat or self._matmat
         self._diagonal = diagonal
 
     def __repr__(self) -> str:
@@ -102,19 +102,19 @@ class LinearOperator:
 
     def matvec(self, x: Array) -> Array:
         """Return A x for x of shape (columns,)."""
-        return _product(self._matvec, "matvec", x, self.shape)
+        return vector_product(self._matvec, "matvec", x, self.shape)
 
     def rmatvec(self, y: Array) -> Array:
         """Return Aᵀ y for y of shape (rows,)."""
-        return _product(self._rmatvec, "rmatvec", y, self.shape[::-1])
+        return vector_product(self._rmatvec, "rmatvec", y, self.shape[::-1])
 
     def matmat(self, x: Array) -> Array:
         """Return A X for X of shape (columns, k)."""
-        return _block(self._matmat, self.matvec, "matmat", x, self.shape)
+        return block_product(self._matmat, self.matvec, "matmat", x, self.shape)
 
     def rmatmat(self, y: Array) -> Array:
         """Return Aᵀ Y for Y of shape (rows, k)."""
-        return _block(self._rmatmat, self.rmatvec, "rmatmat", y, self.shape[::-1])
+        return block_product(self._rmatmat, self.rmatvec, "rmatmat", y, self.shape[::-1])
 
     def __matmul__(self, other: Any) -> Any:
         if isinstance(other, LinearOperator):
@@ -155,8 +155,13 @@ class LinearOperator:
     def __add__(self, other: Any) -> LinearOperator:
         return _add(self, aslinearoperator(other))
 
+    __radd__ = __add__
+
     def __sub__(self, other: Any) -> LinearOperator:
         return _add(self, -aslinearoperator(other))
+
+    def __rsub__(self, other: Any) -> LinearOperator:
+        return _add(aslinearoperator(other), -self)
 
     def __mul__(self, factor: Any) -> LinearOperator:
         if not isinstance(factor, numbers.Real):
@@ -181,54 +186,22 @@ class LinearOperator:
             raise NotImplementedError(
                 "the diagonal of this operator is not known; give diagonal="
             )
-        return self._diagonal() if callable(self._diagonal) else self._diagonal
+        diagonal = self._diagonal() if callable(self._diagonal) else self._diagonal
+        if getattr(diagonal, "shape", None) != (self.shape[0],):
+            raise ValueError(
+                f"the diagonal must be an array of shape ({self.shape[0]},), found "
+                f"{getattr(diagonal, 'shape', type(diagonal).__name__)}"
+            )
+        return diagonal
 
     def todense(self, xp: Any = np) -> Array:
         """Return all entries, shape (rows, columns): for small operators and tests."""
         return self.matmat(xp.eye(self.shape[1], dtype=self.dtype or xp.float64))
 
 
-def _product(
-    function: Product | None, name: str, x: Array, shape: tuple[int, int]
-) -> Array:
-    if function is None:
-        raise NotImplementedError(f"this operator was built without {name}")
-    if x.shape != (shape[1],):
-        raise ValueError(
-            f"{name} of a {shape[0]} x {shape[1]} map needs an operand of shape "
-            f"({shape[1]},), found {tuple(x.shape)}"
-        )
-    result = function(x)
-    if getattr(result, "shape", None) != (shape[0],):
-        raise ValueError(
-            f"{name} must return an array of shape ({shape[0]},), found "
-            f"{getattr(result, 'shape', type(result).__name__)}"
-        )
-    return result
-
-
-def _block(
-    function: Product | None,
-    single: Product,
-    name: str,
-    x: Array,
-    shape: tuple[int, int],
-) -> Array:
-    if x.ndim != 2 or x.shape[0] != shape[1]:
-        raise ValueError(
-            f"{name} of a {shape[0]} x {shape[1]} map needs an operand of shape "
-            f"({shape[1]}, k), found {tuple(x.shape)}"
-        )
-    if function is not None:
-        return function(x)
-    xp = namespace(x)
-    if x.shape[1] == 0:
-        return xp.zeros((shape[0], 0), dtype=x.dtype)
-    return xp.stack([single(x[:, j]) for j in range(x.shape[1])], axis=1)
-
-
 def _join_notes(a: LinearOperator, b: LinearOperator) -> str:
-    return a.note if a.note == b.note else "; ".join(n for n in (a.note, b.note) if n)
+    notes = [note for op in (a, b) for note in op.note.split("; ") if note]
+    return "; ".join(dict.fromkeys(notes))
 
 
 def _worst_accuracy(a: LinearOperator, b: LinearOperator) -> float | None:
@@ -314,11 +287,13 @@ def aslinearoperator(A: Any) -> LinearOperator:
         )
     if len(shape) != 2:
         raise ValueError(f"an operator has two dimensions, found shape {tuple(shape)}")
-    kind = getattr(getattr(A, "dtype", None), "kind", "f")
-    if kind in "cOSUV":
-        raise TypeError(f"operators are real, found dtype {A.dtype}")
+    dtype = getattr(A, "dtype", None)
+    kind = "floating" if dtype is None else kind_of(A)
+    if kind == "other":
+        raise TypeError(f"operators are real, found dtype {dtype}")
     # An integer matrix times a floating vector is a floating vector: no dtype of its own.
-    dtype = getattr(A, "dtype", None) if kind == "f" else None
+    if kind == "whole":
+        dtype = None
     if hasattr(A, "matvec"):
         return LinearOperator(
             shape,
@@ -328,16 +303,28 @@ def aslinearoperator(A: Any) -> LinearOperator:
             rmatmat=getattr(A, "rmatmat", None),
             dtype=dtype,
         )
-    At = A.T if hasattr(A, "T") else None
+    forward = _times(A)
+    backward = _times(A.T) if hasattr(A, "T") else None
     return LinearOperator(
         shape,
-        lambda x: A @ x,
-        None if At is None else lambda y: At @ y,
-        matmat=lambda x: A @ x,
-        rmatmat=None if At is None else lambda y: At @ y,
+        forward,
+        backward,
+        matmat=forward,
+        rmatmat=backward,
         dtype=dtype,
         diagonal=_diagonal_of(A),
     )
+
+
+def _times(A: Any) -> Product:
+    if not is_array(A):
+        return lambda x: A @ x
+
+    def product(x: Array) -> Array:
+        namespace(A, x)  # a mix is refused by name
+        return A @ x
+
+    return product
 
 
 def _diagonal_of(A: Any) -> Callable[[], Array] | None:

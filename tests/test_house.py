@@ -36,12 +36,13 @@ LEVELS = {
     "penalties": 3,
     "preconditioners": 3,
     "linear_operator": 2,
+    "products": 2,
     "krylov": 2,
     "arrays": 1,
     "status": 1,
 }
 # Rooms of one level that may be imported from a room of the same level.
-SIBLINGS = {("krylov", "linear_operator")}
+SIBLINGS = {("krylov", "linear_operator"), ("linear_operator", "products")}
 STRANGERS = [("implicit", "solvers"), ("solvers", "implicit")]
 DRAWERS = {"utils", "util", "misc", "common", "helpers", "helper", "base", "manager"}
 HEAVY = {

@@ -33,6 +33,7 @@ class Step(NamedTuple):
     decrease: float  # α ρ = ‖x₊ − x‖²_A
     direction: Array | None  # p, when its curvature is not positive
     a_norm: float  # lower estimate of ‖A‖
+    product: bool = True  # whether A was applied
 
 
 def iterates(
@@ -51,13 +52,13 @@ def iterates(
     p_square = rho  # ‖p‖² in the metric of M⁻¹, by its own recurrence
     largest = a_norm = 0.0
     while True:
-        if not rho > 0.0:
+        if not 0.0 < rho < math.inf:
             status = (
-                Status.NOT_FINITE
-                if math.isnan(rho)
-                else Status.INDEFINITE_PRECONDITIONER
+                Status.INDEFINITE_PRECONDITIONER
+                if math.isfinite(rho)
+                else Status.NOT_FINITE
             )
-            yield Step(status, norm(r), 0.0, None, a_norm)
+            yield Step(status, norm(r), 0.0, None, a_norm, product=False)
             return
         q = A.matvec(p)
         curvature = dot(p, q)
@@ -66,13 +67,13 @@ def iterates(
             yield Step(Status.NOT_FINITE, norm(r), 0.0, None, a_norm)
             return
         largest = max(largest, abs(quotient))
+        if a_norm == 0.0:
+            a_norm = operator_norm_estimate(p, q)
         if quotient <= 10.0 * unit * largest:
             negative = quotient < -10.0 * unit * largest
             status = Status.NEGATIVE_CURVATURE if negative else Status.SINGULAR
             yield Step(status, norm(r), 0.0, p, a_norm)
             return
-        if a_norm == 0.0:
-            a_norm = operator_norm_estimate(p, q)
         alpha = rho / curvature
         axpy(alpha, p, x)
         axpy(-alpha, q, r)
@@ -160,25 +161,17 @@ def cg(
 
 
 def _solve(system: System) -> KrylovResult:
-    x, r, n_matvec = system.start()
-    true_norm = norm(r)
+    x, r, true_norm, n_matvec, status = system.start()
     niter, a_norm = 0, 0.0
     decreases: list[float] = []
     direction: Array | None = None
-    status = Status.ITERATION_LIMIT
     # Below this the recurrence has nothing left to say about the residual.
     floor = 0.1 * epsilon(system.b) * max(system.b_norm, true_norm)
-    if not math.isfinite(true_norm):
-        status = Status.NOT_FINITE
-    elif true_norm <= system.target:
-        status = Status.CONVERGED
-    if system.wants_stop(0, x, true_norm) and status is Status.ITERATION_LIMIT:
-        status = Status.STOPPED_BY_CALLBACK
-    while status is Status.ITERATION_LIMIT and niter < system.maxiter:
+    while status is None and niter < system.maxiter:
         before = true_norm
         stop: Status | None = None
         for step in iterates(system.A, x, r, system.M):
-            n_matvec += step.status is not Status.INDEFINITE_PRECONDITIONER
+            n_matvec += step.product
             a_norm = max(a_norm, step.a_norm)
             if step.status is not None:
                 stop, direction = step.status, step.direction
@@ -205,8 +198,9 @@ def _solve(system: System) -> KrylovResult:
             status = Status.ROUNDING_LIMIT
         elif stop is not None:
             status = stop
-        elif true_norm > 0.5 * before:
-            status = Status.STAGNATED if niter < system.maxiter else status
+        elif true_norm > 0.5 * before and niter < system.maxiter:
+            status = Status.STAGNATED
+    status = status or Status.ITERATION_LIMIT
     return KrylovResult(
         x=x,
         status=status,
@@ -215,7 +209,7 @@ def _solve(system: System) -> KrylovResult:
         n_matvec=n_matvec,
         residual_norm=true_norm,
         residual=r,
-        energy_error=_energy_error(decreases),
+        energy_error=0.0 if true_norm == 0.0 else _energy_error(decreases),
         direction=direction,
     )
 

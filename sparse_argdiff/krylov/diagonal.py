@@ -6,6 +6,8 @@ one product tells how good it is.
 
 from __future__ import annotations
 
+import dataclasses
+import math
 from typing import Any
 
 from ..arrays import Array, namespace, norm
@@ -51,14 +53,21 @@ def diagonal(
 
 def _solve(system: System) -> KrylovResult:
     diag: Array = system.A.diagonal()
-    if bool(namespace(diag).any(diag == 0.0)):
-        x = 0.0 * system.b
+    xp = namespace(diag, system.b)
+    if bool(xp.any(diag == 0.0)):
+        start = dataclasses.replace(system, x0=None).start()
         return KrylovResult(
-            x, Status.SINGULAR, False, 0, 0, system.b_norm, system.b + x
+            start.x, Status.SINGULAR, False, 0, 0, start.residual_norm, start.r
         )
     x = system.b / diag
     r = system.residual(x)
     size = norm(r)
-    good = size <= system.target
-    status = Status.CONVERGED if good else Status.APPROXIMATE
-    return KrylovResult(x, status, good, 0, 1, size, r)
+    if not math.isfinite(size):
+        status = Status.NOT_FINITE
+    elif size <= system.target:
+        status = Status.CONVERGED
+    elif bool(xp.any(diag < 0.0)):
+        status = Status.NEGATIVE_CURVATURE
+    else:
+        status = Status.APPROXIMATE
+    return KrylovResult(x, status, status is Status.CONVERGED, 0, 1, size, r)

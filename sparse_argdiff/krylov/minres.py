@@ -4,15 +4,16 @@ Lanczos builds A V_k = V_{k+1} T_k in the metric of M, Givens rotations reduce T
 
     x_k = argmin ‖b − A x‖_M  over the Krylov space,   φ_k = ‖b − A x_k‖_M.
 
-Storage: 7 n (x, v, the two previous residual vectors, three directions), + n with M.
+Storage: 9 n (x and its last verified value, r, v, the product, two residual vectors, two
+directions), + n with M.
 """
 
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import Any, NamedTuple
 
-from ..arrays import Array, axpy, dot, epsilon, namespace, norm
+from ..arrays import Array, axpy, dot, namespace, norm
 from ..status import Status
 from .result import (
     Callback,
@@ -72,31 +73,34 @@ def minres(
 
 
 def _solve(system: System) -> KrylovResult:
-    x, r, n_matvec = system.start()
-    true_norm = norm(r)
-    status = Status.ITERATION_LIMIT
-    niter, a_norm, reduction = 0, 0.0, 1.0
-    if not math.isfinite(true_norm):
-        status = Status.NOT_FINITE
-    elif true_norm <= system.target:
-        status = Status.CONVERGED
-    if system.wants_stop(0, x, true_norm) and status is Status.ITERATION_LIMIT:
-        status = Status.STOPPED_BY_CALLBACK
-    restarts = 0
-    while status is Status.ITERATION_LIMIT and niter < system.maxiter:
-        before = true_norm
+    x, r, true_norm, n_matvec, status = system.start()
+    xp = namespace(x)
+    niter, restarts, a_norm, reduction = 0, 0, 0.0, 1.0
+    while status is None and niter < system.maxiter:
+        kept, before = (xp.asarray(x, copy=True), r), true_norm
         wanted = reduction * system.target / true_norm
-        stop, steps, products, a_norm = _lanczos(system, x, r, wanted, niter, a_norm)
-        niter += steps
-        n_matvec += products
+        run = _lanczos(system, x, r, true_norm, wanted, niter, a_norm)
+        niter, a_norm, stop = niter + run.steps, run.a_norm, run.status
         r = system.residual(x)
-        n_matvec += 1
+        n_matvec += run.products + 1
         true_norm = norm(r)
-        if not math.isfinite(true_norm):
+        # The M-norm falls, the 2-norm need not: only a restart makes a rise a failure.
+        worse = true_norm > before and (system.M is None or restarts > 0)
+        if stop is Status.LEAST_SQUARES and true_norm > system.target and not worse:
+            n_matvec += 1
+            if not _solves_least_squares(system, x, r, a_norm):
+                stop = None  # a small eigenvalue, not a zero one: go on from here
+        if worse and stop is not Status.NOT_FINITE:
+            (x, r), true_norm = kept, before
+            at_rounding = true_norm <= system.rounding_level(x, a_norm)
+            status = Status.ROUNDING_LIMIT if at_rounding else Status.STAGNATED
+        elif not math.isfinite(true_norm):
             status = Status.NOT_FINITE
         elif true_norm <= system.target:
             status = Status.CONVERGED
-        elif true_norm <= system.rounding_level(x, a_norm) and true_norm > 0.5 * before:
+        elif true_norm <= system.rounding_level(x, a_norm) and (
+            stop is not None or true_norm > 0.5 * before
+        ):
             status = Status.ROUNDING_LIMIT
         elif stop is not None:
             status = stop
@@ -106,6 +110,7 @@ def _solve(system: System) -> KrylovResult:
             if true_norm > 0.9 * before and restarts > _RESTARTS:
                 at_rounding = true_norm <= system.rounding_level(x, a_norm)
                 status = Status.ROUNDING_LIMIT if at_rounding else Status.STAGNATED
+    status = status or Status.ITERATION_LIMIT
     return KrylovResult(
         x=x,
         status=status,
@@ -117,42 +122,52 @@ def _solve(system: System) -> KrylovResult:
     )
 
 
-def _lanczos(
-    system: System, x: Array, r: Array, wanted: float, niter0: int, a_norm: float
-) -> tuple[Status | None, int, int, float]:
-    """Add to x (in place) until ‖r‖_M fell by ``wanted``; r is not changed.
+def _solves_least_squares(system: System, x: Array, r: Array, a_norm: float) -> bool:
+    """Test ‖A M r‖ against rounding, with one product: the recurrence only guessed."""
+    z = r if system.M is None else system.M.matvec(r)
+    reach = norm(z) * (1.0 + norm(x) * a_norm / norm(r))
+    size = norm(system.A.matvec(z))
+    return size <= 1e3 * system.unit_roundoff * a_norm * reach
 
-    Returns the reason for stopping (None: reduced, or out of iterations), the
-    iterations, the products with A, and a lower estimate of ‖A‖.
-    """
-    A, M = system.A, system.M
-    unit = max(epsilon(r), A.accuracy or 0.0)
+
+class _Run(NamedTuple):
+    status: Status | None  # None: reduced as wanted, or out of iterations
+    steps: int
+    products: int
+    a_norm: float  # lower estimate of ‖A‖
+
+
+def _lanczos(
+    system: System,
+    x: Array,
+    r: Array,
+    r_norm: float,
+    wanted: float,
+    niter0: int,
+    a_norm: float,
+) -> _Run:
+    """Add to x (in place) until ‖r‖_M fell by ``wanted``; r is not changed."""
+    A, M, unit = system.A, system.M, system.unit_roundoff
     xp = namespace(r)
     older = xp.zeros_like(r)  # β_{k-1} times the previous Lanczos vector
     newer = xp.asarray(r, copy=True)
     v = newer if M is None else M.matvec(newer)
     square = dot(newer, v)
-    if not square > 0.0:
-        bad = math.isnan(square)
-        return (
-            Status.NOT_FINITE if bad else Status.INDEFINITE_PRECONDITIONER,
-            0,
-            0,
-            a_norm,
-        )
+    if not 0.0 < square < math.inf:
+        return _Run(_bad_square(square), 0, 0, a_norm)
     beta = beta_start = math.sqrt(square)
     phi = beta
     beta_old = delta_next = epsilon_next = 0.0
     cosine, sine = -1.0, 0.0
     w, w_old = xp.zeros_like(r), xp.zeros_like(r)
-    t_square = 0.0  # ‖T‖²_F, for what counts as zero
+    t_norm = 0.0  # ‖T‖_F, for what counts as zero
     steps = 0
     while niter0 + steps < system.maxiter:
         v = v / beta
-        y = A.matvec(v)
+        y = xp.asarray(A.matvec(v), copy=True)  # what a product returns is not ours
         alpha = dot(v, y)
         if not math.isfinite(alpha):
-            return Status.NOT_FINITE, steps, steps + 1, a_norm
+            return _Run(Status.NOT_FINITE, steps, steps + 1, a_norm)
         if M is None or steps == 0:
             a_norm = max(a_norm, operator_norm_estimate(v, y))
         if beta_old > 0.0:
@@ -160,18 +175,15 @@ def _lanczos(
         axpy(-alpha / beta, newer, y)
         older, newer = newer, y
         z = newer if M is None else M.matvec(newer)
-        square = dot(newer, z)
-        beta_old, beta = beta, math.sqrt(max(square, 0.0))
-        t_square += alpha**2 + beta_old**2 * (steps > 0) + beta**2
-        t_norm = math.sqrt(t_square)
-        if square < -unit * t_norm**2 or math.isnan(square):
-            bad = math.isnan(square)
-            return (
-                Status.NOT_FINITE if bad else Status.INDEFINITE_PRECONDITIONER,
-                steps,
-                steps + 1,
-                a_norm,
-            )
+        beta_old = beta
+        if M is None:
+            square = beta = norm(newer)  # without the square, which may leave the range
+        else:
+            square = dot(newer, z)
+            beta = math.sqrt(max(square, 0.0))
+        t_norm = math.hypot(t_norm, alpha, beta_old * (steps > 0), beta)
+        if square < -unit * t_norm * t_norm or not math.isfinite(square):
+            return _Run(_bad_square(square), steps, steps + 1, a_norm)
         # The previous rotation, then the new one.
         epsilon_now, delta = epsilon_next, cosine * delta_next + sine * alpha
         gamma_bar = sine * delta_next - cosine * alpha
@@ -179,10 +191,12 @@ def _lanczos(
         root = math.hypot(gamma_bar, delta_next)
         gamma = math.hypot(gamma_bar, beta)
         # ‖A r‖ = φ root: zero while φ is not, the least-squares point is reached.
-        if steps > 0 and root <= 10.0 * unit * t_norm and phi > wanted * beta_start:
-            return Status.LEAST_SQUARES, steps, steps + 1, a_norm
+        if root <= math.sqrt(unit) * t_norm and phi > wanted * beta_start:
+            reach = beta_start * (1.0 + t_norm * norm(x) / r_norm)
+            if phi * root <= 1e4 * unit * t_norm * reach:
+                return _Run(Status.LEAST_SQUARES, steps, steps + 1, a_norm)
         if gamma <= 10.0 * unit * t_norm:
-            return Status.LEAST_SQUARES, steps, steps + 1, a_norm
+            return _Run(Status.LEAST_SQUARES, steps, steps + 1, a_norm)
         cosine, sine = gamma_bar / gamma, beta / gamma
         step, phi = cosine * phi, sine * phi
         # w = (v − ε w_old − δ w) / γ, in the buffer of the one before the last.
@@ -193,9 +207,15 @@ def _lanczos(
         w_old, w = w, w_old
         axpy(step, w, x)
         steps += 1
-        if system.wants_stop(niter0 + steps, x, phi):
-            return Status.STOPPED_BY_CALLBACK, steps, steps, a_norm
+        if system.wants_stop(niter0 + steps, x, phi / beta_start * r_norm):
+            return _Run(Status.STOPPED_BY_CALLBACK, steps, steps, a_norm)
         if phi <= max(wanted, 0.1 * unit) * beta_start or beta <= unit * t_norm:
             break
         v = z
-    return None, steps, steps, a_norm
+    return _Run(None, steps, steps, a_norm)
+
+
+def _bad_square(square: float) -> Status:
+    if math.isfinite(square):
+        return Status.INDEFINITE_PRECONDITIONER
+    return Status.NOT_FINITE

@@ -12,7 +12,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 from ..arrays import (
     Array,
@@ -79,9 +79,19 @@ class Iterate:
 Callback = Callable[[Iterate], Any]
 
 
+class Start(NamedTuple):
+    """Where a method begins; with a status where there is nothing to iterate for."""
+
+    x: Array
+    r: Array  # b − A x
+    residual_norm: float
+    n_matvec: int
+    status: Status | None
+
+
 @dataclasses.dataclass(frozen=True)
 class System:
-    """One checked linear system with a single right-hand side."""
+    """One checked linear system with a single right-hand side, in units of ``unit``."""
 
     A: LinearOperator
     b: Array
@@ -91,36 +101,55 @@ class System:
     maxiter: int
     M: LinearOperator | None
     callback: Callback | None
+    unit: float = 1.0
 
-    def start(self) -> tuple[Array, Array, int]:
-        """Return x, r = b − A x as fresh arrays, and the products spent.
+    def start(self) -> Start:
+        """Return x and b − A x as fresh arrays; the callback has seen them.
 
         A start that is worse than zero is not used: it would cost digits.
         """
         xp = namespace(self.b)
-        n_matvec = 0
-        if self.x0 is not None:
-            x = xp.asarray(self.x0, dtype=self.b.dtype, copy=True)
-            r = self.residual(x)
-            n_matvec = 1
+        x, r, n_matvec = xp.zeros_like(self.b), None, 0
+        if self.x0 is not None and 0.0 < self.b_norm < math.inf:
+            warm = xp.asarray(self.x0, dtype=self.b.dtype, copy=True)
+            r, n_matvec = self.residual(warm), 1
             if norm(r) <= self.b_norm:
-                return x, r, n_matvec
-        return xp.zeros_like(self.b), xp.asarray(self.b, copy=True), n_matvec
+                x = warm
+            else:
+                r = None
+        if r is None:
+            r = xp.asarray(self.b, copy=True)
+        size = norm(r)
+        asked = self.wants_stop(0, x, size)
+        status = None
+        if not math.isfinite(size):
+            status = Status.NOT_FINITE
+        elif size <= self.target:
+            status = Status.CONVERGED
+        elif asked:
+            status = Status.STOPPED_BY_CALLBACK
+        return Start(x, r, size, n_matvec, status)
 
     def residual(self, x: Array) -> Array:
         """Return b − A x, recomputed (one product)."""
         return self.b - self.A.matvec(x)
 
+    @property
+    def unit_roundoff(self) -> float:
+        """Relative accuracy of a product: of the dtype, or what A states."""
+        return max(epsilon(self.b), self.A.accuracy or 0.0)
+
     def rounding_level(self, x: Array, a_norm: float) -> float:
         """Return the residual norm that rounding alone explains at ``x``."""
-        unit = max(epsilon(self.b), self.A.accuracy or 0.0)
-        return 32.0 * unit * (a_norm * norm(x) + self.b_norm)
+        return 32.0 * self.unit_roundoff * (a_norm * norm(x) + self.b_norm)
 
     def wants_stop(self, niter: int, x: Array, residual_norm: float) -> bool:
         """Tell the callback where we are; True when it asks to stop."""
         if self.callback is None:
             return False
         try:
+            if self.unit != 1.0:
+                x, residual_norm = self.unit * x, self.unit * residual_norm
             return bool(self.callback(Iterate(niter, x, residual_norm)))
         except StopIteration:
             return True
@@ -145,7 +174,7 @@ def solve_columns(
     ValueError, TypeError
         Naming the argument, what was found and what was expected.
     """
-    A = aslinearoperator(A)
+    A = _operator("A", A)
     n = A.shape[0]
     if A.shape[1] != n:
         raise ValueError(f"A must be square, found shape {A.shape}")
@@ -161,17 +190,28 @@ def solve_columns(
             )
         namespace(x0, b)
     if M is not None:
-        M = aslinearoperator(M)
+        M = _operator("M", M)
         if M.shape != A.shape:
             raise ValueError(f"M must have shape {A.shape} like A, found {M.shape}")
     rtol, atol = as_tolerance("rtol", rtol), as_tolerance("atol", atol)
     limit = max(10 * n, 20) if maxiter is None else as_count("maxiter", maxiter)
 
+    if callback is not None and not callable(callback):
+        raise TypeError(f"callback must be a function, found {type(callback).__name__}")
+
     def solve_one(column: Array, start: Array | None) -> KrylovResult:
-        scale = norm(column)
-        target = max(rtol * scale, atol)
-        system = System(A, column, start, target, scale, limit, M, callback)
-        return _without_iterating(system) or method(system)
+        size = norm(column)
+        target = max(rtol * size, atol)
+        unit = _unit(size, column)
+        if unit == 1.0:
+            return method(System(A, column, start, target, size, limit, M, callback))
+        # Squares in the recurrences would leave the floating range: b / unit instead.
+        start = None if start is None else start / unit
+        target, size, column = target / unit, size / unit, column / unit
+        result = method(
+            System(A, column, start, target, size, limit, M, callback, unit)
+        )
+        return _in_units(result, unit)
 
     if b.ndim == 1:
         return solve_one(b, x0)
@@ -184,41 +224,57 @@ def solve_columns(
     )
 
 
-def _without_iterating(system: System) -> KrylovResult | None:
-    """Answer what needs no product: b = 0, an empty system, b not finite."""
-    b = system.b
-    xp = namespace(b)
-    zero = xp.zeros_like(b)
-    if system.b_norm == 0.0:
-        return KrylovResult(zero, Status.CONVERGED, True, 0, 0, 0.0, zero, 0.0)
-    if not math.isfinite(system.b_norm):
-        return KrylovResult(
-            zero, Status.NOT_FINITE, False, 0, 0, system.b_norm, b + zero, math.inf
-        )
-    return None
+def _operator(name: str, value: Any) -> LinearOperator:
+    try:
+        return aslinearoperator(value)
+    except (TypeError, ValueError) as error:
+        raise type(error)(f"{name}: {error}") from None
+
+
+def _unit(size: float, like: Array) -> float:
+    """Return 1, or the power of two below a size whose square is no sound float."""
+    if size == 0.0 or not math.isfinite(size):
+        return 1.0
+    smallest = float(namespace(like).finfo(like.dtype).smallest_normal)
+    if smallest**0.25 < size < smallest**-0.25:
+        return 1.0
+    return math.ldexp(1.0, math.frexp(size)[1] - 1)
+
+
+def _in_units(result: KrylovResult, unit: float) -> KrylovResult:
+    energy = result.energy_error
+    return dataclasses.replace(
+        result,
+        x=unit * result.x,
+        residual=unit * result.residual,
+        residual_norm=unit * result.residual_norm,
+        energy_error=None if energy is None else unit * energy,
+    )
 
 
 def _stack(results: list[KrylovResult], b: Array) -> KrylovResult:
     xp = namespace(b)
+
+    def row(values: list[Any], dtype: Any) -> Array:
+        return xp.asarray(values, dtype=dtype, device=b.device)
+
     failed = [r.status for r in results if not r.converged]
-    if not results:
-        empty = xp.zeros_like(b)
-        none = xp.zeros((0,), dtype=b.dtype)
-        return KrylovResult(
-            empty, Status.CONVERGED, none > 0, none, 0, none, empty, none
-        )
     # A rounding limit in one column must not hide a failure in another.
     failed.sort(key=lambda status: status.acceptable)
     energies = [r.energy_error for r in results]
+    columns = [r.x for r in results], [r.residual for r in results]
+    x, residual = (
+        xp.stack(c, axis=1) if results else xp.zeros_like(b) for c in columns
+    )
     return KrylovResult(
-        x=xp.stack([r.x for r in results], axis=1),
+        x=x,
         status=failed[0] if failed else Status.CONVERGED,
-        converged=xp.asarray([r.converged for r in results]),
-        niter=xp.asarray([r.niter for r in results]),
+        converged=row([r.converged for r in results], xp.bool),
+        niter=row([r.niter for r in results], xp.int64),
         n_matvec=sum(r.n_matvec for r in results),
-        residual_norm=xp.asarray([r.residual_norm for r in results]),
-        residual=xp.stack([r.residual for r in results], axis=1),
-        energy_error=None if None in energies else xp.asarray(energies),
+        residual_norm=row([r.residual_norm for r in results], xp.float64),
+        residual=residual,
+        energy_error=None if None in energies else row(energies, xp.float64),
         direction=next((r.direction for r in results if r.direction is not None), None),
     )
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from ..arrays import as_vector, is_finite, namespace
+from ..arrays import Array, as_tolerance, as_vector, is_finite, namespace
 from ..linear_operator import LinearOperator
 
 
@@ -33,7 +33,7 @@ def jacobi(diag: Any, *, floor: float = 1e-12) -> LinearOperator:
         When the diagonal is not finite or has no positive entry: then A is not
         positive definite and a diagonal cannot help.
     """
-    diag = as_vector("diag", diag)
+    diag, floor = as_vector("diag", diag), as_tolerance("floor", floor)
     xp = namespace(diag)
     n = diag.shape[0]
     if not is_finite(diag):
@@ -41,11 +41,16 @@ def jacobi(diag: Any, *, floor: float = 1e-12) -> LinearOperator:
     largest = float(xp.max(diag)) if n else 1.0
     if largest <= 0.0:
         raise ValueError(f"diag must have a positive entry, its largest is {largest}")
-    inverse = 1.0 / xp.maximum(diag, xp.asarray(floor * largest, dtype=diag.dtype))
+    inverse = 1.0 / xp.where(diag < floor * largest, floor * largest, diag)
+
+    def product(r: Array) -> Array:
+        namespace(inverse, r)  # a mix is refused by name
+        return inverse * r if r.ndim == 1 else inverse[:, None] * r
+
     return LinearOperator(
         (n, n),
-        lambda r: inverse * r,
-        matmat=lambda r: inverse[:, None] * r,
+        product,
+        matmat=product,
         dtype=inverse.dtype,
         positive_definite=True,
         diagonal=inverse,

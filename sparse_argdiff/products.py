@@ -1,0 +1,77 @@
+"""Products of a linear map with vectors and blocks, their shapes checked on both sides.
+
+The functions are the user's; a wrong shape is named where it enters, not where it hurts.
+"""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Callable
+from typing import Any
+
+from .arrays import Array, namespace
+
+Product = Callable[[Array], Array]
+
+
+def as_shape(shape: Any) -> tuple[int, int]:
+    """Return two whole numbers >= 0."""
+    try:
+        rows, columns = (operator.index(side) for side in shape)
+    except (TypeError, ValueError):
+        raise ValueError(f"shape must be two whole numbers, found {shape!r}") from None
+    if rows < 0 or columns < 0:
+        raise ValueError(f"shape must not be negative, found {shape!r}")
+    return rows, columns
+
+
+def as_product(name: str, function: Any) -> Product | None:
+    """Return a function as it is; refuse what cannot be called."""
+    if function is not None and not callable(function):
+        raise TypeError(f"{name} must be a function, found {type(function).__name__}")
+    return function  # type: ignore[no-any-return]
+
+
+def vector_product(
+    function: Product | None, name: str, x: Array, shape: tuple[int, int]
+) -> Array:
+    """Return ``function(x)``, a vector for a vector; a column for a column (n, 1)."""
+    if function is None:
+        raise NotImplementedError(f"this operator was built without {name}")
+    if x.shape == (shape[1], 1):  # SciPy's block products hand over columns
+        return vector_product(function, name, x[:, 0], shape)[:, None]
+    if x.shape != (shape[1],):
+        raise ValueError(
+            f"{name} of a {shape[0]} x {shape[1]} map needs an operand of shape "
+            f"({shape[1]},), found {tuple(x.shape)}"
+        )
+    return _of_shape(function(x), name, (shape[0],))
+
+
+def block_product(
+    function: Product | None,
+    single: Product,
+    name: str,
+    x: Array,
+    shape: tuple[int, int],
+) -> Array:
+    """Return ``function(x)`` for a block of columns; column by column without one."""
+    if x.ndim != 2 or x.shape[0] != shape[1]:
+        raise ValueError(
+            f"{name} of a {shape[0]} x {shape[1]} map needs an operand of shape "
+            f"({shape[1]}, k), found {tuple(x.shape)}"
+        )
+    xp = namespace(x)
+    if x.shape[1] == 0:
+        return xp.zeros((shape[0], 0), dtype=x.dtype, device=x.device)
+    if function is not None:
+        return _of_shape(function(x), name, (shape[0], x.shape[1]))
+    return xp.stack([single(x[:, j]) for j in range(x.shape[1])], axis=1)
+
+
+def _of_shape(result: Array, name: str, shape: tuple[int, ...]) -> Array:
+    found = getattr(result, "shape", None)
+    if found != shape:
+        what = type(result).__name__ if found is None else tuple(found)
+        raise ValueError(f"{name} must return an array of shape {shape}, found {what}")
+    return result
