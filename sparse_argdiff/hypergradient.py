@@ -12,7 +12,8 @@ from collections.abc import Callable, Iterator
 from typing import Any, Protocol
 
 from .arrays import Array, as_vector, is_finite, namespace
-from .implicit import Adjoint, LinearSolver, vjp
+from .implicit import Adjoint, vjp
+from .inverse import LinearSolver
 from .problem import Problem, Solution
 from .solvers import LowerSolver, solve
 from .status import ConvergenceError, OnFailure, Status, settle

@@ -114,7 +114,9 @@ class LinearOperator:
 
     def rmatmat(self, y: Array) -> Array:
         """Return Aᵀ Y for Y of shape (rows, k)."""
-        return block_product(self._rmatmat, self.rmatvec, "rmatmat", y, self.shape[::-1])
+        return block_product(
+            self._rmatmat, self.rmatvec, "rmatmat", y, self.shape[::-1]
+        )
 
     def __matmul__(self, other: Any) -> Any:
         if isinstance(other, LinearOperator):

@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, Protocol
 
-from .arrays import Array, epsilon, norm
+from .arrays import Array, epsilon, namespace, norm
 from .linear_operator import LinearOperator
 
 
@@ -141,7 +141,8 @@ def _central_differences(
         if length == 0.0:
             return 0.0 * v
         h = reach / length
-        return (grad(x, y + h * v) - grad(x, y - h * v)) / (2.0 * h)
+        ahead = namespace(y).asarray(grad(x, y + h * v), copy=True)
+        return (ahead - grad(x, y - h * v)) / (2.0 * h)
 
     return product
 

@@ -64,8 +64,9 @@ class Problem:
                 f"objective.grad must return an array of shape {tuple(y.shape)} like "
                 f"y, found {getattr(grad, 'shape', type(grad).__name__)}"
             )
-        namespace(grad, y)
-        return -grad if self.maximize else grad
+        xp = namespace(as_vector("objective.grad's result", grad), y)
+        # A copy: the user's function may write into the same buffer again.
+        return -grad if self.maximize else xp.asarray(grad, copy=True)
 
     def hess(self, x: Array, y: Array) -> LinearOperator:
         """Return its Hessian with respect to y, an operator (n, n)."""

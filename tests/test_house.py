@@ -28,6 +28,7 @@ LEVELS = {
     "interop": 7,
     "implicit": 6,
     "solvers": 6,
+    "inverse": 5,
     "kkt": 5,
     "problem": 4,
     "barrier": 4,
@@ -42,7 +43,11 @@ LEVELS = {
     "status": 1,
 }
 # Rooms of one level that may be imported from a room of the same level.
-SIBLINGS = {("krylov", "linear_operator"), ("linear_operator", "products")}
+SIBLINGS = {
+    ("krylov", "linear_operator"),
+    ("linear_operator", "products"),
+    ("inverse", "kkt"),
+}
 STRANGERS = [("implicit", "solvers"), ("solvers", "implicit")]
 DRAWERS = {"utils", "util", "misc", "common", "helpers", "helper", "base", "manager"}
 HEAVY = {

@@ -92,7 +92,7 @@ def _bar(progress: bool, maxiter: int) -> Any:
     if not progress:
         return None
     try:
-        from tqdm.auto import tqdm
+        from tqdm.auto import tqdm  # noqa: PLC0415  (an extra)
     except ImportError:
         return None
     return tqdm(total=maxiter, unit="step")

@@ -31,8 +31,8 @@ def gradient_descent(run: Run, x0: Array, maxiter: int) -> BilevelResult:
     while status is None:
         if len(run.history) > maxiter:
             return run.result(Status.ITERATION_LIMIT)
-        direction = run.project(x - step * found.gradient) - x
-        trial, reason = _search(run, x, found, direction)
+        target = run.project(x - step * found.gradient)
+        trial, reason = _search(run, x, found, target)
         if trial is None:
             return run.result(Status.LINE_SEARCH_FAILED, reason)
         moved = trial.solution.x - x
@@ -45,18 +45,20 @@ def gradient_descent(run: Run, x0: Array, maxiter: int) -> BilevelResult:
 
 
 def _search(
-    run: Run, x: Array, found: HypergradientResult, direction: Array
+    run: Run, x: Array, found: HypergradientResult, target: Array
 ) -> tuple[HypergradientResult | None, str]:
-    """Halve along the direction until F falls enough; say why it never did."""
+    """Halve the way to the target until F falls enough; say why it never did."""
+    direction = target - x
     slope = dot(found.gradient, direction)
     reason = ""
-    length = 1.0
+    # The target itself: x + (target − x) may miss a bound by rounding.
+    length, point = 1.0, target
     for _ in range(_HALVINGS):
-        point = run.project(x + length * direction)
         try:
             if run.F.value(point) <= found.value + _DECREASE * length * slope:
                 return run.F.evaluate(point), ""
         except ConvergenceError as error:
             reason = str(error)
         length *= 0.5
+        point = run.project(x + length * direction)
     return None, reason

@@ -13,7 +13,7 @@ from ..status import ConvergenceError, Status
 from .record import BilevelResult, Run
 
 
-class _Stop(Exception):  # noqa: N818  (a message to ourselves, not an error)
+class _Stop(Exception):
     def __init__(self, status: Status, detail: str = "") -> None:
         super().__init__(detail)
         self.status = status

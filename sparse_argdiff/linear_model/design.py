@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from scipy import sparse
 
-from ..arrays import Array, namespace
+from ..arrays import Array, kind_of, namespace
 from ..linear_operator import LinearOperator, aslinearoperator
 
 
@@ -36,34 +36,37 @@ class Design:
         self.outputs = outputs
         self.n_coefficients = self.n_features * outputs
         self.n = self.n_coefficients + (outputs if intercept else 0)
-        self.dtype = np.dtype(self.features.dtype or np.float64)
+        self.dtype = model_dtype(self.features)
         self._squared: Any = None
 
     def forward(self, y: Array) -> Array:
-        """Return the predictors, shape (N,) or (N, K)."""
-        if self.outputs == 1:
-            z = self.features @ y[: self.n_features]
-            if self.intercept:
-                z += y[self.n_features]
-            return z
-        c = y[: self.n_coefficients].reshape((self.n_features, self.outputs))
-        z = self.features @ c
+        """Return the predictors, shape (N,) or (N, K), as a fresh array."""
+        c = y[: self.n_coefficients]
+        if self.outputs > 1:
+            c = c.reshape((self.n_features, self.outputs))
+        z = self._own(self.features @ c)
         if self.intercept:
             z += y[self.n_coefficients :]
         return z
 
+    def _own(self, product: Array) -> Array:
+        """Copy what an operator returned: it may be its operand, or a buffer it keeps."""
+        if isinstance(self.features, LinearOperator):
+            return namespace(product).asarray(product, copy=True)
+        return product
+
     def backward(self, s: Array) -> Array:
-        """Return the transpose's product with s (N,) or (N, K), shape (n,)."""
+        """Return the transpose's product with s (N,) or (N, K), (n,), a fresh array."""
         c = self.transposed @ s
         if not self.intercept:
-            return c.reshape(-1)
+            return self._own(c.reshape(-1))
         xp = namespace(s)
         total = xp.sum(s, axis=0)
         return xp.concatenate([c.reshape(-1), total.reshape(-1)])
 
     def forward_block(self, Y: Array) -> Array:
         """Return the predictors for several y at once, shape (N, k); one output only."""
-        Z = self.features @ Y[: self.n_features]
+        Z = self._own(self.features @ Y[: self.n_features])
         if self.intercept:
             Z += Y[self.n_features]
         return Z
@@ -72,7 +75,7 @@ class Design:
         """Return the transpose's product with S (N, k), shape (n, k); one output only."""
         C = self.transposed @ S
         if not self.intercept:
-            return C
+            return self._own(C)
         xp = namespace(S)
         return xp.concatenate([C, xp.sum(S, axis=0)[None, :]])
 
@@ -97,9 +100,17 @@ class Design:
         return xp.concatenate([c.reshape(-1), xp.sum(d, axis=0).reshape(-1)])
 
 
+def model_dtype(features: Any) -> Any:
+    """Return the dtype of y: that of floating features, float64 for others."""
+    floating = features.dtype in (np.float32, np.float64)
+    return np.dtype(features.dtype if floating else np.float64)
+
+
 def as_features(features: Any) -> Any:
     """Return features as a floating CSR/CSC matrix, ndarray or operator."""
     if sparse.issparse(features):
+        if features.ndim != 2:
+            raise ValueError(f"features must be 2-D, found shape {features.shape}")
         if features.dtype.kind not in "fiub":
             raise TypeError(f"features must be real, found dtype {features.dtype}")
         if features.format not in {"csr", "csc"}:
@@ -119,11 +130,17 @@ def as_features(features: Any) -> Any:
             raise TypeError(f"features must be real, found dtype {features.dtype}")
         floating = features.dtype in (xp.float32, xp.float64)
         return features if floating else features.astype(xp.float64)
-    return aslinearoperator(features)
+    operator = aslinearoperator(features)
+    if operator.dtype is not None and kind_of(operator) == "other":
+        raise TypeError(f"features must be real, found dtype {operator.dtype}")
+    return operator
 
 
 def _squared(features: Any) -> Any:
-    """Square the stored entries, sharing the structure; binary features are their own."""
+    """Square the entries, sharing the structure; binary features are their own squares."""
+    if not features.has_canonical_format:  # duplicates add up before they are squared
+        features = features.copy()
+        features.sum_duplicates()
     data = features.data
     if bool(np.all((data == 0.0) | (data == 1.0))):
         return features

@@ -13,7 +13,7 @@ import numpy as np
 
 from ..arrays import Array, as_vector, dot, namespace, norm
 from ..linear_operator import LinearOperator
-from .design import Design, as_features
+from .design import Design, as_features, model_dtype
 from .losses import Loss, as_loss
 from .penalty import RidgePenalty
 
@@ -31,7 +31,9 @@ class _DataTerm:
         outputs: int | None = None,
     ) -> None:
         features = as_features(features)
-        dtype = np.dtype(features.dtype or np.float64)
+        if features.shape[0] == 0:
+            raise ValueError("features must have at least one row")
+        dtype = model_dtype(features)
         targets = np.asarray(targets) if isinstance(targets, list | tuple) else targets
         self.loss = loss
         self.targets = loss.prepare(targets, dtype, outputs)
@@ -43,11 +45,10 @@ class _DataTerm:
                 f"targets must have {n_samples} entries like the rows of features, "
                 f"found {self.targets.shape[0]}"
             )
-        if n_samples == 0:
-            raise ValueError("features must have at least one row")
         if weights is None:
             self.weights = xp.full(n_samples, 1.0 / n_samples, dtype=dtype)
         else:
+            weights = xp.asarray(weights, dtype=dtype)
             weights = as_vector("sample_weight", weights, n_samples)
             total = float(xp.sum(weights))
             if not (bool(xp.all(weights >= 0.0)) and 0.0 < total < np.inf):
@@ -57,6 +58,10 @@ class _DataTerm:
 
     def predictor(self, y: Array) -> Array:
         """Return z at y; value, gradient and curvature at one y share it."""
+        if y.shape != (self.design.n,):
+            raise ValueError(
+                f"y must have shape ({self.design.n},), found shape {tuple(y.shape)}"
+            )
         memo = self._memo
         if memo is not None and bool(namespace(y).all(memo[0] == y)):
             return memo[1]
@@ -69,7 +74,8 @@ class _DataTerm:
 
     def grad(self, y: Array) -> Array:
         slope = self.loss.slope(self.predictor(y), self.targets)
-        slope *= self.weights if slope.ndim == 1 else self.weights[:, None]
+        weights = self.weights if slope.ndim == 1 else self.weights[:, None]
+        slope = slope * weights
         return self.design.backward(slope)
 
 
@@ -225,7 +231,17 @@ class Glm:
     def predictor(self, features: Any, y: Array) -> Array:
         """Return z = F c + b for other features, shape (N,) or (N, K)."""
         design = self._data.design
+        features = self._alike(features)
         return Design(features, design.intercept, design.outputs).forward(y)
+
+    def _alike(self, features: Any) -> Any:
+        features, expected = as_features(features), self._data.design.n_features
+        if features.shape[1] != expected:
+            raise ValueError(
+                f"features must have {expected} columns like those of the model, found "
+                f"shape {tuple(features.shape)}"
+            )
+        return features
 
     def held_out(
         self, features: Any, targets: Any, *, sample_weight: Any = None
@@ -233,7 +249,7 @@ class Glm:
         """Return the same loss on other data: an upper objective."""
         design = self._data.design
         return HeldOutLoss(
-            features,
+            self._alike(features),
             targets,
             loss=self.loss,
             intercept=design.intercept,

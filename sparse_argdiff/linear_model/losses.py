@@ -15,7 +15,7 @@ from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
-from ..arrays import Array, namespace
+from ..arrays import Array, kind_of, namespace
 
 
 class Curvature(NamedTuple):
@@ -54,6 +54,8 @@ def _numeric(targets: Array, dtype: Any) -> Array:
     xp = namespace(targets)
     if targets.ndim != 1:
         raise ValueError(f"targets must be 1-D, found shape {tuple(targets.shape)}")
+    if kind_of(targets) == "other":
+        raise TypeError(f"targets must be real, found dtype {targets.dtype}")
     targets = xp.asarray(targets, dtype=dtype)
     if not bool(xp.all(xp.isfinite(targets))):
         raise ValueError("targets must be finite, found NaN or infinity")
@@ -216,6 +218,11 @@ class Multinomial:
         """Return class probabilities, shape (N, K)."""
         xp = namespace(targets)
         if targets.ndim == 2:
+            if targets.shape[1] < 2:
+                raise ValueError(
+                    "2-D targets must have a column for each of two or more classes, "
+                    f"found shape {tuple(targets.shape)}"
+                )
             targets = xp.asarray(targets, dtype=dtype)
             sums = xp.sum(targets, axis=1)
             if not (

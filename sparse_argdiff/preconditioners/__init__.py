@@ -1,5 +1,5 @@
-"""Approximations of an inverse, one file each: a builder returns M ≈ A⁻¹."""
+"""Preconditioners M ≈ A⁻¹, one file each; each a function that returns an operator."""
 
-from .jacobi import jacobi
+from .jacobi import jacobi, jacobi_of
 
-__all__ = ["jacobi"]
+__all__ = ["jacobi", "jacobi_of"]

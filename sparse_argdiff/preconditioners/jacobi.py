@@ -55,3 +55,16 @@ def jacobi(diag: Any, *, floor: float = 1e-12) -> LinearOperator:
         positive_definite=True,
         diagonal=inverse,
     )
+
+
+def jacobi_of(A: LinearOperator) -> LinearOperator | None:
+    """Return :func:`jacobi` of an operator that knows its diagonal, None of others.
+
+    None too where the diagonal is not finite and positive: A is then not definite,
+    which is for the solver to find and say.
+    """
+    if not A.has_diagonal or A.shape[0] == 0:
+        return None
+    diag = A.diagonal()
+    sound = is_finite(diag) and float(namespace(diag).min(diag)) > 0.0
+    return jacobi(diag) if sound else None

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
-from ..arrays import Array, as_count, as_tolerance, as_vector, namespace
+from ..arrays import Array, as_count, as_tolerance, as_vector, epsilon, namespace
+from ..kkt import residual_scale
 from ..problem import Problem, Solution
-from ..status import OnFailure, check_on_failure, settle
+from ..status import OnFailure, Status, caution, check_on_failure, settle
 from .newton_cg import NewtonIterate, newton_cg
 
 LowerSolver = Callable[[Problem, Array, Array, float], Solution]
@@ -78,9 +80,10 @@ def solve(
     else:
         raise ValueError(f"method must be 'newton_cg' or a callable, found {method!r}")
     if solution.status is not None:
+        size = solution.residual_norm
         detail = (
-            f"after {solution.niter} iterations and {solution.n_hvp} Hessian products "
-            f"‖f_Y‖ = {solution.residual_norm:.2e}."
+            f"after {solution.niter} iterations and {solution.n_hvp} Hessian products"
+            + ("." if size is None else f" ‖f_Y‖ = {size:.2e}.")
         )
         settle(
             solution.status,
@@ -90,6 +93,14 @@ def solve(
             on_failure,
             solution.n_hvp,
         )
+        if solution.status is Status.ROUNDING_LIMIT and size is not None:
+            scale, _ = residual_scale(problem, x, solution.y)
+            if not size <= math.sqrt(epsilon(solution.y)) * scale:
+                caution(
+                    f"the lower-level solve ended at the rounding limit {detail} The "
+                    f"scale of the gradient is {scale:.2e}. {solution.status.value}",
+                    on_failure,
+                )
     return solution
 
 

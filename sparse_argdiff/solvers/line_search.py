@@ -81,7 +81,8 @@ def search(
         if trial.value <= value + _DELTA * trial.alpha * slope:
             return True
         noise = epsilon(y) ** (2 / 3) * abs(value)
-        return flat and trial.value <= value + noise
+        # Not a step too short to change the slope.
+        return flat and trial.slope >= 0.9 * slope and trial.value <= value + noise
 
     def done(trial: _Trial, n_grad: int) -> Step:
         return Step(trial.y, trial.grad, trial.value, trial.alpha, n_grad, None)
@@ -108,11 +109,13 @@ def search(
                 break
             trial = further
         return done(trial, n_grad)
+    shortest = epsilon(y) * norm(y) / norm(d)
     while not accepts(trial):
-        if n_grad >= _TRIALS:
+        alpha = trial.alpha * _shrink(trial, value, slope)
+        if n_grad >= _TRIALS or alpha <= shortest:
             bad = Status.LINE_SEARCH_FAILED if trial.finite else Status.NOT_FINITE
             return failed(bad, n_grad)
-        trial = at(trial.alpha * _shrink(trial, value, slope))
+        trial = at(alpha)
         n_grad += 1
     return done(trial, n_grad)
 

@@ -19,7 +19,7 @@ from ..arrays import Array, dot, epsilon, namespace, norm
 from ..kkt import residual_scale
 from ..krylov.cg import iterates
 from ..linear_operator import LinearOperator
-from ..preconditioners import jacobi
+from ..preconditioners import jacobi_of
 from ..problem import Problem, Solution
 from ..status import Status
 from .line_search import search
@@ -83,9 +83,12 @@ def newton_cg(
     grad = problem.grad(x, y)
     value = problem.value(x, y) if problem.has_value else None
     size = norm(grad)
-    scale = residual_scale(problem, x, y) if math.isfinite(size) else math.nan
+    scale, n_hvp = (math.nan, 0)
+    if math.isfinite(size):
+        scale, n_hvp = residual_scale(problem, x, y)
+        scale = scale or size
     status: Status | None = None
-    niter = n_hvp = 0
+    niter = 0
     n_grad = 2
     a_norm, misfit = 0.0, 1.0
     notes: tuple[str, ...] = ()
@@ -105,8 +108,8 @@ def newton_cg(
         notes = (hess.note,) if hess.note else ()
         # Beyond what the final tolerance needs, accuracy is wasted.
         forcing = min(0.25, math.sqrt(size / scale), misfit)
-        forcing = min(max(forcing, 0.3 * tol * scale / size), 0.5)
-        step = _direction(hess, grad, size, forcing)
+        forcing = min(max(forcing, 0.3 * tol * scale / size, epsilon(y)), 0.5)
+        step = _direction(hess, y, grad, size, forcing)
         n_hvp += step.n_hvp
         a_norm = max(a_norm, step.a_norm)
         if step.status is not None:
@@ -157,22 +160,22 @@ def _asks_to_stop(
 
 
 def _direction(
-    hess: LinearOperator, grad: Array, size: float, forcing: float
+    hess: LinearOperator, y: Array, grad: Array, size: float, forcing: float
 ) -> _Direction:
     """Solve f_YY d = −f_Y roughly; on curvature ≤ 0 add that direction, downhill."""
     xp = namespace(grad)
     d, r = xp.zeros_like(grad), -grad
     n_hvp, a_norm, predicted = 0, 0.0, size
     limit = max(10 * grad.shape[0], 20)
-    for step in iterates(hess, d, r, _jacobi(hess)):
+    for step in iterates(hess, d, r, jacobi_of(hess)):
         n_hvp += 1
         a_norm = max(a_norm, step.a_norm)
         if step.status in {Status.NEGATIVE_CURVATURE, Status.SINGULAR}:
             p = step.direction
             assert p is not None
-            # As long as d where there is one: the search finds the true length.
-            length = norm(p)
-            d += (max(norm(d), size) / length) * p
+            # In the units of y, which a gradient has not; the search finds the length.
+            reach = norm(d) or (size / a_norm if a_norm else max(norm(y), 1.0))
+            d += (reach / norm(p)) * p
             return _Direction(d, n_hvp, a_norm, True, size, None)
         if step.status is not None:
             return _Direction(d, n_hvp, a_norm, False, size, step.status)
@@ -180,12 +183,3 @@ def _direction(
         if predicted <= forcing * size or n_hvp >= limit:
             break
     return _Direction(d, n_hvp, a_norm, False, predicted, None)
-
-
-def _jacobi(hess: LinearOperator) -> LinearOperator | None:
-    """Precondition by the diagonal where it is known and all positive."""
-    if not hess.has_diagonal:
-        return None
-    diag = hess.diagonal()
-    positive = diag.shape[0] > 0 and float(namespace(diag).min(diag)) > 0.0
-    return jacobi(diag) if positive and math.isfinite(norm(diag)) else None

@@ -1,0 +1,188 @@
+"""K⁻¹ at a checked solution, as a checked linear solve.
+
+    K z = rhs,    K symmetric: u'Kv = v'Ku is tested where it is not known
+
+What is wrong with the solution, with K or with the solve is said here, for
+``implicit.py`` to be nothing but the formula.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from . import krylov
+from .arrays import Array, as_vector, dot, epsilon, is_finite, namespace, norm
+from .kkt import KKTSystem, check_stationary, linearize
+from .krylov import KrylovResult
+from .linear_operator import LinearOperator, aslinearoperator
+from .preconditioners import jacobi_of
+from .problem import Problem, Solution
+from .status import OnFailure, Status, caution, check_on_failure, settle
+
+LinearSolver = Callable[..., KrylovResult]
+
+_METHODS: dict[str, LinearSolver] = {
+    "cg": krylov.cg,
+    "minres": krylov.minres,
+    "diagonal": krylov.diagonal,
+}
+
+
+class Inverse:
+    """K⁻¹ at a checked solution: a call is a checked linear solve.
+
+    Attributes
+    ----------
+    system : KKTSystem
+    n_hvp : int
+        Products with K so far, those of checks too.
+    warnings : tuple of str
+        Caveats of the solution and of K.
+    """
+
+    def __init__(
+        self,
+        problem: Problem,
+        solution: Solution,
+        method: str | LinearSolver | None,
+        M: Any,
+        rtol: float,
+        maxiter: int | None,
+        stationarity: float,
+        on_failure: OnFailure,
+    ) -> None:
+        check_on_failure(on_failure)
+        n_hvp = check_stationary(problem, solution, stationarity, on_failure)
+        self.system: KKTSystem = linearize(problem, solution)
+        self.on_failure: OnFailure = on_failure
+        self.solve = _solver(method, self.system)
+        options = {
+            "rtol": rtol,
+            "maxiter": maxiter,
+            "M": _preconditioner(M, self.system.K),
+        }
+        bound = getattr(method, "keywords", {})  # a functools.partial has the last word
+        self.options = {k: option for k, option in options.items() if k not in bound}
+        self.like = solution.y
+        self.n_hvp = n_hvp  # all products so far, those of checks too
+        notes = (*solution.warnings, self.system.K.note)
+        self.warnings = tuple(dict.fromkeys(note for note in notes if note))
+
+    def __call__(self, rhs: Array, start: Array | None = None) -> KrylovResult:
+        """Solve K z = rhs, (N,) or (N, k), or say what is wrong."""
+        K = self.system.K
+        result = self.solve(K, rhs, start, **self.options)
+        if not isinstance(result, KrylovResult):
+            raise TypeError(
+                f"method must return a KrylovResult, found {type(result).__name__}"
+            )
+        self.n_hvp += result.n_matvec
+        # Each solve anew: a solution may lie where K happens to be symmetric.
+        testable = 0 not in result.x.shape and result.status is not Status.NOT_FINITE
+        if testable and not K.symmetric:
+            self.n_hvp += 1
+            if not _symmetric_along(K, rhs, result):
+                result = dataclasses.replace(
+                    result,
+                    status=Status.NOT_SYMMETRIC,
+                    converged=result.converged & False,
+                )
+        status = result.status
+        attained = _relative_residual(rhs, result)
+        detail = (
+            f"after {result.niter} iterations and {result.n_matvec} products the "
+            f"relative residual is {attained:.1e}."
+        )
+        settle(
+            status,
+            result,
+            "the linear solve K x = b",
+            detail,
+            self.on_failure,
+            self.n_hvp,
+        )
+        half_the_digits = math.sqrt(epsilon(rhs))
+        if status is Status.ROUNDING_LIMIT and attained > half_the_digits:
+            caution(
+                "the linear solve ended at the rounding limit with a relative residual "
+                f"of {attained:.1e}. {status.value}",
+                self.on_failure,
+            )
+        return result
+
+    def pull_back(self, adjoint: Array) -> Array:
+        """Return − Bᵀ adjoint, checked."""
+        product = -(self.system.B.T @ adjoint)
+        if is_finite(adjoint) and not is_finite(product):
+            settle(
+                Status.NOT_FINITE,
+                product,
+                "the product with the cross derivative",
+                "f_XYᵀ λ is not finite.",
+                self.on_failure,
+                self.n_hvp,
+            )
+        return product
+
+    def vector(self, name: str, value: Any, size: int) -> Array:
+        """Return a checked vector of the solution's namespace."""
+        value = as_vector(name, value, size)
+        namespace(value, self.like)
+        return value
+
+
+def _solver(method: str | LinearSolver | None, system: KKTSystem) -> LinearSolver:
+    if method is None:
+        return _METHODS["cg" if system.definite else "minres"]
+    if callable(method):
+        return method
+    if method not in _METHODS:
+        known = ", ".join(repr(name) for name in _METHODS)
+        raise ValueError(
+            f"method must be one of {known} or a solver function, found {method!r}"
+        )
+    return _METHODS[method]
+
+
+def _preconditioner(M: Any, K: LinearOperator) -> LinearOperator | None:
+    if isinstance(M, str):
+        if M != "auto":
+            raise ValueError(f"M must be an operator, 'auto' or None, found {M!r}")
+        return jacobi_of(K)
+    return None if M is None else aslinearoperator(M)
+
+
+def _symmetric_along(K: LinearOperator, rhs: Array, result: KrylovResult) -> bool:
+    """Test u'Kv = v'Ku for the solution u, whose product is known, and a random v."""
+    xp = namespace(rhs)
+    u, Ku = result.x, rhs - result.residual
+    rng = np.random.default_rng(0)
+    if u.ndim == 2:
+        # A random mixture of the columns, at one size, misses none of them.
+        sizes = [norm(rhs[:, j]) or 1.0 for j in range(rhs.shape[1])]
+        mixture = rng.standard_normal(u.shape[1]) / sizes
+        mixture = xp.asarray(mixture, dtype=u.dtype, device=u.device)
+        u, Ku = u @ mixture, Ku @ mixture
+    v = rng.standard_normal(u.shape[0])
+    v = xp.asarray(v, dtype=u.dtype, device=u.device)
+    Kv = K.matvec(v)
+    unit = max(epsilon(u), K.accuracy or 0.0)
+    size = norm(u) * norm(Kv) + norm(v) * norm(Ku)
+    # Written so that NaN fails.
+    return bool(abs(dot(u, Kv) - dot(v, Ku)) <= unit**0.4 * size)
+
+
+def _relative_residual(rhs: Array, result: KrylovResult) -> float:
+    if rhs.ndim == 1:
+        size = norm(rhs)
+        return float(result.residual_norm) / size if size else 0.0
+    sizes = [norm(rhs[:, j]) for j in range(rhs.shape[1])]
+    return max(
+        (float(result.residual_norm[j]) / s for j, s in enumerate(sizes) if s),
+        default=0.0,
+    )
