@@ -97,7 +97,12 @@ def digits(loss: str, thresholds: tuple[int, ...] = (4, 10)) -> Dataset:
 
 
 def read(path: Path, targets: Path | None, n_features: int | None) -> Dataset:
-    """Read a folder (X_raw.npz, y_raw.npy), a sparse .npz with targets, or svmlight."""
+    """Read a folder (X_raw.npz, y_raw.npy), a sparse .npz with targets, or svmlight.
+
+    A folder without X_raw.npz is read as the one svmlight file in it.
+    """
+    if path.is_dir() and not (path / "X_raw.npz").is_file():
+        path = _only_svmlight(path)
     if path.is_dir():
         files = path / "X_raw.npz", targets or path / "y_raw.npy"
     elif path.suffix == ".npz":
@@ -116,6 +121,20 @@ def read(path: Path, targets: Path | None, n_features: int | None) -> Dataset:
     except _UNREADABLE as error:
         raise DataError(f"{files[0]} cannot be read as a sparse matrix") from error
     return Dataset(path.stem, *_checked(path, features, read_array(files[1])))
+
+
+def _only_svmlight(folder: Path) -> Path:
+    """Return the svmlight file of a folder: the only one, or the one it is named for."""
+    kinds = {".gz", ".bz2", ".svm", ".libsvm", ".svmlight"}
+    files = sorted(file for file in folder.iterdir() if file.suffix in kinds)
+    named = [file for file in files if folder.name.endswith(file.name.split(".")[0])]
+    if len(named or files) == 1:
+        return (named or files)[0]
+    found = ", ".join(file.name for file in files) or "none"
+    raise DataError(
+        f"{folder} must hold X_raw.npz and y_raw.npy or one svmlight file, found "
+        f"{found}; pass --data FILE"
+    )
 
 
 def read_array(path: Path) -> np.ndarray:

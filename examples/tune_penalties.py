@@ -8,11 +8,11 @@ the number of validation rows.  N F is a negative log-posterior: each log-penalt
 Gaussian prior around x0 with standard deviation sigma (exact for losses that are
 negative log-likelihoods).  Without the prior so many penalties fit the validation rows
 by heart.  sigma is chosen by cross-fitting inside the validation set: penalties are
-learned on two thirds of it and judged on the last third.  sigma = 0, the single
+learned on four fifths of it and judged on the last fifth.  sigma = 0, the single
 penalty, takes part and wins ties.  The test rows are for the last columns alone.
 
     python examples/tune_penalties.py                     # scikit-learn's digits
-    python examples/tune_penalties.py --data FOLDER       # X_raw.npz and y_raw.npy
+    python examples/tune_penalties.py --data FOLDER       # X_raw.npz, y_raw.npy; svmlight
     python examples/tune_penalties.py --data a9a.gz --n-features 123
     python examples/tune_penalties.py --save m.npz --maxiter 5
     python examples/tune_penalties.py --resume m.npz      # same data, loss and seed
@@ -154,7 +154,7 @@ def cross_fit(
     The centre is chosen anew in each fold.  Deviations are tried in increasing order,
     each starting from the last result, until the loss stops falling.
     """
-    fold, folds = rows.folds(3, rng), range(3)
+    fold, folds = rows.folds(5, rng), range(5)
     start = [grid.best(fold != k) for k in folds]
     centres = [np.full(glm.m, np.log(grid.penalties[i])) for i in start]
     points = [(c, grid.models[i]) for c, i in zip(centres, start, strict=True)]

@@ -17,6 +17,20 @@ from ..status import Status
 
 logger = logging.getLogger(__name__)
 
+# The sentences of Status speak of solves; these speak of F.
+_MESSAGES = {
+    Status.CONVERGED: "The projected gradient of F meets the tolerance.",
+    Status.ITERATION_LIMIT: (
+        "The limit on upper-level iterations was reached before the tolerance was met. "
+        "Increase maxiter or loosen tol."
+    ),
+    Status.LINE_SEARCH_FAILED: (
+        "No step along a descent direction lowered F. Its values differ by less than "
+        "the lower-level solves resolve (tighten lower_tol), or its gradient does not "
+        "belong to it (run check_hypergradient)."
+    ),
+}
+
 
 @dataclasses.dataclass(frozen=True)
 class HistoryRecord:
@@ -160,6 +174,11 @@ class Run:
             self.bar.close()
         best = self.best
         assert best is not None
+        message = f"{_MESSAGES.get(status, status.value)} {detail}".strip()
+        if status not in {Status.CONVERGED, Status.STOPPED_BY_CALLBACK}:
+            logger.warning(
+                "minimize ended after %d: %s", len(self.history) - 1, message
+            )
         return BilevelResult(
             x=best.solution.x,
             fun=best.value,
@@ -167,7 +186,7 @@ class Run:
             y=best.solution.y,
             success=status is Status.CONVERGED,
             status=status,
-            message=f"{status.value} {detail}".strip(),
+            message=message,
             nit=len(self.history) - 1,
             nfev=self.F.n_evaluations - self._evaluations0,
             n_hvp=self.F.n_hvp - self._hvp0,
