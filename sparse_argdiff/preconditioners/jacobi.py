@@ -5,9 +5,10 @@ m_i = 1 / max(d_i, floor · max d)
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
-from ..arrays import Array, as_tolerance, as_vector, is_finite, namespace
+from ..arrays import Array, as_tolerance, as_vector, namespace
 from ..linear_operator import LinearOperator
 
 
@@ -36,12 +37,14 @@ def jacobi(diag: Any, *, floor: float = 1e-12) -> LinearOperator:
     diag, floor = as_vector("diag", diag), as_tolerance("floor", floor)
     xp = namespace(diag)
     n = diag.shape[0]
-    if not is_finite(diag):
+    smallest, largest = _range(diag)
+    if not math.isfinite(largest - smallest):
         raise ValueError("diag must be finite, found NaN or infinity")
-    largest = float(xp.max(diag)) if n else 1.0
     if largest <= 0.0:
         raise ValueError(f"diag must have a positive entry, its largest is {largest}")
-    inverse = 1.0 / xp.where(diag < floor * largest, floor * largest, diag)
+    if smallest < floor * largest:
+        diag = xp.where(diag < floor * largest, floor * largest, diag)
+    inverse = 1.0 / diag
 
     def product(r: Array) -> Array:
         namespace(inverse, r)  # a mix is refused by name
@@ -66,5 +69,13 @@ def jacobi_of(A: LinearOperator) -> LinearOperator | None:
     if not A.has_diagonal or A.shape[0] == 0:
         return None
     diag = A.diagonal()
-    sound = is_finite(diag) and float(namespace(diag).min(diag)) > 0.0
-    return jacobi(diag) if sound else None
+    smallest, largest = _range(diag)
+    return jacobi(diag) if smallest > 0.0 and largest < math.inf else None
+
+
+def _range(diag: Array) -> tuple[float, float]:
+    """Return the smallest and the largest entry; NaN where there is one."""
+    xp = namespace(diag)
+    if diag.shape[0] == 0:
+        return 1.0, 1.0
+    return float(xp.min(diag)), float(xp.max(diag))
