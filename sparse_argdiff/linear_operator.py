@@ -29,6 +29,9 @@ class LinearOperator:
         ``rmatvec(y)`` returns Aᵀ y.  A symmetric operator needs none.
     matmat, rmatmat : callable, optional
         The same for blocks of columns; by default column by column.
+    into : callable, optional
+        ``into(x, out)`` writes A x into ``out`` and allocates nothing; it returns x'Ax
+        where the product yields it at no cost, otherwise None.
     dtype : dtype, optional
         Of the entries, when it is known.
     symmetric, positive_definite : bool
@@ -61,6 +64,7 @@ class LinearOperator:
         *,
         matmat: Product | None = None,
         rmatmat: Product | None = None,
+        into: Callable[[Array, Array], float | None] | None = None,
         dtype: Any = None,
         symmetric: bool = False,
         positive_definite: bool = False,
@@ -86,6 +90,8 @@ class LinearOperator:
         if symmetric:
             self._rmatvec = self._rmatvec or self._matvec
             self._rmatmat = self._rmatmat or self._matmat
+        self._into: Callable[[Array, Array], float | None] | None
+        self._into = as_product("into", into)
         self._diagonal = diagonal
 
     def __repr__(self) -> str:
@@ -117,6 +123,13 @@ class LinearOperator:
         return block_product(
             self._rmatmat, self.rmatvec, "rmatmat", y, self.shape[::-1]
         )
+
+    def apply(self, x: Array, out: Array) -> float | None:
+        """Write A x into ``out`` (rows,); return x'Ax where it came at no cost."""
+        if self._into is not None:
+            return self._into(x, out)
+        out[...] = self.matvec(x)
+        return None
 
     def __matmul__(self, other: Any) -> Any:
         if isinstance(other, LinearOperator):

@@ -25,11 +25,11 @@ def as_shape(shape: Any) -> tuple[int, int]:
     return rows, columns
 
 
-def as_product(name: str, function: Any) -> Product | None:
+def as_product(name: str, function: Any) -> Any:
     """Return a function as it is; refuse what cannot be called."""
     if function is not None and not callable(function):
         raise TypeError(f"{name} must be a function, found {type(function).__name__}")
-    return function  # type: ignore[no-any-return]
+    return function
 
 
 def vector_product(

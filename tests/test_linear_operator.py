@@ -599,3 +599,21 @@ def test_scipy_block_products_hand_over_columns(dtype):
     )
     expected = np.linalg.svd(J, compute_uv=False)[:2]
     np.testing.assert_allclose(np.sort(values)[::-1], expected, rtol=1e-8)
+
+
+def test_apply_writes_into_the_buffer_and_passes_the_curvature_on():
+    A = np.array([[2.0, 1.0], [1.0, 3.0]])
+    x, out = np.array([1.0, -1.0]), np.empty(2)
+    assert aslinearoperator(A).apply(x, out) is None
+    np.testing.assert_array_equal(out, A @ x)
+
+    def into(x, out):
+        np.matmul(A, x, out=out)
+        return float(x @ out)
+
+    fast = LinearOperator((2, 2), lambda x: A @ x, into=into)
+    out[:] = 0.0
+    assert fast.apply(x, out) == x @ A @ x
+    np.testing.assert_array_equal(out, A @ x)
+    with pytest.raises(TypeError, match="into"):
+        LinearOperator((2, 2), lambda x: A @ x, into=3)
