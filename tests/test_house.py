@@ -30,6 +30,7 @@ LEVELS = {
     "solvers": 6,
     "inverse": 5,
     "kkt": 5,
+    "optimality": 5,
     "problem": 4,
     "barrier": 4,
     "objective": 3,
