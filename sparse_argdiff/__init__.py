@@ -10,6 +10,7 @@ import logging
 
 from . import linear_model, preconditioners
 from .bilevel import BilevelResult, minimize
+from .certificate import Certificate
 from .checks import (
     CheckError,
     CheckReport,
@@ -17,36 +18,38 @@ from .checks import (
     check_hypergradient,
     dot_test,
 )
-from .hypergradient import (
-    FunctionUpper,
-    Hypergradient,
-    HypergradientResult,
-    UpperObjective,
-)
+from .constraints import Equality, Inequality, LinearEquality
+from .hypergradient import Hypergradient, HypergradientResult
 from .implicit import Adjoint, Tangent, derivative, jvp, vjp
-from .krylov import KrylovResult, cg, minres
+from .krylov import KrylovResult, cg, minres, projected_cg
 from .linear_operator import LinearOperator, aslinearoperator
 from .objective import FunctionObjective, Objective
-from .problem import Problem, Solution
+from .problem import ActiveSet, Problem, Solution
 from .solvers import solve
 from .status import ConvergenceError, ConvergenceWarning, Status
+from .upper import FunctionUpper, UpperObjective
 
 __version__ = "0.1.0"
 
 logging.getLogger(__name__).addHandler(logging.NullHandler())
 
 __all__ = [
+    "ActiveSet",
     "Adjoint",
     "BilevelResult",
+    "Certificate",
     "CheckError",
     "CheckReport",
     "ConvergenceError",
     "ConvergenceWarning",
+    "Equality",
     "FunctionObjective",
     "FunctionUpper",
     "Hypergradient",
     "HypergradientResult",
+    "Inequality",
     "KrylovResult",
+    "LinearEquality",
     "LinearOperator",
     "Objective",
     "Problem",
@@ -65,6 +68,7 @@ __all__ = [
     "minimize",
     "minres",
     "preconditioners",
+    "projected_cg",
     "solve",
     "vjp",
 ]

@@ -11,10 +11,8 @@ import dataclasses
 from collections.abc import Callable
 from typing import Any
 
-import numpy as np
-from scipy import sparse
-
-from .arrays import Array, as_vector, is_array, namespace
+from .arrays import Array, as_vector, namespace
+from .blocks import vstack, zero
 from .linear_operator import LinearOperator, aslinearoperator
 
 
@@ -168,7 +166,7 @@ class Stack:
 
     def jac(self, x: Array, y: Array) -> Any:
         """Return h_Y, (p, n): a dense or sparse matrix where all parts are, else an operator."""
-        return _vstack(
+        return vstack(
             [
                 _of_shape(f"{self.name}[{i}].jac", part.jac(x, y), (size, y.shape[0]))
                 for i, (part, size) in enumerate(self._split(x, y))
@@ -181,12 +179,12 @@ class Stack:
             return None
         m = x.shape[0]
         blocks: list[Any] = [
-            _zero((size, m), y)
+            zero((size, m), y)
             if part.jac_x is None
             else _of_shape(f"{self.name}[{i}].jac_x", part.jac_x(x, y), (size, m))
             for i, (part, size) in enumerate(self._split(x, y))
         ]
-        return aslinearoperator(_vstack(blocks))
+        return aslinearoperator(vstack(blocks))
 
     def hess(self, x: Array, y: Array, multipliers: Array) -> LinearOperator | None:
         """Return Σ multipliers_i ∇²_yy h_i, (n, n), or None for affine rows."""
@@ -241,32 +239,3 @@ def _of_shape(name: str, matrix: Any, shape: tuple[int, int]) -> Any:
         what = type(matrix).__name__ if found is None else tuple(found)
         raise ValueError(f"{name} must return a matrix of shape {shape}, found {what}")
     return matrix
-
-
-def _zero(shape: tuple[int, int], like: Array) -> LinearOperator:
-    xp = namespace(like)
-    return LinearOperator(
-        shape,
-        lambda _: xp.zeros(shape[0], dtype=like.dtype, device=like.device),
-        lambda _: xp.zeros(shape[1], dtype=like.dtype, device=like.device),
-    )
-
-
-def _vstack(blocks: list[Any]) -> Any:
-    if len(blocks) == 1:
-        return blocks[0]
-    if all(is_array(block) for block in blocks):
-        return namespace(*blocks).concat(blocks, axis=0)
-    if all(sparse.issparse(b) or isinstance(b, np.ndarray) for b in blocks):
-        return sparse.vstack([sparse.csr_array(b) for b in blocks], format="csr")
-    operators = [aslinearoperator(block) for block in blocks]
-    ends = np.cumsum([0, *(operator.shape[0] for operator in operators)])
-
-    def matvec(u: Array) -> Array:
-        return namespace(u).concat([operator @ u for operator in operators])
-
-    def rmatvec(w: Array) -> Array:
-        parts = zip(operators, ends[:-1], ends[1:], strict=True)
-        return sum(operator.T @ w[a:b] for operator, a, b in parts)
-
-    return LinearOperator((int(ends[-1]), operators[0].shape[1]), matvec, rmatvec)

@@ -1,6 +1,8 @@
 """The hypergradient: x → value and gradient of F(x) = f^U(x, g(x)), warm-started.
 
-∇F(x) = ∂f^U/∂x − f_XYᵀ λ,    f_YY λ = ∂f^U/∂y        (the paper's equation 4)
+    ∇F(x) = ∂f^U/∂x − f_XYᵀ λ,    f_YY λ = ∂f^U/∂y        (the paper's equation 4)
+
+Each evaluation says how wrong it may be (``certificate.py``) and leaves (y, λ) for the next.
 """
 
 from __future__ import annotations
@@ -8,48 +10,21 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import math
-from collections.abc import Callable, Iterator
-from typing import Any, Protocol
+from collections.abc import Iterator
+from typing import Any
 
-from .arrays import Array, as_vector, is_finite, namespace
+from . import certificate as certificates
+from .arrays import Array, as_vector, dot, is_finite, namespace
+from .certificate import Certificate, Point
 from .implicit import Adjoint, vjp
 from .inverse import LinearSolver
+from .optimality import residual
 from .problem import Problem, Solution
 from .solvers import LowerSolver, solve
 from .status import ConvergenceError, OnFailure, Status, settle
+from .upper import UpperObjective, gradient_y, total_gradient
 
 _WHAT = "evaluating the upper level"
-
-
-class UpperObjective(Protocol):
-    """The upper objective f^U(x, y)."""
-
-    def value(self, x: Array, y: Array) -> float:
-        """Return f^U(x, y)."""
-
-    def grad_y(self, x: Array, y: Array) -> Array:
-        """Return ∂f^U/∂y, shape (n,)."""
-
-    def grad_x(self, x: Array, y: Array) -> Array | None:
-        """Return ∂f^U/∂x, shape (m,), or None when x does not enter directly."""
-
-
-class FunctionUpper:
-    """An upper objective from functions; ``grad_x=None`` where x does not enter."""
-
-    def __init__(
-        self,
-        value: Callable[[Array, Array], float],
-        grad_y: Callable[[Array, Array], Array],
-        grad_x: Callable[[Array, Array], Array] | None = None,
-    ) -> None:
-        self.value = value
-        self.grad_y = grad_y
-        self._grad_x = grad_x
-
-    def grad_x(self, x: Array, y: Array) -> Array | None:
-        """Return ∂f^U/∂x, or None."""
-        return None if self._grad_x is None else self._grad_x(x, y)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -59,13 +34,17 @@ class HypergradientResult:
     Attributes
     ----------
     value : float
-        F(x) = f^U(x, y).
+        F(x), corrected: f^U(x, y) − λ' f_Y(x, y).
+    correction : float
+        The second term: the error of the plain value to first order.
     gradient : array (m,)
         ∇F(x), of the dtype of x.
     solution : Solution
         Of the lower-level problem.
     adjoint : Adjoint
         With the record of its linear solve.
+    certificate : Certificate or None
+        What is known about the errors of value and gradient.
     n_hvp, n_grad : int
         Hessian products and lower-level gradients spent in this evaluation.
     warnings : tuple of str
@@ -73,9 +52,11 @@ class HypergradientResult:
     """
 
     value: float
+    correction: float
     gradient: Array
     solution: Solution
     adjoint: Adjoint
+    certificate: Certificate | None
     n_hvp: int
     n_grad: int
     warnings: tuple[str, ...] = ()
@@ -162,7 +143,7 @@ class Hypergradient:
 
     def __call__(self, x: Array) -> tuple[float, Array]:
         """Return F(x) and ∇F(x)."""
-        result = self.evaluate(x)
+        result = self.evaluate(x, certify=False)
         return result.value, result.gradient
 
     def solve(self, x: Array, *, tol: float | None = None) -> Solution:
@@ -183,20 +164,29 @@ class Hypergradient:
         return solution
 
     def value(self, x: Array, *, tol: float | None = None) -> float:
-        """Return F(x) alone, which saves the adjoint solve."""
+        """Return F(x) alone, which saves the adjoint solve; the last adjoint corrects it."""
         x = as_vector("x", x)
-        return self._upper_value(x, self.solve(x, tol=tol))
+        solution = self.solve(x, tol=tol)
+        return self._value(x, solution, self.adjoint)[0]
 
     def evaluate(
-        self, x: Array, *, tol: float | None = None, adjoint_tol: float | None = None
+        self,
+        x: Array,
+        *,
+        tol: float | None = None,
+        adjoint_tol: float | None = None,
+        certify: bool = True,
     ) -> HypergradientResult:
-        """Return F(x), ∇F(x) and the records of both solves.
+        """Return F(x), ∇F(x), what is known of their errors, and the records of the solves.
 
         Parameters
         ----------
         x : array (m,)
         tol, adjoint_tol : float, optional
             For this evaluation alone; looser ones cost less.
+        certify : bool
+            Estimate the errors, for a Newton step's worth of products; the next
+            evaluation starts from where that step led.
 
         Raises
         ------
@@ -205,10 +195,7 @@ class Hypergradient:
         """
         x = as_vector("x", x)
         solution = self.solve(x, tol=tol)
-        value = self._upper_value(x, solution)
-        grad_y = as_vector(
-            "upper.grad_y", self.upper.grad_y(x, solution.y), solution.y.shape[0]
-        )
+        grad_y = gradient_y(self.upper, x, solution.y)
         if adjoint_tol is None:
             adjoint_tol = self.adjoint_tol if tol is None else tol
         with self._counting_failures():
@@ -221,25 +208,48 @@ class Hypergradient:
                 on_failure=self.on_failure,
                 **self._vjp_options,
             )
-        gradient = adjoint.x
-        direct = self.upper.grad_x(x, solution.y)
-        if direct is not None:
-            gradient = gradient + as_vector("upper.grad_x", direct, x.shape[0])
+        gradient = total_gradient(self.upper, x, solution.y, adjoint.x)
         if not is_finite(gradient):
             detail = "∂f^U/∂x or f_XYᵀ λ is not finite."
             settle(Status.NOT_FINITE, adjoint, _WHAT, detail, self.on_failure)
+        gradient = namespace(x).asarray(gradient, dtype=x.dtype)
+        value, correction, n_grad = self._value(x, solution, adjoint.adjoint)
         self.adjoint = adjoint.adjoint
         self.n_hvp += adjoint.n_hvp
         self.n_evaluations += 1
+        certificate, n_hvp = None, solution.n_hvp + adjoint.n_hvp
+        if certify:
+            point = Point(solution, adjoint.adjoint, value, gradient)
+            certificate = self._certify(point)
+            n_hvp += certificate.n_hvp
+            n_grad += certificate.n_grad
         return HypergradientResult(
             value=value,
-            gradient=namespace(x).asarray(gradient, dtype=x.dtype),
+            correction=correction,
+            gradient=gradient,
             solution=solution,
             adjoint=adjoint,
-            n_hvp=solution.n_hvp + adjoint.n_hvp,
-            n_grad=solution.n_grad,
+            certificate=certificate,
+            n_hvp=n_hvp,
+            n_grad=solution.n_grad + n_grad,
             warnings=adjoint.warnings,
         )
+
+    def certify(self, found: HypergradientResult) -> Certificate:
+        """Estimate the errors of an evaluation that was made without."""
+        return self._certify(
+            Point(found.solution, found.adjoint.adjoint, found.value, found.gradient)
+        )
+
+    def _certify(self, point: Point) -> Certificate:
+        certificate = certificates.certify(
+            self.problem, self.upper, point, **self._vjp_options
+        )
+        self.y = certificate.refined.solution.y
+        self.adjoint = certificate.refined.adjoint
+        self.n_hvp += certificate.n_hvp
+        self.n_grad += certificate.n_grad
+        return certificate
 
     @contextlib.contextmanager
     def _counting_failures(self) -> Iterator[None]:
@@ -250,9 +260,17 @@ class Hypergradient:
             self.n_grad += getattr(error.result, "n_grad", 0)
             raise
 
-    def _upper_value(self, x: Array, solution: Solution) -> float:
-        value = float(self.upper.value(x, solution.y))
+    def _value(
+        self, x: Array, solution: Solution, adjoint: Array | None
+    ) -> tuple[float, float, int]:
+        """Return the value, corrected where there is an adjoint; by what; the gradients."""
+        value, correction, n_grad = float(self.upper.value(x, solution.y)), 0.0, 0
+        if adjoint is not None:
+            left, n_grad = residual(self.problem, solution)
+            self.n_grad += n_grad
+            correction = -dot(adjoint, left)
+            value += correction
         if not math.isfinite(value):
             detail = f"upper.value returned {value}."
             settle(Status.NOT_FINITE, solution, _WHAT, detail, self.on_failure)
-        return value
+        return value, correction, n_grad

@@ -3,7 +3,8 @@
     forward   g'(x) u   = − y-part of K⁻¹ (B u)        one solve, ``jvp``
     adjoint   g'(x)ᵀ v  = − Bᵀ λ,   K λ = (v, 0)       one solve, ``vjp``
 
-K and B come from ``kkt.linearize``.  Nothing here knows how the solution was found.
+K and B come from ``kkt.linearize``, with constraints or without.  Nothing here knows how
+the solution was found.
 """
 
 from __future__ import annotations
@@ -28,7 +29,8 @@ class Adjoint:
     x : array (m,)
         g'(x)ᵀ v.
     adjoint : array (N,)
-        λ with K λ = (v, 0): the start for a neighbouring problem.
+        λ with K λ = (v, 0), for y and all multipliers, zero for what is not active: the
+        start for a neighbouring problem.
     krylov : KrylovResult
         The linear solve behind it.
     n_hvp : int
@@ -46,7 +48,17 @@ class Adjoint:
 
 @dataclasses.dataclass(frozen=True)
 class Tangent:
-    """The outcome of :func:`jvp`: ``y`` = g'(x) u (n,), ``tangent`` with multipliers."""
+    """The outcome of :func:`jvp`.
+
+    Attributes
+    ----------
+    y : array (n,)
+        g'(x) u.
+    tangent : array (N,)
+        The same followed by the derivative of the multipliers along u.
+    krylov, n_hvp, warnings
+        As for :class:`Adjoint`.
+    """
 
     y: Array
     tangent: Array
@@ -73,9 +85,10 @@ def derivative(
     problem : Problem
     solution : Solution
         From ``solve``, or ``Solution(y=..., x=...)`` from anywhere.
-    method : {"cg", "minres", "diagonal"} or solver function, optional
-        How K is solved; "cg" by default, for which K must be positive definite.
-        "diagonal" replaces K by its diagonal (the paper's section 6).
+    method : {"cg", "projected_cg", "minres", "diagonal"} or solver function, optional
+        How K is solved: by default "cg" without active rows, for which K must be
+        positive definite, "projected_cg" with a matrix of them, "minres" with an
+        operator.  "diagonal" replaces K by its diagonal (the paper's section 6).
     M : operator, "auto" or None
         Preconditioner M ≈ K⁻¹; "auto" is the exact diagonal where K knows it.
     rtol : float
@@ -84,7 +97,7 @@ def derivative(
         Of each linear solve.
     stationarity : float
         A solution without a status must have ‖f_Y(x, y)‖ ≤ stationarity · scale, with
-        the scale of :func:`sparse_argdiff.kkt.residual_scale`.
+        the scale of :func:`sparse_argdiff.optimality.residual_scale`.
     on_failure : {"raise", "warn", "ignore"}
         What to do when the solution is not stationary or a linear solve fails.
 
@@ -106,10 +119,10 @@ def derivative(
     system = solver.system
 
     def forward(u: Array) -> Array:
-        return -solver(system.B @ u).x[: system.n]
+        return -system.expand(solver(system.B @ u).x)[: system.n]
 
     def adjoint(v: Array) -> Array:
-        return solver.pull_back(solver(v).x)
+        return solver.pull_back(solver(system.right_hand_side(v)).x)
 
     return LinearOperator(
         (system.n, system.B.shape[1]),
@@ -153,13 +166,15 @@ def vjp(
     solver = Inverse(
         problem, solution, method, M, rtol, maxiter, stationarity, on_failure
     )
-    v = solver.vector("v", v, solver.system.n)
+    system = solver.system
+    v = solver.vector("v", v, system.n)
+    start = None
     if adjoint0 is not None:
-        adjoint0 = solver.vector("adjoint0", adjoint0, solver.system.K.shape[0])
-    result = solver(v, adjoint0)
+        start = system.restrict(solver.vector("adjoint0", adjoint0, system.size))
+    result = solver(system.right_hand_side(v), start)
     return Adjoint(
         x=solver.pull_back(result.x),
-        adjoint=result.x,
+        adjoint=system.expand(result.x),
         krylov=result,
         n_hvp=solver.n_hvp,
         warnings=solver.warnings,
@@ -191,13 +206,16 @@ def jvp(
     solver = Inverse(
         problem, solution, method, M, rtol, maxiter, stationarity, on_failure
     )
-    u = solver.vector("u", u, solver.system.B.shape[1])
+    system = solver.system
+    u = solver.vector("u", u, system.B.shape[1])
+    start = None
     if tangent0 is not None:
-        tangent0 = -solver.vector("tangent0", tangent0, solver.system.K.shape[0])
-    result = solver(solver.system.B @ u, tangent0)
+        start = -system.restrict(solver.vector("tangent0", tangent0, system.size))
+    result = solver(system.B @ u, start)
+    tangent = -system.expand(result.x)
     return Tangent(
-        y=-result.x[: solver.system.n],
-        tangent=-result.x,
+        y=tangent[: system.n],
+        tangent=tangent,
         krylov=result,
         n_hvp=solver.n_hvp,
         warnings=solver.warnings,

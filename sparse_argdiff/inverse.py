@@ -2,6 +2,8 @@
 
     K z = rhs,    K symmetric: u'Kv = v'Ku is tested where it is not known
 
+by CG where K is definite, by projected CG or MINRES where there are constraints.
+
 What is wrong with the solution, with K or with the solve is said here, for
 ``implicit.py`` to be nothing but the formula.
 """
@@ -17,9 +19,12 @@ import numpy as np
 
 from . import krylov
 from .arrays import Array, as_vector, dot, epsilon, is_finite, namespace, norm
-from .kkt import KKTSystem, check_stationary, linearize
+from .blocks import is_explicit
+from .kkt import KKTSystem, linearize
 from .krylov import KrylovResult
+from .krylov.null_space import null_space
 from .linear_operator import LinearOperator, aslinearoperator
+from .optimality import check_stationary
 from .preconditioners import jacobi_of
 from .problem import Problem, Solution
 from .status import OnFailure, Status, caution, check_on_failure, settle
@@ -31,6 +36,7 @@ _METHODS: dict[str, LinearSolver] = {
     "minres": krylov.minres,
     "diagonal": krylov.diagonal,
 }
+_KNOWN = (*_METHODS, "projected_cg")
 
 
 class Inverse:
@@ -57,20 +63,20 @@ class Inverse:
         on_failure: OnFailure,
     ) -> None:
         check_on_failure(on_failure)
-        n_hvp = check_stationary(problem, solution, stationarity, on_failure)
+        solution, n_hvp = check_stationary(problem, solution, stationarity, on_failure)
         self.system: KKTSystem = linearize(problem, solution)
         self.on_failure: OnFailure = on_failure
         self.solve = _solver(method, self.system)
         options = {
             "rtol": rtol,
             "maxiter": maxiter,
-            "M": _preconditioner(M, self.system.K),
+            "M": _preconditioner(M, self.system),
         }
         bound = getattr(method, "keywords", {})  # a functools.partial has the last word
         self.options = {k: option for k, option in options.items() if k not in bound}
         self.like = solution.y
         self.n_hvp = n_hvp  # all products so far, those of checks too
-        notes = (*solution.warnings, self.system.K.note)
+        notes = (*solution.warnings, self.system.K.note, _one_sided(solution))
         self.warnings = tuple(dict.fromkeys(note for note in notes if note))
 
     def __call__(self, rhs: Array, start: Array | None = None) -> KrylovResult:
@@ -138,22 +144,56 @@ class Inverse:
 
 def _solver(method: str | LinearSolver | None, system: KKTSystem) -> LinearSolver:
     if method is None:
-        return _METHODS["cg" if system.definite else "minres"]
+        method = "minres"
+        if system.C is None:
+            method = "cg"
+        elif is_explicit(system.C):
+            method = "projected_cg"
     if callable(method):
         return method
-    if method not in _METHODS:
-        known = ", ".join(repr(name) for name in _METHODS)
+    if method not in _KNOWN:
+        known = ", ".join(repr(name) for name in _KNOWN)
         raise ValueError(
             f"method must be one of {known} or a solver function, found {method!r}"
         )
+    if method == "projected_cg":
+        return _METHODS["cg"] if system.C is None else _projected(system)
     return _METHODS[method]
 
 
-def _preconditioner(M: Any, K: LinearOperator) -> LinearOperator | None:
+def _projected(system: KKTSystem) -> LinearSolver:
+    """Return the solver of K z = rhs that stays in the null space of C."""
+    H, C, K, k = system.H, system.C, system.K, system.H.shape[0]
+    factorised = null_space(C)
+
+    def solve(_: LinearOperator, rhs: Array, x0: Any = None, **options: Any) -> Any:
+        xp = namespace(rhs)
+        start = None if x0 is None else x0[:k]
+        found = krylov.projected_cg(H, factorised, rhs[:k], rhs[k:], start, **options)
+        z = xp.concat([found.x, found.multipliers])
+        residual = rhs - K @ z
+        return dataclasses.replace(
+            found, x=z, residual=residual, n_matvec=found.n_matvec + 1
+        )
+
+    return solve
+
+
+def _one_sided(solution: Solution) -> str:
+    active = solution.active
+    if active is None or not active.degenerate:
+        return ""
+    return (
+        "some constraints are weakly active: the derivative is one-sided there, and this "
+        "is the one with them inactive; LogBarrier gives the average of both sides"
+    )
+
+
+def _preconditioner(M: Any, system: KKTSystem) -> LinearOperator | None:
     if isinstance(M, str):
         if M != "auto":
             raise ValueError(f"M must be an operator, 'auto' or None, found {M!r}")
-        return jacobi_of(K)
+        return jacobi_of(system.K)
     return None if M is None else aslinearoperator(M)
 
 

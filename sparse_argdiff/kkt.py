@@ -1,93 +1,155 @@
-"""The optimality conditions at a point, their size, and their linearisation.
+"""The optimality conditions linearised at a solution.
 
-For an unconstrained problem the conditions are f_Y(x, y) = 0, and
+    K = [ H  C' ]      H = f_YY + Σ ν_i ∇²h_i      on the free variables
+        [ C  0  ]      C = h_Y                     equalities and strongly active rows
 
-    g'(x) = − K⁻¹ B,    K = f_YY,    B = f_XY        (the paper's Lemma 3.2)
+    B = [ f_XY + Σ ν_i ∂/∂x ∇h_i ;  h_X ],         g'(x) = − select' K⁻¹ B
+
+Without constraints this is − f_YY⁻¹ f_XY (the paper's Lemma 3.2); with linear equalities it
+is its equation (56), of which Lemmas 4.1 and 4.2 are two ways to solve.  Variables that a
+bound holds leave the system, and so do rows that are not strongly active.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import math
+from functools import cached_property
+from typing import Any
 
-from .arrays import Array, norm
-from .linear_operator import LinearOperator
+from .arrays import Array, namespace
+from .blocks import principal, scatter, take_columns, take_rows, vstack, zero
+from .constraints import Stack
+from .linear_operator import LinearOperator, aslinearoperator
 from .problem import Problem, Solution
-from .status import OnFailure, Status, settle
 
 
 @dataclasses.dataclass(frozen=True)
 class KKTSystem:
-    """The optimality conditions linearised at a solution.
+    """The linearised conditions: K z = rhs with z = (free y, multipliers of C).
 
     Attributes
     ----------
-    K : LinearOperator (N, N)
-        Derivative by (y, multipliers): symmetric.
-    B : LinearOperator (N, m)
-        Derivative by x.
+    H : LinearOperator (k, k)
+        Hessian of the Lagrangian on the k free variables.
+    C : array, sparse matrix or operator (p, k), or None
+        Jacobian of the rows that hold with equality; None without any.
+    B : LinearOperator (k + p, m)
+        Derivative of the conditions by x.
     n : int
-        Size of y, the first n of the N unknowns.
-    definite : bool
-        Whether K is positive definite at a strict minimum.
+        Size of y.
+    size : int
+        Of y and all multipliers together.
+    index : int array (k + p,) or None
+        The unknowns of K among those; None for all.
     """
 
-    K: LinearOperator
+    H: LinearOperator
+    C: Any
     B: LinearOperator
     n: int
-    definite: bool
+    size: int
+    index: Array | None = None
+
+    @cached_property
+    def K(self) -> LinearOperator:
+        """The symmetric operator (k + p, k + p); positive definite only without rows."""
+        if self.C is None:
+            return self.H
+        H, C, k = self.H, aslinearoperator(self.C), self.H.shape[0]
+
+        def product(z: Array) -> Array:
+            y = z[:k]
+            return namespace(z).concat([H @ y + C.T @ z[k:], C @ y])
+
+        size = k + C.shape[0]
+        return LinearOperator(
+            (size, size),
+            product,
+            product,
+            matmat=product,
+            rmatmat=product,
+            dtype=H.dtype,
+            symmetric=H.symmetric,
+            accuracy=H.accuracy,
+            note=H.note,
+        )
+
+    def right_hand_side(self, v: Array) -> Array:
+        """Return (v, 0) on the unknowns of K, for v (n,) or (n, j)."""
+        missing = self.size - self.n
+        if missing:
+            xp, shape = namespace(v), (missing, *v.shape[1:])
+            v = xp.concat([v, xp.zeros(shape, dtype=v.dtype, device=v.device)])
+        return self.restrict(v)
+
+    def restrict(self, full: Array) -> Array:
+        """Return the unknowns of K from (y, all multipliers)."""
+        return full if self.index is None else full[self.index]
+
+    def expand(self, z: Array) -> Array:
+        """Return (y, all multipliers), zero where K has no unknown."""
+        return z if self.index is None else scatter(self.size, self.index)(z)
 
 
 def linearize(problem: Problem, solution: Solution) -> KKTSystem:
-    """Linearise the optimality conditions of ``problem`` at ``solution``, once."""
+    """Linearise the conditions of ``problem`` at ``solution``, once.
+
+    Where the problem is constrained the solution has its multipliers and its active set:
+    see :func:`sparse_argdiff.optimality.complete`.
+    """
     x, y = solution.x, solution.y
+    H, cross = problem.hess(x, y), problem.cross(x, y)
+    if not problem.constrained:
+        return KKTSystem(H=H, C=None, B=cross, n=y.shape[0], size=y.shape[0])
+    xp = namespace(y)
+    jacobians: list[Any] = []
+    moves: list[Any] = []
+    rows: list[Array] = []
+    for start, constraints, multipliers, index in _active_rows(problem, solution):
+        curvature = constraints.hess(x, y, multipliers)
+        H = H if curvature is None else H + curvature
+        mixed = constraints.cross(x, y, multipliers)
+        cross = cross if mixed is None else cross + mixed
+        if index.shape[0]:
+            moved = constraints.jac_x(x, y)
+            jacobians.append(take_rows(constraints.jac(x, y), index))
+            shape = (index.shape[0], x.shape[0])
+            moves.append(zero(shape, y) if moved is None else take_rows(moved, index))
+            rows.append(start + index)
+    free = xp.arange(y.shape[0])
+    fixed = None if solution.active is None else solution.active.fixed
+    if fixed is not None and bool(xp.any(fixed)):
+        (free,) = xp.nonzero(~fixed)
+        H, cross = principal(H, free), take_rows(cross, free)
+        jacobians = [take_columns(jacobian, free) for jacobian in jacobians]
+    assert solution.multipliers is not None
+    size = y.shape[0] + solution.multipliers.shape[0]
+    index = xp.concat([free, *(y.shape[0] + row for row in rows)])
     return KKTSystem(
-        K=problem.hess(x, y), B=problem.cross(x, y), n=y.shape[0], definite=True
+        H=H,
+        C=vstack(jacobians) if jacobians else None,
+        B=vstack([cross, *moves]),
+        n=y.shape[0],
+        size=size,
+        index=None if index.shape[0] == size else index,
     )
 
 
-def residual_scale(problem: Problem, x: Array, y: Array) -> tuple[float, int]:
-    """Return the size of what must cancel in the optimality conditions, and its products.
-
-    Tolerances of a lower-level solve are relative to it: ‖f_Y(x, 0)‖, or the
-    objective's own ``scale(x)``.  It follows the units of f and does not depend on
-    the start.  Where it is zero or not finite (y = 0 is stationary, or outside the
-    domain), ‖f_YY y‖ stands in, for one Hessian product.
-    """
-    own = getattr(problem.objective, "scale", None)
-    scale = float(own(x)) if callable(own) else norm(problem.grad(x, 0.0 * y))
-    if scale > 0.0 and math.isfinite(scale):
-        return scale, 0
-    return norm(problem.hess(x, y).matvec(y)), 1
-
-
-def check_stationary(
-    problem: Problem, solution: Solution, tolerance: float, on_failure: OnFailure
-) -> int:
-    """Refuse what is no solution; return the Hessian products spent."""
-    if not isinstance(solution, Solution):
-        raise TypeError(
-            f"solution must be a Solution, found {type(solution).__name__}; wrap "
-            "arrays as Solution(y=..., x=...)"
-        )
-    what = "differentiating the solution"
-    if solution.status is not None:
-        settle(
-            solution.status, solution, what, "the lower-level solve failed.", on_failure
-        )
-        return 0
-    x, y = solution.x, solution.y
-    n = getattr(problem.objective, "n", None)
-    if n is not None and n != y.shape[0]:
-        raise ValueError(f"solution.y must have shape ({n},), found {tuple(y.shape)}")
-    size = norm(problem.grad(x, y))
-    scale, n_hvp = residual_scale(problem, x, y)
-    if not math.isfinite(size):
-        settle(Status.NOT_FINITE, solution, what, "f_Y is not finite.", on_failure)
-    elif size > tolerance * scale:
-        detail = (
-            f"‖f_Y(x, y)‖ = {size:.2e} is {size / scale if scale else math.inf:.1e} of "
-            f"its scale, above stationarity = {tolerance:.0e}."
-        )
-        settle(Status.NOT_STATIONARY, solution, what, detail, on_failure)
-    return n_hvp
+def _active_rows(
+    problem: Problem, solution: Solution
+) -> list[tuple[int, Stack, Array, Array]]:
+    """Return (first multiplier, constraints, their multipliers, active rows) by kind."""
+    multipliers, active = solution.multipliers, solution.active
+    assert multipliers is not None
+    xp = namespace(multipliers)
+    found = []
+    p = multipliers.shape[0]
+    if problem.inequalities is not None:
+        assert active is not None
+        p -= active.strong.shape[0]
+        acting = xp.where(active.strong, multipliers[p:], 0.0 * multipliers[p:])
+        (index,) = xp.nonzero(active.strong)
+        found.append((p, problem.inequalities, acting, index))
+    if problem.equalities is not None:
+        found.insert(0, (0, problem.equalities, multipliers[:p], xp.arange(p)))
+    return found

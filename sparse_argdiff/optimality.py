@@ -14,11 +14,14 @@ import math
 from typing import Any
 
 import numpy as np
-from scipy import sparse
+from scipy import optimize, sparse
 
 from .arrays import Array, is_array, namespace, norm
+from .blocks import take_columns, take_rows, vstack
+from .krylov.null_space import null_space
 from .linear_operator import aslinearoperator
-from .problem import ActiveSet, Problem
+from .problem import ActiveSet, Problem, Solution
+from .status import OnFailure, Status, settle
 
 ACTIVE_TOL = 1e-6
 
@@ -148,7 +151,7 @@ def classify(
     xp = namespace(y)
     found = conditions(problem, x, y, multipliers)
     p, length = found.equality.shape[0], size_of(y)
-    scale = max(norm(found.grad), math.ulp(0.0))
+    scale = force_scale(problem, x, y, found.grad) or 1.0
     none = xp.zeros((0,), dtype=y.dtype, device=y.device)
     force, slack = none, none
     if found.inequality.shape[0]:
@@ -183,3 +186,141 @@ def _largest(values: Array) -> float:
         return 0.0
     largest = float(namespace(values).max(values))
     return max(largest, 0.0)
+
+
+def force_scale(problem: Problem, x: Array, y: Array, grad: Array) -> float:
+    """Return the force that others are compared with: ‖f_Y‖ here or at y = 0."""
+    own = getattr(problem.objective, "scale", None)
+    far = float(own(x)) if callable(own) else norm(problem.grad(x, 0.0 * y))
+    return max(norm(grad), far) if math.isfinite(far) else norm(grad)
+
+
+def residual(problem: Problem, solution: Solution) -> tuple[Array, int]:
+    """Return what should vanish, (n + p + q,), and the gradients it took.
+
+    The gradient of the Lagrangian, zero on the variables that a bound holds, then the
+    rows, zero where they are not active: K⁻¹ of it is the error to first order.
+    """
+    if solution.residual is not None:
+        return solution.residual, 0
+    if not problem.constrained:
+        return problem.grad(solution.x, solution.y), 1
+    solution = complete(problem, solution)
+    found = conditions(problem, solution.x, solution.y, solution.multipliers)
+    xp = namespace(solution.y)
+    parts, rows = [found.lagrangian_grad, found.equality], found.inequality
+    if solution.active is not None:
+        parts[0] = xp.where(solution.active.fixed, 0.0 * parts[0], parts[0])
+        rows = xp.where(solution.active.strong, rows, 0.0 * rows)
+    return xp.concat([*parts, rows]), 1
+
+
+def residual_scale(problem: Problem, x: Array, y: Array) -> tuple[float, int]:
+    """Return the size of what must cancel in the optimality conditions, and its products.
+
+    Tolerances of a lower-level solve are relative to it: ‖f_Y(x, 0)‖, or the
+    objective's own ``scale(x)``.  It follows the units of f and does not depend on
+    the start.  Where it is zero or not finite (y = 0 is stationary, or outside the
+    domain), ‖f_YY y‖ stands in, for one Hessian product.
+    """
+    own = getattr(problem.objective, "scale", None)
+    scale = float(own(x)) if callable(own) else norm(problem.grad(x, 0.0 * y))
+    if scale > 0.0 and math.isfinite(scale):
+        return scale, 0
+    return norm(problem.hess(x, y).matvec(y)), 1
+
+
+def complete(problem: Problem, solution: Solution) -> Solution:
+    """Return the solution with its multipliers and active set, found where they lack.
+
+    Multipliers are the least-squares ones over the rows that are zero, non-negative for
+    inequalities.
+    """
+    if not problem.constrained:
+        return solution
+    x, y, multipliers = solution.x, solution.y, solution.multipliers
+    if multipliers is None:
+        multipliers = _recover(problem, x, y)
+    active = solution.active
+    if active is None and (problem.inequalities is not None or problem.bounded):
+        active = classify(problem, x, y, multipliers)
+    return dataclasses.replace(solution, multipliers=multipliers, active=active)
+
+
+def _recover(problem: Problem, x: Array, y: Array) -> Array:
+    """Fit f_Y + C' ν = 0 over the rows at zero and the variables at no bound."""
+    xp = namespace(y)
+    h, g = split(problem, x, y)
+    near = ACTIVE_TOL * size_of(y)
+    candidates = [xp.ones(h.shape, dtype=xp.bool)]
+    jacobians: list[Any] = []
+    if problem.equalities is not None:
+        jacobians.append(problem.equalities.jac(x, y))
+    if problem.inequalities is not None:
+        jac = problem.inequalities.jac(x, y)
+        jacobians.append(jac)
+        candidates.append(g / row_norms(jac) >= -near)
+    found = xp.zeros_like(xp.concat([h, g]))
+    (index,) = xp.nonzero(xp.concat([*candidates, xp.zeros((0,), dtype=xp.bool)]))
+    if index.shape[0] == 0:
+        return found
+    C, force = take_rows(vstack(jacobians), index), -problem.grad(x, y)
+    if problem.bounded:
+        lower, upper = problem.bounds(y)
+        (free,) = xp.nonzero((y - lower > near) & (upper - y > near))
+        C, force = take_columns(C, free), force[free]
+    fitted = null_space(C).multipliers(force)
+    signed = index >= h.shape[0]
+    if bool(xp.any(fitted[signed] < 0.0)):
+        fitted = _fit_signed(C, force, signed)
+    found[index] = fitted
+    return found
+
+
+def _fit_signed(C: Any, force: Array, signed: Array) -> Array:
+    """Return argmin ‖C' ν − force‖ with the signed ν >= 0."""
+    bounds = np.where(signed, 0.0, -np.inf), np.full(signed.shape[0], np.inf)
+    transposed = sparse.csr_array(C.T) if sparse.issparse(C) else np.asarray(C).T
+    return optimize.lsq_linear(transposed, force, bounds, tol=1e-12).x
+
+
+def check_stationary(
+    problem: Problem, solution: Solution, tolerance: float, on_failure: OnFailure
+) -> tuple[Solution, int]:
+    """Refuse what is no solution; return it complete, with the Hessian products spent."""
+    if not isinstance(solution, Solution):
+        raise TypeError(
+            f"solution must be a Solution, found {type(solution).__name__}; wrap "
+            "arrays as Solution(y=..., x=...)"
+        )
+    what = "differentiating the solution"
+    if solution.status is not None:
+        settle(
+            solution.status, solution, what, "the lower-level solve failed.", on_failure
+        )
+        return complete(problem, solution), 0
+    x, y = solution.x, solution.y
+    n = getattr(problem.objective, "n", None)
+    if n is not None and n != y.shape[0]:
+        raise ValueError(f"solution.y must have shape ({n},), found {tuple(y.shape)}")
+    solution = complete(problem, solution)
+    found = conditions(problem, x, y, solution.multipliers)
+    scale, n_hvp = residual_scale(problem, x, y)
+    if problem.constrained:
+        scale = max(scale, norm(found.grad))
+    wrong = [
+        f"{name} = {size:.2e} is {size / unit if unit else math.inf:.1e} of its scale, "
+        f"above stationarity = {tolerance:.0e}."
+        for name, size, unit in (
+            ("‖f_Y(x, y)‖", found.stationarity, scale),
+            ("the violation of a constraint", found.infeasibility, size_of(y)),
+            ("the violation of complementarity", found.complementarity, scale),
+        )
+        if size > tolerance * unit
+    ]
+    if not math.isfinite(found.stationarity + found.infeasibility):
+        detail = "f_Y or a constraint is not finite."
+        settle(Status.NOT_FINITE, solution, what, detail, on_failure)
+    elif wrong:
+        settle(Status.NOT_STATIONARY, solution, what, " ".join(wrong), on_failure)
+    return solution, n_hvp

@@ -199,6 +199,8 @@ class Solution:
         How the solve ended; None for a solution from elsewhere.
     residual_norm : float or None
         ‖f_Y(x, y)‖₂; with constraints that of the KKT conditions.
+    residual : array (n + p + q,) or None
+        What :func:`sparse_argdiff.optimality.residual` returns, where the solver knows.
     niter, n_hvp, n_grad : int
         Iterations, Hessian products and gradients spent.
     warnings : tuple of str
@@ -212,6 +214,7 @@ class Solution:
     active: ActiveSet | None = None
     status: Status | None = None
     residual_norm: float | None = None
+    residual: Array | None = None
     niter: int = 0
     n_hvp: int = 0
     n_grad: int = 0

@@ -27,6 +27,7 @@ LEVELS = {
     "checks": 7,
     "interop": 7,
     "implicit": 6,
+    "upper": 6,
     "solvers": 6,
     "inverse": 5,
     "kkt": 5,
@@ -39,6 +40,7 @@ LEVELS = {
     "preconditioners": 3,
     "linear_operator": 2,
     "products": 2,
+    "blocks": 2,
     "krylov": 2,
     "arrays": 1,
     "status": 1,
@@ -47,7 +49,10 @@ LEVELS = {
 SIBLINGS = {
     ("krylov", "linear_operator"),
     ("linear_operator", "products"),
+    ("blocks", "linear_operator"),
     ("inverse", "kkt"),
+    ("inverse", "optimality"),
+    ("hypergradient", "certificate"),
 }
 STRANGERS = [("implicit", "solvers"), ("solvers", "implicit")]
 DRAWERS = {"utils", "util", "misc", "common", "helpers", "helper", "base", "manager"}

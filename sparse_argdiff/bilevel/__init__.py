@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
 from ..arrays import Array, as_count, as_tolerance, as_vector, namespace
-from ..hypergradient import Hypergradient, UpperObjective
+from ..hypergradient import Hypergradient
 from ..problem import Problem
+from ..upper import UpperObjective
 from .bounds import as_bounds
 from .gradient_descent import gradient_descent
+from .hoag import hoag
 from .lbfgs import lbfgs
+from .maid import maid
 from .record import BilevelResult, HistoryRecord, Run
 
 _METHODS: dict[str, Callable[[Run, Array, int], BilevelResult]] = {
+    "maid": maid,
+    "hoag": hoag,
+    "hoag_quadratic": functools.partial(hoag, schedule="quadratic"),
     "gradient_descent": gradient_descent,
     "lbfgs": lbfgs,
 }
@@ -25,7 +32,7 @@ def minimize(
     x0: Any,
     *,
     y0: Any = None,
-    method: str = "lbfgs",
+    method: str = "maid",
     bounds: Any = None,
     tol: float = 1e-4,
     maxiter: int = 100,
@@ -45,9 +52,11 @@ def minimize(
         Start.
     y0 : array (n,), optional
         First start of the lower-level solves.
-    method : {"lbfgs", "gradient_descent"}
-        "lbfgs" is SciPy's L-BFGS-B, "gradient_descent" projected descent with
-        spectral steps.
+    method : {"maid", "hoag", "hoag_quadratic", "gradient_descent", "lbfgs"}
+        "maid" solves the lower level as exactly as the next step needs;
+        "gradient_descent" is the same descent, projected with spectral steps, at fixed
+        tolerances; "lbfgs" is SciPy's L-BFGS-B; "hoag" is a published baseline, with its
+        exponential or quadratic schedule of tolerances.
     bounds : (low, high), sequence of m pairs, (m, 2) array or scipy Bounds, optional
         Of x; None or an infinity for no bound.
     tol : float
@@ -60,8 +69,8 @@ def minimize(
     progress : bool
         Show a progress bar when tqdm is installed.
     **options
-        Of :class:`Hypergradient`: ``solver``, ``tol`` as ``lower_tol``,
-        ``adjoint_tol``, ``warm_start``, ``M``, ...
+        Of :class:`Hypergradient`: ``solver``, ``tol`` as ``lower_tol`` (the finest, for
+        "maid" and "hoag"), ``adjoint_tol``, ``warm_start``, ``M``, ...
 
     Returns
     -------

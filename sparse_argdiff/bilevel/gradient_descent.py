@@ -24,7 +24,7 @@ def gradient_descent(run: Run, x0: Array, maxiter: int) -> BilevelResult:
     ----------
     E. G. Birgin, J. M. Martínez, M. Raydan, SIAM J. Optim. 10 (2000) 1196-1211.
     """
-    x, found = x0, run.F.evaluate(x0)
+    x, found = x0, run.F.evaluate(x0, certify=False)
     status = run.accept(x, found)
     size = norm(found.gradient)
     step = 0.1 * max(1.0, norm(x)) / size if size > 0.0 else 1.0
@@ -56,7 +56,7 @@ def _search(
     for _ in range(_HALVINGS):
         try:
             if run.F.value(point) <= found.value + _DECREASE * length * slope:
-                return run.F.evaluate(point), ""
+                return run.F.evaluate(point, certify=False), ""
         except ConvergenceError as error:
             reason = str(error)
         length *= 0.5

@@ -12,6 +12,7 @@ from typing import Any
 from scipy.optimize import OptimizeResult
 
 from ..arrays import Array, namespace
+from ..certificate import Certificate
 from ..hypergradient import Hypergradient, HypergradientResult
 from ..status import Status
 
@@ -75,6 +76,8 @@ class BilevelResult(OptimizeResult):  # type: ignore[misc]  # SciPy is untyped
     nit, nfev, n_hvp, n_grad : int
         Iterations, hypergradients, Hessian products, lower-level gradients.
     history : list of HistoryRecord
+    certificate : Certificate or None
+        What is known of the error of the last gradient ("maid").
     """
 
 
@@ -95,6 +98,8 @@ class Run:
     history: list[HistoryRecord] = dataclasses.field(default_factory=list)
     best: HypergradientResult | None = None
     last_x: Array | None = None
+    last: HypergradientResult | None = None
+    certificate: Certificate | None = None
 
     def __post_init__(self) -> None:
         self._start = time.perf_counter()
@@ -117,7 +122,31 @@ class Run:
         return x - self.project(x - gradient)
 
     def accept(self, x: Array, found: HypergradientResult) -> Status | None:
-        """Record an accepted iterate; return why to stop, or None."""
+        """Record an accepted iterate and tell of it; return why to stop, or None."""
+        met = self._record(x, found)
+        record = self.history[-1]
+        if self.bar is not None:
+            self.bar.set_postfix_str(
+                f"F={record.value:.5g} |grad|={record.gradient_norm:.1e} "
+                f"products={record.n_hvp}"
+            )
+            self.bar.update(record.nit > 0)
+        asked = self._ask(x, found)
+        return Status.CONVERGED if met else asked
+
+    def replace(self, x: Array, found: HypergradientResult) -> Status | None:
+        """Record a sharper evaluation of the last accepted iterate."""
+        old = self.history.pop()
+        if self.best is self.last:
+            self.best = None
+        met = self._record(x, found)
+        self.history[-1] = dataclasses.replace(
+            self.history[-1], step_norm=old.step_norm
+        )
+        return Status.CONVERGED if met else None
+
+    def _record(self, x: Array, found: HypergradientResult) -> bool:
+        """Append to the history; tell whether the tolerance is met."""
         xp = namespace(x)
         slope = self.projected_gradient(x, found.gradient)
         size = float(xp.sqrt(xp.sum(slope * slope)))
@@ -133,7 +162,7 @@ class Run:
             seconds=time.perf_counter() - self._start,
         )
         self.history.append(record)
-        self.last_x = xp.asarray(x, copy=True)
+        self.last, self.last_x = found, xp.asarray(x, copy=True)
         if self.best is None or found.value <= self.best.value:
             self.best = found
         logger.info(
@@ -143,15 +172,7 @@ class Run:
             size,
             record.n_hvp,
         )
-        if self.bar is not None:
-            self.bar.set_postfix_str(
-                f"F={record.value:.5g} |grad|={size:.1e} products={record.n_hvp}"
-            )
-            self.bar.update(record.nit > 0)
-        asked = self._ask(x, found)
-        if size <= self.tol * self.history[0].gradient_norm:
-            return Status.CONVERGED
-        return asked
+        return size <= self.tol * self.history[0].gradient_norm
 
     def _ask(self, x: Array, found: HypergradientResult) -> Status | None:
         if self.callback is None:
@@ -192,4 +213,5 @@ class Run:
             n_hvp=self.F.n_hvp - self._hvp0,
             n_grad=self.F.n_grad - self._grad0,
             history=self.history,
+            certificate=self.certificate,
         )

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 from ..arrays import Array, as_count, as_tolerance, as_vector, epsilon, namespace
-from ..kkt import residual_scale
+from ..optimality import residual_scale
 from ..problem import Problem, Solution
 from ..status import OnFailure, Status, caution, check_on_failure, settle
 from .newton_cg import NewtonIterate, newton_cg

@@ -16,9 +16,9 @@ from collections.abc import Callable
 from typing import Any
 
 from ..arrays import Array, dot, epsilon, namespace, norm
-from ..kkt import residual_scale
 from ..krylov.cg import iterates
 from ..linear_operator import LinearOperator
+from ..optimality import residual_scale
 from ..preconditioners import jacobi_of
 from ..problem import Problem, Solution
 from ..status import Status
@@ -63,7 +63,7 @@ def newton_cg(
     ----------
     tol : float
         Stop when ‖f_Y(x, y)‖₂ ≤ tol · scale, see
-        :func:`sparse_argdiff.kkt.residual_scale`.
+        :func:`sparse_argdiff.optimality.residual_scale`.
     maxiter : int, optional
         Newton steps, 200 by default.
 
@@ -141,6 +141,7 @@ def newton_cg(
         value=value,
         status=status,
         residual_norm=size,
+        residual=grad,
         niter=niter,
         n_hvp=n_hvp,
         n_grad=n_grad,

@@ -1,0 +1,75 @@
+"""Hyperparameter optimisation with approximate gradient (HOAG, Pedregosa 2016).
+
+    x₊ = P(x − z / L),    lower-level and adjoint tolerances ε_k with Σ ε_k < ∞
+
+L is a local estimate of the Lipschitz constant of ∇F: it falls by 5 % where F fell as
+expected, doubles where F rose.  Kept as a baseline; the published code subtracts the step
+twice on accepted iterations, which is not reproduced.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+from ..arrays import Array, norm
+from ..status import ConvergenceError, Status
+from .record import BilevelResult, Run
+
+_C = 0.25
+_FIRST = 1e-3
+SCHEDULES: dict[str, Callable[[int], float]] = {
+    "exponential": lambda k: 0.9**k,
+    "quadratic": lambda k: 1.0 / (k + 1) ** 2,
+    "cubic": lambda k: 1.0 / (k + 1) ** 3,
+}
+
+
+def hoag(
+    run: Run, x0: Array, maxiter: int, *, schedule: str = "exponential"
+) -> BilevelResult:
+    """Run the method from x0.
+
+    Parameters
+    ----------
+    schedule : {"exponential", "quadratic", "cubic"}
+        How the tolerances fall from 1e-3: 0.9^k, 1/k² or 1/k³.
+
+    References
+    ----------
+    F. Pedregosa, "Hyperparameter optimization with approximate gradient", ICML 2016.
+    """
+    if schedule not in SCHEDULES:
+        known = ", ".join(repr(name) for name in SCHEDULES)
+        raise ValueError(f"schedule must be one of {known}, found {schedule!r}")
+    tolerance, previous = _FIRST, _FIRST
+    x, found = x0, run.F.evaluate(x0, tol=tolerance, certify=False)
+    status = run.accept(x, found)
+    size = norm(found.gradient)
+    L = size / math.sqrt(max(x0.shape[0], 1)) if size > 0.0 else 1.0
+    halved = 1.0  # by rejected steps, on top of the schedule
+    k = failures = 0
+    while status is None:
+        if len(run.history) > maxiter:
+            return run.result(Status.ITERATION_LIMIT)
+        if failures > 60:
+            return run.result(Status.LINE_SEARCH_FAILED)
+        k += 1
+        previous, tolerance = tolerance, _FIRST * SCHEDULES[schedule](k) * halved
+        point = run.project(x - found.gradient / L)
+        moved = norm(point - x)
+        try:
+            trial = run.F.evaluate(point, tol=max(tolerance, run.F.tol), certify=False)
+        except ConvergenceError:
+            L, failures = 2.0 * L, failures + 1
+            continue
+        slack = _C * tolerance + previous * (_C + 1.0) * moved - L * moved**2
+        if trial.value <= found.value + slack:
+            L *= 0.95
+        elif trial.value >= found.value + 0.2 * abs(found.value):
+            L, halved, failures = 2.0 * L, 0.5 * halved, failures + 1
+            continue
+        failures = 0
+        x, found = point, trial
+        status = run.accept(x, found)
+    return run.result(status)

@@ -1,0 +1,119 @@
+"""Rows, columns and stacks of matrices and operators, each kept as explicit as it is.
+
+A dense or sparse matrix stays one, so that it can be factorised; an operator gives an
+operator.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from scipy import sparse
+
+from .arrays import Array, is_array, namespace
+from .linear_operator import LinearOperator, aslinearoperator
+
+
+def is_explicit(matrix: Any) -> bool:
+    """Tell whether the entries are there: an array or a sparse matrix."""
+    return is_array(matrix) or sparse.issparse(matrix)
+
+
+def zero(shape: tuple[int, int], like: Array) -> LinearOperator:
+    """Return the zero operator on arrays like ``like``."""
+    xp = namespace(like)
+
+    def into(rows: int) -> Any:
+        return lambda u: xp.zeros(
+            (rows, *u.shape[1:]), dtype=like.dtype, device=like.device
+        )
+
+    forward, backward = into(shape[0]), into(shape[1])
+    return LinearOperator(shape, forward, backward, matmat=forward, rmatmat=backward)
+
+
+def vstack(blocks: list[Any]) -> Any:
+    """Stack matrices and operators of one width."""
+    if len(blocks) == 1:
+        return blocks[0]
+    if all(is_array(block) for block in blocks):
+        return namespace(*blocks).concat(blocks, axis=0)
+    if all(sparse.issparse(b) or isinstance(b, np.ndarray) for b in blocks):
+        return sparse.vstack([sparse.csr_array(b) for b in blocks], format="csr")
+    operators = [aslinearoperator(block) for block in blocks]
+    ends = np.cumsum([0, *(operator.shape[0] for operator in operators)])
+    parts = list(zip(operators, ends[:-1], ends[1:], strict=True))
+
+    def forward(u: Array) -> Array:
+        return namespace(u).concat([operator @ u for operator in operators])
+
+    def backward(w: Array) -> Array:
+        return sum(operator.T @ w[a:b] for operator, a, b in parts)
+
+    shape = (int(ends[-1]), operators[0].shape[1])
+    return LinearOperator(shape, forward, backward, matmat=forward, rmatmat=backward)
+
+
+def take_rows(matrix: Any, index: Array) -> Any:
+    """Return the rows of that index."""
+    if is_array(matrix):
+        return matrix[index, :]
+    if sparse.issparse(matrix):
+        return sparse.csr_array(matrix)[index]
+    operator = aslinearoperator(matrix)
+    spread = scatter(operator.shape[0], index)
+    shape = (index.shape[0], operator.shape[1])
+
+    def forward(u: Array) -> Array:
+        return (operator @ u)[index]
+
+    def backward(w: Array) -> Array:
+        return operator.T @ spread(w)
+
+    return LinearOperator(shape, forward, backward, matmat=forward, rmatmat=backward)
+
+
+def take_columns(matrix: Any, index: Array) -> Any:
+    """Return the columns of that index."""
+    if is_array(matrix):
+        return matrix[:, index]
+    if sparse.issparse(matrix):
+        return sparse.csc_array(matrix)[:, index].tocsr()
+    return take_rows(aslinearoperator(matrix).T, index).T
+
+
+def principal(operator: LinearOperator, index: Array) -> LinearOperator:
+    """Return the principal submatrix of a square operator, with what is known of it."""
+    spread = scatter(operator.shape[0], index)
+    k = index.shape[0]
+
+    def product(u: Array) -> Array:
+        return (operator @ spread(u))[index]
+
+    return LinearOperator(
+        (k, k),
+        product,
+        product,
+        matmat=product,
+        rmatmat=product,
+        dtype=operator.dtype,
+        symmetric=operator.symmetric,
+        positive_definite=operator.positive_definite,
+        diagonal=(lambda: operator.diagonal()[index])
+        if operator.has_diagonal
+        else None,
+        accuracy=operator.accuracy,
+        note=operator.note,
+    )
+
+
+def scatter(size: int, index: Array) -> Any:
+    """Return the function u ↦ the vector of that size with u at the index, zero elsewhere."""
+
+    def spread(u: Array) -> Array:
+        full = namespace(u).zeros((size, *u.shape[1:]), dtype=u.dtype, device=u.device)
+        full[index] = u
+        return full
+
+    return spread

@@ -1,0 +1,340 @@
+"""g'(x) under constraints: against dense algebra, differences and the paper's lemmas.
+
+Solutions come from a dense Newton method written here: differentiating asks for a
+solution, not for a solver.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+import pytest
+import scipy.linalg
+import scipy.sparse
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import sparse_argdiff as sad
+from sparse_argdiff import Equality, Inequality, LinearEquality, Problem, Solution
+
+
+class Quartic:
+    """f = ½ y'Qy + ¼ e^{x_0} Σ y⁴ − (B x)'y: convex where Q is, x enters twice."""
+
+    def __init__(self, Q, B, quartic=1.0):
+        self.Q, self.B, self.n, self.quartic = Q, B, Q.shape[0], quartic
+
+    def value(self, x, y):
+        quartic = 0.25 * self.quartic * np.exp(x[0]) * np.sum(y**4)
+        return float(0.5 * y @ self.Q @ y + quartic - y @ (self.B @ x))
+
+    def grad(self, x, y):
+        return self.Q @ y + self.quartic * np.exp(x[0]) * y**3 - self.B @ x
+
+    def hess(self, x, y):
+        return self.Q + np.diag(3.0 * self.quartic * np.exp(x[0]) * y**2)
+
+    def cross(self, x, y):
+        cross = -self.B.copy()
+        cross[:, 0] += self.quartic * np.exp(x[0]) * y**3
+        return cross
+
+
+@dataclasses.dataclass(frozen=True)
+class Row:
+    """A problem, a point x, and the rows and variables that are active there."""
+
+    problem: Problem
+    x: np.ndarray
+    active: tuple = ()  # of the inequality rows
+    fixed: tuple = ()  # (variable, value)
+
+
+def newton(row, x, y):
+    """Solve the KKT equations of the active rows by dense Newton; return y, multipliers."""
+    problem, n = row.problem, y.size
+    p = 0 if problem.equalities is None else problem.equalities.value(x, y).size
+    q = 0 if problem.inequalities is None else problem.inequalities.value(x, y).size
+    held = [j for j, _ in row.fixed]
+    free = np.setdiff1d(np.arange(n), held)
+    keep = np.r_[np.arange(p), p + np.array(row.active, dtype=int)]
+    y, nu = y.copy(), np.zeros(p + q)
+    for j, value in row.fixed:
+        y[j] = value
+    for _ in range(60):
+        H = problem.hess(x, y).todense()
+        jac, h = np.zeros((0, n)), np.zeros(0)
+        for stack, part in (
+            (problem.equalities, nu[:p]),
+            (problem.inequalities, nu[p:]),
+        ):
+            if stack is not None:
+                J = stack.jac(x, y)
+                J = J.toarray() if scipy.sparse.issparse(J) else J
+                J = J if isinstance(J, np.ndarray) else J.todense()
+                jac, h = np.vstack([jac, J]), np.r_[h, stack.value(x, y)]
+                bend = stack.hess(x, y, part)
+                H = H if bend is None else H + bend.todense()
+        C = jac[keep][:, free]
+        k = len(keep)
+        K = np.block([[H[np.ix_(free, free)], C.T], [C, np.zeros((k, k))]])
+        grad = problem.grad(x, y) + jac.T @ nu
+        step = np.linalg.lstsq(K, -np.r_[grad[free], h[keep]], rcond=1e-13)[0]
+        y[free] += step[: free.size]
+        nu[keep] += step[free.size :]
+        if np.linalg.norm(step) <= 1e-15 * (1.0 + np.linalg.norm(y)):
+            break
+    return y, nu
+
+
+def differences(row, y, h=1e-4):
+    """Fourth-order central differences of the solution map, (n, m)."""
+    columns = []
+    for e in np.eye(row.x.size):
+        ys = [newton(row, row.x + s * h * e, y)[0] for s in (-2, -1, 1, 2)]
+        columns.append((ys[0] - 8 * ys[1] + 8 * ys[2] - ys[3]) / (12 * h))
+    return np.column_stack(columns)
+
+
+RNG = np.random.default_rng(5)
+N, M = 6, 3
+ROOT = RNG.standard_normal((N, N))
+Q = ROOT @ ROOT.T / N + 0.2 * np.eye(N)
+B = RNG.standard_normal((N, M))
+A = RNG.standard_normal((2, N))
+X = np.array([0.3, -0.4, 0.7])
+DB = RNG.standard_normal((2, M))
+NULL = scipy.linalg.null_space(A)
+# Definite on null(A) alone: -5 on its complement.
+INDEFINITE = NULL @ NULL.T - 5.0 * (np.eye(N) - NULL @ NULL.T)
+
+
+def sphere(radius):
+    return Equality(
+        lambda x, y: np.array([y @ y - radius(x)]),
+        lambda x, y: 2.0 * y[None, :],
+        hess=lambda x, y, nu: 2.0 * nu[0] * np.eye(y.size),
+        jac_x=lambda x, y: np.array([[0.0, -1.0, 0.0]]),
+    )
+
+
+MOVING = LinearEquality(
+    A, lambda x: DB @ x + 1.0, b_jvp=lambda x, u: DB @ u, b_vjp=lambda x, w: DB.T @ w
+)
+
+
+# Curvature and x enter through the constraint: exp(x_2) y'y <= most and a half-space.
+def curved(most):
+    return Inequality(
+        lambda x, y: np.array([np.exp(x[2]) * (y @ y) - most, y[0] - 50.0]),
+        lambda x, y: np.vstack([2.0 * np.exp(x[2]) * y, np.eye(y.size)[0]]),
+        hess=lambda x, y, nu: 2.0 * np.exp(x[2]) * nu[0] * np.eye(y.size),
+        cross=lambda x, y, nu: np.outer(2.0 * np.exp(x[2]) * nu[0] * y, [0, 0, 1.0]),
+        jac_x=lambda x, y: np.array([[0, 0, np.exp(x[2]) * (y @ y)], [0, 0, 0.0]]),
+    )
+
+
+SMOOTH = Quartic(Q, B)
+ROWS = {
+    "linear": Row(Problem(SMOOTH, equality=LinearEquality(A, np.ones(2))), X),
+    "sparse rows": Row(
+        Problem(SMOOTH, equality=LinearEquality(scipy.sparse.csr_array(A), np.ones(2))),
+        X,
+    ),
+    "operator rows": Row(
+        Problem(
+            SMOOTH, equality=LinearEquality(sad.aslinearoperator(A) * 1.0, np.ones(2))
+        ),
+        X,
+    ),
+    "b of x": Row(Problem(SMOOTH, equality=MOVING), X),
+    "indefinite outside null(A)": Row(
+        Problem(Quartic(INDEFINITE, B, 0.0), equality=MOVING), X
+    ),
+    "singular": Row(
+        Problem(Quartic(NULL @ NULL.T, B, 0.0), equality=MOVING),
+        X,
+    ),
+    "sphere": Row(Problem(SMOOTH, equality=sphere(lambda x: 2.0 + x[1])), X),
+    "two kinds of rows": Row(
+        Problem(
+            SMOOTH,
+            equality=[LinearEquality(A[:1], np.ones(1)), sphere(lambda x: 2.0 + x[1])],
+        ),
+        X,
+    ),
+    "maximize": Row(
+        Problem(Quartic(-Q, B, -1.0), equality=MOVING, maximize=True),
+        X,
+    ),
+    "inequality": Row(Problem(SMOOTH, inequality=curved(0.6)), X, active=(0,)),
+    "equality and inequality": Row(
+        Problem(SMOOTH, equality=MOVING, inequality=curved(2.6)), X, active=(0,)
+    ),
+    "bounds": Row(Problem(SMOOTH, lower=-0.5, upper=0.6), X, fixed=((0, None),)),
+}
+
+
+def solved(row):
+    """Return the row (bounds filled in) and its solution."""
+    y0 = np.random.default_rng(1).standard_normal(N)
+    if row.fixed:
+        problem = row.problem
+        y = np.zeros(N)
+        for _ in range(20_000):  # projected gradient: slow, certain
+            y = np.clip(y - 0.1 * problem.grad(row.x, y), -0.5, 0.6)
+        fixed = tuple((j, y[j]) for j in range(N) if y[j] in {-0.5, 0.6})
+        assert 0 < len(fixed) < N
+        row = dataclasses.replace(row, fixed=fixed)
+        y0 = y
+    y, nu = newton(row, row.x, y0)
+    return row, y, nu
+
+
+@pytest.mark.parametrize("method", [None, "minres"])
+@pytest.mark.parametrize("name", ROWS)
+def test_agrees_with_differences_of_the_solution(name, method):
+    row, y, nu = solved(ROWS[name])
+    J = sad.derivative(
+        row.problem, Solution(y=y, x=row.x, multipliers=nu), method=method, rtol=1e-12
+    )
+    expected = differences(row, y)
+    np.testing.assert_allclose(J @ np.eye(M), expected, rtol=1e-7, atol=1e-8)
+    sad.dot_test(J, rtol=1e-9)
+
+
+@pytest.mark.parametrize("name", ROWS)
+def test_multipliers_are_found_for_a_solution_without_them(name):
+    row, y, nu = solved(ROWS[name])
+    given, bare = Solution(y=y, x=row.x, multipliers=nu), Solution(y=y, x=row.x)
+    u = np.array([1.0, -2.0, 0.5])
+    with_them = sad.jvp(row.problem, given, u, rtol=1e-12)
+    without = sad.jvp(row.problem, bare, u, rtol=1e-12)
+    np.testing.assert_allclose(without.y, with_them.y, rtol=1e-7, atol=1e-9)
+    np.testing.assert_allclose(without.tangent, with_them.tangent, rtol=1e-6, atol=1e-7)
+
+
+def test_multipliers_have_derivatives():
+    row, y, nu = solved(ROWS["b of x"])
+    u, h = np.array([1.0, -2.0, 0.5]), 1e-5
+    tangent = sad.jvp(row.problem, Solution(y=y, x=X, multipliers=nu), u, rtol=1e-12)
+    ahead, behind = (newton(row, X + s * h * u, y)[1] for s in (1, -1))
+    np.testing.assert_allclose(
+        tangent.tangent[N:], (ahead - behind) / (2 * h), rtol=1e-6
+    )
+
+
+def test_lemmas_4_1_and_4_2_and_the_kkt_form_agree():
+    row, y, nu = solved(ROWS["linear"])
+    H, f_xy = SMOOTH.hess(X, y), SMOOTH.cross(X, y)
+    F = scipy.linalg.null_space(A)
+    by_null_space = -F @ np.linalg.solve(F.T @ H @ F, F.T @ f_xy)
+    Hi = np.linalg.inv(H)
+    by_schur = (Hi @ A.T @ np.linalg.solve(A @ Hi @ A.T, A @ Hi) - Hi) @ f_xy
+    J = sad.derivative(row.problem, Solution(y=y, x=X), rtol=1e-13)
+    np.testing.assert_allclose(by_null_space, by_schur, rtol=1e-10, atol=1e-12)
+    np.testing.assert_allclose(J @ np.eye(M), by_null_space, rtol=1e-9, atol=1e-11)
+    assert np.linalg.norm(A @ (J @ np.eye(M))) <= 1e-12 * np.linalg.norm(by_schur)
+
+
+def test_redundant_rows_change_nothing():
+    twice = LinearEquality(np.vstack([A, A[0] - A[1]]), np.array([1.0, 1.0, 0.0]))
+    row, y, _ = solved(ROWS["linear"])
+    expected = sad.derivative(row.problem, Solution(y=y, x=X), rtol=1e-12)
+    J = sad.derivative(Problem(SMOOTH, equality=twice), Solution(y=y, x=X), rtol=1e-12)
+    np.testing.assert_allclose(J @ np.eye(M), expected @ np.eye(M), atol=1e-9)
+
+
+def test_a_variable_at_its_bound_does_not_move():
+    row, y, _ = solved(ROWS["bounds"])
+    J = sad.derivative(row.problem, Solution(y=y, x=X))
+    held = [j for j, _ in row.fixed]
+    assert np.all((J @ np.eye(M))[held] == 0.0)
+    weight = np.zeros(N)
+    weight[held] = 1.0
+    assert np.all(J.T @ weight == 0.0)
+
+
+def test_an_inactive_row_leaves():
+    far = Inequality(
+        lambda x, y: np.array([y[0] - 1e3]), lambda x, y: np.eye(y.size)[:1]
+    )
+    free, y, _ = solved(Row(Problem(SMOOTH), X))
+    expected = sad.derivative(free.problem, Solution(y=y, x=X)) @ np.eye(M)
+    J = sad.derivative(Problem(SMOOTH, inequality=far), Solution(y=y, x=X))
+    np.testing.assert_allclose(J @ np.eye(M), expected, rtol=1e-6)
+
+
+def test_a_weakly_active_row_is_reported():
+    free, y, _ = solved(Row(Problem(SMOOTH), X))
+    touching = Inequality(
+        lambda x, z: np.array([z[0] - y[0]]), lambda x, z: np.eye(z.size)[:1]
+    )
+    found = sad.vjp(
+        Problem(SMOOTH, inequality=touching), Solution(y=y, x=X), np.ones(N)
+    )
+    assert any("one-sided" in warning for warning in found.warnings)
+
+
+@pytest.mark.parametrize("spoil", ["stationarity", "feasibility", "sign", "slackness"])
+def test_a_point_that_is_no_solution_is_refused(spoil):
+    row, y, nu = solved(ROWS["equality and inequality"])
+    problem = row.problem
+    if spoil == "stationarity":
+        y = y + 0.1 * scipy.linalg.null_space(A)[:, 0]
+    elif spoil == "feasibility":
+        problem = Problem(SMOOTH, equality=LinearEquality(A, A @ y + 0.5))
+        nu = nu[:2]
+    elif spoil == "sign":
+        problem = Problem(SMOOTH, equality=MOVING, inequality=_minus(curved(2.6)))
+    else:
+        nu = nu + np.array([0.0, 0.0, 0.0, 5.0])
+    with pytest.raises(sad.ConvergenceError, match="NOT_STATIONARY"):
+        sad.vjp(problem, Solution(y=y, x=X, multipliers=nu), np.ones(N))
+
+
+def _minus(constraint):
+    rows = constraint.rows
+    return Inequality(
+        lambda x, y: -rows.fun(x, y),
+        lambda x, y: -rows.jac(x, y),
+        hess=lambda x, y, nu: -rows.hess(x, y, nu),
+        cross=lambda x, y, nu: -rows.cross(x, y, nu),
+        jac_x=lambda x, y: -rows.jac_x(x, y),
+    )
+
+
+@given(
+    st.integers(1, 40),
+    st.integers(1, 5),
+    st.integers(0, 2**31),
+    st.floats(-100.0, 100.0),
+)
+@settings(max_examples=40, deadline=None)
+def test_random_problems(n, m, seed, exponent):
+    """Dense algebra to 1e-9, whatever the units of f."""
+    rng = np.random.default_rng(seed)
+    p = int(rng.integers(0, n)) if n > 1 else 0
+    unit = 10.0**exponent
+    root = rng.standard_normal((n, n))
+    H = unit * (root @ root.T / n + 0.1 * np.eye(n))
+    f_xy = unit * rng.standard_normal((n, m))
+    C, DC = rng.standard_normal((p, n)), rng.standard_normal((p, m))
+    x = rng.standard_normal(m)
+    lower = Quartic(H, -f_xy, 0.0)
+    equality = LinearEquality(
+        C, lambda x: DC @ x, b_jvp=lambda x, u: DC @ u, b_vjp=lambda x, w: DC.T @ w
+    )
+    problem = Problem(lower, equality=equality if p else None)
+    K = np.block([[H, unit * C.T], [unit * C, np.zeros((p, p))]])
+    J = -np.linalg.solve(K, np.vstack([f_xy, -unit * DC]))[:n]
+    solution = Solution(y=J @ x, x=x)
+    found = sad.derivative(problem, solution, rtol=1e-12)
+    np.testing.assert_allclose(
+        found @ np.eye(m), J, rtol=1e-8, atol=1e-9 * np.abs(J).max()
+    )
+    v = rng.standard_normal(n)
+    np.testing.assert_allclose(
+        found.T @ v, J.T @ v, rtol=1e-7, atol=1e-9 * np.abs(J).max() * n
+    )
