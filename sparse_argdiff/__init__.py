@@ -27,6 +27,7 @@ from .objective import FunctionObjective, Objective
 from .problem import ActiveSet, Problem, Solution
 from .solvers import solve
 from .status import ConvergenceError, ConvergenceWarning, Status
+from .transfer import from_dlpack, to_device, to_host
 from .upper import FunctionUpper, UpperObjective
 
 __version__ = "0.1.0"
@@ -63,6 +64,7 @@ __all__ = [
     "check_hypergradient",
     "derivative",
     "dot_test",
+    "from_dlpack",
     "jvp",
     "linear_model",
     "minimize",
@@ -70,5 +72,7 @@ __all__ = [
     "preconditioners",
     "projected_cg",
     "solve",
+    "to_device",
+    "to_host",
     "vjp",
 ]

@@ -13,6 +13,7 @@ import sys
 from typing import Any
 
 import numpy as np
+from scipy import sparse
 from scipy.linalg.blas import daxpy, saxpy
 
 Array = Any
@@ -57,6 +58,98 @@ def namespace(*arrays: Any) -> Any:
             "moved between host and device silently"
         )
     return homes[0] if homes else np
+
+
+def module(backend: str) -> Any:
+    """Return the array module of that name, "numpy" or "cupy", ready to hold arrays.
+
+    Raises
+    ------
+    ValueError
+        For another name.
+    ImportError
+        When CuPy is not installed, naming the extras that install it.
+    RuntimeError
+        When CuPy is installed but finds no device, with the reason that CUDA gives.
+    """
+    if backend == "numpy":
+        return np
+    if backend != "cupy":
+        raise ValueError(f"backend must be 'numpy' or 'cupy', found {backend!r}")
+    try:
+        import cupy  # noqa: PLC0415  (an extra)
+    except ImportError as error:
+        raise ImportError(
+            "backend 'cupy' needs CuPy: pip install 'sparse_argdiff[cuda12]' or "
+            "'sparse_argdiff[cuda13]', for the CUDA version that nvidia-smi shows"
+        ) from error
+    if not cupy.is_available():
+        try:
+            cupy.cuda.runtime.getDeviceCount()
+            reason = "no CUDA device was found"
+        except RuntimeError as error:
+            reason = str(error)
+        raise RuntimeError(f"CuPy is installed but cannot be used: {reason}")
+    return cupy
+
+
+def is_sparse(value: Any) -> bool:
+    """Tell whether the value is a sparse matrix, SciPy's or CuPy's."""
+    if sparse.issparse(value):
+        return True
+    device = sys.modules.get("cupyx.scipy.sparse")
+    return device is not None and bool(device.issparse(value))
+
+
+def sparse_module(xp: Any) -> Any:
+    """Return the module of sparse matrices that goes with an array namespace."""
+    if xp is np:
+        return sparse
+    import cupyx.scipy.sparse  # noqa: PLC0415  (an extra)
+
+    return cupyx.scipy.sparse
+
+
+def moved(value: Any, xp: Any) -> Any:
+    """Return an array or a sparse matrix in the namespace ``xp``, NumPy's or CuPy's."""
+    here = is_array(value) and _home(value) is xp
+    if here or (is_sparse(value) and sparse.issparse(value) == (xp is np)):
+        return value
+    if xp is np:
+        return value.get() if hasattr(value, "get") else np.from_dlpack(value)
+    if is_array(value):
+        return xp.asarray(value)
+    formats = sparse_module(xp)
+    kind = formats.csc_matrix if value.format == "csc" else formats.csr_matrix
+    return kind(value)
+
+
+def zeros(shape: Any, like: Array, dtype: Any = None) -> Array:
+    """Return zeros where ``like`` lives, of its dtype unless another is given."""
+    return full(shape, 0, like, dtype)
+
+
+def full(shape: Any, fill: Any, like: Array, dtype: Any = None) -> Array:
+    """Return a constant array where ``like`` lives."""
+    xp = namespace(like)
+    return xp.full(shape, fill, dtype=dtype or like.dtype, **_place(xp, like))
+
+
+def asarray(values: Any, like: Array, dtype: Any = None) -> Array:
+    """Return numbers of the host as an array where ``like`` lives."""
+    xp = namespace(like)
+    return xp.asarray(values, dtype=dtype or like.dtype, **_place(xp, like))
+
+
+def arange(count: int, like: Array) -> Array:
+    """Return 0, 1, ..., count − 1 where ``like`` lives."""
+    xp = namespace(like)
+    return xp.arange(count, **_place(xp, like))
+
+
+def _place(xp: Any, like: Array) -> dict[str, Any]:
+    """Return the keyword for the device of ``like``; CuPy and NumPy have only one."""
+    return {} if xp is np or xp.__name__ == "cupy" else {"device": like.device}
 
 
 def as_floating(name: str, value: Any, *, ndim: tuple[int, ...] = (1,)) -> Array:

@@ -42,6 +42,7 @@ LEVELS = {
     "products": 2,
     "blocks": 2,
     "krylov": 2,
+    "transfer": 2,
     "arrays": 1,
     "status": 1,
 }
