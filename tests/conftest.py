@@ -3,6 +3,7 @@
 The strict backend stands in for a GPU: its arrays live on a second device, from which
 ``np.asarray`` raises, and they know nothing but the array API standard.  Its flags
 are left at their defaults, which are the latest version of the standard it knows.
+The CuPy stand-in goes where ``cupy`` is imported from and refuses what CuPy refuses.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import array_api_strict
+import cupy_standin
 import numpy as np
 import pytest
 
@@ -72,18 +74,28 @@ def _cupy_backend() -> Backend:
     return Backend(cupy.array, cupy.asnumpy)
 
 
+def _standin_backend() -> Backend:
+    cupy = cupy_standin.current()
+    return Backend(lambda array: cupy.array(np.array(array)), cupy.asnumpy)
+
+
 BACKENDS = {
     "numpy": _numpy_backend,
     "strict": _strict_backend,
+    "standin": _standin_backend,
     "cupy": _cupy_backend,
 }
 
 
 @pytest.fixture(
-    params=["numpy", "strict", pytest.param("cupy", marks=pytest.mark.gpu)],
+    params=["numpy", "strict", "standin", pytest.param("cupy", marks=pytest.mark.gpu)],
 )
-def xp_array(request: pytest.FixtureRequest) -> Backend:
+def xp_array(
+    request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
+) -> Backend:
     """Each array backend in turn, as ``to, back = xp_array``."""
+    if request.param == "standin":
+        cupy_standin.install(monkeypatch)
     return BACKENDS[request.param]()
 
 

@@ -276,4 +276,9 @@ def install(monkeypatch):
     """Put the stand-in where ``import cupy`` finds it, for one test; return it."""
     for name, module in modules().items():
         monkeypatch.setitem(sys.modules, name, module)
+    return current()
+
+
+def current():
+    """Return the stand-in that is installed."""
     return sys.modules["cupy"]
