@@ -9,9 +9,16 @@ a real device's arithmetic.
 
 from __future__ import annotations
 
+import ctypes
+import functools
+import hashlib
+import shutil
+import subprocess
 import sys
+import tempfile
 import types
 from collections import Counter
+from pathlib import Path
 
 import numpy as np
 import scipy.sparse
@@ -252,10 +259,83 @@ def _wrap(host):
     return (csc_matrix if host.format == "csc" else csr_matrix)(host)
 
 
+COMPILER = shutil.which("g++") or shutil.which("c++")
+
+
+class RawModule:
+    """A CUDA module whose kernels run on the host, compiled with ``cuda_shim.h``."""
+
+    def __init__(self, code, options=(), name_expressions=()):
+        if COMPILER is None:
+            raise RuntimeError("the stand-in's RawModule needs a C++ compiler")
+        names = list(name_expressions)
+        self._library = _compiled(code, tuple(options), tuple(names))
+        self._index = {name: i for i, name in enumerate(names)}
+
+    def get_function(self, name):
+        launch = getattr(self._library, f"launch_{self._index[name]}")
+
+        def kernel(grid, block, arguments):
+            LOG["launches"] += 1
+            LOG[f"kernel {name}"] += 1
+            values = [_argument(value) for value in arguments]
+            pointers = (ctypes.c_void_p * len(values))(
+                *(ctypes.addressof(value) for value in values)
+            )
+            launch(ctypes.c_uint(grid[0]), ctypes.c_uint(block[0]), pointers)
+
+        return kernel
+
+
+def _argument(value):
+    """Return the bytes that a launch passes; CuPy takes no NumPy array either."""
+    if value is None:
+        return ctypes.c_void_p(0)
+    if isinstance(value, ndarray):
+        host = value._host
+        if not host.flags.c_contiguous:
+            raise ValueError("the stand-in passes contiguous arrays only")
+        return ctypes.c_void_p(host.ctypes.data)
+    if isinstance(value, np.generic):
+        return (ctypes.c_char * value.nbytes).from_buffer_copy(value.tobytes())
+    if isinstance(value, int):
+        return ctypes.c_longlong(value)
+    if isinstance(value, float):
+        return ctypes.c_double(value)
+    raise TypeError(f"Unsupported type {type(value)}")
+
+
+@functools.cache
+def _compiled(code, options, names):
+    shim = Path(__file__).with_name("cuda_shim.h").read_text("utf-8")
+    launchers = "".join(
+        f'extern "C" void launch_{i}(unsigned grid, unsigned block, void** arguments) '
+        f"{{ shim::launch({name}, grid, block, arguments); }}\n"
+        for i, name in enumerate(names)
+    )
+    source = f"{shim}\n{code}\n{launchers}"
+    key = hashlib.sha256(repr((source, options)).encode()).hexdigest()[:16]
+    folder = Path(tempfile.mkdtemp(prefix="cuda_shim_"))
+    path, library = folder / f"{key}.cpp", folder / f"{key}.so"
+    path.write_text(source, "utf-8")
+    defines = [option for option in options if option.startswith("-D")]
+    done = subprocess.run(
+        [COMPILER, "-std=c++17", "-O1", "-fPIC", "-shared", "-w", *defines]
+        + [str(path), "-o", str(library)],
+        check=False,
+        capture_output=True,
+        text=True,
+    )
+    if done.returncode:
+        raise RuntimeError(f"the kernels do not compile:\n{done.stderr}")
+    return ctypes.CDLL(str(library))
+
+
 def modules():
     """Return fresh stand-ins for ``cupy`` and ``cupyx`` by the names they are imported."""
     cupy = _Namespace("cupy", np)
     cupy.ndarray = ndarray
+    cupy.RawModule = RawModule
     cupy.is_available = lambda: True
     cupy.asnumpy = lambda array: array.get()
     cupyx, scipy_, sparse = (
