@@ -1,224 +1,240 @@
-// The vector updates of CG and MINRES, fused: one pass over memory each, scalars on the device.
+// The vector passes of CG and MINRES with their scalars on the device.
 //
-// A record of doubles holds the scalars of one right-hand side.  A kernel that ends a sum
-// computes, in the last block to finish, the scalars that follow from it, so that the host
-// need not look: it reads the record every few iterations.  Sums of blocks are added in
-// their order: results do not depend on the schedule.
+// A record of doubles holds the scalars of one solve.  A kernel that ends a sum computes, in
+// the last block to finish, the scalars that follow from it: the host reads the record every
+// few iterations, and a solve that has ended changes nothing more.  The sums of blocks are
+// added in their order, so that results do not depend on the schedule.
 //
-//   CG       q = A p;    cg_curvature:  α = ρ / p'q
-//                        cg_residual:   r −= α q,   ρ' = r'D r,   β = ρ' / ρ
-//                        cg_step:       x += α p,   p = D r + β p
-//   MINRES   q = A r2;   minres_alpha:  α = r2'q / β²
-//                        minres_lanczos: r1 ← q/β − (β/β₋) r1 − (α/β) r2,  β₊ = ‖r1‖, rotation
-//                        minres_step:   w1 ← (r2/β − ε w1 − δ w2)/γ,   x += φ w1
+//   CG       q = A p     cg_curvature    α = ρ / p'q
+//                        cg_residual     r −= α q,  ‖r‖
+//            z = M r     cg_metric       ρ₊ = r'z,  β = ρ₊ / ρ           (M = 1: ρ₊ = ‖r‖²)
+//                        cg_advance      x += α p,  p = z + β p
+//   MINRES   y = A v     minres_alpha    α = v'y / size²
+//                        lanczos         r₋ = c₋ r₋ + c r + c_y y
+//            v = M r₋    minres_metric   size₊ = √(r₋'v), the next rotation
+//                        minres_advance  w₋ = e w₋ + d w + g v,  x += φ w₋
 
 #define THREADS 256
 
-// Slots of a record; kernels/device.py has the same list.
-enum { ACTIVE, TARGET, ROUNDOFF, NITER, STATUS, RHO, CURVATURE, ALPHA, BETA, RESIDUAL,
-       P_SQUARE, LARGEST, DECREASE,
-       BETA_OLD, BETA_NOW, PHI, COSINE, SINE, DELTA_NEXT, EPSILON_NEXT, EPSILON_NOW, DELTA,
-       GAMMA, STEP, T_NORM, BETA_NEXT, ROOT, SLOTS };
+// Slots of a record, by the names that device.py reads.
+enum {
+    ACTIVE, STATUS, NITER, TARGET, ROUNDOFF, ALPHA, BETA, RHO, RESIDUAL, DECREASE, P_SQUARE,
+    LARGEST, SIZE, SIZE_OLD, SCALE, BETA_OLD, PHI, COSINE, SINE, DELTA_NEXT, EPSILON_NEXT,
+    T_NORM, A_NORM, ROOT, OF_W_OLD, OF_W, OF_V, STEP, SLOTS
+};
 
-// Values of STATUS.
 enum { GOING, MET, NEGATIVE, SINGULAR, NOT_FINITE, BAD_METRIC, LEAST_SQUARES, EXHAUSTED };
+
+// Behind the slots: what CG did in its last steps, five numbers a step.
+enum { H_ALPHA, H_DECREASE, H_RHO, H_P_SQUARE, H_RESIDUAL, H_SLOTS };
+
+#define EACH(i, n)                                                        \
+    for (size_t i = blockIdx.x * (size_t)blockDim.x + threadIdx.x; i < n; \
+         i += (size_t)blockDim.x * gridDim.x)
 
 __device__ bool is_finite(double v) { return v - v == 0.0; }
 
-// Add COUNT sums over the grid.  True in one thread of the last block, with the totals in s.
-template <int COUNT>
-__device__ bool total(double (&s)[COUNT], double* partials, unsigned* ticket) {
-    __shared__ double shared[COUNT][THREADS];
-    __shared__ bool last;
-    for (int k = 0; k < COUNT; ++k) shared[k][threadIdx.x] = s[k];
+__device__ double block_sum(double share, double* shared) {
+    __syncthreads();
+    shared[threadIdx.x] = share;
     __syncthreads();
     for (unsigned half = blockDim.x / 2; half > 0; half /= 2) {
-        if (threadIdx.x < half)
-            for (int k = 0; k < COUNT; ++k)
-                shared[k][threadIdx.x] += shared[k][threadIdx.x + half];
+        if (threadIdx.x < half) shared[threadIdx.x] += shared[threadIdx.x + half];
         __syncthreads();
     }
+    return shared[0];
+}
+
+// Add the shares of all threads of the grid.  True in one thread of the last block alone.
+__device__ bool total(double share, double* sum, double* partials, unsigned* ticket) {
+    __shared__ double shared[THREADS];
+    __shared__ bool last;
+    double mine = block_sum(share, shared);
     if (threadIdx.x == 0) {
-        for (int k = 0; k < COUNT; ++k) partials[COUNT * blockIdx.x + k] = shared[k][0];
+        partials[blockIdx.x] = mine;
         __threadfence();
         last = atomicInc(ticket, gridDim.x - 1) == gridDim.x - 1;
     }
     __syncthreads();
     if (!last) return false;
-    for (int k = 0; k < COUNT; ++k) {
-        double sum = 0.0;
-        for (unsigned b = threadIdx.x; b < gridDim.x; b += blockDim.x)
-            sum += partials[COUNT * b + k];
-        shared[k][threadIdx.x] = sum;
-    }
-    __syncthreads();
-    for (unsigned half = blockDim.x / 2; half > 0; half /= 2) {
-        if (threadIdx.x < half)
-            for (int k = 0; k < COUNT; ++k)
-                shared[k][threadIdx.x] += shared[k][threadIdx.x + half];
-        __syncthreads();
-    }
-    for (int k = 0; k < COUNT; ++k) s[k] = shared[k][0];
+    __threadfence();
+    share = 0.0;
+    for (unsigned b = threadIdx.x; b < gridDim.x; b += blockDim.x) share += partials[b];
+    *sum = block_sum(share, shared);
     return threadIdx.x == 0;
 }
 
-#define EACH(i, n)                                                            \
-    for (size_t i = blockIdx.x * (size_t)blockDim.x + threadIdx.x; i < n;     \
-         i += (size_t)blockDim.x * gridDim.x)
+__device__ void end(double* record, int status) {
+    record[STATUS] = status;
+    record[ACTIVE] = 0.0;
+}
+
+template <typename T>
+__global__ void dot(size_t n, const T* x, const T* y, double* sum, double* partials,
+                    unsigned* ticket) {
+    double share = 0.0, all;
+    EACH(i, n) share += (double)x[i] * (double)y[i];
+    if (total(share, &all, partials, ticket)) *sum = all;
+}
 
 // conjugate gradients ----------------------------------------------------------------------
 
 template <typename T>
 __global__ void cg_curvature(size_t n, const T* p, const T* q, double* record,
                              double* partials, unsigned* ticket) {
-    double s[1] = {0.0};
-    EACH(i, n) s[0] += (double)p[i] * (double)q[i];
-    if (!total<1>(s, partials, ticket)) return;
+    double share = 0.0, curvature;
+    EACH(i, n) share += (double)p[i] * (double)q[i];
+    if (!total(share, &curvature, partials, ticket)) return;
     record[ALPHA] = 0.0;
-    record[DECREASE] = 0.0;
     if (record[ACTIVE] == 0.0) return;
-    record[CURVATURE] = s[0];
-    double quotient = s[0] / record[P_SQUARE];
-    double magnitude = quotient < 0.0 ? -quotient : quotient;
-    if (magnitude > record[LARGEST]) record[LARGEST] = magnitude;
+    if (!(record[RHO] > 0.0)) return end(record, BAD_METRIC);
+    if (!is_finite(curvature) || !is_finite(record[RHO])) return end(record, NOT_FINITE);
+    double quotient = curvature / record[P_SQUARE];
+    record[LARGEST] = fmax(record[LARGEST], fabs(quotient));
     double zero = 10.0 * record[ROUNDOFF] * record[LARGEST];
-    if (!is_finite(s[0])) record[STATUS] = NOT_FINITE;
-    else if (quotient < -zero) record[STATUS] = NEGATIVE;
-    else if (quotient <= zero) record[STATUS] = SINGULAR;
-    if (record[STATUS] != GOING) {
-        record[ACTIVE] = 0.0;
-        return;
-    }
-    record[ALPHA] = record[RHO] / s[0];
+    if (quotient <= zero) return end(record, quotient < -zero ? NEGATIVE : SINGULAR);
+    record[ALPHA] = record[RHO] / curvature;
     record[DECREASE] = record[ALPHA] * record[RHO];
 }
 
-template <typename T>
-__global__ void cg_residual(size_t n, T* r, const T* q, const T* diagonal, double* record,
-                            double* partials, unsigned* ticket) {
-    T alpha = (T)record[ALPHA];
-    double s[2] = {0.0, 0.0};
-    EACH(i, n) {
-        T left = r[i] - alpha * q[i];
-        r[i] = left;
-        double square = (double)left * (double)left;
-        s[0] += square;
-        s[1] += diagonal ? (double)diagonal[i] * square : square;
-    }
-    if (!total<2>(s, partials, ticket)) return;
-    record[BETA] = 0.0;
-    if (record[ACTIVE] == 0.0) return;
+// ρ₊ is known: what follows from it, and a line of history.
+__device__ void cg_scalars(double* record, double rho, int length) {
+    double* line = record + SLOTS + H_SLOTS * ((int)record[NITER] % length);
+    record[BETA] = rho / record[RHO];
+    record[P_SQUARE] = rho + record[BETA] * record[BETA] * record[P_SQUARE];
+    record[RHO] = rho;
     record[NITER] += 1.0;
-    record[RESIDUAL] = sqrt(s[0]);
-    double beta = s[1] / record[RHO];
-    if (record[RESIDUAL] <= record[TARGET]) record[STATUS] = MET;
-    else if (!is_finite(s[1])) record[STATUS] = NOT_FINITE;
-    else if (s[1] <= 0.0) record[STATUS] = BAD_METRIC;
-    if (record[STATUS] != GOING) {
-        record[ACTIVE] = 0.0;
-        return;
-    }
-    record[BETA] = beta;
-    record[P_SQUARE] = s[1] + beta * beta * record[P_SQUARE];
-    record[RHO] = s[1];
+    line[H_ALPHA] = record[ALPHA];
+    line[H_DECREASE] = record[DECREASE];
+    line[H_RHO] = rho;
+    line[H_P_SQUARE] = record[P_SQUARE];
+    line[H_RESIDUAL] = record[RESIDUAL];
+    if (record[RESIDUAL] <= record[TARGET]) end(record, MET);
 }
 
-// A direction whose curvature is not positive is kept: β = 0 would overwrite it.
 template <typename T>
-__global__ void cg_step(size_t n, T* x, T* p, const T* r, const T* diagonal,
-                        const double* record) {
-    T alpha = (T)record[ALPHA], beta = (T)record[BETA];
-    if (record[STATUS] == NEGATIVE || record[STATUS] == SINGULAR) return;
+__global__ void cg_residual(size_t n, T* r, const T* q, double* record, int length,
+                            int preconditioned, double* partials, unsigned* ticket) {
+    T alpha = (T)record[ALPHA];
+    double share = 0.0, square;
     EACH(i, n) {
-        T direction = p[i];
-        x[i] += alpha * direction;
-        p[i] = (diagonal ? diagonal[i] * r[i] : r[i]) + beta * direction;
+        T entry = r[i] - alpha * q[i];
+        r[i] = entry;
+        share += (double)entry * (double)entry;
+    }
+    if (!total(share, &square, partials, ticket)) return;
+    if (record[ACTIVE] == 0.0) return;
+    record[RESIDUAL] = sqrt(square);
+    if (!preconditioned) cg_scalars(record, square, length);
+}
+
+template <typename T>
+__global__ void cg_metric(size_t n, const T* r, const T* z, double* record, int length,
+                          double* partials, unsigned* ticket) {
+    double share = 0.0, rho;
+    EACH(i, n) share += (double)r[i] * (double)z[i];
+    if (!total(share, &rho, partials, ticket)) return;
+    if (record[ACTIVE] != 0.0) cg_scalars(record, rho, length);
+}
+
+// Without a step p stays: it may be the direction whose curvature is not positive.
+template <typename T>
+__global__ void cg_advance(size_t n, T* x, T* p, const T* z, const double* record) {
+    T alpha = (T)record[ALPHA], beta = (T)record[BETA];
+    if (alpha == (T)0) return;
+    EACH(i, n) {
+        T entry = p[i];
+        x[i] += alpha * entry;
+        p[i] = z[i] + beta * entry;
     }
 }
 
 // minimal residuals ------------------------------------------------------------------------
 
 template <typename T>
-__global__ void minres_alpha(size_t n, const T* r2, const T* q, double* record,
+__global__ void minres_alpha(size_t n, const T* v, const T* y, double* record,
                              double* partials, unsigned* ticket) {
-    double s[1] = {0.0};
-    EACH(i, n) s[0] += (double)r2[i] * (double)q[i];
-    if (!total<1>(s, partials, ticket)) return;
-    double beta = record[BETA_NOW];
-    record[ALPHA] = record[ACTIVE] == 0.0 ? 0.0 : s[0] / (beta * beta);
-    if (record[ACTIVE] != 0.0 && !is_finite(s[0])) {
-        record[STATUS] = NOT_FINITE;
-        record[ACTIVE] = 0.0;
-    }
+    double share = 0.0, product;
+    EACH(i, n) share += (double)v[i] * (double)y[i];
+    if (!total(share, &product, partials, ticket)) return;
+    record[STEP] = 0.0;
+    if (record[ACTIVE] == 0.0) return;
+    record[ALPHA] = product / record[SIZE] / record[SIZE];
+    if (!is_finite(record[ALPHA])) end(record, NOT_FINITE);
 }
 
-// The residual of the Lanczos process, its norm, and in the last block the rotation.
-template <typename T>
-__global__ void minres_lanczos(size_t n, T* r1, const T* r2, const T* q, double* record,
-                               double* partials, unsigned* ticket) {
-    double beta = record[BETA_NOW], beta_old = record[BETA_OLD], alpha = record[ALPHA];
-    bool active = record[ACTIVE] != 0.0;
-    T by_q = (T)(1.0 / beta), by_old = (T)(beta_old > 0.0 ? beta / beta_old : 0.0);
-    T by_new = (T)(alpha / beta);
-    double s[1] = {0.0};
-    if (active)
-        EACH(i, n) {
-            T left = by_q * q[i] - by_old * r1[i] - by_new * r2[i];
-            r1[i] = left;
-            s[0] += (double)left * (double)left;
-        }
-    if (!total<1>(s, partials, ticket)) return;
-    record[STEP] = 0.0;
-    if (!active) return;
-    double next = sqrt(s[0]);
-    record[NITER] += 1.0;
-    double t_norm = record[T_NORM];
-    t_norm = sqrt(t_norm * t_norm + alpha * alpha + beta_old * beta_old + next * next);
+// ‖r₋‖²_M is known: the next length, the rotation, and the coefficients of the step.
+__device__ void minres_scalars(double* record, double square, int preconditioned) {
+    double alpha = record[ALPHA], scale = record[SCALE], unit = record[ROUNDOFF];
+    double beta_old = record[SIZE] / scale, first = record[NITER] == 0.0;
+    double size = sqrt(fmax(square, 0.0)), beta = size / scale;
+    if (first) beta_old = 0.0;
+    double t_norm = sqrt(record[T_NORM] * record[T_NORM] + alpha * alpha +
+                         beta_old * beta_old + beta * beta);
     record[T_NORM] = t_norm;
-    double c = record[COSINE], sn = record[SINE];
-    double delta = c * record[DELTA_NEXT] + sn * alpha;
-    double gamma_bar = sn * record[DELTA_NEXT] - c * alpha;
-    record[EPSILON_NOW] = record[EPSILON_NEXT];
-    record[DELTA] = delta;
-    record[EPSILON_NEXT] = sn * next;
-    record[DELTA_NEXT] = -c * next;
+    if (!preconditioned)
+        record[A_NORM] = fmax(record[A_NORM],
+                              sqrt(alpha * alpha + beta_old * beta_old + beta * beta));
+    if (!is_finite(square)) return end(record, NOT_FINITE);
+    if (square < -unit * t_norm * scale * t_norm * scale) return end(record, BAD_METRIC);
+    double epsilon = record[EPSILON_NEXT];
+    double delta = record[COSINE] * record[DELTA_NEXT] + record[SINE] * alpha;
+    double gamma_bar = record[SINE] * record[DELTA_NEXT] - record[COSINE] * alpha;
+    record[EPSILON_NEXT] = record[SINE] * beta;
+    record[DELTA_NEXT] = -record[COSINE] * beta;
     record[ROOT] = sqrt(gamma_bar * gamma_bar + record[DELTA_NEXT] * record[DELTA_NEXT]);
-    double gamma = sqrt(gamma_bar * gamma_bar + next * next);
-    if (!is_finite(gamma)) record[STATUS] = NOT_FINITE;
-    else if (gamma <= 10.0 * record[ROUNDOFF] * t_norm) record[STATUS] = LEAST_SQUARES;
-    if (record[STATUS] != GOING) {
-        record[ACTIVE] = 0.0;
-        return;
-    }
-    record[GAMMA] = gamma;
+    double gamma = sqrt(gamma_bar * gamma_bar + beta * beta);
+    if (gamma <= 10.0 * unit * t_norm) return end(record, LEAST_SQUARES);
     record[COSINE] = gamma_bar / gamma;
-    record[SINE] = next / gamma;
+    record[SINE] = beta / gamma;
     record[STEP] = record[COSINE] * record[PHI];
     record[PHI] *= record[SINE];
-    record[BETA_NEXT] = next;
-    if (record[PHI] <= record[TARGET]) record[STATUS] = MET;
-    else if (next <= record[ROUNDOFF] * t_norm) record[STATUS] = EXHAUSTED;
+    record[OF_W_OLD] = -epsilon / gamma;
+    record[OF_W] = -delta / gamma;
+    record[OF_V] = 1.0 / gamma / record[SIZE];
+    record[SIZE_OLD] = record[SIZE];
+    record[SIZE] = size;
+    record[NITER] += 1.0;
+    if (record[PHI] <= record[TARGET]) end(record, MET);
+    else if (beta <= unit * t_norm) end(record, EXHAUSTED);
 }
 
-// The last step of a run is taken too: STEP is not zero then.
 template <typename T>
-__global__ void minres_step(size_t n, T* x, T* w1, const T* w2, const T* r2,
-                            const double* record) {
-    if (record[STEP] == 0.0 && record[STATUS] != GOING) return;
-    T by_v = (T)(1.0 / record[BETA_NOW] / record[GAMMA]);
-    T by_w1 = (T)(record[EPSILON_NOW] / record[GAMMA]);
-    T by_w2 = (T)(record[DELTA] / record[GAMMA]), step = (T)record[STEP];
-    EACH(i, n) {
-        T w = by_v * r2[i] - by_w1 * w1[i] - by_w2 * w2[i];
-        w1[i] = w;
-        x[i] += step * w;
-    }
+__global__ void lanczos(size_t n, T* older, const T* newer, const T* y, double* record,
+                        int preconditioned, double* partials, unsigned* ticket) {
+    bool active = record[ACTIVE] != 0.0;
+    double size = record[SIZE], scale = record[SCALE];
+    T of_y = (T)(scale / size), of_newer = (T)(-record[ALPHA] * scale / size);
+    T of_older = (T)(record[NITER] == 0.0 ? 0.0 : -size / record[SIZE_OLD]);
+    double share = 0.0, square;
+    if (active)
+        EACH(i, n) {
+            T entry = of_older * older[i] + of_newer * newer[i] + of_y * y[i];
+            older[i] = entry;
+            share += (double)entry * (double)entry;
+        }
+    if (!total(share, &square, partials, ticket)) return;
+    if (active && !preconditioned) minres_scalars(record, square, 0);
 }
 
-// One thread: the roles of β move on when an iteration is done.
-__global__ void minres_advance(double* record) {
-    if (record[ACTIVE] == 0.0) return;
-    record[BETA_OLD] = record[BETA_NOW];
-    record[BETA_NOW] = record[BETA_NEXT];
-    if (record[STATUS] != GOING) record[ACTIVE] = 0.0;
+template <typename T>
+__global__ void minres_metric(size_t n, const T* older, const T* z, double* record,
+                              double* partials, unsigned* ticket) {
+    double share = 0.0, square;
+    EACH(i, n) share += (double)older[i] * (double)z[i];
+    if (!total(share, &square, partials, ticket)) return;
+    if (record[ACTIVE] != 0.0) minres_scalars(record, square, 1);
+}
+
+template <typename T>
+__global__ void minres_advance(size_t n, T* x, T* w_old, const T* w, const T* v,
+                               const double* record) {
+    T step = (T)record[STEP];
+    if (step == (T)0) return;
+    T of_w_old = (T)record[OF_W_OLD], of_w = (T)record[OF_W], of_v = (T)record[OF_V];
+    EACH(i, n) {
+        T entry = of_w_old * w_old[i] + of_w * w[i] + of_v * v[i];
+        w_old[i] = entry;
+        x[i] += step * entry;
+    }
 }

@@ -1,0 +1,124 @@
+"""The kernels of ``vectors.cu``: passes over vectors whose scalars stay on the device.
+
+A :class:`Record` is the scalars of one solve.  The host writes it once, launches
+iterations, and reads it every few of them in one transfer.
+"""
+
+from __future__ import annotations
+
+import re
+from functools import cache
+from importlib import resources
+from typing import Any
+
+import numpy as np
+
+from ...arrays import Array, namespace
+
+THREADS = 256
+_MOST_BLOCKS = 1024  # several for each multiprocessor; a sum of so many parts is short
+_SOURCE = "vectors.cu"
+
+
+def _enumerated(source: str, first: str) -> dict[str, int]:
+    """Return the names of the enum that begins with ``first``, in their order."""
+    body = re.search(rf"enum \{{\s*({first}\b.*?)\}};", source, re.DOTALL)
+    assert body is not None
+    return {name.strip(): i for i, name in enumerate(body[1].split(","))}
+
+
+SOURCE = resources.files(__package__).joinpath(_SOURCE).read_text("utf-8")
+SLOT = _enumerated(SOURCE, "ACTIVE")
+ENDED = {i: name for name, i in _enumerated(SOURCE, "GOING").items()}
+LINE = _enumerated(SOURCE, "H_ALPHA")
+_KERNELS = tuple(re.findall(r"__global__ void (\w+)\(", SOURCE))
+
+
+@cache
+def _functions(xp: Any, ctype: str) -> dict[str, Any]:
+    names = [f"{name}<{ctype}>" for name in _KERNELS]
+    module = xp.RawModule(
+        code=SOURCE, options=("--std=c++17",), name_expressions=tuple(names)
+    )
+    return {
+        kernel: module.get_function(name)
+        for kernel, name in zip(_KERNELS, names, strict=True)
+    }
+
+
+class Record:
+    """The scalars of one solve, and of its last ``length`` steps, on the device.
+
+    Parameters
+    ----------
+    like : array (n,)
+        A vector of the solve.
+    length : int
+        Steps between two looks of the host.
+    """
+
+    def __init__(self, like: Array, length: int) -> None:
+        xp = namespace(like)
+        self._xp, self._n, self.length = xp, np.uint64(like.shape[0]), np.int32(length)
+        self._functions = _functions(xp, "float" if like.dtype == np.float32 else "double")
+        self._blocks = min(max(-(-like.shape[0] // THREADS), 1), _MOST_BLOCKS)
+        self._record = xp.zeros(SLOT["SLOTS"] + length * LINE["H_SLOTS"])
+        self._partials = xp.zeros(self._blocks)
+        self._ticket = xp.zeros(1, dtype=xp.uint32)
+
+    def write(self, **values: float) -> None:
+        """Set slots by name, all others to zero: one transfer."""
+        host = np.zeros(self._record.shape)
+        for name, value in values.items():
+            host[SLOT[name]] = value
+        self._record[...] = self._xp.asarray(host)
+
+    def read(self) -> tuple[dict[str, float], np.ndarray]:
+        """Return the slots by name and the lines of history: one transfer."""
+        host = self._record.get()
+        count = SLOT["SLOTS"]
+        slots = {name: float(host[i]) for name, i in SLOT.items() if i < count}
+        return slots, host[count:].reshape(int(self.length), LINE["H_SLOTS"])
+
+    def _launch(self, name: str, *arguments: Any) -> None:
+        self._functions[name](
+            (self._blocks,), (THREADS,), (self._n, *arguments)
+        )
+
+    def _sum(self, name: str, *arguments: Any) -> None:
+        self._launch(name, *arguments, self._partials, self._ticket)
+
+    def cg_curvature(self, p: Array, q: Array) -> None:
+        """Find α from p'q."""
+        self._sum("cg_curvature", p, q, self._record)
+
+    def cg_residual(self, r: Array, q: Array, preconditioned: bool) -> None:
+        """Take α q from r; find β, unless a preconditioner is to come."""
+        flag = np.int32(preconditioned)
+        self._sum("cg_residual", r, q, self._record, self.length, flag)
+
+    def cg_metric(self, r: Array, z: Array) -> None:
+        """Find β from r'z, z = M r."""
+        self._sum("cg_metric", r, z, self._record, self.length)
+
+    def cg_advance(self, x: Array, p: Array, z: Array) -> None:
+        """Add α p to x, then make p the next direction z + β p."""
+        self._launch("cg_advance", x, p, z, self._record)
+
+    def minres_alpha(self, v: Array, y: Array) -> None:
+        """Find α from v'y."""
+        self._sum("minres_alpha", v, y, self._record)
+
+    def lanczos(
+        self, older: Array, newer: Array, y: Array, preconditioned: bool
+    ) -> None:
+        """Replace ``older`` by the next residual vector; rotate, unless M is to come."""
+        self._sum("lanczos", older, newer, y, self._record, np.int32(preconditioned))
+
+    def minres_metric(self, older: Array, z: Array) -> None:
+        """Rotate by ‖r‖²_M = r'z, z = M r."""
+        self._sum("minres_metric", older, z, self._record)
+
+    def minres_advance(self, x: Array, w_old: Array, w: Array, v: Array) -> None:
+        """Replace ``w_old`` by the next direction and step along it."""
+        self._launch("minres_advance", x, w_old, w, v, self._record)
