@@ -129,6 +129,12 @@ def zeros(shape: Any, like: Array, dtype: Any = None) -> Array:
     return full(shape, 0, like, dtype)
 
 
+def empty(shape: Any, like: Array) -> Array:
+    """Return an array with undefined entries where ``like`` lives."""
+    xp = namespace(like)
+    return xp.empty(shape, dtype=like.dtype, **_place(xp, like))
+
+
 def full(shape: Any, fill: Any, like: Array, dtype: Any = None) -> Array:
     """Return a constant array where ``like`` lives."""
     xp = namespace(like)

@@ -20,7 +20,10 @@ from ..status import Status
 from .energy import EnergyError
 from .kernels import Kernels, Scalars, choose
 from .requests import Asking, Request, run
+from .device_loops import DeviceRecurrence
+from .kernels.device import Device
 from .result import Callback, KrylovResult
+from .steps import Step
 from .system import System, operator_norm_estimate, solve_columns
 from .workspace import Workspace
 
@@ -32,20 +35,6 @@ _NOT_DEFINITE = {
     Status.INDEFINITE_PRECONDITIONER,
     Status.NOT_FINITE,
 }
-
-
-class Step(NamedTuple):
-    """One step of the recurrence, or why there is none."""
-
-    status: Status | None  # None: x and r have moved
-    residual_norm: float  # of the recurrence
-    alpha: float
-    decrease: float  # α ρ = ‖x₊ − x‖²_A
-    rho: float  # r'M r
-    least: float  # the least r'M r over the Krylov space
-    direction: Array | None  # p, when its curvature is not positive
-    a_norm: float  # lower estimate of ‖A‖
-    product: bool = True  # whether A was applied
 
 
 class Recurrence:
@@ -74,8 +63,12 @@ class Recurrence:
         self.rho = math.nan
         self._p_square = math.nan  # ‖p‖² in the metric of M⁻¹, by its own recurrence
 
-    def begin(self) -> Asking[float]:
-        """Set the first direction; return ρ = r'M r."""
+    def begin(self, target: float = 0.0, limit: float = math.inf) -> Asking[float]:
+        """Set the first direction; return ρ = r'M r.
+
+        Where steps are taken in advance they end at ‖r‖ <= ``target``, or after ``limit``.
+        """
+        del target, limit  # here none is
         z, rho = yield from self._precondition()
         self.p[...] = z
         self.rho = self._p_square = rho
@@ -95,7 +88,7 @@ class Recurrence:
         if not 0.0 < rho < math.inf:
             finite = math.isfinite(rho)
             status = Status.INDEFINITE_PRECONDITIONER if finite else Status.NOT_FINITE
-            return self._refused(status, product=False)
+            return self._refused(status, products=0)
         q, curvature = yield Request(self.A, self.p, self.q)
         if curvature is None:
             curvature = self.kernels.dot(self.p, q)
@@ -131,12 +124,26 @@ class Recurrence:
         )
 
     def _refused(
-        self, status: Status, direction: Array | None = None, *, product: bool = True
+        self, status: Status, direction: Array | None = None, *, products: int = 1
     ) -> Step:
         if direction is not None:
             direction = namespace(direction).asarray(direction, copy=True)
         size, a_norm = norm(self.r), self._a_norm
-        return Step(status, size, 0.0, 0.0, self.rho, 0.0, direction, a_norm, product)
+        return Step(status, size, 0.0, 0.0, self.rho, 0.0, direction, a_norm, products)
+
+
+def recurrence(
+    A: LinearOperator,
+    x: Array,
+    r: Array,
+    M: LinearOperator | None,
+    kernels: Kernels,
+    scratch: list[Array],
+) -> Recurrence | DeviceRecurrence:
+    """Return the recurrence that goes with the kernels."""
+    if isinstance(kernels, Device):
+        return DeviceRecurrence(A, x, r, M, kernels, scratch)
+    return Recurrence(A, x, r, M, kernels, scratch)
 
 
 def iterates(
@@ -145,6 +152,7 @@ def iterates(
     r: Array,
     M: LinearOperator | None = None,
     workspace: Workspace | None = None,
+    target: float = 0.0,
 ) -> Iterator[Step]:
     """Run the recurrence from x with residual r, both updated in place; one product each.
 
@@ -153,10 +161,10 @@ def iterates(
     kernels = choose(None, r)
     pool = Workspace() if workspace is None else workspace
     with pool.lend(r, 2 + (M is not None)) as scratch:
-        recurrence = Recurrence(kernels.operator(A), x, r, M, kernels, scratch)
-        run(recurrence.begin(), kernels)
+        steps = recurrence(kernels.operator(A), x, r, M, kernels, scratch)
+        run(steps.begin(target), kernels)
         while True:
-            step = run(recurrence.step(), kernels)
+            step = run(steps.step(), kernels)
             yield step
             if step.status is not None or step.residual_norm == 0.0:
                 return
@@ -285,11 +293,12 @@ def _solve(
     while status is None and niter < system.maxiter:
         before = last = true_norm
         stop: Status | None = None
-        cg = Recurrence(system.A, x, r, system.M, system.kernels, scratch)
-        energy.start((yield from cg.begin()))
+        cg = recurrence(system.A, x, r, system.M, system.kernels, scratch)
+        aim = max(system.target, floor)
+        energy.start((yield from cg.begin(aim, system.maxiter - niter)))
         while stop is None and niter < system.maxiter:
             step = yield from cg.step()
-            n_matvec += step.product
+            n_matvec += step.products
             a_norm = max(a_norm, step.a_norm)
             if step.status is not None:
                 stop, direction = step.status, step.direction
@@ -299,7 +308,7 @@ def _solve(
             energy.add(step.alpha, step.decrease, step.rho, step.least)
             if system.wants_stop(niter, x, last):
                 stop = Status.STOPPED_BY_CALLBACK
-            elif last <= max(system.target, floor):
+            elif last <= aim:
                 break
         yield from system.residual(x, q, q)
         n_matvec += 1
@@ -359,7 +368,7 @@ class _Waited(NamedTuple):
 
 def _wait(
     system: System,
-    cg: Recurrence,
+    cg: Recurrence | DeviceRecurrence,
     energy: EnergyError,
     tau: float,
     niter: int,
@@ -369,7 +378,7 @@ def _wait(
     mark, steps, products = len(energy), 0, 0
     while niter + steps < system.maxiter:
         step = yield from cg.step()
-        products += step.product
+        products += step.products
         if step.status is not None:
             break
         steps += 1

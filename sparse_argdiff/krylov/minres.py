@@ -17,7 +17,9 @@ from typing import Any, NamedTuple
 
 from ..arrays import Array, epsilon, norm
 from ..status import Status
+from .device_loops import LanczosRun, LanczosVectors, lanczos
 from .kernels import Scalars
+from .kernels.device import Device
 from .requests import Asking, Request
 from .result import Callback, KrylovResult
 from .system import System, operator_norm_estimate, solve_columns
@@ -163,13 +165,6 @@ def _solves_least_squares(
     return size <= min(excused, math.sqrt(unit)) * a_norm * norm(z)
 
 
-class _Run(NamedTuple):
-    status: Status | None  # None: reduced as wanted, or out of iterations
-    steps: int
-    products: int
-    a_norm: float  # lower estimate of ‖A‖
-
-
 def _lanczos(
     system: System,
     vectors: _Vectors,
@@ -178,7 +173,7 @@ def _lanczos(
     r_norm: float,
     wanted: float,
     niter0: int,
-) -> Asking[_Run]:
+) -> Asking[LanczosRun]:
     """Add to x (in place) until ‖r‖_M fell by ``wanted``; r is not changed.
 
     The vectors of Lanczos are kept with a length: ``newer`` is ``size`` times a vector
@@ -191,12 +186,19 @@ def _lanczos(
     for vector in (older, w, w_old):
         vector[...] = 0.0
     newer[...] = r
+    if isinstance(kernels, Device):
+        there = LanczosVectors(x, older, newer, buffer, w, w_old, of_M)
+        return (
+            yield from lanczos(
+                system, there, r_norm, wanted, niter0, _inverse_power_of_two
+            )
+        )
     v, square = newer, None
     if M is not None:
         v, square = yield from _own(M, newer, of_M)
     square = kernels.dot(newer, v) if square is None else square
     if not 0.0 < square < math.inf:
-        return _Run(_bad_square(square), 0, 0, 0.0)
+        return LanczosRun(_bad_square(square), 0, 0, 0.0)
     size = beta = beta_start = phi = math.sqrt(square)
     size_old, scale, a_norm = 1.0, 1.0, 0.0
     beta_old = delta_next = epsilon_next = 0.0
@@ -208,7 +210,7 @@ def _lanczos(
         square = kernels.dot(v, y) if square is None else square
         alpha = square / size / size
         if not math.isfinite(alpha):
-            return _Run(Status.NOT_FINITE, steps, steps + 1, a_norm)
+            return LanczosRun(Status.NOT_FINITE, steps, steps + 1, a_norm)
         if steps == 0:
             a_norm = operator_norm_estimate(v, y)
             scale = _inverse_power_of_two(a_norm * (norm(v) / size) ** 2)
@@ -231,7 +233,7 @@ def _lanczos(
         if M is None:
             a_norm = max(a_norm, math.hypot(alpha, beta_old * (steps > 0), beta))
         if square < -unit * (t_norm * scale) ** 2 or not math.isfinite(size):
-            return _Run(_bad_square(square), steps, steps + 1, a_norm)
+            return LanczosRun(_bad_square(square), steps, steps + 1, a_norm)
         # The previous rotation, then the new one.
         epsilon_now, delta = epsilon_next, cosine * delta_next + sine * alpha
         gamma_bar = sine * delta_next - cosine * alpha
@@ -242,9 +244,9 @@ def _lanczos(
         if root <= math.sqrt(unit) * t_norm and phi > wanted * beta_start:
             reach = beta_start * (1.0 + t_norm * norm(x) / r_norm)
             if phi * root <= 1e4 * unit * t_norm * reach:
-                return _Run(Status.LEAST_SQUARES, steps, steps + 1, a_norm)
+                return LanczosRun(Status.LEAST_SQUARES, steps, steps + 1, a_norm)
         if gamma <= 10.0 * unit * t_norm:
-            return _Run(Status.LEAST_SQUARES, steps, steps + 1, a_norm)
+            return LanczosRun(Status.LEAST_SQUARES, steps, steps + 1, a_norm)
         cosine, sine = gamma_bar / gamma, beta / gamma
         s.step, phi = cosine * phi, sine * phi
         # w = (v / size − ε w_old − δ w) / γ, in the buffer of the one before the last.
@@ -254,14 +256,14 @@ def _lanczos(
         w_old, w = w, w_old
         steps += 1
         if system.wants_stop(niter0 + steps, x, phi / beta_start * r_norm):
-            return _Run(Status.STOPPED_BY_CALLBACK, steps, steps, a_norm)
+            return LanczosRun(Status.STOPPED_BY_CALLBACK, steps, steps, a_norm)
         if phi <= max(wanted, 0.1 * unit) * beta_start or beta <= unit * t_norm:
             break
         if M is not None:
             v, buffer = z, v
         else:
             v = newer
-    return _Run(None, steps, steps, a_norm)
+    return LanczosRun(None, steps, steps, a_norm)
 
 
 def _own(M: Any, r: Array, out: Array) -> Asking[tuple[Array, float | None]]:

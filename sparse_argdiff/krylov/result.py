@@ -13,7 +13,7 @@ import dataclasses
 from collections.abc import Callable
 from typing import Any
 
-from ..arrays import Array, namespace
+from ..arrays import Array, asarray, namespace
 from ..status import Status
 
 
@@ -99,7 +99,7 @@ def stack(results: list[KrylovResult], b: Array) -> KrylovResult:
     xp = namespace(b)
 
     def row(values: list[Any], dtype: Any) -> Array:
-        return xp.asarray(values, dtype=dtype, device=b.device)
+        return asarray(values, b, dtype)
 
     def energies(name: str) -> Array | None:
         values = [getattr(r, name) for r in results]

@@ -19,6 +19,7 @@ from ..arrays import (
     as_count,
     as_floating,
     as_tolerance,
+    asarray,
     dot,
     epsilon,
     namespace,
@@ -147,9 +148,7 @@ class System:
                 Au = namespace(u).asarray(product.y, copy=True)
                 n_matvec += known
             rng = np.random.default_rng(0)
-            v = namespace(u).asarray(
-                rng.standard_normal(u.shape[0]), dtype=u.dtype, device=u.device
-            )
+            v = asarray(rng.standard_normal(u.shape[0]), u)
             product = yield Request(operator, v, scratch)
             n_matvec += known
             size = norm(u) * norm(product.y) + norm(v) * norm(Au)

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from ..arrays import Array, namespace
+from ..arrays import Array, empty, namespace
 
 
 class Workspace:
@@ -56,7 +56,7 @@ class Workspace:
             try:
                 lent.append(free.pop())
             except IndexError:
-                lent.append(xp.empty(shape, dtype=like.dtype, device=place))
+                lent.append(empty(shape, like))
         try:
             yield lent
         finally:

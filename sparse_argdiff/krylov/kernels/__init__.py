@@ -19,6 +19,7 @@ from typing import Any, Protocol
 from ...arrays import Array, namespace
 from ...linear_operator import LinearOperator
 from .compiled import Compiled, compiled
+from .device import Device
 from .reference import REFERENCE, Reference
 from .scalars import Scalars
 
@@ -72,10 +73,15 @@ def choose(kernels: str | None, like: Array) -> Kernels:
     ImportError
         When compiled kernels are asked for and numba is not installed.
     """
-    known = (None, "reference", "compiled", "threaded")
+    known = (None, "reference", "compiled", "threaded", "device")
     if kernels not in known:
         raise ValueError(f"kernels must be one of {known}, found {kernels!r}")
-    on_host = namespace(like).__name__ == "numpy"
+    home = namespace(like).__name__
+    if kernels == "device" or (kernels is None and home == "cupy"):
+        if home != "cupy":
+            raise TypeError(f"kernels='device' needs CuPy arrays, found {home}")
+        return Device()
+    on_host = home == "numpy"
     if kernels is None:
         large = like.shape[0] >= WORTH_COMPILING
         kernels = "compiled" if on_host and large and _has_numba() else "reference"

@@ -13,8 +13,10 @@ from typing import Any
 
 import numpy as np
 
-from ...arrays import Array, namespace
+from ...arrays import Array, dot, namespace
+from ...linear_operator import LinearOperator
 
+CHECK_EVERY = 10  # iterations between two looks of the host
 THREADS = 256
 _MOST_BLOCKS = 1024  # several for each multiprocessor; a sum of so many parts is short
 _SOURCE = "vectors.cu"
@@ -46,6 +48,40 @@ def _functions(xp: Any, ctype: str) -> dict[str, Any]:
     }
 
 
+class Device:
+    """The make whose scalars stay on the device; its loops are in ``device_loops.py``.
+
+    Parameters
+    ----------
+    check_every : int
+        Iterations between two looks of the host.
+    """
+
+    name = "device"
+
+    def __init__(self, check_every: int = CHECK_EVERY) -> None:
+        self.check_every = check_every
+
+    def operator(self, A: LinearOperator) -> LinearOperator:
+        """Return A as it is."""
+        return A
+
+    def accept(self, y: Array, out: Array) -> Array:
+        """Copy what is not a plain vector: a kernel takes no strides."""
+        if y.dtype == out.dtype and y.flags.c_contiguous:
+            return y
+        out[...] = y
+        return out
+
+    def dot(self, x: Array, y: Array) -> float:
+        """Return x'y; the host waits for it."""
+        return dot(x, y)
+
+    def subtract(self, b: Array, y: Array, out: Array) -> None:
+        """Write b − y into ``out``."""
+        namespace(b, y).subtract(b, y, out=out)
+
+
 class Record:
     """The scalars of one solve, and of its last ``length`` steps, on the device.
 
@@ -60,8 +96,14 @@ class Record:
     def __init__(self, like: Array, length: int) -> None:
         xp = namespace(like)
         self._xp, self._n, self.length = xp, np.uint64(like.shape[0]), np.int32(length)
-        self._functions = _functions(xp, "float" if like.dtype == np.float32 else "double")
-        self._blocks = min(max(-(-like.shape[0] // THREADS), 1), _MOST_BLOCKS)
+        self._functions = _functions(
+            xp, "float" if like.dtype == np.float32 else "double"
+        )
+        self._threads = 32
+        while self._threads < min(like.shape[0], THREADS):
+            self._threads *= 2
+        blocks = -(-like.shape[0] // self._threads)
+        self._blocks = min(max(blocks, 1), _MOST_BLOCKS)
         self._record = xp.zeros(SLOT["SLOTS"] + length * LINE["H_SLOTS"])
         self._partials = xp.zeros(self._blocks)
         self._ticket = xp.zeros(1, dtype=xp.uint32)
@@ -81,9 +123,7 @@ class Record:
         return slots, host[count:].reshape(int(self.length), LINE["H_SLOTS"])
 
     def _launch(self, name: str, *arguments: Any) -> None:
-        self._functions[name](
-            (self._blocks,), (THREADS,), (self._n, *arguments)
-        )
+        self._functions[name]((self._blocks,), (self._threads,), (self._n, *arguments))
 
     def _sum(self, name: str, *arguments: Any) -> None:
         self._launch(name, *arguments, self._partials, self._ticket)
