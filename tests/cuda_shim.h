@@ -1,6 +1,7 @@
 // Runs a CUDA kernel on the host: blocks one after another, the threads of a block as
 // fibers that take turns at the barriers.  Slow and exact: for tests of the arithmetic.
 
+#include <setjmp.h>
 #include <ucontext.h>
 
 #include <cmath>
@@ -24,27 +25,43 @@ namespace shim {
 enum Waits { NOT, BLOCK, WARP, DONE };
 
 struct Fiber {
-    ucontext_t context;
+    ucontext_t first;  // only to be entered once; then by jumps, without system calls
+    jmp_buf here;
     std::vector<char> stack = std::vector<char>(64 * 1024);
-    Waits waits = NOT;
+    Waits waits = DONE;
+    bool begun = false;
 };
 
 static std::vector<Fiber> fibers;
-static ucontext_t scheduler;
+static jmp_buf scheduler;
 static unsigned current;
 static void (*body)(void*);
 static void* body_arguments;
 
 static void wait(Waits what) {
-    fibers[current].waits = what;
-    unsigned me = current;
-    swapcontext(&fibers[me].context, &scheduler);
+    Fiber& fiber = fibers[current];
+    fiber.waits = what;
+    if (_setjmp(fiber.here) == 0) _longjmp(scheduler, 1);
 }
 
 static void run_fiber() {
-    body(body_arguments);
-    fibers[current].waits = DONE;
-    swapcontext(&fibers[current].context, &scheduler);
+    for (;;) {
+        body(body_arguments);
+        wait(DONE);
+    }
+}
+
+static void enter(unsigned i) {
+    Fiber& fiber = fibers[i];
+    current = threadIdx.x = i;
+    if (_setjmp(scheduler) != 0) return;
+    if (fiber.begun) _longjmp(fiber.here, 1);
+    fiber.begun = true;
+    getcontext(&fiber.first);
+    fiber.first.uc_stack.ss_sp = fiber.stack.data();
+    fiber.first.uc_stack.ss_size = fiber.stack.size();
+    makecontext(&fiber.first, run_fiber, 0);
+    setcontext(&fiber.first);
 }
 
 // A barrier opens when all that are not done have come to it.
@@ -55,41 +72,25 @@ static bool open(Waits what, unsigned from, unsigned to) {
         if (fibers[i].waits != what) return false;
         any = true;
     }
+    for (unsigned i = from; any && i < to; ++i)
+        if (fibers[i].waits == what) fibers[i].waits = NOT;
     return any;
 }
 
 static void run_block() {
     unsigned count = blockDim.x;
-    if (fibers.size() < count) fibers.resize(count);
-    for (unsigned i = 0; i < count; ++i) {
-        Fiber& fiber = fibers[i];
-        fiber.waits = NOT;
-        getcontext(&fiber.context);
-        fiber.context.uc_stack.ss_sp = fiber.stack.data();
-        fiber.context.uc_stack.ss_size = fiber.stack.size();
-        fiber.context.uc_link = &scheduler;
-        makecontext(&fiber.context, run_fiber, 0);
-    }
+    if (fibers.empty()) fibers.resize(1024);  // once: a fiber's stack must not move
+    for (unsigned i = 0; i < count; ++i) fibers[i].waits = NOT;
     for (bool going = true; going;) {
         going = false;
         for (unsigned i = 0; i < count; ++i) {
             if (fibers[i].waits != NOT) continue;
-            current = threadIdx.x = i;
-            swapcontext(&scheduler, &fibers[i].context);
+            enter(i);
             going = true;
         }
-        for (unsigned from = 0; from < count; from += 32) {
-            unsigned to = from + 32 < count ? from + 32 : count;
-            if (!open(WARP, from, to)) continue;
-            going = true;
-            for (unsigned i = from; i < to; ++i)
-                if (fibers[i].waits == WARP) fibers[i].waits = NOT;
-        }
-        if (open(BLOCK, 0, count)) {
-            going = true;
-            for (unsigned i = 0; i < count; ++i)
-                if (fibers[i].waits == BLOCK) fibers[i].waits = NOT;
-        }
+        for (unsigned from = 0; from < count; from += 32)
+            going |= open(WARP, from, from + 32 < count ? from + 32 : count);
+        going |= open(BLOCK, 0, count);
     }
 }
 

@@ -1,0 +1,239 @@
+"""The device's kernels and loops, executed on the host: the .cu files by a shim.
+
+What real CuPy would launch is launched here, by the same Python code, with blocks and
+threads as fibers (``cuda_shim.h``); what would be read from the device is counted.
+"""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+import cupy_standin
+import numpy as np
+import pytest
+from cupy_standin import LOG
+
+import sparse_argdiff as sad
+from sparse_argdiff import Status
+from sparse_argdiff.krylov.kernels import Device, choose
+from sparse_argdiff.krylov.kernels.device import CHECK_EVERY, SLOT
+
+SOURCES = sorted(Path(sad.__file__).parent.rglob("*.cu"))
+NVCC = shutil.which("nvcc")
+each_source = pytest.mark.parametrize("source", SOURCES, ids=lambda path: path.stem)
+
+pytestmark = pytest.mark.skipif(
+    cupy_standin.COMPILER is None, reason="needs a C++ compiler"
+)
+
+
+@pytest.fixture
+def cupy(monkeypatch):
+    LOG.clear()
+    return cupy_standin.install(monkeypatch)
+
+
+def spd(n, seed=0, condition=1e3, dtype=float):
+    rng = np.random.default_rng(seed)
+    turn = np.linalg.qr(rng.standard_normal((n, n)))[0]
+    A = (turn * np.geomspace(1.0, condition, n)) @ turn.T
+    return (0.5 * (A + A.T)).astype(dtype), rng.standard_normal(n).astype(dtype)
+
+
+def indefinite(n, seed=0):
+    rng = np.random.default_rng(seed)
+    turn = np.linalg.qr(rng.standard_normal((n, n)))[0]
+    values = np.geomspace(1.0, 100.0, n) * np.where(np.arange(n) % 3 == 0, -1.0, 1.0)
+    A = (turn * values) @ turn.T
+    return 0.5 * (A + A.T), rng.standard_normal(n)
+
+
+def test_there_are_sources():
+    assert {path.stem for path in SOURCES} >= {"vectors", "gram"}
+
+
+@each_source
+@pytest.mark.skipif(NVCC is None, reason="needs nvcc")
+def test_the_sources_compile_for_a_device(source, tmp_path):
+    """Every kernel, in both precisions."""
+    code = source.read_text("utf-8")
+    kernels = re.findall(r"__global__ void (\w+)\(", code)
+    assert kernels
+    uses = "".join(
+        f"void* use_{kernel}_{ctype} = (void*)&{kernel}<{ctype}>;\n"
+        for kernel in kernels
+        for ctype in ("float", "double")
+    )
+    path = tmp_path / "all.cu"
+    path.write_text(code + uses, "utf-8")
+    done = subprocess.run(
+        [NVCC, "-std=c++17", "-arch=sm_80", "-c", str(path), "-o", str(tmp_path / "o")],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "warning" not in done.stderr
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("preconditioned", [False, True])
+@pytest.mark.parametrize("n", [1, 2, 31, 33, 300, 520])
+@pytest.mark.parametrize("solver", [sad.cg, sad.minres])
+def test_agrees_with_the_reference(cupy, solver, n, preconditioned, dtype):
+    A, b = spd(n, condition=30.0, dtype=dtype)
+    M = sad.preconditioners.jacobi(np.diag(A).copy()) if preconditioned else None
+    rtol = 1e-4 if dtype == np.float32 else 1e-9
+    there = sad.preconditioners.jacobi(cupy.array(np.diag(A).copy())) if M else None
+    host = solver(A, b, rtol=rtol, M=M, kernels="reference")
+    device = solver(cupy.array(A), cupy.array(b), rtol=rtol, M=there)
+    assert isinstance(device.x, cupy.ndarray)
+    assert device.x.dtype == dtype
+    assert device.status is host.status is Status.CONVERGED
+    assert abs(device.niter - host.niter) <= 2 + host.niter // 50
+    x = device.x.get()
+    assert np.linalg.norm(b - A @ x) <= 1.1 * rtol * np.linalg.norm(b)
+    np.testing.assert_allclose(
+        float(device.residual_norm), np.linalg.norm(b - A @ x), rtol=0.3
+    )
+    if solver is sad.cg and n > 100 and device.niter == host.niter:
+        ratio = device.energy_error / host.energy_error
+        assert 0.2 < ratio < 5.0
+
+
+def test_indefinite_systems_agree_with_the_reference(cupy):
+    A, b = indefinite(200)
+    host = sad.minres(A, b, rtol=1e-9, kernels="reference")
+    device = sad.minres(cupy.array(A), cupy.array(b), rtol=1e-9)
+    assert device.status is Status.CONVERGED
+    assert abs(device.niter - host.niter) <= 3
+    np.testing.assert_allclose(device.x.get(), host.x, rtol=1e-6, atol=1e-9)
+
+
+@pytest.mark.parametrize("solver", [sad.cg, sad.minres])
+@pytest.mark.parametrize("preconditioned", [False, True])
+def test_the_host_looks_once_every_ten_iterations(cupy, solver, preconditioned):
+    A, b = spd(200, condition=1e5)
+    there, rhs = cupy.array(A), cupy.array(b)
+    M = None
+    if preconditioned:
+        M = sad.preconditioners.jacobi(cupy.array(np.diag(A).copy()))
+    counts = {}
+    for limit in (20, 120):
+        LOG.clear()
+        found = solver(there, rhs, rtol=0.0, maxiter=limit, M=M)
+        assert found.niter == limit
+        counts[limit] = LOG["syncs"]
+    most = 100 // CHECK_EVERY * (1 if solver is sad.cg else 2)  # MINRES may ask for ‖x‖
+    assert counts[120] - counts[20] <= most
+
+
+def test_launches_of_an_iteration(cupy):
+    """CG: the product and three kernels; MINRES: the product and three kernels."""
+    A, b = spd(200, condition=1e5)
+    there, rhs = cupy.array(A), cupy.array(b)
+    for solver, kernels in (
+        (sad.cg, {"cg_curvature", "cg_residual", "cg_advance"}),
+        (sad.minres, {"minres_alpha", "lanczos", "minres_advance"}),
+    ):
+        LOG.clear()
+        solver(there, rhs, rtol=0.0, maxiter=20)
+        few = LOG.copy()
+        LOG.clear()
+        solver(there, rhs, rtol=0.0, maxiter=120)
+        more = LOG - few
+        launched = {k.split()[1].split("<")[0] for k in more if k.startswith("kernel")}
+        assert launched == kernels
+        assert all(more[f"kernel {name}<double>"] == 100 for name in kernels)
+        assert more["launches"] <= 4 * 100 + 2 * more["syncs"]
+        assert more["transfers"] == 0
+
+
+@pytest.mark.parametrize("limit", [0, 1, 7, 10, 11, 25])
+@pytest.mark.parametrize("solver", [sad.cg, sad.minres])
+def test_the_limit_on_iterations_is_kept(cupy, solver, limit):
+    A, b = spd(100, condition=300.0)
+    host = solver(A, b, rtol=1e-14, maxiter=limit, kernels="reference")
+    device = solver(cupy.array(A), cupy.array(b), rtol=1e-14, maxiter=limit)
+    assert device.niter == host.niter == limit
+    assert device.status is host.status is Status.ITERATION_LIMIT
+    np.testing.assert_allclose(device.x.get(), host.x, rtol=1e-6, atol=1e-9)
+
+
+def test_iterations_beyond_the_end_change_nothing(cupy):
+    """The solution is that of the step at which it ended, and all products are counted."""
+    A, b = spd(60, condition=10.0)
+    products = []
+
+    def product(v):
+        products.append(1)
+        return cupy.array(A) @ v
+
+    there = sad.LinearOperator(A.shape, product, product, symmetric=True, dtype=A.dtype)
+    host = sad.cg(A, b, rtol=1e-6, kernels="reference")
+    assert host.niter % CHECK_EVERY != 0
+    device = sad.cg(there, cupy.array(b), rtol=1e-6)
+    assert device.niter == host.niter
+    np.testing.assert_allclose(device.x.get(), host.x, rtol=1e-9, atol=1e-12)
+    assert device.n_matvec == len(products)
+
+
+def test_negative_curvature_is_met_and_its_direction_kept(cupy):
+    A, b = indefinite(80)
+    found = sad.cg(cupy.array(A), cupy.array(b))
+    assert found.status is Status.NEGATIVE_CURVATURE
+    p = found.direction.get()
+    assert p @ A @ p < 0.0
+    host = sad.cg(A, b, kernels="reference")
+    assert found.niter == host.niter
+    np.testing.assert_allclose(found.x.get(), host.x, rtol=1e-8, atol=1e-12)
+
+
+def test_singular_systems_end_as_on_the_host(cupy):
+    A, b = spd(40)
+    values, vectors = np.linalg.eigh(A)
+    values[0] = 0.0
+    A = (vectors * values) @ vectors.T
+    for solver in (sad.cg, sad.minres):
+        host = solver(A, b, kernels="reference")
+        device = solver(cupy.array(A), cupy.array(b))
+        assert device.status is host.status
+        assert not device.converged
+
+
+def test_nan_and_an_indefinite_preconditioner_are_noticed(cupy):
+    A, b = spd(40)
+    for solver in (sad.cg, sad.minres):
+        bad = A.copy()
+        bad[3, 3] = np.nan
+        found = solver(cupy.array(bad), cupy.array(b))
+        assert found.status is Status.NOT_FINITE
+        M = cupy.array(np.diag(np.where(np.arange(40) % 2, -1.0, 1.0)))
+        found = solver(cupy.array(A), cupy.array(b), M=M)
+        assert found.status is Status.INDEFINITE_PRECONDITIONER
+
+
+def test_several_right_hand_sides(cupy):
+    A, _ = spd(50)
+    B = np.random.default_rng(1).standard_normal((50, 3))
+    B[:, 1] = 0.0
+    found = sad.cg(cupy.array(A), cupy.array(B))
+    assert bool(found.converged.all())
+    np.testing.assert_allclose(found.x.get(), np.linalg.solve(A, B), rtol=1e-5)
+
+
+def test_the_record_has_the_slots_of_the_source():
+    assert list(SLOT)[0] == "ACTIVE"
+    assert list(SLOT)[-1] == "SLOTS"
+    assert list(SLOT.values()) == list(range(len(SLOT)))
+
+
+def test_the_arrays_choose_the_device(cupy):
+    assert isinstance(choose(None, cupy.zeros(3)), Device)
+    with pytest.raises(TypeError, match="kernels='device' needs CuPy arrays"):
+        choose("device", np.zeros(3))
+    with pytest.raises(TypeError, match="needs NumPy arrays, found cupy"):
+        choose("compiled", cupy.zeros(3))
