@@ -30,7 +30,7 @@ _MISSING = {"vecdot", "unstack", "errstate", "matvec", "vecmat"}
 _FROM_HOST = {"array", "asarray", "ascontiguousarray"}
 
 
-class ndarray(np.lib.mixins.NDArrayOperatorsMixin):  # noqa: N801
+class ndarray(np.lib.mixins.NDArrayOperatorsMixin):
     """An array on the pretended device."""
 
     __array_priority__ = 100
@@ -247,11 +247,11 @@ class _Sparse:
         self._host.sum_duplicates()
 
 
-class csr_matrix(_Sparse):  # noqa: N801
+class csr_matrix(_Sparse):
     _kind = scipy.sparse.csr_array
 
 
-class csc_matrix(_Sparse):  # noqa: N801
+class csc_matrix(_Sparse):
     _kind = scipy.sparse.csc_array
 
 
