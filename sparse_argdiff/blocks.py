@@ -91,6 +91,7 @@ def principal(operator: LinearOperator, index: Array) -> LinearOperator:
     def product(u: Array) -> Array:
         return (operator @ spread(u))[index]
 
+    split = operator.split
     return LinearOperator(
         (k, k),
         product,
@@ -105,6 +106,7 @@ def principal(operator: LinearOperator, index: Array) -> LinearOperator:
         else None,
         accuracy=operator.accuracy,
         note=operator.note,
+        split=split and (principal(split[0], index), split[1][index]),
     )
 
 

@@ -44,6 +44,14 @@ class LinearOperator:
         differences).
     note : str
         A caveat that results built on this operator repeat in their ``warnings``.
+    matrix : array or sparse matrix, optional
+        The entries, where the operator was made from them.
+    split : (LinearOperator, array), optional
+        A = core + diag(d), of which d alone depends on the parameters x.
+    update : callable, optional
+        ``update(A)`` returns this preconditioner for a nearby matrix A.
+    n_matvec : int
+        Products with A that building this preconditioner cost.
 
     Raises
     ------
@@ -71,6 +79,10 @@ class LinearOperator:
         diagonal: Array | Callable[[], Array] | None = None,
         accuracy: float | None = None,
         note: str = "",
+        matrix: Any = None,
+        split: tuple[LinearOperator, Array] | None = None,
+        update: Callable[[Any], LinearOperator] | None = None,
+        n_matvec: int = 0,
     ) -> None:
         rows, columns = as_shape(shape)
         symmetric = symmetric or positive_definite
@@ -83,6 +95,10 @@ class LinearOperator:
         self.positive_definite = positive_definite
         self.accuracy = accuracy
         self.note = note
+        self.matrix = matrix
+        self.split = split
+        self.update = update
+        self.n_matvec = n_matvec
         self._matvec = as_product("matvec", matvec)
         self._rmatvec = as_product("rmatvec", rmatvec)
         self._matmat = as_product("matmat", matmat)
@@ -90,18 +106,12 @@ class LinearOperator:
         if symmetric:
             self._rmatvec = self._rmatvec or self._matvec
             self._rmatmat = self._rmatmat or self._matmat
-        self._into: Callable[[Array, Array], float | None] | None
-        self._into = as_product("into", into)
+        self._into: Any = as_product("into", into)
         self._diagonal = diagonal
 
     def __repr__(self) -> str:
-        kind = (
-            "positive definite "
-            if self.positive_definite
-            else "symmetric "
-            if self.symmetric
-            else ""
-        )
+        kind = "symmetric " if self.symmetric else ""
+        kind = "positive definite " if self.positive_definite else kind
         return f"<{kind}LinearOperator {self.shape[0]} x {self.shape[1]}>"
 
     # products ---------------------------------------------------------------------
@@ -144,9 +154,8 @@ class LinearOperator:
         )
 
     def __rmatmul__(self, other: Array) -> Array:
-        if getattr(other, "ndim", None) == 1:
-            return self.rmatvec(other)
-        return self.rmatmat(other.T).T
+        vector = getattr(other, "ndim", None) == 1
+        return self.rmatvec(other) if vector else self.rmatmat(other.T).T
 
     # algebra ----------------------------------------------------------------------
 
@@ -220,8 +229,7 @@ def _join_notes(a: LinearOperator, b: LinearOperator) -> str:
 
 
 def _worst_accuracy(a: LinearOperator, b: LinearOperator) -> float | None:
-    known = [op.accuracy for op in (a, b) if op.accuracy is not None]
-    return max(known, default=None)
+    return max((op.accuracy for op in (a, b) if op.accuracy is not None), default=None)
 
 
 def _compose(a: LinearOperator, b: LinearOperator) -> LinearOperator:
@@ -328,6 +336,7 @@ def aslinearoperator(A: Any) -> LinearOperator:
         rmatmat=backward,
         dtype=dtype,
         diagonal=_diagonal_of(A),
+        matrix=A,
     )
 
 
@@ -343,10 +352,9 @@ def _times(A: Any) -> Product:
 
 
 def _diagonal_of(A: Any) -> Callable[[], Array] | None:
-    if A.shape[0] != A.shape[1]:
-        return None
-    if hasattr(A, "diagonal"):
+    square = A.shape[0] == A.shape[1]
+    if square and hasattr(A, "diagonal"):
         return cast("Callable[[], Array]", A.diagonal)
-    if hasattr(A, "__array_namespace__"):
+    if square and hasattr(A, "__array_namespace__"):
         return lambda: namespace(A).linalg.diagonal(A)
     return None
