@@ -12,8 +12,15 @@ from typing import Any, cast
 
 import numpy as np
 
-from .arrays import Array, as_dtype, is_array, kind_of, namespace
-from .products import Product, as_product, as_shape, block_product, vector_product
+from .arrays import Array, as_dtype, is_array, namespace
+from .products import (
+    Product,
+    as_product,
+    as_shape,
+    block_product,
+    matrix_type,
+    vector_product,
+)
 
 
 class LinearOperator:
@@ -44,7 +51,7 @@ class LinearOperator:
         differences).
     note : str
         A caveat that results built on this operator repeat in their ``warnings``.
-    matrix : array or sparse matrix, optional
+    matrix : array, sparse matrix or callable, optional
         The entries, where the operator was made from them.
     split : (LinearOperator, array), optional
         A = core + diag(d), of which d alone depends on the parameters x.
@@ -95,7 +102,7 @@ class LinearOperator:
         self.positive_definite = positive_definite
         self.accuracy = accuracy
         self.note = note
-        self.matrix = matrix
+        self._matrix = matrix
         self.split = split
         self.update = update
         self.n_matvec = n_matvec
@@ -106,7 +113,8 @@ class LinearOperator:
         if symmetric:
             self._rmatvec = self._rmatvec or self._matvec
             self._rmatmat = self._rmatmat or self._matmat
-        self._into: Any = as_product("into", into)
+        self._into: Callable[[Array, Array], float | None] | None
+        self._into = as_product("into", into)
         self._diagonal = diagonal
 
     def __repr__(self) -> str:
@@ -204,6 +212,11 @@ class LinearOperator:
         """Whether :meth:`diagonal` is available without products."""
         return self._diagonal is not None
 
+    @property
+    def matrix(self) -> Any:
+        """The explicit entries behind the operator, or None."""
+        return self._matrix() if callable(self._matrix) else self._matrix
+
     def diagonal(self) -> Array:
         """Return the exact diagonal, shape (rows,)."""
         if self._diagonal is None:
@@ -282,6 +295,8 @@ def _scale(a: LinearOperator, factor: float) -> LinearOperator:
         diagonal=(lambda: factor * a.diagonal()) if a.has_diagonal else None,
         accuracy=a.accuracy,
         note=a.note,
+        matrix=None if a.matrix is None else lambda: factor * a.matrix,
+        split=a.split and (factor * a.split[0], factor * a.split[1]),
     )
 
 
@@ -302,21 +317,7 @@ def aslinearoperator(A: Any) -> LinearOperator:
     """
     if isinstance(A, LinearOperator):
         return A
-    shape = getattr(A, "shape", None)
-    if shape is None or not (hasattr(A, "matvec") or hasattr(A, "__matmul__")):
-        raise TypeError(
-            "expected a matrix or an operator (something with shape and @ or matvec), "
-            f"found {type(A).__name__}"
-        )
-    if len(shape) != 2:
-        raise ValueError(f"an operator has two dimensions, found shape {tuple(shape)}")
-    dtype = getattr(A, "dtype", None)
-    kind = "floating" if dtype is None else kind_of(A)
-    if kind == "other":
-        raise TypeError(f"operators are real, found dtype {dtype}")
-    # An integer matrix times a floating vector is a floating vector: no dtype of its own.
-    if kind == "whole":
-        dtype = None
+    shape, dtype = matrix_type(A)
     if hasattr(A, "matvec"):
         return LinearOperator(
             shape,

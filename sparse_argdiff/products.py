@@ -9,7 +9,7 @@ import operator
 from collections.abc import Callable
 from typing import Any
 
-from .arrays import Array, namespace
+from .arrays import Array, kind_of, namespace
 
 Product = Callable[[Array], Array]
 
@@ -23,6 +23,24 @@ def as_shape(shape: Any) -> tuple[int, int]:
     if rows < 0 or columns < 0:
         raise ValueError(f"shape must not be negative, found {shape!r}")
     return rows, columns
+
+
+def matrix_type(A: Any) -> tuple[tuple[int, int], Any]:
+    """Return the shape of a matrix or operator, and its dtype where it is floating."""
+    shape = getattr(A, "shape", None)
+    if shape is None or not (hasattr(A, "matvec") or hasattr(A, "__matmul__")):
+        raise TypeError(
+            "expected a matrix or an operator (something with shape and @ or matvec), "
+            f"found {type(A).__name__}"
+        )
+    if len(shape) != 2:
+        raise ValueError(f"an operator has two dimensions, found shape {tuple(shape)}")
+    dtype = getattr(A, "dtype", None)
+    kind = "floating" if dtype is None else kind_of(A)
+    if kind == "other":
+        raise TypeError(f"operators are real, found dtype {dtype}")
+    # An integer matrix times a floating vector is a floating vector: no dtype of its own.
+    return shape, None if kind == "whole" else dtype
 
 
 def as_product(name: str, function: Any) -> Any:

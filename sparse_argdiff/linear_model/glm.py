@@ -180,7 +180,9 @@ class Glm:
         rest = xp.zeros(self.n - weights.shape[0], dtype=self.dtype)
         return self._hess(curvature, weights, (core, xp.concatenate([weights, rest])))
 
-    def _hess(self, curvature: Curvature, weights: Array, split: Any = None) -> Any:
+    def _hess(
+        self, curvature: Curvature, weights: Array, split: Any = None
+    ) -> LinearOperator:
         design, count = self._data.design, self._penalty.n_coefficients
 
         def product(v: Array) -> Array:

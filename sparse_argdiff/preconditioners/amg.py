@@ -66,8 +66,7 @@ def amg(A: Any, *, method: str = "ruge_stuben", **options: Any) -> LinearOperato
     """
     if method not in {"ruge_stuben", "smoothed_aggregation"}:
         raise ValueError(
-            "method must be 'ruge_stuben' or 'smoothed_aggregation', found "
-            f"{method!r}"
+            f"method must be 'ruge_stuben' or 'smoothed_aggregation', found {method!r}"
         )
     try:
         import pyamg  # noqa: PLC0415  (an extra)
@@ -196,7 +195,8 @@ def _smooth(level: _Level, r: Array, *, last: bool = False) -> tuple[Array, Arra
 def _solver(entries: np.ndarray) -> Callable[[Array], Array]:
     """Return the solver of the coarsest level; of a singular one its pseudo-inverse."""
     try:
-        return cholesky(entries).__matmul__
+        factor = cholesky(entries)
+        return lambda r: factor @ r
     except ValueError:
         values, vectors = np.linalg.eigh(entries)
         floor = 100.0 * float(np.finfo(entries.dtype).eps) * float(values[-1])
@@ -207,4 +207,4 @@ def _solver(entries: np.ndarray) -> Callable[[Array], Array]:
             ) from None
         kept = vectors[:, values > floor]
         inverse = (kept / values[values > floor]) @ kept.T
-        return inverse.__matmul__
+        return lambda r: inverse @ r

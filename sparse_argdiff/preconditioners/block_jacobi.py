@@ -132,5 +132,7 @@ def _gather(matrix: Any, index: np.ndarray) -> Array:
 
     flat = to((safe_rows * n + safe_columns).reshape(-1))
     entries = xp.take(matrix.reshape((-1,)), flat).reshape(rows.shape)
-    identity = xp.asarray(to(np.broadcast_to(eye, rows.shape).copy()), dtype=matrix.dtype)
+    identity = xp.asarray(
+        to(np.broadcast_to(eye, rows.shape).copy()), dtype=matrix.dtype
+    )
     return xp.where(to(real), entries, identity)

@@ -67,7 +67,7 @@ def _entries(A: LinearOperator) -> np.ndarray:
     """Return a fresh array (n, n)."""
     if A.matrix is not None:
         if sparse.issparse(A.matrix):
-            return A.matrix.toarray()
+            return np.array(A.matrix.toarray(), dtype=A.dtype)
         if not isinstance(A.matrix, np.ndarray):
             raise TypeError(
                 "a direct factorisation is on the host and needs NumPy or SciPy "
@@ -110,9 +110,9 @@ def _inverse(entries: np.ndarray, update: Any, n_matvec: int) -> LinearOperator:
             entries, lower=True, overwrite_a=True, check_finite=False
         )
     except linalg.LinAlgError:
-        raise ValueError("A must be positive definite, its Cholesky factor fails") from (
-            None
-        )
+        raise ValueError(
+            "A must be positive definite, its Cholesky factor fails"
+        ) from (None)
     if n:
         (condition,) = linalg.get_lapack_funcs(("pocon",), (factor,))
         reciprocal, _ = condition(factor, size, uplo="L")

@@ -42,39 +42,39 @@ def lbfgs(pairs: Iterable[tuple[Array, Array]], *, M: Any = None) -> LinearOpera
     preconditioning by limited memory quasi-Newton updating", SIAM J. Optim. 10 (2000)
     1079-1096.
     """
-    kept: list[tuple[Array, Array, float]] = []
-    for s, y in pairs:
-        s = as_vector("s", s)
-        y = as_vector("y", y, s.shape[0])
-        xp = namespace(s, y)
+    kept: list[tuple[Array, Array]] = []
+    for step, change in pairs:
+        s = as_vector("s", step)
+        y = as_vector("y", change, s.shape[0])
+        namespace(s, y)
         if not (is_finite(s) and is_finite(y)):
             raise ValueError("pairs must be finite, found NaN or infinity")
         size_s, size_y = norm(s), norm(y)
         if size_s == 0.0 or size_y == 0.0:
             continue
-        s, y = s / size_s, y / size_y  # M y = s holds up to the ratio of the sizes
-        curvature = dot(s, y)
-        if curvature > 10.0 * epsilon(s):
-            kept.append((xp.asarray(s * (size_s / size_y)), y, curvature))
+        # M y = s holds for y of length 1 too.
+        cosine = dot(s / size_s, y / size_y)
+        if cosine > 10.0 * epsilon(s):
+            kept.append((s / size_y, y / size_y))
     if not kept:
         raise ValueError("pairs must have one with s'y > 0, found none")
     n = kept[0][0].shape[0]
-    if any(s.shape[0] != n for s, _, _ in kept):
+    if any(s.shape[0] != n for s, _ in kept):
         raise ValueError("pairs must all have one size")
-    last_s, last_y, _ = kept[-1]
+    last_s, last_y = kept[-1]
     first = None if M is None else aslinearoperator(M)
     gamma = dot(last_s, last_y)  # y has length 1
-    rhos = [1.0 / dot(s, y) for s, y, _ in kept]
+    rhos = [1.0 / dot(s, y) for s, y in kept]
 
     def product(r: Array) -> Array:
         q = namespace(last_s, r).asarray(r, copy=True)
         coefficients = []
-        for (s, y, _), rho in zip(reversed(kept), reversed(rhos), strict=True):
+        for (s, y), rho in zip(reversed(kept), reversed(rhos), strict=True):
             alpha = rho * (s @ q)
             coefficients.append(alpha)
             q -= _along(y, alpha)
         z = gamma * q if first is None else first @ q
-        for (s, y, _), rho in zip(kept, rhos, strict=True):
+        for (s, y), rho in zip(kept, rhos, strict=True):
             z = z + _along(s, coefficients.pop() - rho * (y @ z))
         return z
 

@@ -46,7 +46,12 @@ class Sketch:
 
 
 def nystrom(
-    A: Any, *, rank: int | None = None, max_rank: int = 100, rng: Any = None
+    A: Any,
+    *,
+    rank: int | None = None,
+    max_rank: int = 100,
+    least_fall: float = 1.0,
+    rng: Any = None,
 ) -> LinearOperator:
     """Return a randomised Nyström preconditioner M ≈ A⁻¹.
 
@@ -60,6 +65,8 @@ def nystrom(
         found is no more than ten times the typical entry of the diagonal that is added.
     max_rank : int
         Limit of the doubling.
+    least_fall : float
+        Refuse, at the price of the first columns alone, when Λ₁ / Λ_l is below this.
     rng : numpy Generator or seed, optional
         Of the test matrix; 0 by default, so that the result is reproducible.
 
@@ -96,6 +103,12 @@ def nystrom(
         raise ValueError("rank and max_rank must be at least 1, found 0")
     rng = np.random.default_rng(0 if rng is None else rng)
     found = sketch(core, size, _like(A), rng)
+    fall = float(found.values[0]) / least_fall if n else 0.0
+    if size < n and float(found.values[-1]) > fall:
+        raise ValueError(
+            f"the {size} largest eigenvalues of A must fall by {least_fall}, found them "
+            f"from {float(found.values[0]):.1e} to {float(found.values[-1]):.1e}"
+        )
     while rank is None and found.rank < limit and wants_more(found, A):
         found = sketch(core, min(2 * found.rank, limit), _like(A), rng, found)
     return from_sketch(found, A, found.rank)

@@ -24,6 +24,7 @@ def solve(
     tol: float = 1e-8,
     maxiter: int | None = None,
     callback: Callable[[NewtonIterate], Any] | None = None,
+    M: Any = "auto",
     on_failure: OnFailure = "raise",
 ) -> Solution:
     """Solve min_y f(x, y).
@@ -45,6 +46,9 @@ def solve(
         Iterations.
     callback : callable, optional
         Called with the iterate, 0 included; a true value or ``StopIteration`` stops.
+    M : operator, "auto", function or None
+        Preconditioner of the Newton steps, see :class:`preconditioners.Auto`; a function
+        takes f_YY and returns M ≈ f_YY⁻¹.
     on_failure : {"raise", "warn", "ignore"}
         What to do when the tolerance is not met.
 
@@ -75,7 +79,7 @@ def solve(
             )
     elif method in {None, "newton_cg"}:
         solution = newton_cg(
-            problem, x, y0, tol=tol, maxiter=maxiter, callback=callback
+            problem, x, y0, tol=tol, maxiter=maxiter, callback=callback, M=M
         )
     else:
         raise ValueError(f"method must be 'newton_cg' or a callable, found {method!r}")
