@@ -141,10 +141,6 @@ class System:
 
     def rounding_level(self, x: Array, a_norm: float) -> float:
         """Return the residual norm that rounding alone explains at ``x``."""
-        if self.M is not None and self.A.has_diagonal and self.b.shape[0]:
-            # A good M leaves no trace of the largest eigenvalues; the diagonal does.
-            xp = namespace(self.b)
-            a_norm = max(a_norm, float(xp.max(xp.abs(self.A.diagonal()))))
         return 32.0 * self.unit_roundoff * (a_norm * norm(x) + self.b_norm)
 
     def wants_stop(self, niter: int, x: Array, residual_norm: float) -> bool:
