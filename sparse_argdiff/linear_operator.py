@@ -12,12 +12,13 @@ from typing import Any, cast
 
 import numpy as np
 
-from .arrays import Array, as_dtype, is_array, namespace
+from .arrays import Array, as_dtype, namespace
 from .products import (
     Product,
     as_product,
     as_shape,
     block_product,
+    matrix_product,
     matrix_type,
     vector_product,
 )
@@ -123,6 +124,16 @@ class LinearOperator:
         return f"<{kind}LinearOperator {self.shape[0]} x {self.shape[1]}>"
 
     # products ---------------------------------------------------------------------
+
+    @property
+    def has_into(self) -> bool:
+        """Whether :meth:`apply` writes into the buffer itself, without a copy."""
+        return self._into is not None
+
+    @property
+    def has_matmat(self) -> bool:
+        """Whether a block of columns is multiplied as a whole."""
+        return self._matmat is not None
 
     def matvec(self, x: Array) -> Array:
         """Return A x for x of shape (columns,)."""
@@ -263,6 +274,7 @@ def _compose(a: LinearOperator, b: LinearOperator) -> LinearOperator:
 def _add(a: LinearOperator, b: LinearOperator) -> LinearOperator:
     if a.shape != b.shape:
         raise ValueError(f"shapes {a.shape} and {b.shape} do not add")
+    known = a.has_diagonal and b.has_diagonal
     return LinearOperator(
         a.shape,
         lambda x: a.matvec(x) + b.matvec(x),
@@ -272,11 +284,7 @@ def _add(a: LinearOperator, b: LinearOperator) -> LinearOperator:
         dtype=a.dtype if a.dtype == b.dtype else None,
         symmetric=a.symmetric and b.symmetric,
         positive_definite=a.positive_definite and b.positive_definite,
-        diagonal=(
-            (lambda: a.diagonal() + b.diagonal())
-            if a.has_diagonal and b.has_diagonal
-            else None
-        ),
+        diagonal=(lambda: a.diagonal() + b.diagonal()) if known else None,
         accuracy=_worst_accuracy(a, b),
         note=_join_notes(a, b),
     )
@@ -327,8 +335,8 @@ def aslinearoperator(A: Any) -> LinearOperator:
             rmatmat=getattr(A, "rmatmat", None),
             dtype=dtype,
         )
-    forward = _times(A)
-    backward = _times(A.T) if hasattr(A, "T") else None
+    forward = matrix_product(A)
+    backward = matrix_product(A.T) if hasattr(A, "T") else None
     return LinearOperator(
         shape,
         forward,
@@ -339,17 +347,6 @@ def aslinearoperator(A: Any) -> LinearOperator:
         diagonal=_diagonal_of(A),
         matrix=A,
     )
-
-
-def _times(A: Any) -> Product:
-    if not is_array(A):
-        return lambda x: A @ x
-
-    def product(x: Array) -> Array:
-        namespace(A, x)  # a mix is refused by name
-        return A @ x
-
-    return product
 
 
 def _diagonal_of(A: Any) -> Callable[[], Array] | None:

@@ -9,7 +9,7 @@ import operator
 from collections.abc import Callable
 from typing import Any
 
-from .arrays import Array, kind_of, namespace
+from .arrays import Array, is_array, kind_of, namespace
 
 Product = Callable[[Array], Array]
 
@@ -41,6 +41,18 @@ def matrix_type(A: Any) -> tuple[tuple[int, int], Any]:
         raise TypeError(f"operators are real, found dtype {dtype}")
     # An integer matrix times a floating vector is a floating vector: no dtype of its own.
     return shape, None if kind == "whole" else dtype
+
+
+def matrix_product(A: Any) -> Product:
+    """Return ``x ↦ A @ x``, which refuses arrays of another namespace."""
+    if not is_array(A):
+        return lambda x: A @ x
+
+    def product(x: Array) -> Array:
+        namespace(A, x)  # a mix is refused by name
+        return A @ x
+
+    return product
 
 
 def as_product(name: str, function: Any) -> Any:
