@@ -245,7 +245,6 @@ class OnePass:
                     tile,
                     width,
                     self.design.intercept,
-                    None,
                     target,
                 )
             )

@@ -9,8 +9,7 @@ threads share nothing but what they read.
 
 Conventions: indices are unsigned, or numba tests each for being negative; sums start from
 a zero of the operand's dtype, or float32 would be computed in float64; ``values`` is None
-where every entry is one, and ``staged`` is None for one pass, else (rows of F,) or
-(rows of F × width,) for the u of two.  Rounding: sums are reordered, NaN is kept.
+where every entry is one, and ``staged`` is None for one pass, else (rows of F,) for the u of two.  Rounding: sums are reordered, NaN is kept.
 """
 
 # mypy: allow-untyped-defs, allow-untyped-calls, disable-error-code="call-arg,unreachable"
@@ -245,7 +244,6 @@ def add_tile(
     tile,
     width,
     intercept,
-    staged,
     out,
 ):
     """Add F' W (F tile) over some rows to ``out``; return the sum of Z ∘ W Z.
@@ -283,15 +281,7 @@ def add_tile(
         if intercept:
             for c in range(lanes):
                 total[c] += own[c]
-        if staged is None:
-            _scatter(values, indices, begin, end, out, width, own, np.uint64(0))
-        else:
-            for c in range(lanes):
-                staged[i * lanes + c] = own[c]
-    if staged is not None:
-        for i in range(first, last):
-            begin, end = np.uint64(indptr[i]), np.uint64(indptr[i + 1])
-            _scatter(values, indices, begin, end, out, width, staged, np.uint64(i))
+        _scatter(values, indices, begin, end, out, width, own, np.uint64(0))
     if intercept:
         for c in range(lanes):
             out[rows * np.uint64(lanes) + np.uint64(c)] += total[c]
