@@ -44,6 +44,8 @@ class LinearOperator:
         differences).
     note : str
         A caveat that results built on this operator repeat in their ``warnings``.
+    matrix : array or sparse matrix, optional
+        The entries, where the operator was made from them.
 
     Raises
     ------
@@ -71,6 +73,7 @@ class LinearOperator:
         diagonal: Array | Callable[[], Array] | None = None,
         accuracy: float | None = None,
         note: str = "",
+        matrix: Any = None,
     ) -> None:
         rows, columns = as_shape(shape)
         symmetric = symmetric or positive_definite
@@ -83,6 +86,7 @@ class LinearOperator:
         self.positive_definite = positive_definite
         self.accuracy = accuracy
         self.note = note
+        self.matrix = matrix
         self._matvec = as_product("matvec", matvec)
         self._rmatvec = as_product("rmatvec", rmatvec)
         self._matmat = as_product("matmat", matmat)
@@ -105,6 +109,16 @@ class LinearOperator:
         return f"<{kind}LinearOperator {self.shape[0]} x {self.shape[1]}>"
 
     # products ---------------------------------------------------------------------
+
+    @property
+    def has_into(self) -> bool:
+        """Whether :meth:`apply` writes into the buffer itself, without a copy."""
+        return self._into is not None
+
+    @property
+    def has_matmat(self) -> bool:
+        """Whether a block of columns is multiplied as a whole."""
+        return self._matmat is not None
 
     def matvec(self, x: Array) -> Array:
         """Return A x for x of shape (columns,)."""
@@ -328,6 +342,7 @@ def aslinearoperator(A: Any) -> LinearOperator:
         rmatmat=backward,
         dtype=dtype,
         diagonal=_diagonal_of(A),
+        matrix=A,
     )
 
 
