@@ -155,7 +155,7 @@ class OnePass:
             if outputs == 1:
                 square = self._vector(d, weights, v, target, scratch)
             else:
-                square = self._tiles(d, p, weights, v, outputs, target, scratch)
+                square = self._tiles(d, p, weights, v, (outputs, 1), target, scratch)
             if shift:
                 total = v[count:].sum()
                 target[count:] += shift * total
@@ -175,9 +175,17 @@ class OnePass:
             if not ours(V) or V.shape[1] == 1:
                 assert two.matmat is not None
                 return two.matmat(V)
-            flat = _frozen(np.ascontiguousarray(V).reshape(-1))
-            out = np.empty(V.shape, dtype)
-            self._tiles(d, None, weights, flat, V.shape[1], out.reshape(-1), scratch)
+            # A solver stores its columns one after the other; they stay so.
+            if V.flags.f_contiguous:
+                out = np.empty(V.shape, dtype, order="F")
+                flat, product, strides = V.T.reshape(-1), out.T, (1, V.shape[0])
+            else:
+                out = np.empty(V.shape, dtype)
+                flat = np.ascontiguousarray(V).reshape(-1)
+                product, strides = out, (V.shape[1], 1)
+            self._tiles(
+                d, None, weights, _frozen(flat), strides, product.reshape(-1), scratch
+            )
             return out
 
         return Products(matvec, matmat if outputs == 1 else None, into)
@@ -217,12 +225,13 @@ class OnePass:
         p: Array | None,
         weights: Array,
         v: Array,
-        columns: int,
+        strides: tuple[int, int],
         out: Array,
         scratch: _Scratch,
     ) -> float:
-        """Write the product with columns that lie in rows: flat (rows × columns)."""
-        loops, rows = _kernels(), v.shape[0] // columns
+        """Write the product with several columns; entry j of column c lies at (j, c) strides."""
+        loops, rows = _kernels(), self.design.n // self.design.outputs
+        columns = v.shape[0] // rows
         lanes = _lanes(columns, out.dtype.itemsize)
         width = (0,) * lanes
         # One allocation: huge pages, where the system has them, need a large one.
@@ -252,10 +261,10 @@ class OnePass:
         for first in range(0, columns, lanes):
             count = min(lanes, columns - first)
             square += loops.start_tile(
-                weights, step, across, v, columns, first, count, width, tile, result
+                weights, step, across, v, *strides, first, count, width, tile, result
             )
             square += self._by_chunks(add, result, scratch)
-            loops.finish_tile(result, width, first, count, columns, out)
+            loops.finish_tile(result, width, *strides, first, count, out)
         scratch.give(pair)
         return float(square)
 

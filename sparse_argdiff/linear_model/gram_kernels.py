@@ -208,18 +208,19 @@ def _scatter(_, values, indices, begin, end, tile, width, row, i):
 
 
 @_compile(fastmath={"contract"})
-def start_tile(weights, step, across, V, columns, first, count, width, tile, out):
-    """Copy ``count`` columns of V, flat (rows × columns), to a tile; start its product.
+def start_tile(weights, step, across, V, down, right, first, count, width, tile, out):
+    """Copy ``count`` columns of V to a tile; start its product.
 
-    ``out`` becomes λ ∘ V, with λ_jc = weights[j step + c across] and zero beyond; the
-    columns that the tile has too many are zero.  Returns the sum of V ∘ λ ∘ V.
+    V_jc = V[j down + c right].  ``out`` becomes λ ∘ V, with λ_jc = weights[j step +
+    c across] and zero beyond; the columns that the tile has too many are zero.  Returns
+    the sum of V ∘ λ ∘ V.
     """
     lanes = len(width)
     square = 0.0
     penalised = weights.shape[0] // step
-    for j in range(V.shape[0] // columns):
+    for j in range(tile.shape[0] // lanes):
         for c in range(count):
-            entry = V[j * columns + first + c]
+            entry = V[j * down + (first + c) * right]
             pull = entry - entry
             if j < penalised:
                 pull = weights[j * step + c * across] * entry
@@ -289,9 +290,9 @@ def add_tile(
 
 
 @_compile()
-def finish_tile(tile, width, first, count, columns, out):
-    """Copy ``count`` columns of a tile to columns of ``out``, flat (rows × columns)."""
+def finish_tile(tile, width, down, right, first, count, out):
+    """Copy ``count`` columns of a tile to where ``out`` has them, as V in start_tile."""
     lanes = len(width)
-    for j in range(out.shape[0] // columns):
+    for j in range(tile.shape[0] // lanes):
         for c in range(count):
-            out[j * columns + first + c] = tile[j * lanes + c]
+            out[j * down + (first + c) * right] = tile[j * lanes + c]
