@@ -12,7 +12,6 @@ rounding.  H need only be definite on the null space.
 
 from __future__ import annotations
 
-import dataclasses
 import math
 from typing import Any, NamedTuple
 
@@ -106,12 +105,12 @@ def projected_cg(
     for name, given, size in (("b", b, n), ("c", c, p), ("x0", x0, n)):
         if given is None:
             continue
-        given = as_floating(name, given, ndim=(b.ndim,))
-        namespace(given, b)
+        found = as_floating(name, given, ndim=(b.ndim,))
+        namespace(found, b)
         expected = (size, *b.shape[1:])
-        if tuple(given.shape) != expected:
+        if tuple(found.shape) != expected:
             raise ValueError(
-                f"{name} must have shape {expected}, found shape {tuple(given.shape)}"
+                f"{name} must have shape {expected}, found shape {tuple(found.shape)}"
             )
     if callback is not None and not callable(callback):
         raise TypeError(f"callback must be a function, found {type(callback).__name__}")
@@ -157,9 +156,7 @@ class _Point(NamedTuple):
     raw_norm: float  # ‖b − H y‖
 
 
-def _point(
-    H: LinearOperator, N: NullSpace, b: Array, y: Array, Hy: Array | None
-) -> _Point:
+def _point(N: NullSpace, b: Array, y: Array, Hy: Array | None) -> _Point:
     raw = b if Hy is None else b - Hy
     multipliers = N.multipliers(raw)
     residual = raw - N.C.rmatvec(multipliers)
@@ -180,14 +177,14 @@ def _solve(
     Hy = None
     if norm(c) != 0.0:
         Hy, n_matvec = H.matvec(y), 1
-    at = _point(H, N, b, y, Hy)
+    at = _point(N, b, y, Hy)
     scale = at.residual_norm
     target = max(options.rtol * scale, options.atol)
     b_norm = norm(b)
     direction: Array | None = None
 
     def floor(point: _Point) -> float:
-        """The residual that rounding alone explains."""
+        """Return the residual that rounding alone explains."""
         known = b_norm + point.raw_norm + a_norm * norm(point.y)
         return 32.0 * unit_roundoff * known
 
@@ -198,7 +195,7 @@ def _solve(
     if x0 is not None and scale > 0.0:
         warm = x0 + N.particular(c - N.C.matvec(x0))
         n_matvec += 1
-        there = _point(H, N, b, warm, H.matvec(warm))
+        there = _point(N, b, warm, H.matvec(warm))
         if there.residual_norm <= scale:
             at = there
     asked = options.wants_stop(0, at.y, at.residual_norm)
@@ -218,7 +215,7 @@ def _solve(
         direction = run.direction
         y = y + N.particular(c - N.C.matvec(y))
         n_matvec += run.products + 1
-        at = _point(H, N, b, y, H.matvec(y))
+        at = _point(N, b, y, H.matvec(y))
         true_norm = at.residual_norm
         if not math.isfinite(true_norm):
             status = Status.NOT_FINITE
@@ -316,6 +313,11 @@ def _constraints(C: Any, M: Any, n: int) -> NullSpace:
         constraints = factorised
     elif M is None:
         constraints = null_space(C)
+    elif isinstance(C, NullSpace):
+        raise TypeError(
+            "M must be None for a C that is factorised, in a metric of its own; build it "
+            "as null_space(C, metric)"
+        )
     else:
         M = _square("M", M)
         diagonal = M.diagonal() if M.has_diagonal else None
@@ -323,11 +325,6 @@ def _constraints(C: Any, M: Any, n: int) -> NullSpace:
             raise ValueError(
                 "M must be preconditioners.constraint(...) or a diagonal operator of "
                 f"shape ({n}, {n}): the projection needs its inverse as a metric"
-            )
-        if isinstance(C, NullSpace):
-            raise ValueError(
-                "C is factorised in a metric of its own, which M cannot change; build "
-                "it as null_space(C, metric)"
             )
         constraints = null_space(C, 1.0 / diagonal)
     p = C.shape[0]
