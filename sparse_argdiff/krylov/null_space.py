@@ -98,10 +98,24 @@ class NullSpace:
             y = y + rows.A.T @ self._solve(rest)
         return _like(_over(y, self._root), c)
 
-    def gram_inverse(self, c: Array) -> Array:
-        """Return (C G⁻¹ C')⁺ c, (p,) or (p, k); on the independent rows."""
+    def gram_inverse(self, c: Array, floor: float = 0.0) -> Array:
+        """Return (C G⁻¹ C')⁺ c, (p,) or (p, k); on the independent rows.
+
+        Where there are others, floor D² c is added, which makes a definite operator.
+        """
         lift = self._rows.lift
-        return _like(lift @ self._solve(lift.T @ c), c)
+        w = lift @ self._solve(lift.T @ c)
+        if floor and self.rank != self.shape[0]:
+            w = w + floor * _over(_over(c, self._sizes), self._sizes)
+        return _like(w, c)
+
+    def redundancy(self, probe: Array) -> Array:
+        """Return a w with C'w = 0, (p,), from a random one: what says which rows depend.
+
+        A right-hand side c of consistent rows has w'c = 0.
+        """
+        probe = _over(probe, self._sizes)
+        return probe - self.multipliers(self.C.rmatvec(probe))
 
     def mismatch(self, c: Array, y: Array) -> float:
         """Return the largest of ‖D (c − C y)‖ / (‖D c‖ + ‖y‖) over the columns.

@@ -96,7 +96,7 @@ def projected_cg(
     """
     H = _square("H", H)
     n = H.shape[0]
-    constraints = _constraints(C, M, n)
+    constraints = constraints_in_metric(C, M, n)
     b = as_floating("b", b, ndim=(1, 2))
     xp = namespace(b)
     p = constraints.shape[0]
@@ -306,11 +306,17 @@ def _iterate(
     return _Run(None, steps, steps, a_norm, None)
 
 
-def _constraints(C: Any, M: Any, n: int) -> NullSpace:
-    """Return the null space of C in the metric of M."""
-    factorised = getattr(M, "null_space", None)
-    if isinstance(factorised, NullSpace):
-        constraints = factorised
+def constraints_in_metric(C: Any, M: Any, n: int) -> NullSpace:
+    """Return the null space of C in the metric of M: see :func:`projected_cg`.
+
+    Raises
+    ------
+    TypeError, ValueError
+        For an M that gives no metric, or does not belong to C.
+    """
+    given = getattr(M, "null_space", None)
+    if isinstance(given, NullSpace):
+        constraints = given
     elif M is None:
         constraints = null_space(C)
     elif isinstance(C, NullSpace):
@@ -327,11 +333,10 @@ def _constraints(C: Any, M: Any, n: int) -> NullSpace:
                 f"shape ({n}, {n}): the projection needs its inverse as a metric"
             )
         constraints = null_space(C, 1.0 / diagonal)
-    p = C.shape[0]
-    if constraints.shape != (p, n) or C.shape != (p, n):
+    if constraints.shape != tuple(C.shape) or C.shape[1] != n:
         raise ValueError(
-            f"C must have {n} columns like H, found shape {tuple(C.shape)}, and M "
-            f"belong to it, found {constraints.shape}"
+            f"C must have {n} columns like H and be the C of M, found shape "
+            f"{tuple(C.shape)} and {constraints.shape}"
         )
     return constraints
 
