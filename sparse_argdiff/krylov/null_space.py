@@ -88,6 +88,7 @@ class NullSpace:
 
         Where the rows contradict each other C y is only near c: see :meth:`mismatch`.
         """
+        namespace(self._sizes, c)
         rows = self._rows
         target = rows.lift.T @ c
         y = rows.A.T @ self._solve(target)
@@ -135,6 +136,7 @@ class NullSpace:
 
     def _split(self, r: Array) -> tuple[Array, Array]:
         """Return the rest of G^{-1/2} r and the coordinates of what A' took from it."""
+        namespace(self._sizes, r)  # a mix is refused by name
         A = self._rows.A
         rest = _over(r, self._root)
         total = self._solve(A @ rest)

@@ -53,6 +53,8 @@ def factorise(C: Any, root: Array | None, kind: str | None) -> tuple[str, Rows, 
     if kind not in _WAYS:
         known = ", ".join(repr(name) for name in _WAYS)
         raise ValueError(f"kind must be one of {known}, found {kind!r}")
+    if kind != "dense" and not sparse.issparse(A):
+        raise ValueError(f"kind={kind!r} is for a sparse C, found an array")
     return kind, _WAYS[kind](A, sizes), sizes
 
 
@@ -69,6 +71,8 @@ def _kind_of(A: Any) -> str:
 
 
 def _disjoint(A: Any, sizes: Array) -> Rows:
+    if _kind_of(A) != "disjoint":
+        raise ValueError("kind='disjoint' needs a C with one entry per column at most")
     keep = np.flatnonzero(np.diff(A.indptr))
     dependent = np.flatnonzero(np.diff(A.indptr) == 0)
     return Rows(A[keep], _lift(keep, sizes), None, keep.size, dependent)
