@@ -64,7 +64,7 @@ def projected_cg(
         Stop when the recomputed ‖b − H y − C'ν‖₂ ≤ max(rtol s, atol), where ν are the
         best multipliers of y and s is this same norm at the least-norm y with C y = c.
         For c = 0 it is the part of b that no multiplier can balance: large multipliers
-        do not loosen the tolerance.
+        do not loosen the tolerance.  Where C leaves nothing free, s is ‖b − H y‖₂.
     maxiter : int, optional
         Limit on iterations, per column; 10 n by default.
     M : diagonal operator or ``preconditioners.constraint``, optional
@@ -158,9 +158,13 @@ class _Point(NamedTuple):
 
 def _point(N: NullSpace, b: Array, y: Array, Hy: Array | None) -> _Point:
     raw = b if Hy is None else b - Hy
+    size = norm(raw)
+    if not math.isfinite(size):
+        none = namespace(b).zeros((N.shape[0],), dtype=b.dtype, device=b.device)
+        return _Point(y, none, raw, size, size)
     multipliers = N.multipliers(raw)
     residual = raw - N.C.rmatvec(multipliers)
-    return _Point(y, multipliers, residual, norm(residual), norm(raw))
+    return _Point(y, multipliers, residual, norm(residual), size)
 
 
 def _solve(
@@ -172,13 +176,14 @@ def _solve(
     options: _Options,
 ) -> KrylovResult:
     unit_roundoff = max(epsilon(b), H.accuracy or 0.0)
-    y = N.particular(c)
     n_matvec, niter, a_norm = 0, 0, 0.0
-    Hy = None
-    if norm(c) != 0.0:
+    Hy, y, c_norm = None, namespace(b).zeros_like(b), norm(c)
+    if c_norm != 0.0:
+        finite = math.isfinite(c_norm)
+        y = N.particular(c) if finite else math.nan + y
         Hy, n_matvec = H.matvec(y), 1
     at = _point(N, b, y, Hy)
-    scale = at.residual_norm
+    scale = at.raw_norm if N.rank == N.shape[1] else at.residual_norm
     target = max(options.rtol * scale, options.atol)
     b_norm = norm(b)
     direction: Array | None = None
