@@ -344,9 +344,7 @@ def test_options_are_keyword_only(name):
         return
     parameters = inspect.signature(thing).parameters.values()
     positional = [
-        p
-        for p in parameters
-        if p.kind is p.POSITIONAL_OR_KEYWORD and p.name != "x0"
+        p for p in parameters if p.kind is p.POSITIONAL_OR_KEYWORD and p.name != "x0"
     ]
     assert len(positional) <= 4
     assert not [p.name for p in positional if isinstance(p.default, bool)]
