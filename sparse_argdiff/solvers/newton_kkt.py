@@ -25,8 +25,9 @@ from ..optimality import residual_scale, row_norms, size_of
 from ..problem import Problem, Solution
 from ..status import Status
 from .line_search import Step, search
+from .merit import Merit
 from .newton_cg import NewtonIterate, asks_to_stop
-from .projections import projections
+from .projections import projections, saddle
 from .stationary import newton_stationary
 
 logger = logging.getLogger(__name__)
@@ -56,26 +57,6 @@ class _Point:
             return 0.0
         xp = namespace(self.h)
         return float(xp.max(xp.abs(self.h) / row_norms(self.jac)))
-
-
-@dataclasses.dataclass(frozen=True)
-class _Merit:
-    """f + μ ‖h‖ as the line search sees a problem."""
-
-    problem: Problem
-    constraints: Stack
-    mu: float
-
-    def value(self, x: Array, y: Array) -> float:
-        return self.problem.value(x, y) + self.mu * norm(self.constraints.value(x, y))
-
-    def grad(self, x: Array, y: Array) -> Array:
-        grad, h = self.problem.grad(x, y), self.constraints.value(x, y)
-        size = norm(h)
-        if size == 0.0:
-            return grad
-        jac = aslinearoperator(self.constraints.jac(x, y))
-        return grad + (self.mu / size) * (jac.T @ h)
 
 
 def newton_kkt(
@@ -280,7 +261,7 @@ class _NewtonKKT:
             u, direction = result.x, result.direction
         else:
             xp = namespace(force)
-            K, rhs = _kkt(hess, point), xp.concat([force, xp.zeros_like(point.h)])
+            K, rhs = saddle(hess, point.jac), xp.concat([force, xp.zeros_like(point.h)])
             result = minres(K, rhs, rtol=rtol)
             u, direction = point.rows.project(result.x[: force.shape[0]]), None
         self.n_hvp += result.n_matvec
@@ -320,7 +301,7 @@ class _NewtonKKT:
             found = search(self.problem, x, y, d, point.value, slope, guessed)
             self.n_grad += found.n_grad
             return found
-        merit = _Merit(self.problem, self.constraints, self.mu)
+        merit = Merit(self.problem, self.constraints, self.mu)
         J = aslinearoperator(point.jac)
 
         def slope_of(along: Array) -> float:
@@ -348,17 +329,6 @@ class _NewtonKKT:
                 return Step(new.y, new.grad, None, alpha, 1, None)
             alpha *= 0.5
         return Step(point.y, d, None, 0.0, 0, Status.LINE_SEARCH_FAILED)
-
-
-def _kkt(hess: LinearOperator, point: _Point) -> LinearOperator:
-    """Return [H Cᵀ; C 0] of products."""
-    C, n = aslinearoperator(point.jac), hess.shape[0]
-
-    def product(z: Array) -> Array:
-        return namespace(z).concat([hess @ z[:n] + C.T @ z[n:], C @ z[:n]])
-
-    size = n + C.shape[0]
-    return LinearOperator((size, size), product, symmetric=True, accuracy=hess.accuracy)
 
 
 def _name_row(left: Array, jac: Any) -> str:

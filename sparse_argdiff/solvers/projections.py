@@ -22,14 +22,10 @@ class OperatorRows:
     """The projections of an operator C (p, n) that has products only."""
 
     def __init__(self, C: Any) -> None:
-        self.C = operator = aslinearoperator(C)
-        self.shape = operator.shape
-        p, n = operator.shape
-
-        def product(z: Array) -> Array:
-            return namespace(z).concat([z[:n] + operator.T @ z[n:], operator @ z[:n]])
-
-        self._K = LinearOperator((n + p, n + p), product, symmetric=True)
+        self.C = aslinearoperator(C)
+        self.shape = self.C.shape
+        n = self.shape[1]
+        self._K = saddle(LinearOperator((n, n), lambda v: v, symmetric=True), self.C)
 
     def _solve(self, top: Array, bottom: Array) -> Array:
         rhs = namespace(top).concat([top, bottom])
@@ -49,6 +45,17 @@ class OperatorRows:
         """Return the ν that fit Cᵀ ν = r."""
         n = self.shape[1]
         return self._solve(r, _zeros(self.shape[0], r))[n:]
+
+
+def saddle(H: LinearOperator, C: Any) -> LinearOperator:
+    """Return [H Cᵀ; C 0], known by products."""
+    rows, n = aslinearoperator(C), H.shape[0]
+
+    def product(z: Array) -> Array:
+        return namespace(z).concat([H @ z[:n] + rows.T @ z[n:], rows @ z[:n]])
+
+    size = n + rows.shape[0]
+    return LinearOperator((size, size), product, symmetric=True, accuracy=H.accuracy)
 
 
 def _zeros(size: int, like: Array) -> Array:
