@@ -320,8 +320,18 @@ def _compiled(code, options, names):
     path.write_text(source, "utf-8")
     defines = [option for option in options if option.startswith("-D")]
     done = subprocess.run(
-        [COMPILER, "-std=c++17", "-O1", "-fPIC", "-shared", "-w", *defines]
-        + [str(path), "-o", str(library)],
+        [
+            COMPILER,
+            "-std=c++17",
+            "-O1",
+            "-fPIC",
+            "-shared",
+            "-w",
+            *defines,
+            str(path),
+            "-o",
+            str(library),
+        ],
         check=False,
         capture_output=True,
         text=True,

@@ -226,7 +226,7 @@ def test_several_right_hand_sides(cupy):
 
 
 def test_the_record_has_the_slots_of_the_source():
-    assert list(SLOT)[0] == "ACTIVE"
+    assert next(iter(SLOT)) == "ACTIVE"
     assert list(SLOT)[-1] == "SLOTS"
     assert list(SLOT.values()) == list(range(len(SLOT)))
 
