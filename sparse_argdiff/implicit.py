@@ -89,8 +89,9 @@ def derivative(
         How K is solved: by default "cg" without active rows, for which K must be
         positive definite, "projected_cg" with a matrix of them, "minres" with an
         operator.  "diagonal" replaces K by its diagonal (the paper's section 6).
-    M : operator, "auto" or None
-        Preconditioner M ≈ K⁻¹; "auto" is the exact diagonal where K knows it.
+    M : operator, "auto", function or None
+        Preconditioner M ≈ K⁻¹.  "auto" is :class:`preconditioners.Auto`, for a sequence
+        of problems better given as one instance; a function takes K and returns M.
     rtol : float
         Of each linear solve, relative to its right-hand side.
     maxiter : int, optional
@@ -155,8 +156,9 @@ def vjp(
     ----------
     v : array (n,)
         For a hypergradient, ∇_y f^U.
-    adjoint0 : array (N,), optional
-        Start of the linear solve, such as the adjoint of a neighbouring problem.
+    adjoint0 : array (N,) or (N, k), optional
+        Start of the linear solve, such as the adjoint of a neighbouring problem.  Of
+        several the best combination is taken, for k products.
 
     Notes
     -----
@@ -170,7 +172,7 @@ def vjp(
     v = solver.vector("v", v, system.n)
     start = None
     if adjoint0 is not None:
-        start = system.restrict(solver.vector("adjoint0", adjoint0, system.size))
+        start = system.restrict(solver.start("adjoint0", adjoint0, system.size))
     result = solver(system.right_hand_side(v), start)
     return Adjoint(
         x=solver.pull_back(result.x),

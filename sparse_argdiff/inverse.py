@@ -18,14 +18,23 @@ from typing import Any
 import numpy as np
 
 from . import krylov
-from .arrays import Array, as_vector, dot, epsilon, is_finite, namespace, norm
+from .arrays import (
+    Array,
+    as_floating,
+    as_vector,
+    dot,
+    epsilon,
+    is_finite,
+    namespace,
+    norm,
+)
 from .blocks import is_explicit
 from .kkt import KKTSystem, linearize
 from .krylov import KrylovResult
-from .krylov.null_space import null_space
-from .linear_operator import LinearOperator, aslinearoperator
+from .krylov.projected_cg import constraints_in_metric
+from .linear_operator import LinearOperator
 from .optimality import check_stationary
-from .preconditioners import jacobi_of
+from .preconditioners import Auto, Choice, constraint_of, galerkin_start, jacobi_of
 from .problem import Problem, Solution
 from .status import OnFailure, Status, caution, check_on_failure, settle
 
@@ -66,14 +75,13 @@ class Inverse:
         solution, n_hvp = check_stationary(problem, solution, stationarity, on_failure)
         self.system: KKTSystem = linearize(problem, solution)
         self.on_failure: OnFailure = on_failure
-        self.solve = _solver(method, self.system)
-        options = {
-            "rtol": rtol,
-            "maxiter": maxiter,
-            "M": _preconditioner(M, self.system),
-        }
+        if self.system.C is not None and isinstance(M, Auto):
+            M = "auto"  # which is for definite systems; these have a metric of their own
+        self.solve = _solver(method, self.system, M)
+        options: dict[str, Any] = {"rtol": rtol, "maxiter": maxiter}
         bound = getattr(method, "keywords", {})  # a functools.partial has the last word
         self.options = {k: option for k, option in options.items() if k not in bound}
+        self.choice = None if "M" in bound else _preconditioner(M, self.system)
         self.like = solution.y
         self.n_hvp = n_hvp  # all products so far, those of checks too
         notes = (*solution.warnings, self.system.K.note, _one_sided(solution))
@@ -82,7 +90,18 @@ class Inverse:
     def __call__(self, rhs: Array, start: Array | None = None) -> KrylovResult:
         """Solve K z = rhs, (N,) or (N, k), or say what is wrong."""
         K = self.system.K
-        result = self.solve(K, rhs, start, **self.options)
+        options: dict[str, Any] = dict(self.options)
+        if self.choice is not None:
+            before = self.choice.n_matvec
+            options["M"] = self.choice(K)
+            self.n_hvp += self.choice.n_matvec - before
+        if start is not None and start.ndim > rhs.ndim:
+            if self.system.C is None:
+                start, n_matvec = galerkin_start(K, rhs, start)
+                self.n_hvp += n_matvec
+            else:
+                start = start[:, 0]
+        result = self.solve(K, rhs, start, **options)
         if not isinstance(result, KrylovResult):
             raise TypeError(
                 f"method must return a KrylovResult, found {type(result).__name__}"
@@ -100,10 +119,15 @@ class Inverse:
                 )
         status = result.status
         attained = _relative_residual(rhs, result)
+        if self.choice is not None:
+            columns = rhs.shape[1] if rhs.ndim == 2 else 1
+            self.choice.observe(result.n_matvec // max(columns, 1), attained)
         detail = (
             f"after {result.niter} iterations and {result.n_matvec} products the "
             f"relative residual is {attained:.1e}."
         )
+        if status is Status.INCONSISTENT:
+            detail = _contradiction(self.system, rhs, result)
         settle(
             status,
             result,
@@ -123,6 +147,7 @@ class Inverse:
 
     def pull_back(self, adjoint: Array) -> Array:
         """Return − Bᵀ adjoint, checked."""
+        self._check_redundant_rows(adjoint)
         product = -(self.system.B.T @ adjoint)
         if is_finite(adjoint) and not is_finite(product):
             settle(
@@ -135,6 +160,45 @@ class Inverse:
             )
         return product
 
+    def start(self, name: str, value: Any, size: int) -> Array:
+        """Return a checked vector, or several as columns."""
+        if getattr(value, "ndim", 1) != 2:
+            return self.vector(name, value, size)
+        value = as_floating(name, value, ndim=(2,))
+        if value.shape[0] != size:
+            raise ValueError(
+                f"{name} must have {size} rows, found shape {tuple(value.shape)}"
+            )
+        namespace(value, self.like)
+        return value
+
+    def _check_redundant_rows(self, like: Array) -> None:
+        """Refuse to differentiate rows that x moves apart, though one spans the other.
+
+        The forward solve meets the contradiction itself.  The adjoint does not, for its
+        rows are zero; there (0, w) with C'w = 0 must be orthogonal to the columns of B.
+        """
+        constraints = getattr(self.solve, "null_space", None)
+        if constraints is None or constraints.rank in {None, constraints.shape[0]}:
+            return
+        xp, (p, k) = namespace(like), constraints.shape
+        probe = np.random.default_rng(0).standard_normal(p)
+        probe = xp.asarray(probe, dtype=like.dtype, device=like.device)
+        w = constraints.redundancy(probe)
+        none = xp.zeros((k,), dtype=like.dtype, device=like.device)
+        moved = norm(self.system.B.T @ xp.concat([none, w]))
+        size = norm(self.system.B.T @ xp.concat([none, xp.abs(w)]))
+        if moved > math.sqrt(epsilon(like)) * size:
+            settle(
+                Status.INCONSISTENT,
+                None,
+                "differentiating the constraints",
+                f"their right-hand side moves with x, {moved / size:.1e} of it against "
+                "the rows that depend on others.",
+                self.on_failure,
+                self.n_hvp,
+            )
+
     def vector(self, name: str, value: Any, size: int) -> Array:
         """Return a checked vector of the solution's namespace."""
         value = as_vector(name, value, size)
@@ -142,7 +206,9 @@ class Inverse:
         return value
 
 
-def _solver(method: str | LinearSolver | None, system: KKTSystem) -> LinearSolver:
+def _solver(
+    method: str | LinearSolver | None, system: KKTSystem, M: Any
+) -> LinearSolver:
     if method is None:
         method = "minres"
         if system.C is None:
@@ -156,25 +222,39 @@ def _solver(method: str | LinearSolver | None, system: KKTSystem) -> LinearSolve
         raise ValueError(
             f"method must be one of {known} or a solver function, found {method!r}"
         )
-    if method == "projected_cg":
-        return _METHODS["cg"] if system.C is None else _projected(system)
-    return _METHODS[method]
+    if system.C is not None and method == "projected_cg":
+        return _Projected(system, M)
+    if system.C is not None and method == "minres" and isinstance(M, str):
+        return _preconditioned_minres(system)
+    return _METHODS["cg" if method == "projected_cg" else method]
 
 
-def _projected(system: KKTSystem) -> LinearSolver:
-    """Return the solver of K z = rhs that stays in the null space of C."""
-    H, C, K, k = system.H, system.C, system.K, system.H.shape[0]
-    factorised = null_space(C)
+class _Projected:
+    """The solver of K z = rhs that stays in the null space of C, factorised once."""
 
-    def solve(_: LinearOperator, rhs: Array, x0: Any = None, **options: Any) -> Any:
-        xp = namespace(rhs)
-        start = None if x0 is None else x0[:k]
-        found = krylov.projected_cg(H, factorised, rhs[:k], rhs[k:], start, **options)
+    def __init__(self, system: KKTSystem, M: Any) -> None:
+        H, C = system.H, system.C
+        M = jacobi_of(H) if isinstance(M, str) else M
+        self.H, self.null_space = H, constraints_in_metric(C, M, H.shape[0])
+
+    def __call__(
+        self, _: LinearOperator, rhs: Array, x0: Any = None, **options: Any
+    ) -> KrylovResult:
+        k, C, xp = self.H.shape[0], self.null_space.C, namespace(rhs)
+        b, c, start = rhs[:k], rhs[k:], None if x0 is None else x0[:k]
+        options["M"] = None  # it is the metric of the null space
+        found = krylov.projected_cg(self.H, self.null_space, b, c, start, **options)
         z = xp.concat([found.x, found.multipliers])
-        residual = rhs - K @ z
-        return dataclasses.replace(
-            found, x=z, residual=residual, n_matvec=found.n_matvec + 1
-        )
+        residual = xp.concat([found.residual, c - C @ found.x])
+        return dataclasses.replace(found, x=z, residual=residual)
+
+
+def _preconditioned_minres(system: KKTSystem) -> LinearSolver:
+    M = constraint_of(system.H, system.C)
+
+    def solve(K: LinearOperator, rhs: Array, x0: Any = None, **options: Any) -> Any:
+        options["M"] = M if options.get("M") is None else options["M"]
+        return krylov.minres(K, rhs, x0, **options)
 
     return solve
 
@@ -189,12 +269,16 @@ def _one_sided(solution: Solution) -> str:
     )
 
 
-def _preconditioner(M: Any, system: KKTSystem) -> LinearOperator | None:
-    if isinstance(M, str):
-        if M != "auto":
-            raise ValueError(f"M must be an operator, 'auto' or None, found {M!r}")
-        return jacobi_of(system.K)
-    return None if M is None else aslinearoperator(M)
+def _preconditioner(M: Any, system: KKTSystem) -> Choice:
+    """Return the choice of M; "auto" chooses for definite systems, without active rows."""
+    return Choice(None if isinstance(M, str) and system.C is not None else M)
+
+
+def _contradiction(system: KKTSystem, rhs: Array, result: KrylovResult) -> str:
+    """Return by how much C y misses its right-hand side."""
+    k, xp = system.H.shape[0], namespace(rhs)
+    missed, whole = (float(xp.max(xp.abs(v[k:]))) for v in (result.residual, rhs))
+    return f"C y misses c by {missed:.1e} in a row, where |c| is {whole:.1e} at most."
 
 
 def _symmetric_along(K: LinearOperator, rhs: Array, result: KrylovResult) -> bool:

@@ -15,7 +15,7 @@ from ..arrays import Array, as_vector, dot, namespace, norm
 from ..linear_operator import LinearOperator
 from .design import Design, as_features, model_dtype
 from .gram import gram_of
-from .losses import Loss, as_loss
+from .losses import Curvature, Loss, as_loss
 from .penalty import RidgePenalty
 
 
@@ -184,11 +184,18 @@ class Glm:
             self._intercept(result)[:] += self._shift * xp.sum(self._intercept(v))
 
     def hess(self, x: Array, y: Array) -> LinearOperator:
-        """Return f_YY, an operator (n, n)."""
-        data, design = self._data, self._data.design
-        count = self._penalty.n_coefficients
+        """Return f_YY, an operator (n, n); it knows its part that x does not enter."""
+        data, xp = self._data, namespace(y)
         weights = self._penalty.weights(x, self.dtype)
         curvature = data.loss.curvature(data.predictor(y), data.targets, data.weights)
+        core = self._hess(curvature, xp.zeros_like(weights))
+        rest = xp.zeros(self.n - weights.shape[0], dtype=self.dtype)
+        return self._hess(curvature, weights, (core, xp.concatenate([weights, rest])))
+
+    def _hess(
+        self, curvature: Curvature, weights: Array, split: Any = None
+    ) -> LinearOperator:
+        design, count = self._data.design, self._penalty.n_coefficients
         products = self._gram.products(curvature, weights, self._shift)
 
         def diagonal() -> Array:
@@ -205,6 +212,7 @@ class Glm:
             dtype=self.dtype,
             symmetric=True,
             diagonal=diagonal if design.has_squares else None,
+            split=split,
         )
 
     def cross(self, x: Array, y: Array) -> LinearOperator:
