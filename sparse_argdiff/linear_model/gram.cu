@@ -1,80 +1,76 @@
-// Products of a sparse model on the device: a warp per row of a CSR matrix.
+// Hessian products of a sparse model on the device: a warp per row of a CSR matrix.
 //
-//   gram_start       out = λ ∘ v
-//   gram_rows        out += F'(d ∘ (F v))       one pass, sums by atomics: for an output that
-//                                               fits the L2 cache; the order is not fixed
-//   csr_scaled       z = d ∘ (F v)              two passes, in a fixed order: F, then the
-//   csr_add          out += F z                 stored transpose
+//   gram_start     out = λ ∘ v, zero beyond λ
+//   gram_rows      out += F'(d ∘ (F v))    one pass; sums by atomics, in no fixed order: for
+//                                          an output that fits the L2 cache
+//   csr_scaled     u = d ∘ (F v)           two passes, in a fixed order: F, then its stored
+//   csr_add        out += F' u             transpose
 //
-// Each adds its share of v'Hv to curvature[0] where that is not null: Σ λ v² and Σ d (F v)²,
-// sums of terms that are not negative.
+// ``data`` is null where every entry is one.  ``constant`` points to the intercept's
+// coefficient, the last one, and is null without: its feature is one in every row.
+
+#define WARP 32
+#define ALL_LANES 0xffffffffu
 
 template <typename T>
-__device__ T row_times(const T* data, const int* indices, int start, int end, int lane,
-                       const T* v) {
+__device__ T warp_sum(T value) {  // whole in lane 0
+    for (int delta = WARP / 2; delta > 0; delta /= 2)
+        value += __shfl_down_sync(ALL_LANES, value, delta);
+    return value;
+}
+
+template <typename T>
+__device__ T row_times(const T* data, const int* indices, long long start, long long end,
+                       int lane, const T* v) {
     T sum = 0;
-    for (int k = start + lane; k < end; k += 32) sum += data[k] * v[indices[k]];
-    for (int delta = 16; delta > 0; delta /= 2)
-        sum += __shfl_down_sync(0xffffffffu, sum, delta);
-    return sum;  // whole in lane 0
+    for (long long k = start + lane; k < end; k += WARP)
+        sum += data ? data[k] * v[indices[k]] : v[indices[k]];
+    return warp_sum(sum);
 }
 
-__device__ void add_curvature(double* curvature, double share, int lane) {
-    for (int delta = 16; delta > 0; delta /= 2)
-        share += __shfl_down_sync(0xffffffffu, share, delta);
-    if (lane == 0 && curvature) atomicAdd(curvature, share);
+#define EACH_ROW(row, rows)                                                      \
+    for (int row = (blockIdx.x * blockDim.x + threadIdx.x) / WARP; row < (rows); \
+         row += blockDim.x * gridDim.x / WARP)
+
+template <typename T, typename I>
+__global__ void gram_start(int n, int count, const T* weights, const T* v, T* out) {
+    for (int i = blockIdx.x * blockDim.x + threadIdx.x; i < n; i += blockDim.x * gridDim.x)
+        out[i] = i < count ? weights[i] * v[i] : (T)0;
 }
 
-template <typename T>
-__global__ void gram_start(size_t n, const T* weights, const T* v, T* out,
-                           double* curvature) {
-    double share = 0.0;
-    for (size_t i = blockIdx.x * (size_t)blockDim.x + threadIdx.x; i < n;
-         i += (size_t)blockDim.x * gridDim.x) {
-        T term = weights[i] * v[i];
-        out[i] = term;
-        share += (double)term * (double)v[i];
-    }
-    add_curvature(curvature, share, threadIdx.x % 32);
-}
-
-template <typename T>
-__global__ void gram_rows(int rows, const T* data, const int* indices, const int* indptr,
-                          const T* d, const T* v, T* out, double* curvature) {
-    int lane = threadIdx.x % 32, warps = blockDim.x * gridDim.x / 32;
-    double share = 0.0;
-    for (int row = (blockIdx.x * blockDim.x + threadIdx.x) / 32; row < rows; row += warps) {
-        int start = indptr[row], end = indptr[row + 1];
+template <typename T, typename I>
+__global__ void gram_rows(int rows, const T* data, const int* indices, const I* indptr,
+                          const T* d, const T* v, const T* constant, T* out, T* out_constant) {
+    int lane = threadIdx.x % WARP;
+    T all = 0;
+    EACH_ROW(row, rows) {
+        long long start = indptr[row], end = indptr[row + 1];
         T z = row_times(data, indices, start, end, lane, v);
-        T scaled = d[row] * z;
-        if (lane == 0) share += (double)scaled * (double)z;
-        scaled = __shfl_sync(0xffffffffu, scaled, 0);
-        for (int k = start + lane; k < end; k += 32)
-            atomicAdd(&out[indices[k]], scaled * data[k]);
+        T u = d[row] * (constant ? z + *constant : z);
+        all += u;
+        u = __shfl_sync(ALL_LANES, u, 0);
+        for (long long k = start + lane; k < end; k += WARP)
+            atomicAdd(&out[indices[k]], data ? data[k] * u : u);
     }
-    add_curvature(curvature, share, lane);
+    if (constant && lane == 0) atomicAdd(out_constant, all);
 }
 
-template <typename T>
-__global__ void csr_scaled(int rows, const T* data, const int* indices, const int* indptr,
-                           const T* d, const T* v, T* z, double* curvature) {
-    int lane = threadIdx.x % 32, warps = blockDim.x * gridDim.x / 32;
-    double share = 0.0;
-    for (int row = (blockIdx.x * blockDim.x + threadIdx.x) / 32; row < rows; row += warps) {
-        T sum = row_times(data, indices, indptr[row], indptr[row + 1], lane, v);
-        if (lane > 0) continue;
-        z[row] = d[row] * sum;
-        share += (double)z[row] * (double)sum;
+template <typename T, typename I>
+__global__ void csr_scaled(int rows, const T* data, const int* indices, const I* indptr,
+                           const T* d, const T* v, const T* constant, T* u) {
+    int lane = threadIdx.x % WARP;
+    EACH_ROW(row, rows) {
+        T z = row_times(data, indices, indptr[row], indptr[row + 1], lane, v);
+        if (lane == 0) u[row] = d[row] * (constant ? z + *constant : z);
     }
-    add_curvature(curvature, share, lane);
 }
 
-template <typename T>
-__global__ void csr_add(int rows, const T* data, const int* indices, const int* indptr,
-                        const T* z, T* out) {
-    int lane = threadIdx.x % 32, warps = blockDim.x * gridDim.x / 32;
-    for (int row = (blockIdx.x * blockDim.x + threadIdx.x) / 32; row < rows; row += warps) {
-        T sum = row_times(data, indices, indptr[row], indptr[row + 1], lane, z);
+template <typename T, typename I>
+__global__ void csr_add(int rows, const T* data, const int* indices, const I* indptr,
+                        const T* u, T* out) {
+    int lane = threadIdx.x % WARP;
+    EACH_ROW(row, rows) {
+        T sum = row_times(data, indices, indptr[row], indptr[row + 1], lane, u);
         if (lane == 0) out[row] += sum;
     }
 }
