@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from scipy import sparse
 
-from ..arrays import Array, kind_of, namespace
+from ..arrays import Array, is_sparse, kind_of, namespace
 from ..linear_operator import LinearOperator, aslinearoperator
 
 
@@ -30,7 +30,7 @@ class Design:
 
     def __init__(self, features: Any, intercept: bool, outputs: int) -> None:
         self.features = as_features(features)
-        self.transposed = self.features.T
+        self.transposed = _transposed(self.features)
         self.n_samples, self.n_features = self.features.shape
         self.intercept = intercept
         self.outputs = outputs
@@ -87,7 +87,7 @@ class Design:
     def squares(self, d: Array) -> Array:
         """Return diag(F' diag(d) F) with the intercept's entry, shape (n,)."""
         xp = namespace(d)
-        if sparse.issparse(self.features):
+        if is_sparse(self.features):
             if self._squared is None:
                 self._squared = _squared(self.features)
             c = self._squared.T @ d
@@ -108,7 +108,7 @@ def model_dtype(features: Any) -> Any:
 
 def as_features(features: Any) -> Any:
     """Return features as a floating CSR/CSC matrix, ndarray or operator."""
-    if sparse.issparse(features):
+    if is_sparse(features):
         if features.ndim != 2:
             raise ValueError(f"features must be 2-D, found shape {features.shape}")
         if features.dtype.kind not in "fiub":
@@ -117,6 +117,8 @@ def as_features(features: Any) -> Any:
             features = features.tocsr()
         if features.dtype not in (np.float32, np.float64):
             features = features.astype(np.float64)
+        if not sparse.issparse(features):
+            return features.tocsr()
         # Rows of column indices as SciPy stores them; `spmatrix` multiplies with `*`.
         cls = sparse.csr_array if features.format == "csr" else sparse.csc_array
         return cls(features)
@@ -136,13 +138,19 @@ def as_features(features: Any) -> Any:
     return operator
 
 
+def _transposed(features: Any) -> Any:
+    """Return F', on the device by rows too: a product by columns needs atomic sums."""
+    on_device = is_sparse(features) and not sparse.issparse(features)
+    return features.T.tocsr() if on_device else features.T
+
+
 def _squared(features: Any) -> Any:
     """Square the entries, sharing the structure; binary features are their own squares."""
     if not features.has_canonical_format:  # duplicates add up before they are squared
         features = features.copy()
         features.sum_duplicates()
     data = features.data
-    if bool(np.all((data == 0.0) | (data == 1.0))):
+    if bool(namespace(data).all((data == 0.0) | (data == 1.0))):
         return features
     return type(features)(
         (data * data, features.indices, features.indptr), shape=features.shape

@@ -11,7 +11,17 @@ from typing import Any
 
 import numpy as np
 
-from ..arrays import Array, as_vector, dot, namespace, norm
+from ..arrays import (
+    Array,
+    as_vector,
+    dot,
+    is_array,
+    is_sparse,
+    module,
+    moved,
+    namespace,
+    norm,
+)
 from ..linear_operator import LinearOperator
 from .design import Design, as_features, model_dtype
 from .gram import gram_of
@@ -39,7 +49,8 @@ class _DataTerm:
         self.loss = loss
         self.targets = loss.prepare(targets, dtype, outputs)
         self.design = Design(features, intercept, loss.outputs(self.targets))
-        xp = namespace(self.targets)
+        explicit = features.data if is_sparse(features) else features
+        xp = namespace(self.targets, *([explicit] if is_array(explicit) else []))
         n_samples = self.design.n_samples
         if self.targets.shape[0] != n_samples:
             raise ValueError(
@@ -138,12 +149,15 @@ class Glm:
             features, targets, as_loss(loss), intercept, sample_weight
         )
         design = self._data.design
-        self._penalty = RidgePenalty(penalty, design.n_features, design.outputs, groups)
+        self._penalty = RidgePenalty(
+            penalty, design.n_features, design.outputs, self._data.weights, groups
+        )
         self.loss = self._data.loss
         self.n = design.n
         self.m = self._penalty.m
         self.dtype = design.dtype
         self._scale: float | None = None
+        self._kernels, self._threads = kernels, threads
         self._gram = gram_of(design, kernels, threads)
         shifts = design.outputs > 1 and intercept
         self._shift = 1.0 / design.outputs**2 if shifts else 0.0
@@ -153,6 +167,21 @@ class Glm:
         return (
             f"Glm({rows} x {columns}, loss={self.loss}, "
             f"penalty={self._penalty.kind!r}, n={self.n}, m={self.m})"
+        )
+
+    def to(self, backend: str) -> Glm:
+        """Return the same model with its data in "cupy" or "numpy" arrays."""
+        data, xp = self._data, module(backend)
+        return Glm(
+            moved(data.design.features, xp),
+            moved(data.targets, xp),
+            loss=self.loss,
+            penalty=self._penalty.kind,
+            groups=self._penalty.groups,
+            intercept=data.design.intercept,
+            sample_weight=moved(data.weights, xp),
+            kernels=self._kernels,
+            threads=self._threads,
         )
 
     def value(self, x: Array, y: Array) -> float:
@@ -293,6 +322,18 @@ class HeldOutLoss:
     ) -> None:
         self._data = _DataTerm(
             features, targets, as_loss(loss), intercept, sample_weight, outputs
+        )
+
+    def to(self, backend: str) -> HeldOutLoss:
+        """Return the same loss with its data in "cupy" or "numpy" arrays."""
+        data, xp = self._data, module(backend)
+        return HeldOutLoss(
+            moved(data.design.features, xp),
+            moved(data.targets, xp),
+            loss=data.loss,
+            intercept=data.design.intercept,
+            sample_weight=moved(data.weights, xp),
+            outputs=data.design.outputs if data.design.outputs > 1 else None,
         )
 
     def value(self, x: Array, y: Array) -> float:

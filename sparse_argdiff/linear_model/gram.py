@@ -15,35 +15,22 @@ import importlib.util
 import itertools
 import threading
 from collections.abc import Callable
-from typing import Any, NamedTuple, Protocol
+from typing import Any
 
 import numpy as np
 from scipy import sparse
 
-from ..arrays import Array, as_count, namespace
+from ..arrays import Array, as_count, is_sparse
 from .design import Design
+from .gram_device import DeviceGram
+from .gram_reference import Gram, Products, TwoPasses
 from .losses import Curvature
 
-KERNELS = (None, "reference", "compiled")
+KERNELS = (None, "reference", "compiled", "deterministic")
 WORTHWHILE = 100_000  # nonzeros from which compiled loops are the default
 CACHE = 2**20  # bytes of a product up to which it stays near the core: one pass
 WIDEST = 128  # bytes of a row of a tile: two cache lines
 LINE = 64
-
-
-class Products(NamedTuple):
-    """The products of one Hessian, as :class:`LinearOperator` takes them."""
-
-    matvec: Callable[[Array], Array]
-    matmat: Callable[[Array], Array] | None
-    into: Callable[[Array, Array], float | None] | None
-
-
-class Gram(Protocol):
-    """What forms Hessian products of one design."""
-
-    def products(self, curvature: Curvature, weights: Array, shift: float) -> Products:
-        """Return the products with F' W F + diag(λ) + shift 1 1' on the intercepts."""
 
 
 def gram_of(design: Design, kernels: str | None, threads: int) -> Gram:
@@ -55,7 +42,11 @@ def gram_of(design: Design, kernels: str | None, threads: int) -> Gram:
     if threads < 1:
         raise ValueError(f"threads must be at least 1, found {threads}")
     features = design.features
-    if kernels == "compiled":
+    if is_sparse(features) and not sparse.issparse(features):
+        if kernels == "reference" or design.outputs > 1:
+            return TwoPasses(design)
+        return DeviceGram(design, deterministic=kernels == "deterministic")
+    if kernels in {"compiled", "deterministic"}:
         if not sparse.issparse(features):
             raise ValueError(
                 "kernels='compiled' needs a SciPy sparse matrix as features, found "
@@ -71,31 +62,6 @@ def gram_of(design: Design, kernels: str | None, threads: int) -> Gram:
     if pays and importlib.util.find_spec("numba") is not None:
         return OnePass(design, threads)
     return TwoPasses(design)
-
-
-class TwoPasses:
-    """F, then W, then F': as :class:`Design` and the loss write them."""
-
-    def __init__(self, design: Design) -> None:
-        self.design = design
-
-    def products(self, curvature: Curvature, weights: Array, shift: float) -> Products:
-        """Return the products; a block only where a sample has one output."""
-        design, count = self.design, self.design.n_coefficients
-
-        def matvec(v: Array) -> Array:
-            result = design.backward(curvature.product(design.forward(v)))
-            result[:count] += weights * v[:count]
-            if shift:
-                result[count:] += shift * namespace(v).sum(v[count:])
-            return result
-
-        def matmat(V: Array) -> Array:
-            result = design.backward_block(curvature.product(design.forward_block(V)))
-            result[:count] += weights[:, None] * V[:count]
-            return result
-
-        return Products(matvec, matmat if design.outputs == 1 else None, None)
 
 
 class OnePass:

@@ -17,7 +17,7 @@ import numpy as np
 
 from ..arrays import Array, namespace
 from .design import Design
-from .gram_products import Products
+from .gram_reference import Products
 from .losses import Curvature
 
 L2_BYTES = 40 * 2**20  # of an A100; an H100 has 50 MiB

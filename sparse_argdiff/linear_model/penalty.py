@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from ..arrays import Array, namespace
+from ..arrays import Array, asarray, namespace, zeros
 
 KINDS = ("per-feature", "per-group", "per-coefficient", "scalar")
 
@@ -23,6 +23,8 @@ class RidgePenalty:
     kind : {"per-feature", "per-group", "per-coefficient", "scalar"}
     n_features, outputs : int
         p and K; coefficients are (p, K) in C order.
+    like : array
+        Where the weights of the model live.
     groups : int array (p,), optional
         The group of each feature, 0 … G−1; for "per-group".
 
@@ -33,7 +35,7 @@ class RidgePenalty:
     """
 
     def __init__(
-        self, kind: str, n_features: int, outputs: int, groups: Any = None
+        self, kind: str, n_features: int, outputs: int, like: Array, groups: Any = None
     ) -> None:
         if kind not in KINDS:
             known = ", ".join(repr(k) for k in KINDS)
@@ -42,19 +44,20 @@ class RidgePenalty:
             raise ValueError("groups goes with penalty='per-group', and only with it")
         self.outputs = outputs
         self.n_coefficients = n_features * outputs
-        self.kind = kind
-        self.index: Any = None  # of the weight of each coefficient; None: its own
+        self.kind, self.groups = kind, groups
+        index: Any = None  # of the weight of each coefficient; None: its own
         if kind == "scalar":
             self.m = 1
         elif kind == "per-coefficient" or (kind == "per-feature" and outputs == 1):
             self.m = self.n_coefficients
         elif kind == "per-feature":
             self.m = n_features
-            self.index = np.repeat(np.arange(n_features), outputs)
+            index = np.repeat(np.arange(n_features), outputs)
         else:
             labels = _check_groups(groups, n_features)
             self.m = int(labels.max(initial=-1)) + 1
-            self.index = np.repeat(labels, outputs)
+            index = np.repeat(labels, outputs)
+        self.index = None if index is None else asarray(index, like, np.int64)
         self._memo: tuple[Array, Array] | None = None
 
     def weights(self, x: Array, dtype: Any) -> Array:
@@ -76,7 +79,7 @@ class RidgePenalty:
     def spread(self, u: Array) -> Array:
         """Return u per coefficient: (m,) → (p K,)."""
         if self.kind == "scalar":
-            return u + namespace(u).zeros(self.n_coefficients, dtype=u.dtype)
+            return u + zeros(self.n_coefficients, u)
         return u if self.index is None else u[self.index]
 
     def gather(self, c: Array) -> Array:
@@ -86,7 +89,7 @@ class RidgePenalty:
             return xp.sum(c).reshape(1)
         if self.index is None:
             return c
-        sums = xp.bincount(xp.asarray(self.index), weights=c, minlength=self.m)
+        sums = xp.bincount(self.index, weights=c, minlength=self.m)
         return sums.astype(c.dtype)
 
 
