@@ -108,11 +108,11 @@ class Store:
             "tree": _pack(tree, arrays, {}),
         }
         host = {name: _to_host(array) for name, array in arrays.items()}
+        text = np.frombuffer(json.dumps(content).encode(), dtype=np.uint8)
         fresh = _beside(self.path, "new")
         try:
             with fresh.open("wb") as file:
-                entries: Any = {_TREE: np.array(json.dumps(content)), **host}
-                np.savez(file, **entries)
+                np.savez(file, allow_pickle=False, **{_TREE: text, **host})
                 file.flush()
                 os.fsync(file.fileno())
         except OSError:
@@ -176,7 +176,7 @@ def describe(value: Any) -> str:
         bound = {name: describe(option) for name, option in value.keywords.items()}
         return f"{describe(value.func)}{describe(value.args)}{bound}"
     if value is None or isinstance(value, str | int | float | np.generic):
-        return repr(value)
+        return repr(value.item() if isinstance(value, np.generic) else value)
     name = getattr(value, "__qualname__", None)
     return name if isinstance(name, str) else type(value).__qualname__
 
@@ -212,8 +212,8 @@ def _sync_directory(folder: Path) -> None:
 
 def _read(path: Path, like: Array) -> tuple[Any, dict[str, Array]]:
     xp = namespace(like)
-    with np.load(path, allow_pickle=False) as file:
-        content = json.loads(str(file[_TREE]))
+    with path.open("rb") as raw, np.load(raw, allow_pickle=False) as file:
+        content = json.loads(file[_TREE].tobytes())
         found = content.get("format")
         if found != _FORMAT:
             raise ValueError(f"its format is {found}, not {_FORMAT}")

@@ -5,15 +5,17 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import logging
+import math
 import time
 from collections.abc import Callable
 from typing import Any
 
 from scipy.optimize import OptimizeResult
 
-from ..arrays import Array, namespace
+from ..arrays import Array, epsilon, namespace, norm
 from ..certificate import Certificate
 from ..hypergradient import Hypergradient, HypergradientResult
+from ..optimality import residual, residual_scale
 from ..status import Status
 from .checkpoint import Store
 
@@ -66,6 +68,9 @@ class HistoryRecord:
     n_grad: int
     n_evaluations: int
     seconds: float
+
+
+_COLUMNS = tuple(field.name for field in dataclasses.fields(HistoryRecord))
 
 
 class BilevelResult(OptimizeResult):  # type: ignore[misc]  # SciPy is untyped
@@ -277,7 +282,9 @@ class Run:
         self.last_x, self.last = saved["x"], saved["found"]
         self.best = saved["best"] or self.last
         self.memory, self.certificate = saved["memory"], saved["certificate"]
-        self.history = [HistoryRecord(**row) for row in saved["history"]]
+        rows = zip(*(saved["history"][name] for name in _COLUMNS), strict=True)
+        self.history = [HistoryRecord(*row) for row in rows]
+        self._check_data(self.last)
         self._start = time.perf_counter() - saved["seconds"]
         ended = saved["ended"]
         if ended is None:
@@ -290,6 +297,21 @@ class Run:
         self.store = None
         return self.result(*ended)
 
+    def _check_data(self, found: HypergradientResult) -> None:
+        """Refuse to go on with other data than those of the checkpoint."""
+        F, there = self.F, found.solution
+        value = float(F.upper.value(there.x, there.y)) + found.correction
+        wrong = abs(value - found.value) / (abs(value) + abs(found.correction) or 1.0)
+        if there.residual is not None:
+            left, _ = residual(F.problem, dataclasses.replace(there, residual=None))
+            scale, _ = residual_scale(F.problem, there.x, there.y)
+            wrong = max(wrong, norm(left - there.residual) / (scale or 1.0))
+        if not wrong <= math.sqrt(epsilon(there.y)):
+            raise ValueError(
+                "the checkpoint is of other data, or of other functions: at its x and y "
+                f"f^U or f_Y differ by {wrong:.1e} from what they were"
+            )
+
     def _save(self, store: Store, ended: tuple[Status, str] | None = None) -> None:
         store.save(
             {
@@ -299,7 +321,10 @@ class Run:
                 "best": None if self.best is self.last else self.best,
                 "memory": self.memory,
                 "certificate": self.certificate,
-                "history": [dataclasses.asdict(record) for record in self.history],
+                "history": {
+                    name: [getattr(record, name) for record in self.history]
+                    for name in _COLUMNS
+                },
                 "seconds": time.perf_counter() - self._start,
                 "status": self.status,
                 "ended": ended,
