@@ -18,6 +18,7 @@ from ..hypergradient import Hypergradient, HypergradientResult
 from ..optimality import residual, residual_scale
 from ..status import Status
 from .checkpoint import Store
+from .plot import plot_history
 
 logger = logging.getLogger(__name__)
 
@@ -89,6 +90,24 @@ class BilevelResult(OptimizeResult):  # type: ignore[misc]  # SciPy is untyped
     certificate : Certificate or None
         What is known of the error of the last gradient ("maid").
     """
+
+    def plot(self, axes: Any = None, *, label: str | None = None) -> Any:
+        """Plot value and gradient norm against products and seconds; return the figure.
+
+        Parameters
+        ----------
+        axes : array of four matplotlib axes, optional
+            In the order of a 2 x 2 grid.  ``other.plot(figure.axes)`` adds another run
+            to the figure of the first.
+        label : str, optional
+            Of the run, for the legend.
+
+        Raises
+        ------
+        ImportError
+            Without matplotlib: it comes with the extra ``plot``.
+        """
+        return plot_history(self.history, axes, label)
 
 
 @dataclasses.dataclass
