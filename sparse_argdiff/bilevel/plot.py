@@ -74,7 +74,7 @@ def plot_history(
             ax.grid(color=_QUIET, linewidth=0.7)
             ax.set_axisbelow(True)
             ax.margins(x=0.02)
-            ax.set_xlim(left=0.0)
+            ax.set_xlim(left=0.0, auto=True)  # and free on the right for more runs
             if row == 1:
                 ax.set_xlabel(_COLUMNS[column], color=_INK)
                 ax.xaxis.set_major_locator(MaxNLocator(5, min_n_ticks=3))
