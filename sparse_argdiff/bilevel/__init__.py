@@ -96,7 +96,15 @@ def minimize(
     ConvergenceError
         When the very first evaluation fails.
     ValueError, TypeError
-        For wrong arguments.
+        For wrong arguments, a checkpoint that is damaged, and one of another run: of
+        another method, size, dtype, start, option (as given) or of other data.
+    OSError
+        When a checkpoint cannot be written; the last one is intact.
+
+    Notes
+    -----
+    A callback is called again for a step whose checkpoint was not written any more.
+    With "lbfgs" a checkpoint holds the gradients of all evaluations so far.
     """
     x0 = as_vector("x0", x0)
     x0 = namespace(x0).asarray(x0, copy=True)

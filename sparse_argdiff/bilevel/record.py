@@ -305,13 +305,14 @@ class Run:
         self.history = [HistoryRecord(*row) for row in rows]
         self._check_data(self.last)
         self._start = time.perf_counter() - saved["seconds"]
-        ended = saved["ended"]
-        if ended is None:
-            self.status = saved["status"]
-            return None
-        if ended[0] is Status.STOPPED_BY_CALLBACK or (
-            ended[0] is Status.ITERATION_LIMIT and len(self.history) <= maxiter
-        ):
+        status, ended = saved["status"], saved["ended"]
+        self.status = None if status is Status.STOPPED_BY_CALLBACK else status
+        goes_on = (
+            ended is None
+            or ended[0] is Status.STOPPED_BY_CALLBACK
+            or (ended[0] is Status.ITERATION_LIMIT and len(self.history) <= maxiter)
+        )
+        if goes_on:
             return None
         self.store = None
         return self.result(*ended)
