@@ -16,10 +16,11 @@ from ..upper import UpperObjective
 from .bounds import as_bounds
 from .checkpoint import Store, describe
 from .gradient_descent import gradient_descent
+from .history import BilevelResult, HistoryRecord
 from .hoag import hoag
 from .lbfgs import lbfgs
 from .maid import maid
-from .record import BilevelResult, HistoryRecord, Run
+from .record import Run
 
 _METHODS: dict[str, Callable[[Run, Array, int], BilevelResult]] = {
     "maid": maid,

@@ -107,12 +107,13 @@ class Store:
             "identity": dict(self.identity),
             "tree": _pack(tree, arrays, {}),
         }
-        host = {name: _to_host(array) for name, array in arrays.items()}
         text = np.frombuffer(json.dumps(content).encode(), dtype=np.uint8)
+        entries: Any = {name: _to_host(array) for name, array in arrays.items()}
+        entries[_TREE] = text
         fresh = _beside(self.path, "new")
         try:
             with fresh.open("wb") as file:
-                np.savez(file, allow_pickle=False, **{_TREE: text, **host})
+                np.savez(file, **entries)
                 file.flush()
                 os.fsync(file.fileno())
         except OSError:
