@@ -22,6 +22,7 @@ from .checks import (
 from .constraints import Equality, Inequality, LinearEquality
 from .hypergradient import Hypergradient, HypergradientResult
 from .implicit import Adjoint, Tangent, derivative, jvp, vjp
+from .influence import influence
 from .krylov import KrylovResult, cg, minres, projected_cg
 from .linear_operator import LinearOperator, aslinearoperator
 from .objective import FunctionObjective, Objective
@@ -67,6 +68,7 @@ __all__ = [
     "derivative",
     "dot_test",
     "from_dlpack",
+    "influence",
     "jvp",
     "linear_model",
     "minimize",
