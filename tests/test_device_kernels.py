@@ -6,9 +6,13 @@ threads as fibers (``cuda_shim.h``); what would be read from the device is count
 
 from __future__ import annotations
 
+import importlib.util
+import itertools
 import re
 import shutil
 import subprocess
+import sys
+import types
 from pathlib import Path
 
 import cupy_standin
@@ -237,3 +241,35 @@ def test_the_arrays_choose_the_device(cupy):
         choose("device", np.zeros(3))
     with pytest.raises(TypeError, match="needs NumPy arrays, found cupy"):
         choose("compiled", cupy.zeros(3))
+
+
+# the report --------------------------------------------------------------------------
+
+
+def test_the_report_runs_on_tiny_sizes(cupy, monkeypatch, capsys):
+    """All of benchmarks/gpu_report.py but CuPy's own solvers, which the stand-in lacks."""
+    path = Path(__file__).parents[1] / "benchmarks" / "gpu_report.py"
+    spec = importlib.util.spec_from_file_location("gpu_report", path)
+    gpu_report = importlib.util.module_from_spec(spec)
+    monkeypatch.setitem(sys.modules, "gpu_report", gpu_report)
+    spec.loader.exec_module(gpu_report)
+    linalg = types.ModuleType("cupyx.scipy.sparse.linalg")
+    linalg.cg = lambda A, b, maxiter, rtol: sad.cg(A, b, rtol=rtol, maxiter=maxiter)
+    linalg.minres = lambda A, b, maxiter, tol: sad.cg(A, b, rtol=tol, maxiter=maxiter)
+    sys.modules["cupyx.scipy.sparse"].linalg = linalg
+    monkeypatch.setitem(sys.modules, linalg.__name__, linalg)
+    ticks = itertools.count(1)
+
+    def seconds(cp, function, rounds=1):
+        function()
+        return 1.0 / next(ticks)
+
+    monkeypatch.setattr(gpu_report, "seconds", seconds)
+    gpu_report.check(cupy, 8, (60, 25, 5))
+    gpu_report.krylov(cupy, [8], 1e9, 2, 4)
+    gpu_report.gram(cupy, 60, 25, 5)
+    gpu_report.bilevel(cupy, 60, 25, 5, 2)
+    text = capsys.readouterr().out
+    assert "device against host" in text
+    assert "x cuSPARSE twice" in text
+    assert "hypergradient" in text
