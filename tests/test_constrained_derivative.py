@@ -305,6 +305,34 @@ def _minus(constraint):
     )
 
 
+@pytest.mark.parametrize("method", [None, "minres"])
+@pytest.mark.parametrize("wrap", [np.asarray, scipy.sparse.csr_array])
+def test_no_rows_at_all_is_lemma_3_2(wrap, method):
+    """The paper's remark for A = 0 asks for m = 0 rows: Lemma 4.2 would invert a zero."""
+    free, y, _ = solved(Row(Problem(SMOOTH), X))
+    none = LinearEquality(wrap(np.zeros((0, N))), np.zeros(0))
+    expected = sad.derivative(free.problem, Solution(y=y, x=X), rtol=1e-12)
+    J = sad.derivative(
+        Problem(SMOOTH, equality=none), Solution(y=y, x=X), method=method, rtol=1e-12
+    )
+    np.testing.assert_allclose(J @ np.eye(M), expected @ np.eye(M), atol=1e-10)
+
+
+def test_a_row_whose_variables_are_all_held_by_bounds():
+    rows = LinearEquality(np.array([[1.0, 0, 0], [0, 1, 1]]), np.array([1.0, 0.0]))
+    side = np.array([1.0, np.inf, np.inf])
+    problem = Problem(
+        Quartic(np.eye(3), np.eye(3), 0.0),
+        equality=rows,
+        lower=np.array([1.0, -np.inf, -np.inf]),
+        upper=side,
+    )
+    J = sad.derivative(problem, Solution(y=np.array([1.0, 0, 0]), x=np.zeros(3)))
+    expected = [[0, 0, 0], [0, 0.5, -0.5], [0, -0.5, 0.5]]
+    np.testing.assert_allclose(J @ np.eye(3), expected, atol=1e-12)
+    np.testing.assert_allclose(J.T @ np.eye(3), expected, atol=1e-12)
+
+
 @pytest.mark.parametrize("kind", ["array", "sparse", "operator"])
 def test_multipliers_of_inequalities_are_not_negative(kind):
     """Two rows at zero, of which the force needs one: the other is weakly active."""

@@ -265,6 +265,13 @@ def test_a_right_hand_side_that_the_multipliers_balance():
     np.testing.assert_allclose(result.multipliers, np.arange(9.0), atol=1e-13)
 
 
+def test_lists_and_sparse_matrices_of_any_kind():
+    for C in (sp.csr_matrix([[1.0, 1, 1]]), sp.coo_array([[1.0, 1, 1]])):
+        result = projected_cg(sp.csr_matrix(np.eye(3)), C, [1.0, 2.0, 3.0], [3.0])
+        np.testing.assert_allclose(result.x, [0.0, 1.0, 2.0], atol=1e-14)
+        np.testing.assert_allclose(result.multipliers, [1.0], atol=1e-14)
+
+
 def test_zero_right_hand_sides():
     H, C, _, _, _ = random_problem(8, 3, 4)
     result = projected_cg(H, C, np.zeros(8), np.zeros(3))
