@@ -22,7 +22,7 @@ from .arrays import Array, as_vector, dot, epsilon, is_finite, namespace, norm
 from .blocks import is_explicit
 from .kkt import KKTSystem, linearize
 from .krylov import KrylovResult
-from .krylov.projected_cg import constraints_in_metric
+from .krylov.null_space import null_space_for
 from .linear_operator import LinearOperator, aslinearoperator
 from .optimality import check_stationary
 from .preconditioners import constraint_of, jacobi_of
@@ -201,7 +201,7 @@ class _Projected:
     def __init__(self, system: KKTSystem, M: Any) -> None:
         H, C = system.H, system.C
         M = jacobi_of(H) if isinstance(M, str) else M
-        self.H, self.null_space = H, constraints_in_metric(C, M, H.shape[0])
+        self.H, self.null_space = H, null_space_for(C, M, H.shape[0])
 
     def __call__(
         self, _: LinearOperator, rhs: Array, x0: Any = None, **options: Any

@@ -84,8 +84,8 @@ def _solve(system: System) -> KrylovResult:
         r = system.residual(x)
         n_matvec += run.products + 1
         true_norm = norm(r)
-        # The M-norm falls, the 2-norm need not: only a restart makes a rise a failure.
-        worse = true_norm > before and (system.M is None or restarts > 0)
+        # The M-norm falls, the 2-norm need not: only restarts make a rise a failure.
+        worse = true_norm > before and (system.M is None or restarts > _RESTARTS)
         if stop is Status.LEAST_SQUARES and true_norm > system.target and not worse:
             n_matvec += 1
             if not _solves_least_squares(system, x, r, a_norm):
