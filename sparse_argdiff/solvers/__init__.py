@@ -10,7 +10,9 @@ from ..arrays import Array, as_count, as_tolerance, as_vector, epsilon, namespac
 from ..optimality import residual_scale
 from ..problem import Problem, Solution
 from ..status import OnFailure, Status, caution, check_on_failure, settle
+from .barrier import barrier
 from .newton_cg import NewtonIterate, newton_cg
+from .newton_kkt import newton_kkt
 
 LowerSolver = Callable[[Problem, Array, Array, float], Solution]
 
@@ -24,6 +26,7 @@ def solve(
     tol: float = 1e-8,
     maxiter: int | None = None,
     callback: Callable[[NewtonIterate], Any] | None = None,
+    M: Any = "auto",
     on_failure: OnFailure = "raise",
 ) -> Solution:
     """Solve min_y f(x, y).
@@ -45,6 +48,9 @@ def solve(
         Iterations.
     callback : callable, optional
         Called with the iterate, 0 included; a true value or ``StopIteration`` stops.
+    M : operator, "auto", function or None
+        Preconditioner of the steps of "newton_cg", see :class:`preconditioners.Auto`; a function
+        takes f_YY and returns M ≈ f_YY⁻¹.
     on_failure : {"raise", "warn", "ignore"}
         What to do when the tolerance is not met.
 
@@ -73,17 +79,24 @@ def solve(
             raise TypeError(
                 f"method must return a Solution, found {type(solution).__name__}"
             )
-    elif method in {None, "newton_cg"}:
-        solution = newton_cg(
-            problem, x, y0, tol=tol, maxiter=maxiter, callback=callback
-        )
     else:
-        raise ValueError(f"method must be 'newton_cg' or a callable, found {method!r}")
+        method = _default(problem) if method is None else method
+        if method not in _METHODS:
+            known = ", ".join(repr(name) for name in _METHODS)
+            raise ValueError(
+                f"method must be one of {known} or a callable, found {method!r}"
+            )
+        options = {"M": M} if method == "newton_cg" else {}
+        solution = _METHODS[method](
+            problem, x, y0, tol=tol, maxiter=maxiter, callback=callback, **options
+        )
     if solution.status is not None:
         size = solution.residual_norm
+        what = "the residual of the conditions" if problem.constrained else "‖f_Y‖"
         detail = (
             f"after {solution.niter} iterations and {solution.n_hvp} Hessian products"
-            + ("." if size is None else f" ‖f_Y‖ = {size:.2e}.")
+            + ("." if size is None else f" {what} is {size:.2e}.")
+            + "".join(f" {note[0].upper()}{note[1:]}." for note in solution.warnings)
         )
         settle(
             solution.status,
@@ -104,19 +117,44 @@ def solve(
     return solution
 
 
+_METHODS: dict[str, Callable[..., Solution]] = {
+    "newton_cg": newton_cg,
+    "newton_kkt": newton_kkt,
+    "barrier": barrier,
+}
+
+
+def _default(problem: Problem) -> str:
+    if problem.inequalities is not None or problem.bounded:
+        return "active_set"
+    return "newton_cg" if problem.equalities is None else "newton_kkt"
+
+
 def _start(problem: Problem, x: Array, y0: Any) -> Array:
     n = getattr(problem.objective, "n", None)
     if y0 is not None:
         y0 = as_vector("y0", y0, n)
         namespace(x, y0)
-        return y0
+        return _inside(problem, x, y0)
     if n is None:
         raise ValueError(
             "y0 is needed: the objective does not know n, the size of y; pass y0=..., "
             "or give the objective an attribute n"
         )
     dtype = getattr(problem.objective, "dtype", None) or x.dtype
-    return namespace(x).zeros(n, dtype=dtype)
+    return _inside(problem, x, namespace(x).zeros(n, dtype=dtype))
 
 
-__all__ = ["LowerSolver", "NewtonIterate", "newton_cg", "solve"]
+def _inside(problem: Problem, x: Array, y0: Array) -> Array:
+    """Refuse a start outside the domain, where the objective can name what is violated."""
+    outside = getattr(problem.objective, "outside", None)
+    complaint = outside(x, y0) if callable(outside) else ""
+    if complaint:
+        raise ValueError(
+            f"y0 must be strictly feasible, found one where {complaint}; "
+            "solve(problem, x, method='barrier') of the original problem finds a start"
+        )
+    return y0
+
+
+__all__ = ["LowerSolver", "NewtonIterate", "newton_cg", "newton_kkt", "solve"]
