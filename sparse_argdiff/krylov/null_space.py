@@ -30,7 +30,7 @@ from ..linear_operator import LinearOperator, aslinearoperator
 from .minres import minres
 from .row_factors import Rows, factorise, row_lengths
 
-_SWEEPS = 4
+_SWEEPS = 8  # at most; one or two as a rule
 
 
 class NullSpace:

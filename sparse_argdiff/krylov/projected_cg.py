@@ -157,6 +157,8 @@ def _point(N: NullSpace, b: Array, y: Array, Hy: Array | None) -> _Point:
         none = namespace(b).zeros((N.shape[0],), dtype=b.dtype, device=b.device)
         return _Point(y, none, raw, size, size)
     multipliers = N.multipliers(raw)
+    # Once more: large multipliers are exact to their own rounding only.
+    multipliers = multipliers + N.multipliers(raw - N.C.rmatvec(multipliers))
     residual = raw - N.C.rmatvec(multipliers)
     force = norm(N.row_lengths * multipliers)
     return _Point(y, multipliers, residual, norm(residual), size, force)

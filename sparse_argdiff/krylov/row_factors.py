@@ -27,7 +27,7 @@ _FILL = 20.0  # entries of A A' per entry of A from which on it is not formed
 _PIVOT = 1e-14  # added to the diagonal of A A', so that a zero pivot stays a number
 _SUSPECT = 1e-8  # pivots that may belong to dependent rows
 _DEPENDENT = 1e-12  # squared distance to the span of the others; unit rows
-_SHIFT = 1e-8  # δ: the augmented matrix is quasi-definite, factorised without pivoting
+_SHIFT = 1e-10  # δ: the augmented matrix is quasi-definite, factorised without pivoting
 
 
 class Rows(NamedTuple):
