@@ -11,7 +11,12 @@ from typing import Any
 import numpy as np
 from scipy import sparse
 
-from .arrays import Array, is_array, namespace
+from .arrays import (
+    Array,
+    is_array,
+    namespace,
+    zeros,
+)
 from .linear_operator import LinearOperator, aslinearoperator
 
 
@@ -22,12 +27,9 @@ def is_explicit(matrix: Any) -> bool:
 
 def zero(shape: tuple[int, int], like: Array) -> LinearOperator:
     """Return the zero operator on arrays like ``like``."""
-    xp = namespace(like)
 
     def into(rows: int) -> Any:
-        return lambda u: xp.zeros(
-            (rows, *u.shape[1:]), dtype=like.dtype, device=like.device
-        )
+        return lambda u: zeros((rows, *u.shape[1:]), like)
 
     forward, backward = into(shape[0]), into(shape[1])
     return LinearOperator(shape, forward, backward, matmat=forward, rmatmat=backward)
@@ -118,7 +120,7 @@ def scatter(size: int, index: Array) -> Any:
     """Return the function u ↦ the vector of that size with u at the index, zero elsewhere."""
 
     def spread(u: Array) -> Array:
-        full = namespace(u).zeros((size, *u.shape[1:]), dtype=u.dtype, device=u.device)
+        full = zeros((size, *u.shape[1:]), u)
         full[index] = u
         return full
 

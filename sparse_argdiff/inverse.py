@@ -22,11 +22,13 @@ from .arrays import (
     Array,
     as_floating,
     as_vector,
+    asarray,
     dot,
     epsilon,
     is_finite,
     namespace,
     norm,
+    zeros,
 )
 from .blocks import is_explicit
 from .kkt import KKTSystem, linearize
@@ -183,9 +185,9 @@ class Inverse:
             return
         xp, (p, k) = namespace(like), constraints.shape
         probe = np.random.default_rng(0).standard_normal(p)
-        probe = xp.asarray(probe, dtype=like.dtype, device=like.device)
+        probe = asarray(probe, like)
         w = constraints.redundancy(probe)
-        none = xp.zeros((k,), dtype=like.dtype, device=like.device)
+        none = zeros((k,), like)
         moved = norm(self.system.B.T @ xp.concat([none, w]))
         size = norm(self.system.B.T @ xp.concat([none, xp.abs(w)]))
         if moved > math.sqrt(epsilon(like)) * size:
@@ -289,17 +291,17 @@ def _contradiction(system: KKTSystem, rhs: Array, result: KrylovResult) -> str:
 
 def _symmetric_along(K: LinearOperator, rhs: Array, result: KrylovResult) -> bool:
     """Test u'Kv = v'Ku for the solution u, whose product is known, and a random v."""
-    xp = namespace(rhs)
+    namespace(rhs)
     u, Ku = result.x, rhs - result.residual
     rng = np.random.default_rng(0)
     if u.ndim == 2:
         # A random mixture of the columns, at one size, misses none of them.
         sizes = [norm(rhs[:, j]) or 1.0 for j in range(rhs.shape[1])]
         mixture = rng.standard_normal(u.shape[1]) / sizes
-        mixture = xp.asarray(mixture, dtype=u.dtype, device=u.device)
+        mixture = asarray(mixture, u)
         u, Ku = u @ mixture, Ku @ mixture
     v = rng.standard_normal(u.shape[0])
-    v = xp.asarray(v, dtype=u.dtype, device=u.device)
+    v = asarray(v, u)
     Kv = K.matvec(v)
     unit = max(epsilon(u), K.accuracy or 0.0)
     size = norm(u) * norm(Kv) + norm(v) * norm(Ku)

@@ -16,7 +16,12 @@ import dataclasses
 from functools import cached_property
 from typing import Any
 
-from .arrays import Array, namespace
+from .arrays import (
+    Array,
+    arange,
+    namespace,
+    zeros,
+)
 from .blocks import principal, scatter, take_columns, take_rows, vstack, zero
 from .constraints import Stack
 from .linear_operator import LinearOperator, aslinearoperator
@@ -79,7 +84,7 @@ class KKTSystem:
         missing = self.size - self.n
         if missing:
             xp, shape = namespace(v), (missing, *v.shape[1:])
-            v = xp.concat([v, xp.zeros(shape, dtype=v.dtype, device=v.device)])
+            v = xp.concat([v, zeros(shape, v)])
         return self.restrict(v)
 
     def restrict(self, full: Array) -> Array:
@@ -118,7 +123,7 @@ def linearize(problem: Problem, solution: Solution) -> KKTSystem:
             shape = (index.shape[0], x.shape[0])
             moves.append(zero(shape, y) if moved is None else take_rows(moved, index))
             rows.append(start + index)
-    free = xp.arange(y.shape[0], device=y.device)
+    free = arange(y.shape[0], y)
     fixed = None if solution.active is None else solution.active.fixed
     if fixed is not None and bool(xp.any(fixed)):
         (free,) = xp.nonzero(~fixed)
@@ -153,6 +158,6 @@ def _active_rows(
         (index,) = xp.nonzero(active.strong)
         found.append((p, problem.inequalities, acting, index))
     if problem.equalities is not None:
-        every = xp.arange(p, device=multipliers.device)
+        every = arange(p, multipliers)
         found.insert(0, (0, problem.equalities, multipliers[:p], every))
     return found

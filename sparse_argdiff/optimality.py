@@ -17,7 +17,14 @@ import numpy as np
 from scipy import optimize, sparse
 from scipy.sparse import linalg
 
-from .arrays import Array, is_array, namespace, norm
+from .arrays import (
+    Array,
+    full,
+    is_array,
+    namespace,
+    norm,
+    zeros,
+)
 from .blocks import scatter, take_columns, take_rows, vstack
 from .krylov.null_space import multipliers as fit_multipliers
 from .linear_operator import aslinearoperator
@@ -58,8 +65,8 @@ class Conditions:
 
 def split(problem: Problem, x: Array, y: Array) -> tuple[Array, Array]:
     """Return the values of the equality rows (p,) and the inequality rows (q,)."""
-    xp = namespace(y)
-    none = xp.zeros((0,), dtype=y.dtype, device=y.device)
+    namespace(y)
+    none = zeros((0,), y)
     h = none if problem.equalities is None else problem.equalities.value(x, y)
     g = none if problem.inequalities is None else problem.inequalities.value(x, y)
     return h, g
@@ -153,7 +160,7 @@ def classify(
     found = conditions(problem, x, y, multipliers)
     p, length = found.equality.shape[0], size_of(y)
     scale = force_scale(problem, x, y, found.grad) or 1.0
-    none = xp.zeros((0,), dtype=y.dtype, device=y.device)
+    none = zeros((0,), y)
     force, slack = none, none
     if found.inequality.shape[0]:
         assert problem.inequalities is not None
@@ -161,7 +168,7 @@ def classify(
         force = multipliers[p:] * sizes / scale
         slack = -found.inequality / sizes / length
     strong, weak = _strong(force, slack, tol), _weak(force, slack, tol)
-    fixed = weak_fixed = xp.zeros(y.shape, dtype=xp.bool, device=y.device)
+    fixed = weak_fixed = zeros(y.shape, y, xp.bool)
     if problem.bounded:
         lower, upper = problem.bounds(y)
         pull = found.lagrangian_grad / scale
@@ -253,7 +260,7 @@ def _recover(problem: Problem, x: Array, y: Array) -> Array:
     xp = namespace(y)
     h, g = split(problem, x, y)
     near = ACTIVE_TOL * size_of(y)
-    at_zero = [xp.ones(h.shape, dtype=xp.bool, device=y.device)]
+    at_zero = [full(h.shape, True, y, xp.bool)]
     jacobians: list[Any] = []
     if problem.equalities is not None:
         jacobians.append(problem.equalities.jac(x, y))

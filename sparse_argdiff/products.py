@@ -9,7 +9,13 @@ import operator
 from collections.abc import Callable
 from typing import Any
 
-from .arrays import Array, is_array, kind_of, namespace
+from .arrays import (
+    Array,
+    is_array,
+    kind_of,
+    namespace,
+    zeros,
+)
 
 Product = Callable[[Array], Array]
 
@@ -93,7 +99,7 @@ def block_product(
         )
     xp = namespace(x)
     if x.shape[1] == 0:
-        return xp.zeros((shape[0], 0), dtype=x.dtype, device=x.device)
+        return zeros((shape[0], 0), x)
     if function is not None:
         return _of_shape(function(x), name, (shape[0], x.shape[1]))
     return xp.stack([single(x[:, j]) for j in range(x.shape[1])], axis=1)

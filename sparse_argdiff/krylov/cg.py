@@ -17,13 +17,12 @@ from typing import Any
 from ..arrays import Array, as_tolerance, epsilon, namespace, norm
 from ..linear_operator import LinearOperator
 from ..status import Status
+from .device_loops import DeviceRecurrence
 from .energy import EnergyError, Step
 from .kernels import Kernels, Scalars, choose
-from .requests import Asking, Request, run
-from .device_loops import DeviceRecurrence
 from .kernels.device import Device
+from .requests import Asking, Request, run
 from .result import Callback, KrylovResult
-from .steps import Step
 from .system import System, operator_norm_estimate, solve_columns
 from .workspace import Workspace
 

@@ -16,9 +16,9 @@ from typing import NamedTuple
 from ..arrays import Array, epsilon, namespace, norm
 from ..linear_operator import LinearOperator
 from ..status import Status
+from .energy import Step
 from .kernels.device import ENDED, LINE, Device, Record
 from .requests import Asking, Request
-from .steps import Step
 from .system import System
 
 _STATUS = {

@@ -31,7 +31,7 @@ class Step(NamedTuple):
     least: float  # the least r'M r over the Krylov space
     direction: Array | None  # p, when its curvature is not positive
     a_norm: float  # lower estimate of ‖A‖
-    product: bool = True  # whether A was applied
+    products: int = 1  # with A
 
 
 class EnergyError:

@@ -20,11 +20,13 @@ from ..arrays import (
     as_count,
     as_floating,
     as_tolerance,
+    asarray,
     axpy,
     dot,
     epsilon,
     namespace,
     norm,
+    zeros,
 )
 from ..linear_operator import LinearOperator, aslinearoperator
 from ..status import Status
@@ -98,10 +100,10 @@ def projected_cg(
     constraints = null_space_for(C, M, H.shape[0])
     p, n = constraints.shape
     b = as_floating("b", b, ndim=(1, 2))
-    xp, columns = namespace(b), b.shape[1:]
+    _xp, columns = namespace(b), b.shape[1:]
     b = _of_shape("b", b, (n, *columns), b)
     if c is None:
-        c = xp.zeros((p, *columns), dtype=b.dtype, device=b.device)
+        c = zeros((p, *columns), b)
     c = _of_shape("c", c, (p, *columns), b)
     if x0 is not None:
         x0 = _of_shape("x0", x0, (n, *columns), b)
@@ -154,7 +156,7 @@ def _point(N: NullSpace, b: Array, y: Array, Hy: Array | None) -> _Point:
     raw = b if Hy is None else b - Hy
     size = norm(raw)
     if not math.isfinite(size):
-        none = namespace(b).zeros((N.shape[0],), dtype=b.dtype, device=b.device)
+        none = zeros((N.shape[0],), b)
         return _Point(y, none, raw, size, size)
     multipliers = N.multipliers(raw)
     # Once more: large multipliers are exact to their own rounding only.
@@ -332,7 +334,7 @@ def _stack(results: list[KrylovResult], b: Array, c: Array) -> KrylovResult:
     xp = namespace(b)
 
     def row(values: list[Any], dtype: Any) -> Array:
-        return xp.asarray(values, dtype=dtype, device=b.device)
+        return asarray(values, b, dtype)
 
     def block(columns: list[Any], like: Array) -> Array:
         return xp.stack(columns, axis=1) if columns else xp.zeros_like(like)

@@ -20,7 +20,13 @@ import numpy as np
 from scipy import sparse
 from scipy.sparse import linalg
 
-from ..arrays import Array, epsilon, namespace
+from ..arrays import (
+    Array,
+    epsilon,
+    full,
+    namespace,
+    zeros,
+)
 
 _DENSE = 2**16  # entries up to which a sparse C is cheaper as a dense one
 _FILL = 20.0  # entries of A A' per entry of A from which on it is not formed
@@ -82,8 +88,8 @@ def _dense(A: Any, sizes: Array) -> Rows:
     A = A.toarray() if sparse.issparse(A) else A
     xp, (p, n) = namespace(A), A.shape
     if p == 0 or n == 0:
-        empty = xp.zeros((0, n), dtype=A.dtype, device=A.device)
-        lift = xp.zeros((p, 0), dtype=A.dtype, device=A.device)
+        empty = zeros((0, n), A)
+        lift = zeros((p, 0), A)
         return Rows(empty, lift, None, 0, None)
     left, values, right = xp.linalg.svd(A, full_matrices=False)
     largest = float(values[0])
@@ -168,7 +174,7 @@ def row_lengths(A: Any) -> Array:
         return np.where(sizes > 0.0, sizes, 1.0).astype(A.dtype)
     xp = namespace(A)
     if A.shape[1] == 0:
-        return xp.ones((A.shape[0],), dtype=A.dtype, device=A.device)
+        return full((A.shape[0],), 1.0, A)
     peak = xp.max(xp.abs(A), axis=1)
     peak = xp.where(peak > 0.0, peak, xp.ones_like(peak))
     sizes = peak * xp.sqrt(xp.sum((A / peak[:, None]) ** 2, axis=1))
