@@ -116,7 +116,11 @@ def moved(value: Any, xp: Any) -> Any:
     if here or (is_sparse(value) and sparse.issparse(value) == (xp is np)):
         return value
     if xp is np:
-        return value.get() if hasattr(value, "get") else np.from_dlpack(value)
+        return (
+            value.get()
+            if hasattr(value, "get")
+            else np.from_dlpack(value, device="cpu")
+        )
     if is_array(value):
         return xp.asarray(value)
     formats = sparse_module(xp)
@@ -132,30 +136,31 @@ def zeros(shape: Any, like: Array, dtype: Any = None) -> Array:
 def empty(shape: Any, like: Array) -> Array:
     """Return an array with undefined entries where ``like`` lives."""
     xp = namespace(like)
-    return xp.empty(shape, dtype=like.dtype, **_place(xp, like))
+    return xp.empty(shape, dtype=like.dtype, **placement(like))
 
 
 def full(shape: Any, fill: Any, like: Array, dtype: Any = None) -> Array:
     """Return a constant array where ``like`` lives."""
     xp = namespace(like)
-    return xp.full(shape, fill, dtype=dtype or like.dtype, **_place(xp, like))
+    return xp.full(shape, fill, dtype=dtype or like.dtype, **placement(like))
 
 
 def asarray(values: Any, like: Array, dtype: Any = None) -> Array:
     """Return numbers of the host as an array where ``like`` lives."""
     xp = namespace(like)
-    return xp.asarray(values, dtype=dtype or like.dtype, **_place(xp, like))
+    return xp.asarray(values, dtype=dtype or like.dtype, **placement(like))
 
 
 def arange(count: int, like: Array) -> Array:
     """Return 0, 1, ..., count − 1 where ``like`` lives."""
     xp = namespace(like)
-    return xp.arange(count, **_place(xp, like))
+    return xp.arange(count, **placement(like))
 
 
-def _place(xp: Any, like: Array) -> dict[str, Any]:
-    """Return the keyword for the device of ``like``; CuPy and NumPy have only one."""
-    return {} if xp is np or xp.__name__ == "cupy" else {"device": like.device}
+def placement(like: Array) -> dict[str, Any]:
+    """Return the keyword that creates where ``like`` lives; NumPy and CuPy need none."""
+    here = namespace(like).__name__ in {"numpy", "cupy"}
+    return {} if here else {"device": like.device}
 
 
 def as_floating(name: str, value: Any, *, ndim: tuple[int, ...] = (1,)) -> Array:

@@ -64,12 +64,16 @@ def test_there_are_sources():
 def test_the_sources_compile_for_a_device(source, tmp_path):
     """Every kernel, in both precisions."""
     code = source.read_text("utf-8")
-    kernels = re.findall(r"__global__ void (\w+)\(", code)
-    assert kernels
+    kernels = re.findall(r"template <([^>]*)>\n__global__ void (\w+)\(", code)
+    assert len(kernels) == code.count("__global__ void")
     uses = "".join(
-        f"void* use_{kernel}_{ctype} = (void*)&{kernel}<{ctype}>;\n"
-        for kernel in kernels
-        for ctype in ("float", "double")
+        f"void* use_{kernel}_{k} = (void*)&{kernel}<{types}>;\n"
+        for parameters, kernel in kernels
+        for k, types in enumerate(
+            ("float", "double")
+            if "," not in parameters
+            else ("float, int", "double, long long")
+        )
     )
     path = tmp_path / "all.cu"
     path.write_text(code + uses, "utf-8")

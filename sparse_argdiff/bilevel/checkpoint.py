@@ -22,7 +22,7 @@ from typing import Any
 
 import numpy as np
 
-from ..arrays import Array, is_array, namespace
+from ..arrays import Array, is_array, moved, namespace, placement
 from ..certificate import Certificate, Point
 from ..hypergradient import HypergradientResult, WarmState
 from ..implicit import Adjoint
@@ -108,7 +108,7 @@ class Store:
             "tree": _pack(tree, arrays, {}),
         }
         text = np.frombuffer(json.dumps(content).encode(), dtype=np.uint8)
-        entries: Any = {name: _to_host(array) for name, array in arrays.items()}
+        entries: Any = {name: moved(array, np) for name, array in arrays.items()}
         entries[_TREE] = text
         fresh = _beside(self.path, "new")
         try:
@@ -169,7 +169,7 @@ def previous(path: Path) -> Path:
 def describe(value: Any) -> str:
     """Return what identifies an option: its value, an array's digest, a thing's name."""
     if is_array(value) and value.ndim:
-        host = _to_host(value)
+        host = moved(value, np)
         return f"{host.dtype}{list(host.shape)} {digest(host)}"
     if isinstance(value, list | tuple):
         return f"[{', '.join(map(describe, value))}]"
@@ -219,17 +219,11 @@ def _read(path: Path, like: Array) -> tuple[Any, dict[str, Array]]:
         if found != _FORMAT:
             raise ValueError(f"its format is {found}, not {_FORMAT}")
         arrays = {
-            name: xp.asarray(file[name], device=like.device)
+            name: xp.asarray(file[name], **placement(like))
             for name in file
             if name != _TREE
         }
     return content, arrays
-
-
-def _to_host(array: Array) -> np.ndarray[Any, Any]:
-    if isinstance(array, np.ndarray | np.generic):
-        return np.asarray(array)
-    return np.from_dlpack(array, device="cpu")
 
 
 # A tree as JSON: {"array": name}, {"record": class, ...}, {"dict": ...} stand for what
