@@ -62,7 +62,7 @@ def nystrom(
         sketched and ``M.update`` costs no products for other diagonals.
     rank : int, optional
         Columns of the sketch.  By default 20, doubled until the smallest eigenvalue
-        found is no more than ten times the typical entry of the diagonal that is added.
+        found is no more than the typical entry of the diagonal that is added.
     max_rank : int
         Limit of the doubling.
     least_fall : float
@@ -124,7 +124,7 @@ def wants_more(found: Sketch, A: LinearOperator) -> bool:
     if d.shape[0] == 0:
         return True
     typical = math.exp(float(xp.mean(xp.log(d))))
-    return float(found.values[-1]) > 10.0 * typical
+    return float(found.values[-1]) > typical
 
 
 def sketch(
