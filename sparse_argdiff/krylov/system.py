@@ -164,6 +164,13 @@ class System:
             gap = abs(dot(u, product.y) - dot(v, Au))
             # What is not finite tells nothing.
             symmetric = not gap > unit**0.4 * size
+        if symmetric and status is Status.STAGNATED and self.M is not None:
+            # The steps of a good M show nothing of the largest eigenvalues; noise does.
+            product = yield Request(self.A, r, scratch)
+            n_matvec += 1
+            a_norm = operator_norm_estimate(r, product.y)
+            if norm(r) <= self.rounding_level(x, a_norm):
+                status = Status.ROUNDING_LIMIT
         return status if symmetric else Status.NOT_SYMMETRIC, n_matvec
 
 

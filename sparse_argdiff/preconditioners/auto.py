@@ -42,9 +42,9 @@ class Auto:
        (price n) where n is no more than ``max_rank``; ``nystrom`` (price ``max_rank``) of
        an operator with a split whose core has eigenvalues that fall more than tenfold over
        the first 20; ``cholesky`` for n up to 2000;
-    4. the diagonal where it is known: all of it (``jacobi``), or the split's with the mean
-       of the rest.  Each is tried once, on solves that ask for less than a digit; the one
-       with fewer iterations a digit stays.
+    4. the diagonal where it is known: the whole, or the split's with the mean of the
+       rest, or none.  With ``patience`` below 1 the second is tried on a solve that asks
+       for less than a digit; the one with fewer iterations a digit stays.
 
     Parameters
     ----------
@@ -166,16 +166,15 @@ class Auto:
 
     def _diagonal(self, K: LinearOperator) -> LinearOperator | None:
         """Return the better diagonal, or the one that has not been tried yet."""
-        known = {"jacobi": jacobi_of(K)}
-        if known["jacobi"] is None:
+        known = _diagonals(K)
+        if not known:
             self.name = "none"
             return None
-        known["shifted"] = _shifted(K)
-        untried = [name for name in known if name not in self._rates]
-        if untried and (self._loose or len(untried) == len(known)):
+        tried = [name for name in known if name in self._rates]
+        untried = [name for name in known if name not in tried]
+        if not tried or (untried and self._loose and self.patience < 1.0):
             self.name = untried[0]
         else:
-            tried = [name for name in known if name in self._rates]
             self.name = min(tried, key=self._rates.__getitem__)
         return known[self.name]
 
@@ -225,15 +224,24 @@ class Choice:
             self._function.observe(niter, -math.log10(max(reduction, 1e-16)))
 
 
-def _shifted(K: LinearOperator) -> LinearOperator | None:
-    """Return the diagonal of the split, with the mean of the core's for the rest."""
-    if K.split is None:
-        return None
+def _diagonals(K: LinearOperator) -> dict[str, LinearOperator | None]:
+    """Return the candidates that need no products, the safer one first.
+
+    The whole diagonal repairs units that differ by orders of magnitude.  Where they do
+    not it may do harm: it lifts rare features to the level of the frequent ones, and the
+    spectrum loses its fall.
+    """
+    whole = jacobi_of(K)
+    if whole is None:
+        return {}
+    if K.split is None or not K.split[0].has_diagonal:
+        return {"jacobi": whole, "none": None}
     core, d = K.split
-    if not core.has_diagonal:
-        return None
-    mean = float(namespace(d).mean(core.diagonal()))
-    return jacobi(d + mean) if 0.0 < mean < math.inf else None
+    diagonal, xp = core.diagonal(), namespace(d)
+    mean = float(xp.mean(diagonal))
+    if not 0.0 < mean < math.inf:
+        return {"jacobi": whole}
+    return {"jacobi": whole, "shifted": jacobi(d + mean)}
 
 
 def _suits_amg(matrix: Any) -> bool:
