@@ -135,6 +135,10 @@ def _solve(system: System, vectors: _Vectors) -> Asking[KrylovResult]:
                 at_rounding = true_norm <= system.rounding_level(x, a_norm)
                 status = Status.ROUNDING_LIMIT if at_rounding else Status.STAGNATED
     status = status or Status.ITERATION_LIMIT
+    if status is Status.STAGNATED:
+        n_matvec += 1
+        solved = yield from _solves_least_squares(system, vectors, x, r, a_norm)
+        status = Status.LEAST_SQUARES if solved else status
     status, products = yield from system.reconsider(status, x, r, fresh)
     return KrylovResult(
         x=x,
@@ -158,7 +162,7 @@ def _solves_least_squares(
     if system.M is not None:
         z = (yield Request(system.M, r, vectors.newer)).y
     unit = system.unit_roundoff
-    excused = 1e3 * unit * (1.0 + norm(x) * a_norm / norm(r))
+    excused = 1e4 * unit * (1.0 + norm(x) * a_norm / norm(r))
     size = norm((yield Request(system.A, z, vectors.y)).y)
     return size <= min(excused, math.sqrt(unit)) * a_norm * norm(z)
 
