@@ -42,7 +42,9 @@ def cpu_seconds(function, *args) -> float:
 
 def timing(args) -> None:
     """(a) Time per iteration: the slope between a short and a long run."""
-    print(f"\n(a) 5-point Laplacian, n = {args.side**2:.1e}: ms per iteration (x SciPy)")
+    print(
+        f"\n(a) 5-point Laplacian, n = {args.side**2:.1e}: ms per iteration (x SciPy)"
+    )
     for dtype in ("float64", "float32"):
         A = laplacian(args.side).astype(dtype)
         b = np.random.default_rng(0).standard_normal(A.shape[0]).astype(dtype)
@@ -159,7 +161,11 @@ def random_systems(count: int = 200):
         if i % 2:
             scale = 10.0 ** rng.uniform(-1.0, 1.0, n)
             A = scale[:, None] * A * scale
-        yield f"random {i}", A, sad.preconditioners.jacobi(np.diag(A)) if i % 2 else None
+        yield (
+            f"random {i}",
+            A,
+            sad.preconditioners.jacobi(np.diag(A)) if i % 2 else None,
+        )
 
 
 def error_ratios(cases, rtols=(1e-2, 1e-4, 1e-6, 1e-8), **options):
@@ -176,9 +182,12 @@ def error_ratios(cases, rtols=(1e-2, 1e-4, 1e-6, 1e-8), **options):
         mu = None
         if options.get("bounded"):
             scale = np.ones(len(dense)) if M is None else np.sqrt(M.diagonal())
-            mu = 0.99 * scipy.linalg.eigvalsh(
-                scale[:, None] * dense * scale, subset_by_index=(0, 0)
-            )[0]
+            mu = (
+                0.99
+                * scipy.linalg.eigvalsh(
+                    scale[:, None] * dense * scale, subset_by_index=(0, 0)
+                )[0]
+            )
         for rtol in rtols:
             shared = {"rtol": rtol, "M": M, "maxiter": 40 * len(dense)}
             found = sad.cg(
