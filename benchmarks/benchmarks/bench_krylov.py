@@ -141,7 +141,7 @@ class Counts:
         """Vectors that fused passes move beside the product, whose two are counted."""
         counted = Passes(choose(kernels, self.b))
         A = counted.kernels.operator(aslinearoperator(self.A))
-        with _made_of(counted):
+        with _MadeOf(counted):
             result = OURS[method](A, self.b, rtol=0.0, maxiter=40)
             start = counted.vectors
             result = OURS[method](A, self.b, rtol=0.0, maxiter=80)
@@ -149,7 +149,7 @@ class Counts:
         return (counted.vectors - 2 * start) / 40 + 2
 
 
-class _made_of:  # noqa: N801
+class _MadeOf:
     """Let the solvers use these kernels, inside the block."""
 
     def __init__(self, kernels):
