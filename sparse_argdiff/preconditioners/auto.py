@@ -41,10 +41,12 @@ class Auto:
     3. once the solves have spent ``patience`` times its price in products: ``cholesky``
        (price n) where n is no more than ``max_rank``; ``nystrom`` (price ``max_rank``) of
        an operator with a split whose core has eigenvalues that fall more than tenfold over
-       the first 20; ``cholesky`` for n up to 2000;
-    4. the diagonal where it is known: the whole, or the split's with the mean of the
-       rest, or none.  With ``patience`` below 1 the second is tried on a solve that asks
-       for less than a digit; the one with fewer iterations a digit stays.
+       the first 20; ``cholesky`` for n up to 2000, at its full price.  The sketch of 20 columns comes first,
+       and must save a quarter of the iterations a digit; the whole one follows by the
+       same rule;
+    4. the diagonal where it is known: the whole, or (with ``patience`` below 1, tried on a
+       solve that asks for less than a digit) the split's with the mean of the rest, or
+       none; the one with fewer iterations a digit stays.
 
     Parameters
     ----------
@@ -75,12 +77,13 @@ class Auto:
         self.n_matvec = 0
         self._built: LinearOperator | None = None
         self._price = 0
-        self._spent = 0  # products of solves without a build
+        self._spent = 0  # products of solves without a build, or since the trial sketch
         self._wear = 0.0  # iterations beyond those right after the build
         self._fresh = math.nan  # iterations a digit, right after the build
         self._worn = False
+        self._trial = True  # the next sketch is the first, small one
         self._refused: set[str] = set()
-        self._rates: dict[str, float] = {}  # iterations a digit
+        self._tally: dict[str, tuple[float, float]] = {}  # iterations, digits
         self._loose = True  # whether the last solve asked for less than a digit
 
     def __call__(self, K: Any) -> LinearOperator | None:
@@ -89,7 +92,9 @@ class Auto:
         if K.shape[0] == 0:
             return None
         built = self._built
-        if built is not None and built.shape == K.shape and not self._worn:
+        if built is not None and built.shape != K.shape:
+            built, self._built, self._worn = None, None, False
+        if built is not None and not self._worn:
             refreshed = self._refreshed(K, built)
             if refreshed is not None:
                 return refreshed
@@ -105,7 +110,8 @@ class Auto:
             built.n_matvec += lost
             self.n_matvec += built.n_matvec
             self.name, self._built = name, built
-            self._wear, self._fresh, self._worn = 0.0, math.nan, False
+            self._wear, self._fresh, self._worn, self._spent = 0.0, math.nan, False, 0
+            self._tally.pop(name, None)
             return built
         self._built = None
         self.n_matvec += lost
@@ -121,15 +127,34 @@ class Auto:
         if niter <= 0 or not digits > 0.0:
             return
         self._loose = digits < 1.0
-        rate = niter / max(digits, 0.3)
+        self._spent += niter
+        before = self._tally.get(self.name, (0.0, 0.0))  # the older, the less it weighs
+        self._tally[self.name] = (0.5 * before[0] + niter, 0.5 * before[1] + digits)
         if self._built is None:
-            self._spent += niter
-            self._rates[self.name] = rate
             return
+        rate = niter / digits
         if math.isnan(self._fresh):
             self._fresh = rate
         self._wear += max(niter - self._fresh * digits, 0.0)
         self._worn = rate > 1.5 * self._fresh and self._wear >= self._price
+        if self.name == "nystrom" and self._trial and self._known("nystrom"):
+            # Loose solves tell too little: iterations a digit grow with the digits.
+            known = [name for name in self._tally if self._known(name)]
+            others = [self._rate(name) for name in known if name != "nystrom"]
+            if self._rate("nystrom") > 0.75 * min(others, default=math.inf):
+                self._refused.add("nystrom")
+                self._built = None
+            elif self._spent >= self.patience * self.max_rank:
+                self._trial, self._worn = False, True
+
+    def _known(self, name: str) -> bool:
+        """Whether solves of some accuracy were seen."""
+        return self._tally[name][1] > 3.0
+
+    def _rate(self, name: str) -> float:
+        """Return iterations a digit."""
+        niter, digits = self._tally[name]
+        return niter / digits
 
     def _refreshed(
         self, K: LinearOperator, built: LinearOperator
@@ -153,16 +178,21 @@ class Auto:
             found.append(("cholesky", 0, cholesky))
         elif sparse.issparse(matrix) and self._built is None and _suits_amg(matrix):
             found.append(("amg", 0, amg))
-        if n <= self.max_rank and n <= budget:
+        again = self._worn  # what was there has paid for its successor
+        if n <= self.max_rank and (n <= budget or again):
             found.append(("cholesky", n, cholesky))
-        elif K.split is not None and self.max_rank <= budget:
+        elif K.split is not None and (self.max_rank <= budget or again):
             found.append(("nystrom", FIRST_RANK, self._nystrom))
-        if self.max_rank < n <= min(_SMALL, budget):
+        again = again and self.name == "cholesky"
+        enough = n <= min(budget, self._spent)
+        if self.max_rank < n <= _SMALL and (enough or again):
             found.append(("cholesky", n, cholesky))
         return [entry for entry in found if entry[0] not in self._refused]
 
     def _nystrom(self, K: LinearOperator) -> LinearOperator:
-        return nystrom(K, max_rank=self.max_rank, least_fall=10.0)
+        if self._trial:
+            return nystrom(K, rank=FIRST_RANK, least_fall=10.0)
+        return nystrom(K, max_rank=self.max_rank)
 
     def _diagonal(self, K: LinearOperator) -> LinearOperator | None:
         """Return the better diagonal, or the one that has not been tried yet."""
@@ -170,12 +200,12 @@ class Auto:
         if not known:
             self.name = "none"
             return None
-        tried = [name for name in known if name in self._rates]
+        tried = [name for name in known if name in self._tally]
         untried = [name for name in known if name not in tried]
         if not tried or (untried and self._loose and self.patience < 1.0):
             self.name = untried[0]
         else:
-            self.name = min(tried, key=self._rates.__getitem__)
+            self.name = min(tried, key=self._rate)
         return known[self.name]
 
 
@@ -241,6 +271,9 @@ def _diagonals(K: LinearOperator) -> dict[str, LinearOperator | None]:
     mean = float(xp.mean(diagonal))
     if not 0.0 < mean < math.inf:
         return {"jacobi": whole}
+    typical = math.exp(float(xp.mean(xp.log(diagonal[diagonal > 0.0]))))
+    if mean > 100.0 * typical:
+        return {"jacobi": whole}  # units that differ this much are not worth a trial
     return {"jacobi": whole, "shifted": jacobi(d + mean)}
 
 
