@@ -28,6 +28,8 @@ from .nystrom import FIRST_RANK, nystrom
 Builder = Callable[[LinearOperator], LinearOperator]
 
 _SMALL = 2000  # unknowns that a direct factorisation is meant for
+_ENTRIES = 2**21  # of a sketch; more of them take longer than most sparse products
+_SLOW = 4.0  # iterations a digit; below, nothing that costs products pays
 
 
 class Auto:
@@ -38,12 +40,13 @@ class Auto:
     1. ``cholesky`` of an explicit matrix with up to 2000 unknowns;
     2. ``amg`` of a larger sparse matrix with off-diagonal entries <= 0 that hardly
        dominates by its diagonal (the condition is large then), where PyAMG is installed;
-    3. once the solves have spent ``patience`` times its price in products: ``cholesky``
-       (price n) where n is no more than ``max_rank``; ``nystrom`` (price ``max_rank``) of
-       an operator with a split whose core has eigenvalues that fall more than tenfold over
-       the first 20; ``cholesky`` for n up to 2000, at its full price.  The sketch of 20 columns comes first,
-       and must save a quarter of the iterations a digit; the whole one follows by the
-       same rule;
+    3. where a solve takes more than four iterations a digit, and once the solves have
+       spent ``patience`` times the price in products: ``cholesky`` (price n) where n is
+       no more than ``max_rank``; ``nystrom`` (price ``max_rank``) of an operator with a
+       split, in even units, with eigenvalues that fall more than tenfold over the first
+       20; ``cholesky`` for n up to 2000 at its full price.  A sketch of 20 columns comes
+       first and must save a quarter of the iterations; the whole one, of at most 2²¹
+       entries, follows by the same rule;
     4. the diagonal where it is known: the whole, or (with ``patience`` below 1, tried on a
        solve that asks for less than a digit) the split's with the mean of the rest, or
        none; the one with fewer iterations a digit stays.
@@ -172,27 +175,31 @@ class Auto:
     def _candidates(self, K: LinearOperator) -> list[tuple[str, int, Builder]]:
         """Return name, products lost where it refuses, and builder, the best first."""
         n, matrix = K.shape[0], K.matrix
-        budget = self._spent / self.patience
         found: list[tuple[str, int, Builder]] = []
         if n <= _SMALL and (isinstance(matrix, np.ndarray) or sparse.issparse(matrix)):
             found.append(("cholesky", 0, cholesky))
         elif sparse.issparse(matrix) and self._built is None and _suits_amg(matrix):
             found.append(("amg", 0, amg))
-        again = self._worn  # what was there has paid for its successor
-        if n <= self.max_rank and (n <= budget or again):
-            found.append(("cholesky", n, cholesky))
-        elif K.split is not None and (self.max_rank <= budget or again):
-            found.append(("nystrom", FIRST_RANK, self._nystrom))
-        again = again and self.name == "cholesky"
-        enough = n <= min(budget, self._spent)
-        if self.max_rank < n <= _SMALL and (enough or again):
-            found.append(("cholesky", n, cholesky))
+        slow = min((self._rate(name) for name in self._tally), default=0.0) > _SLOW
+        budget = self._spent / self.patience if slow else 0.0
+        worn = self.name if self._worn else ""  # it has paid for its successor
+        if n <= self.max_rank:
+            if n <= budget or worn == "cholesky":
+                found.append(("cholesky", n, cholesky))
+        else:
+            # A constant for what the sketch misses does not repair units.
+            even = self.max_rank <= budget and list(_diagonals(K)) != ["jacobi"]
+            fits = n * FIRST_RANK <= _ENTRIES
+            if K.split is not None and fits and (even or worn == "nystrom"):
+                found.append(("nystrom", FIRST_RANK, self._nystrom))
+            if n <= _SMALL and (n <= min(budget, self._spent) or worn == "cholesky"):
+                found.append(("cholesky", n, cholesky))
         return [entry for entry in found if entry[0] not in self._refused]
 
     def _nystrom(self, K: LinearOperator) -> LinearOperator:
         if self._trial:
             return nystrom(K, rank=FIRST_RANK, least_fall=10.0)
-        return nystrom(K, max_rank=self.max_rank)
+        return nystrom(K, max_rank=min(self.max_rank, _ENTRIES // K.shape[0]))
 
     def _diagonal(self, K: LinearOperator) -> LinearOperator | None:
         """Return the better diagonal, or the one that has not been tried yet."""
