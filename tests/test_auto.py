@@ -7,6 +7,7 @@ import importlib.util
 
 import numpy as np
 import pytest
+import scipy.sparse.linalg
 from problems import PROBLEMS
 from scipy import sparse
 
@@ -115,7 +116,7 @@ def test_an_operator_pays_for_its_factor_once_the_solves_have_cost_as_much():
     assert auto(bare(1.1 * A)).n_matvec == 64
     np.testing.assert_allclose(auto(K) @ (1.1 * A @ np.ones(64)), 1.0)
     # Of another size there is nothing to keep.
-    assert auto(bare(np.eye(5))).shape == (5, 5)
+    assert auto(bare(np.eye(5))) is None
 
 
 def test_nystrom_is_refused_once_where_the_spectrum_is_flat():
@@ -165,6 +166,26 @@ def test_a_patient_auto_does_not_experiment():
         auto(H)
         assert auto.name == "jacobi"
         auto.observe(5, digits=0.5)
+
+
+def test_a_builder_that_refused_is_asked_again_later():
+    auto, A = pc.Auto(), laplacian(8).toarray()
+    auto(-A)  # an indefinite Hessian on the way
+    assert auto.name == "none"
+    auto.observe(99, digits=3.0)
+    auto(A)
+    assert auto.name == "jacobi"
+    auto.observe(1, digits=3.0)
+    auto(A)
+    assert auto.name == "cholesky"
+
+
+def test_reset_forgets():
+    auto, A = pc.Auto(), laplacian(8).toarray()
+    auto(A)
+    auto.reset()
+    assert auto.name == "none"
+    assert auto(bare(A)) is None
 
 
 def test_an_empty_operator_has_no_preconditioner():
@@ -282,6 +303,27 @@ def test_the_direct_path_gives_the_same_answer(row):
     assert np.linalg.norm(found.x - expected) <= 1e-7 * scale
     assert np.linalg.norm(found.x - row.dense_jacobian().T @ v) <= 1e-7 * scale
     assert np.max(found.krylov.niter) <= 3
+
+
+@pytest.mark.parametrize(
+    "of",
+    [
+        lambda d: scipy.sparse.linalg.LinearOperator((5, 5), matvec=lambda r: r / d),
+        lambda d: sparse.diags_array(1.0 / d),
+        lambda d: np.diag(1.0 / d),
+    ],
+    ids=["SciPy operator", "sparse", "array"],
+)
+def test_an_operator_is_no_function(of):
+    """SciPy's operators can be called."""
+    problem, upper = correlated(n=4)
+    x = np.full(problem.objective.m, np.log(1e-2))
+    M = of(problem.hess(x, np.zeros(5)).diagonal())
+    solution = sad.solve(problem, x, M=M)
+    v = upper.grad_y(x, solution.y)
+    expected = sad.vjp(problem, solution, v, M=None).x
+    found = sad.vjp(problem, solution, v, M=M).x
+    np.testing.assert_allclose(found, expected, rtol=1e-5)
 
 
 def test_a_function_of_the_wrong_shape_is_refused():
