@@ -83,7 +83,8 @@ class Inverse:
         options: dict[str, Any] = {"rtol": rtol, "maxiter": maxiter}
         bound = getattr(method, "keywords", {})  # a functools.partial has the last word
         self.options = {k: option for k, option in options.items() if k not in bound}
-        self.choice = None if "M" in bound else _preconditioner(M, self.system)
+        needless = "M" in bound or method == "diagonal"
+        self.choice = None if needless else _preconditioner(M, self.system)
         self.like = solution.y
         self.n_hvp = n_hvp  # all products so far, those of checks too
         notes = (*solution.warnings, self.system.K.note, _one_sided(solution))

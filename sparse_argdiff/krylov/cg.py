@@ -232,9 +232,10 @@ def cg(
     does not claim it is symmetric.
 
     Without ``energy_rtol``, ``energy_error`` is extrapolated from what the last steps
-    took off the error, at no cost: mostly within a factor of two, not a bound.  The
-    upper bound is that of exact arithmetic, made true for the returned x by the drift of
-    the recurrence; it is NaN where the iteration refutes ``smallest_eigenvalue``.
+    took off the error, at no cost: a guess, within a factor of two for most solves and of
+    ten for nearly all.  The upper bound is that of exact arithmetic, made true for the
+    returned x by the drift of the recurrence; it is NaN where the iteration refutes
+    ``smallest_eigenvalue``, which should lie a little below the truth.
 
     References
     ----------
@@ -371,8 +372,7 @@ def _wait(
         error = energy.since(mark, tau)
         if error is None and step.residual_norm <= floor:
             error = energy.taken(mark)
-        if error is not None:
+        asked = system.wants_stop(niter + steps, cg.x, step.residual_norm)
+        if error is not None or asked:
             return error, steps, products
-        if system.wants_stop(niter + steps, cg.x, step.residual_norm):
-            break
     return None, steps, products

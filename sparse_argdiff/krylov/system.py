@@ -163,6 +163,13 @@ class System:
             gap = abs(dot(u, product.y) - dot(v, Au))
             # What is not finite tells nothing.
             symmetric = not gap > unit**0.4 * size
+        if symmetric and status is Status.STAGNATED and self.M is not None:
+            # The steps of a good M show nothing of the largest eigenvalues; noise does.
+            product = yield Request(self.A, r, scratch)
+            n_matvec += 1
+            a_norm = operator_norm_estimate(r, product.y)
+            if norm(r) <= self.rounding_level(x, a_norm):
+                status = Status.ROUNDING_LIMIT
         return status if symmetric else Status.NOT_SYMMETRIC, n_matvec
 
 
@@ -254,7 +261,11 @@ def solve_columns(
         solve(j, b[:, j], None if x0 is None else x0[:, j]) for j in range(b.shape[1])
     )
     if b.shape[1] > 1 and _gains_by_blocks(A):
-        return stack(run_together(solves, make, pool, min(_WIDTH, b.shape[1])), b)
+        blocked, width = [A], min(_WIDTH, b.shape[1])
+        # One that knows its diagonal is one: nothing is shared between columns.
+        if M is not None and _gains_by_blocks(M) and not M.has_diagonal:
+            blocked.append(M)
+        return stack(run_together(solves, make, pool, width, blocked), b)
     return stack([run(one, make) for one in solves], b)
 
 
