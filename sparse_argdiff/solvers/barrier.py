@@ -21,7 +21,8 @@ from ..linear_operator import aslinearoperator
 from ..optimality import residual_scale, size_of
 from ..problem import ActiveSet, Problem, Solution
 from ..status import Status
-from .central import Central, Residuals, common, reach
+from .central import Central, Residuals, reach
+from .correctors import corrected
 from .lagrangian import explicit, lagrangian_hess
 from .newton_cg import NewtonIterate, asks_to_stop
 from .newton_step import Direction, NewtonSystem
@@ -32,7 +33,6 @@ from .standard_form import StandardForm, standard_form
 logger = logging.getLogger(__name__)
 
 _PATIENCE = 25
-_CORRECTORS = 4
 _FORCE = 10.0  # of a side at the start, relative to f_Y: too small costs iterations
 _UNDECIDED = 1e2  # a side is active or not when z / w is this far from 1
 
@@ -228,7 +228,8 @@ class InteriorPoint:
             )
             affine = system.solve(now.r_d, now.r_e, now.r_g, -complementarity)
             bend = system.curvature(affine.y)
-            self.n_hvp += system.n_hvp
+            spent = system.n_hvp
+            self.n_hvp += spent
             length = dot(affine.y, affine.y)
             if not math.isfinite(bend):
                 return None
@@ -236,42 +237,13 @@ class InteriorPoint:
                 break
             largest = max(largest, abs(bend) / length)
             shift = max(10.0 * shift, 1e-4, largest)
-        found = self.corrected(now, system, affine)
+        found = corrected(now, system, affine)
+        self.n_hvp += system.n_hvp - spent
         for direction in (found, affine):
             new = self.walk(now, direction)
             if new is not None:
                 return new
         return None
-
-    def corrected(
-        self, now: Residuals, system: NewtonSystem, affine: Direction
-    ) -> Direction:
-        """Return the step to a smaller μ: centred, and corrected for the curvature of wz."""
-        point = now.point
-        if point.w.shape[0] == 0:
-            return affine
-        alpha = common(point, affine)
-        w, z = point.w + alpha * affine.w, point.z + alpha * affine.z
-        ratio = max(dot(w, z), 0.0) / dot(point.w, point.z)
-        target = ratio**3 * now.mu
-        spent = system.n_hvp
-        c = target - point.w * point.z - affine.w * affine.z
-        direction = system.solve(now.r_d, now.r_e, now.r_g, c)
-        alpha = common(point, direction)
-        xp = namespace(c)
-        for _ in range(_CORRECTORS if system.factor is not None else 0):
-            # Further on, w z should lie within [0.1, 10] of the target (Gondzio 1996).
-            ahead = min(1.0, alpha + 0.3)
-            product = (point.w + ahead * direction.w) * (point.z + ahead * direction.z)
-            change = xp.clip(product, 0.1 * target, 10.0 * target) - product
-            again = c + xp.maximum(change, -10.0 * target)
-            other = system.solve(now.r_d, now.r_e, now.r_g, again)
-            further = common(point, other)
-            if not further >= alpha + 0.03:
-                break
-            c, direction, alpha = again, other, further
-        self.n_hvp += system.n_hvp - spent
-        return direction
 
     def walk(self, now: Residuals, step: Direction) -> Residuals | None:
         """Go along a direction: inside, and as far as the residuals fall.
