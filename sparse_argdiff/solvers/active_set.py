@@ -100,12 +100,12 @@ def active_set(
             return found
         if status is not Status.CONVERGED:
             break
-    if run.error(run.best) <= tol:
+    if math.isfinite(run.best.size) and run.error(run.best) <= tol:
         status = Status.CONVERGED
-    run.note = run.note or (
-        "the active set did not settle: this is the end of the barrier path, where "
-        "sides that its last t leaves undecided are called weak"
-    )
+        run.note = run.note or (
+            "the active set did not settle: this is the end of the barrier path, where "
+            "sides that its last t leaves undecided are called weak"
+        )
     return run.solution(status)
 
 
