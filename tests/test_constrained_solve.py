@@ -273,10 +273,10 @@ def test_convergence_is_quadratic():
         tol=1e-13,
         callback=lambda it: seen.append(np.linalg.norm(it.y - sol.y)),
     )
-    small = [e for e in seen if 1e-7 < e < 0.3]
-    after = seen[seen.index(small[-1]) + 1]
-    assert after <= 10.0 * small[-1] ** 2
-    assert len(seen) <= 7
+    assert len(seen) >= 3
+    for before, after in zip(seen, seen[1:], strict=False):
+        assert after <= 10.0 * before**2
+    assert seen[-1] <= 1e-5
 
 
 def test_h_need_only_be_definite_on_the_null_space():
@@ -327,7 +327,9 @@ def test_maximum_minimum_and_saddle_are_stationary_points():
     for diagonal in ([1.0, 2.0], [-1.0, -2.0], [-2.0, 1.5]):
         D = np.array(diagonal)
         objective = FunctionObjective(
-            value=lambda x, y, D=D: float(0.5 * y @ (D * y) - x @ y + np.sum(y**4) / 40),
+            value=lambda x, y, D=D: float(
+                0.5 * y @ (D * y) - x @ y + np.sum(y**4) / 40
+            ),
             grad=lambda x, y, D=D: D * y - x + y**3 / 10,
             hvp=lambda x, y, v, D=D: (D + 0.3 * y**2) * v,
             cross_jvp=lambda x, y, u: -u,
@@ -378,9 +380,7 @@ def test_the_end_of_a_branch_is_said(sign):
     y = np.array([(-3 * x**2 + sign * np.sqrt(9 * x**4 + 96 * x)) / (4 * x)])
     with pytest.raises(ConvergenceError, match="BRANCH_ENDS.*fold") as error:
         for at in np.linspace(-3.0, -2.0, 41):
-            y = sad.solve(
-                problem, np.array([at]), y, method="newton_kkt", tol=1e-12
-            ).y
+            y = sad.solve(problem, np.array([at]), y, method="newton_kkt", tol=1e-12).y
             x = at
     assert error.value.status is Status.BRANCH_ENDS
     assert -2.25 <= x <= -2.2013
@@ -485,7 +485,7 @@ def hock_schittkowski():
         ),
         "ZECEVIC2": (
             np.diag([0.0, 4.0]),
-            np.array([-2.0, -4.0]),
+            np.array([-2.0, -3.0]),
             {
                 "inequality": polyhedron(
                     np.array([[1.0, 1.0], [1.0, 4.0]]), np.array([2.0, 4.0])
@@ -511,7 +511,9 @@ def convex_qp(n, q, seed, sparse=True):
     root = scipy.sparse.random_array((n, n), density=4.0 / n, rng=rng)
     P = root @ root.T + 0.1 * scipy.sparse.eye_array(n)
     G = scipy.sparse.random_array((q, n), density=5.0 / n, rng=rng, format="csr")
-    G = scipy.sparse.csr_array(G + scipy.sparse.random_array((q, n), density=1 / n, rng=rng))
+    G = scipy.sparse.csr_array(
+        G + scipy.sparse.random_array((q, n), density=1 / n, rng=rng)
+    )
     return P, G, 0.1 + rng.random(q), 3.0 * rng.standard_normal(n)
 
 
@@ -519,7 +521,9 @@ def test_thousands_of_rows():
     """The conditions of a convex QP, recomputed here, and no dense matrix on the way."""
     n, q = 500, 4000
     P, G, h, c = convex_qp(n, q, seed=0)
-    problem = Problem(quadratic(P, c), inequality=polyhedron(G, h), lower=-1.0, upper=2.0)
+    problem = Problem(
+        quadratic(P, c), inequality=polyhedron(G, h), lower=-1.0, upper=2.0
+    )
     sol = sad.solve(problem, c, tol=1e-9)
     force = P @ sol.y + c + G.T @ sol.multipliers
     free = ~sol.active.fixed

@@ -133,8 +133,7 @@ class _Polish:
             now = run.at(Central(y, nu, z, 0.0 * z))
             if not math.isfinite(now.size):
                 return None
-            length = size_of(y)
-            force = max(run.scale, norm(now.grad)) / self.form.unit or 1.0
+            force, length = run.units(now.grad, y)
             sides = now.r_g
             missing = ~active & (sides > self.tol * length)
             held = xp.where(active, sides, 0.0 * sides)
@@ -222,7 +221,7 @@ class _Polish:
         if isinstance(y, np.ndarray):
             identity = sparse.eye_array(n, format="csr")
         step = self.step(now, active, identity)
-        force = max(run.scale, norm(now.grad)) / form.unit
+        force, _ = run.units(now.grad, y)
         if step is None or not norm(step.y) <= _NEAR * force:
             return None
         return self.settle(Central(y, step.nu, step.z, nothing), active)

@@ -173,29 +173,40 @@ class InteriorPoint:
             if self.niter >= self.maxiter:
                 return Status.ITERATION_LIMIT
             if len(errors) > _PATIENCE and smallest > 0.9 * min(errors[:-_PATIENCE]):
-                return Status.STAGNATED
+                # The multipliers of a curved contradiction grow slowly: less will do.
+                return self.hopeless(now, far=30.0) or Status.STAGNATED
             new = self.step(now)
             if new is None:
                 rounding = 1e3 * epsilon(y)
-                small = smallest <= rounding
-                return Status.ROUNDING_LIMIT if small else Status.STAGNATED
+                if smallest <= rounding:
+                    return Status.ROUNDING_LIMIT
+                return self.hopeless(now, far=30.0) or Status.STAGNATED
             now = new
             self.niter += 1
 
     def error(self, now: Residuals) -> float:
         """Return the residual of the conditions, each relative to its scale."""
-        form, length = self.form, size_of(now.point.y)
-        force = max(self.scale, norm(now.grad)) / form.unit or 1.0
+        force, length = self.units(now.grad, now.point.y)
         off = max(largest(now.r_e), largest(now.r_g))
         return max(norm(now.r_d) / force, off / length, now.gap / (force * length))
 
-    def hopeless(self, now: Residuals) -> Status | None:
+    def units(self, grad: Array, y: Array) -> tuple[float, float]:
+        """Return the force and the length that others are compared with.
+
+        Where f_Y or y vanish at the solution, rounding at the start is what is left.
+        """
+        least = epsilon(y) ** 0.5
+        force = max(self.scale, norm(grad)) / self.form.unit
+        return max(force, least), max(size_of(y), least * self.reach)
+
+    def hopeless(self, now: Residuals, far: float = 1e6) -> Status | None:
         """Recognise an infeasible or an unbounded problem by its ray."""
         form, point = self.form, now.point
         length = size_of(point.y)
         off = max(largest(now.r_e), largest(now.r_g))
         if off > self.tol * length:
-            named = contradiction(form, point.nu, point.z, now, max(length, self.reach))
+            worst = max(largest(now.r_e), largest(now.sides), length, self.reach)
+            named = contradiction(form, point.nu, point.z, now, far * worst)
             if named:
                 self.note = named
                 return Status.INFEASIBLE
@@ -250,7 +261,7 @@ class InteriorPoint:
 
         At first with lengths of their own for (y, w) and (ν, z), then with a common one.
         """
-        point, keep = now.point, max(0.99, 1.0 - now.mu)
+        point, keep = now.point, min(max(0.99, 1.0 - now.mu), 0.9999)
         primal = min(1.0, keep * reach(point.w, step.w))
         dual = min(1.0, keep * reach(point.z, step.z))
         rounding = 1e2 * epsilon(point.y) * (1.0 + norm(point.y) + norm(point.z))
@@ -319,8 +330,8 @@ class InteriorPoint:
     def strength(self) -> Array:
         """Return z / w of all sides, each relative to its unit: > 1 where active."""
         point = self.best.point
-        force = max(self.scale, norm(self.best.grad)) / self.form.unit or 1.0
-        return (point.z / force) / (point.w / size_of(point.y))
+        force, length = self.units(self.best.grad, point.y)
+        return (point.z / force) / (point.w / length)
 
     def active(self, undecided: float = _UNDECIDED) -> ActiveSet:
         """Classify the sides by z / w, relative to the units of both."""
