@@ -9,7 +9,6 @@ from hypothesis import strategies as st
 
 import sparse_argdiff as sad
 from sparse_argdiff import (
-    ConvergenceError,
     FunctionObjective,
     Inequality,
     LinearEquality,
@@ -275,7 +274,7 @@ def test_outside_the_domain():
     assert np.isnan(problem.grad(X, far)).all()
     with pytest.raises(ValueError, match="inequality row 0 has slack"):
         problem.hess(X, far)
-    with pytest.raises(ValueError, match="strictly feasible.*row 0.*method='barrier'"):
+    with pytest.raises(ValueError, match=r"strictly feasible.*row 0.*method='barrier'"):
         sad.solve(problem, X, far)
     with pytest.raises(ValueError, match="lower bound 0"):
         sad.solve(
@@ -336,9 +335,7 @@ def test_cold_newton_says_when_it_does_not_get_there():
     problem = moving_disc()
     t = 1e6
     exact = along_the_path(problem, X, t)
-    try:
-        cold = sad.solve(LogBarrier(problem, t), X, X.copy(), tol=1e-10)
-    except ConvergenceError as error:
-        assert not error.status.acceptable
-    else:
-        np.testing.assert_allclose(cold.y, exact.y, atol=1e-6)
+    cold = sad.solve(
+        LogBarrier(problem, t), X, X.copy(), tol=1e-10, on_failure="ignore"
+    )
+    assert not cold.status.acceptable or np.abs(cold.y - exact.y).max() <= 1e-6
