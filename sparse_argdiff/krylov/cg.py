@@ -18,21 +18,13 @@ from ..arrays import Array, as_tolerance, epsilon, namespace, norm
 from ..linear_operator import LinearOperator
 from ..status import Status
 from .device_loops import DeviceRecurrence
-from .energy import EnergyError, Step
+from .energy import NO_BOUND, EnergyError, Step
 from .kernels import Kernels, Scalars, choose
 from .kernels.device import Device
 from .requests import Asking, Request, run
 from .result import Callback, KrylovResult
 from .system import System, operator_norm_estimate, solve_columns
 from .workspace import Workspace
-
-_NOT_DEFINITE = {
-    Status.NEGATIVE_CURVATURE,
-    Status.SINGULAR,
-    Status.NOT_SYMMETRIC,
-    Status.INDEFINITE_PRECONDITIONER,
-    Status.NOT_FINITE,
-}
 
 
 class Recurrence:
@@ -332,11 +324,19 @@ def _solve(
         elif true_norm > 0.5 * before and niter < system.maxiter:
             status = Status.STAGNATED
     status = status or Status.ITERATION_LIMIT
+    if status is Status.STAGNATED:
+        # One product with what is left, which has a share of the largest eigenvalues
+        # that b may lack: a better estimate of ‖A‖, and of what rounding explains.
+        product = yield Request(system.A, r, q)
+        n_matvec += 1
+        a_norm = max(a_norm, operator_norm_estimate(r, product.y))
+        if true_norm <= system.rounding_level(x, a_norm):
+            status = Status.ROUNDING_LIMIT
     if mu is not None and bound is None:
         size = yield from system.metric_norm(r, q)
         bound = size / math.sqrt(mu)
     status, products = yield from system.reconsider(status, x, r, q)
-    if status in _NOT_DEFINITE and bound is not None:
+    if status in NO_BOUND and bound is not None:
         bound = math.nan
     return KrylovResult(
         x=x,

@@ -20,6 +20,16 @@ from ..status import Status
 _FALL = 0.25  # of the smallest residual, over the window that calibrates it
 
 
+# Where the energy norm is none, or the recurrence not the one that the bound is of.
+NO_BOUND = {
+    Status.NEGATIVE_CURVATURE,
+    Status.SINGULAR,
+    Status.NOT_SYMMETRIC,
+    Status.INDEFINITE_PRECONDITIONER,
+    Status.NOT_FINITE,
+}
+
+
 class Step(NamedTuple):
     """One step of the recurrence, or why there is none."""
 

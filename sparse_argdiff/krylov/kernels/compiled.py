@@ -160,7 +160,8 @@ def _loops(threaded: bool) -> dict[str, Any]:
 
     def compile_loop(loop: Any) -> Any:
         # Sums may be reordered, for SIMD; NaN and infinity stay what they are.
-        options = {"parallel": threaded, "fastmath": {"reassoc", "contract"}}
+        options: dict[str, Any] = {"parallel": threaded}
+        options["fastmath"] = {"reassoc", "contract"}
         try:
             return numba.njit(cache=True, **options)(loop)
         except RuntimeError:  # neither the package nor the user's cache can be written
