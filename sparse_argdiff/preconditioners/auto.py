@@ -49,9 +49,9 @@ class Auto:
        fall more than tenfold over the first 20; ``cholesky`` for n up to 2000 at its full
        price.  A sketch of 20 columns comes first and must save a quarter of the
        iterations; the whole one, of at most 2²¹ entries, follows by the same rule;
-    4. the diagonal where it is known: the whole, or (with ``patience`` below 1, tried on a
-       solve that asks for less than a digit) the split's with the mean of the rest, or
-       none; the one with fewer iterations a digit stays.
+    4. the diagonal where it is known: the whole, or the split's with the mean of the
+       rest, or none.  With ``patience`` below 1 the second is tried too, where the first
+       is slow or the last solve asked for less than a digit; the faster one stays.
 
     Parameters
     ----------
@@ -192,21 +192,26 @@ class Auto:
             found.append(("cholesky", 0, cholesky))
         elif sparse.issparse(matrix) and self._built is None and _suits_amg(matrix):
             found.append(("amg", 0, amg))
-        rate = min((self._rate(name) for name in self._tally), default=0.0)
-        budget = self._spent / self.patience if rate > _SLOW else 0.0
+        budget = self._spent / self.patience if self._slow() else 0.0
         worn = self.name if self._worn else ""  # it has paid for its successor
         if n <= self.max_rank:
             if n <= budget or worn == "cholesky":
                 found.append(("cholesky", n, cholesky))
         else:
             # A constant for what the sketch misses does not repair units.
-            wanted = self.max_rank <= budget and rate > _VERY_SLOW and n <= _LARGE
-            even = wanted and list(_diagonals(K)) != ["jacobi"]
+            wanted = self.max_rank <= budget and self._slow(_VERY_SLOW) and n <= _LARGE
+            diagonals = set(_diagonals(K)) if wanted else set()
+            tried = self.patience >= 1.0 or diagonals <= set(self._tally)
+            even = wanted and tried and diagonals != {"jacobi"}
             if K.split is not None and (even or worn == "nystrom"):
                 found.append(("nystrom", FIRST_RANK, self._nystrom))
             if n <= _SMALL and (n <= min(budget, self._spent) or worn == "cholesky"):
                 found.append(("cholesky", n, cholesky))
         return [entry for entry in found if self._total >= self._retry.get(entry[0], 0)]
+
+    def _slow(self, limit: float = _SLOW) -> bool:
+        """Whether the best so far takes more iterations a digit than that."""
+        return min((self._rate(name) for name in self._tally), default=0.0) > limit
 
     def _nystrom(self, K: LinearOperator) -> LinearOperator:
         if self._trial:
@@ -223,7 +228,7 @@ class Auto:
         safest = next(iter(known))
         if safest in untried:
             self.name = safest
-        elif untried and self._loose and self.patience < 1.0:
+        elif untried and self.patience < 1.0 and (self._loose or self._slow()):
             self.name = untried[0]
         else:
             tried = [name for name in known if name in self._tally]
