@@ -15,7 +15,7 @@ from __future__ import annotations
 import math
 from typing import Any, NamedTuple
 
-from ..arrays import Array, epsilon, norm
+from ..arrays import Array, norm
 from ..status import Status
 from .kernels import Scalars
 from .requests import Asking, Request

@@ -80,11 +80,11 @@ class Compiled:
         np.subtract(b, y, out=out, casting="same_kind")
 
     def cg_residual(self, r: Array, q: Array, s: Scalars) -> None:
-        """r −= α q."""
+        """Step the residual, r −= α q."""
         s.square = self._cg_residual(r, q, r.dtype.type(s.alpha))
 
     def cg_advance(self, x: Array, p: Array, z: Array, s: Scalars) -> None:
-        """x += α p, p = z + β p."""
+        """Step along p, x += α p, and turn it: p = z + β p."""
         scalar = x.dtype.type
         self._cg_advance(x, p, z, scalar(s.alpha), scalar(s.beta))
 
@@ -110,7 +110,7 @@ def compiled(*, threaded: bool) -> Compiled:
 
 
 def _loops(threaded: bool) -> dict[str, Any]:
-    import numba
+    import numba  # noqa: PLC0415 - the optional extra "fast"
 
     prange, double = numba.prange, numba.float64
 
