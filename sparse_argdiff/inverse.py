@@ -225,7 +225,7 @@ def _solver(
     if system.C is not None and method == "projected_cg":
         return _Projected(system, M)
     if system.C is not None and method == "minres" and isinstance(M, str):
-        return _preconditioned_minres(system)
+        return _PreconditionedMinres(system)
     return _METHODS["cg" if method == "projected_cg" else method]
 
 
@@ -249,14 +249,18 @@ class _Projected:
         return dataclasses.replace(found, x=z, residual=residual)
 
 
-def _preconditioned_minres(system: KKTSystem) -> LinearSolver:
-    M = constraint_of(system.H, system.C)
+class _PreconditionedMinres:
+    """MINRES on K with what preconditioner can be had for it."""
 
-    def solve(K: LinearOperator, rhs: Array, x0: Any = None, **options: Any) -> Any:
-        options["M"] = M if options.get("M") is None else options["M"]
+    def __init__(self, system: KKTSystem) -> None:
+        self.M = constraint_of(system.H, system.C)
+        self.null_space = getattr(self.M, "null_space", None)
+
+    def __call__(
+        self, K: LinearOperator, rhs: Array, x0: Any = None, **options: Any
+    ) -> KrylovResult:
+        options["M"] = self.M if options.get("M") is None else options["M"]
         return krylov.minres(K, rhs, x0, **options)
-
-    return solve
 
 
 def _one_sided(solution: Solution) -> str:

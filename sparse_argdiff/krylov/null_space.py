@@ -190,6 +190,7 @@ def null_space(C: Any, metric: Any = None, *, kind: str | None = None) -> NullSp
         return C
     if sparse.issparse(C):
         floating = C.dtype in (np.float32, np.float64)
+        C = sparse.csr_array(C)  # of all formats the one with sound products
         A = sparse.csr_array(C, dtype=C.dtype if floating else float, copy=True)
         A.sum_duplicates()
         A.eliminate_zeros()

@@ -95,23 +95,16 @@ def projected_cg(
     (2001) 1376-1395.
     """
     H = _square("H", H)
-    n = H.shape[0]
-    constraints = constraints_in_metric(C, M, n)
+    constraints = constraints_in_metric(C, M, H.shape[0])
+    p, n = constraints.shape
     b = as_floating("b", b, ndim=(1, 2))
-    xp = namespace(b)
-    p = constraints.shape[0]
+    xp, columns = namespace(b), b.shape[1:]
+    b = _of_shape("b", b, (n, *columns), b)
     if c is None:
-        c = xp.zeros((p, *b.shape[1:]), dtype=b.dtype, device=b.device)
-    for name, given, size in (("b", b, n), ("c", c, p), ("x0", x0, n)):
-        if given is None:
-            continue
-        found = as_floating(name, given, ndim=(b.ndim,))
-        namespace(found, b)
-        expected = (size, *b.shape[1:])
-        if tuple(found.shape) != expected:
-            raise ValueError(
-                f"{name} must have shape {expected}, found shape {tuple(found.shape)}"
-            )
+        c = xp.zeros((p, *columns), dtype=b.dtype, device=b.device)
+    c = _of_shape("c", c, (p, *columns), b)
+    if x0 is not None:
+        x0 = _of_shape("x0", x0, (n, *columns), b)
     if callback is not None and not callable(callback):
         raise TypeError(f"callback must be a function, found {type(callback).__name__}")
     options = _Options(
@@ -344,6 +337,16 @@ def constraints_in_metric(C: Any, M: Any, n: int) -> NullSpace:
             f"{tuple(C.shape)} and {constraints.shape}"
         )
     return constraints
+
+
+def _of_shape(name: str, value: Any, shape: tuple[int, ...], like: Array) -> Array:
+    array = as_floating(name, value, ndim=(len(shape),))
+    namespace(array, like)  # a mix is refused by name
+    if tuple(array.shape) != shape:
+        raise ValueError(
+            f"{name} must have shape {shape}, found shape {tuple(array.shape)}"
+        )
+    return array
 
 
 def _is_diagonal(M: LinearOperator, diagonal: Array) -> bool:

@@ -66,7 +66,7 @@ def _kind_of(A: Any) -> str:
         return "disjoint"
     if math.prod(A.shape) <= _DENSE:
         return "dense"
-    fill = float(np.sum(per_column.astype(float) ** 2))
+    fill = min(float(np.sum(per_column.astype(float) ** 2)), float(A.shape[0]) ** 2)
     return "normal" if fill <= _FILL * A.nnz else "augmented"
 
 
