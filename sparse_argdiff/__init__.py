@@ -22,6 +22,7 @@ from .checks import (
 from .constraints import Equality, Inequality, LinearEquality
 from .hypergradient import Hypergradient, HypergradientResult
 from .implicit import Adjoint, Tangent, derivative, jvp, vjp
+from .influence import influence
 from .krylov import KrylovResult, cg, minres, projected_cg
 from .linear_operator import LinearOperator, aslinearoperator
 from .objective import FunctionObjective, Objective
@@ -65,6 +66,7 @@ __all__ = [
     "check_hypergradient",
     "derivative",
     "dot_test",
+    "influence",
     "jvp",
     "linear_model",
     "minimize",

@@ -28,6 +28,25 @@ _WHAT = "evaluating the upper level"
 
 
 @dataclasses.dataclass(frozen=True)
+class WarmState:
+    """All that a :class:`Hypergradient` remembers: set it, and it goes on from there.
+
+    Attributes
+    ----------
+    y, adjoint : array or None
+        What the next evaluation begins with.
+    n_hvp, n_grad, n_evaluations : int
+        Totals so far.
+    """
+
+    y: Array | None = None
+    adjoint: Array | None = None
+    n_hvp: int = 0
+    n_grad: int = 0
+    n_evaluations: int = 0
+
+
+@dataclasses.dataclass(frozen=True)
 class HypergradientResult:
     """The outcome of :meth:`Hypergradient.evaluate`.
 
@@ -47,6 +66,8 @@ class HypergradientResult:
         What is known about the errors of value and gradient.
     n_hvp, n_grad : int
         Hessian products and lower-level gradients spent in this evaluation.
+    tol, adjoint_tol : float
+        Tolerances of the two solves.
     warnings : tuple of str
         Caveats.
     """
@@ -59,6 +80,8 @@ class HypergradientResult:
     certificate: Certificate | None
     n_hvp: int
     n_grad: int
+    tol: float
+    adjoint_tol: float
     warnings: tuple[str, ...] = ()
 
 
@@ -95,6 +118,8 @@ class Hypergradient:
         Totals so far.
     y, adjoint : array or None
         The warm start: what the next evaluation begins with.
+    state : WarmState
+        All of these as one record, to be saved and set again.
 
     Notes
     -----
@@ -140,6 +165,18 @@ class Hypergradient:
         self.y: Array | None = None
         self.adjoint: Array | None = None
         self.n_hvp = self.n_grad = self.n_evaluations = 0
+
+    @property
+    def state(self) -> WarmState:
+        """All that the next evaluation depends on, and the totals so far."""
+        return WarmState(
+            **{f.name: getattr(self, f.name) for f in dataclasses.fields(WarmState)}
+        )
+
+    @state.setter
+    def state(self, state: WarmState) -> None:
+        for field in dataclasses.fields(state):
+            setattr(self, field.name, getattr(state, field.name))
 
     def __call__(self, x: Array) -> tuple[float, Array]:
         """Return F(x) and ∇F(x)."""
@@ -194,10 +231,11 @@ class Hypergradient:
             When a solve fails, f^U or a gradient is not finite.
         """
         x = as_vector("x", x)
-        solution = self.solve(x, tol=tol)
-        grad_y = gradient_y(self.upper, x, solution.y)
         if adjoint_tol is None:
             adjoint_tol = self.adjoint_tol if tol is None else tol
+        tol = self.tol if tol is None else tol
+        solution = self.solve(x, tol=tol)
+        grad_y = gradient_y(self.upper, x, solution.y)
         with self._counting_failures():
             adjoint = vjp(
                 self.problem,
@@ -232,6 +270,8 @@ class Hypergradient:
             certificate=certificate,
             n_hvp=n_hvp,
             n_grad=solution.n_grad + n_grad,
+            tol=tol,
+            adjoint_tol=adjoint_tol,
             warnings=adjoint.warnings,
         )
 

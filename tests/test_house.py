@@ -22,6 +22,7 @@ LEVELS = {
     "": 10,  # sparse_argdiff/__init__.py, the front door
     "linear_model": 9,
     "bilevel": 8,
+    "influence": 8,
     "hypergradient": 7,
     "certificate": 7,
     "checks": 7,

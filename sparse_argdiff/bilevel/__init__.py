@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
+import os
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 from ..arrays import Array, as_count, as_tolerance, as_vector, namespace
@@ -11,11 +14,13 @@ from ..hypergradient import Hypergradient
 from ..problem import Problem
 from ..upper import UpperObjective
 from .bounds import as_bounds
+from .checkpoint import Store, describe
 from .gradient_descent import gradient_descent
+from .history import BilevelResult, HistoryRecord
 from .hoag import hoag
 from .lbfgs import lbfgs
 from .maid import maid
-from .record import BilevelResult, HistoryRecord, Run
+from .record import Run
 
 _METHODS: dict[str, Callable[[Run, Array, int], BilevelResult]] = {
     "maid": maid,
@@ -38,6 +43,8 @@ def minimize(
     maxiter: int = 100,
     callback: Callable[..., Any] | None = None,
     progress: bool = False,
+    checkpoint: str | os.PathLike[str] | None = None,
+    checkpoint_every: int = 1,
     **options: Any,
 ) -> BilevelResult:
     """Minimise F(x) = f^U(x, g(x)) over the parameters x.
@@ -68,6 +75,14 @@ def minimize(
         iterate, 0 included; a true value or ``StopIteration`` stops.
     progress : bool
         Show a progress bar when tqdm is installed.
+    checkpoint : path, optional
+        A file from which the same call goes on after the process was killed, and ends
+        at the same x.  It is written anew every ``checkpoint_every`` accepted steps and
+        at the end, in one piece; the one before it is kept as ``<checkpoint>.old``.  A
+        run that ended by its callback or by ``maxiter`` goes on from it with a larger
+        ``maxiter``, one that converged returns its result at once.
+    checkpoint_every : int
+        See ``checkpoint``.
     **options
         Of :class:`Hypergradient`: ``solver``, ``tol`` as ``lower_tol`` (the finest, for
         "maid" and "hoag"), ``adjoint_tol``, ``warm_start``, ``M``, ...
@@ -82,7 +97,15 @@ def minimize(
     ConvergenceError
         When the very first evaluation fails.
     ValueError, TypeError
-        For wrong arguments.
+        For wrong arguments, a checkpoint that is damaged, and one of another run: of
+        another method, size, dtype, start, option (as given) or of other data.
+    OSError
+        When a checkpoint cannot be written; the last one is intact.
+
+    Notes
+    -----
+    A callback is called again for a step whose checkpoint was not written any more.
+    With "lbfgs" a checkpoint holds the gradients of all evaluations so far.
     """
     x0 = as_vector("x0", x0)
     x0 = namespace(x0).asarray(x0, copy=True)
@@ -93,18 +116,39 @@ def minimize(
     lower_tol = options.pop("lower_tol", 1e-8)
     F = Hypergradient(problem, upper, y0=y0, tol=lower_tol, **options)
     low, high = as_bounds(bounds, x0)
-    run = Run(F, low, high, tol, callback, _bar(progress, maxiter))
-    return _METHODS[method](run, run.project(x0), maxiter)
+    store = None
+    if checkpoint is not None:
+        every = as_count("checkpoint_every", checkpoint_every)
+        same = {
+            "method": method,
+            "m": x0.shape[0],
+            "n": getattr(problem.objective, "n", None),
+            "dtype": str(x0.dtype),
+            "x0": x0,
+            "y0": y0,
+            "low": low,
+            "high": high,
+            "tol": tol,
+            "lower_tol": lower_tol,
+            **options,
+        }
+        identity = {name: describe(option) for name, option in same.items()}
+        store = Store(Path(checkpoint), every, identity)
+    run = Run(F, low, high, tol, callback, store)
+    ended = run.restore(x0, maxiter)
+    if ended is not None:
+        return ended
+    with _bar(progress, maxiter, len(run.history)) as run.bar:
+        return _METHODS[method](run, run.project(x0), maxiter)
 
 
-def _bar(progress: bool, maxiter: int) -> Any:
-    if not progress:
-        return None
-    try:
-        from tqdm.auto import tqdm  # noqa: PLC0415  (an extra)
-    except ImportError:
-        return None
-    return tqdm(total=maxiter, unit="step")
+def _bar(progress: bool, maxiter: int, records: int) -> Any:
+    if progress:
+        with contextlib.suppress(ImportError):
+            from tqdm.auto import tqdm  # noqa: PLC0415  (an extra)
+
+            return tqdm(total=maxiter, unit="step", initial=max(records - 1, 0))
+    return contextlib.nullcontext()
 
 
 __all__ = ["BilevelResult", "HistoryRecord", "minimize"]

@@ -1,87 +1,276 @@
 """A run of an upper-level method on disk: written whole or not at all, read back whole.
 
-The file is an ``.npz`` that appears by renaming; the one before it stays as ``<name>.old``.
+    <name>.new  --rename-->  <name>  --rename-->  <name>.old
+
+A file appears by renaming, and the one before it stays.  It is an ``.npz``: a tree of
+records as JSON, whose arrays are entries of their own in full precision.
 """
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import functools
+import hashlib
 import json
 import os
+import struct
 import zipfile
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from ..arrays import Array, namespace
+from ..arrays import Array, is_array, namespace
+from ..certificate import Certificate, Point
+from ..hypergradient import HypergradientResult, WarmState
+from ..implicit import Adjoint
+from ..krylov import KrylovResult
+from ..problem import ActiveSet, Solution
+from ..status import Status
 
 _FORMAT = 1
-_DAMAGE = (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile)
+_TREE = "__tree__"
+# What a reader of .npz and JSON says of bytes that are neither, or no longer.
+_DAMAGE = (
+    OSError,
+    ValueError,
+    TypeError,
+    AttributeError,
+    LookupError,
+    EOFError,
+    MemoryError,
+    RuntimeError,
+    OverflowError,
+    struct.error,
+    zipfile.BadZipFile,
+)
+_RECORDS: dict[str, type[Any]] = {
+    record.__name__: record
+    for record in (
+        ActiveSet,
+        Adjoint,
+        Certificate,
+        HypergradientResult,
+        KrylovResult,
+        Point,
+        Solution,
+        WarmState,
+    )
+}
 
 
 @dataclasses.dataclass(frozen=True)
-class Checkpoint:
-    """What a method needs to go on as if it had never stopped.
+class Store:
+    """Where the checkpoints of one run are kept.
 
-    Attributes
+    Parameters
     ----------
-    arrays : dict of arrays
-        x, y, adjoint, gradient, ...
-    state : dict
-        Numbers and words: of the method, its history, the counters.
+    path : Path
+    every : int
+        Accepted steps from one to the next.
+    identity : mapping of str to str
+        What makes a run the same run: method, sizes, options.
     """
 
-    arrays: dict[str, Array]
-    state: dict[str, Any]
+    path: Path
+    every: int
+    identity: Mapping[str, str]
 
+    def __post_init__(self) -> None:
+        if self.every < 1:
+            raise ValueError(f"checkpoint_every must be >= 1, found {self.every}")
+        if self.path.is_dir():
+            raise ValueError(f"checkpoint must be a file, {self.path} is a directory")
+        # Better now than after the first hour.
+        fresh = _beside(self.path, "new")
+        try:
+            fresh.open("ab").close()
+            fresh.unlink()
+        except OSError as error:
+            raise ValueError(
+                f"checkpoint {self.path} cannot be written: {error}"
+            ) from error
 
-def save(path: Path, checkpoint: Checkpoint) -> None:
-    """Write a checkpoint to ``path`` atomically; keep the last one as ``<name>.old``."""
-    text = json.dumps({"format": _FORMAT, **checkpoint.state})
-    arrays = {name: np.asarray(array) for name, array in checkpoint.arrays.items()}
-    fresh = path.with_name(path.name + ".new")
-    with fresh.open("wb") as file:
-        np.savez(file, __state__=np.array(text), **arrays)
-        file.flush()
-        os.fsync(file.fileno())
-    if path.exists():
-        path.replace(previous(path))
-    fresh.replace(path)
+    def save(self, tree: Any) -> None:
+        """Write a tree of records atomically; keep the last one as ``<name>.old``.
 
+        Raises
+        ------
+        OSError
+            When the disk is full, say; what was there before is intact.
+        """
+        arrays: dict[str, Array] = {}
+        content = {
+            "format": _FORMAT,
+            "identity": dict(self.identity),
+            "tree": _pack(tree, arrays, {}),
+        }
+        text = np.frombuffer(json.dumps(content).encode(), dtype=np.uint8)
+        entries: Any = {name: _to_host(array) for name, array in arrays.items()}
+        entries[_TREE] = text
+        fresh = _beside(self.path, "new")
+        try:
+            with fresh.open("wb") as file:
+                np.savez(file, **entries)
+                file.flush()
+                os.fsync(file.fileno())
+        except OSError:
+            with contextlib.suppress(OSError):
+                fresh.unlink()
+            raise
+        if self.path.exists():
+            self.path.replace(previous(self.path))
+        fresh.replace(self.path)
+        _sync_directory(self.path.parent)
 
-def load(path: Path, like: Array) -> Checkpoint | None:
-    """Read the checkpoint at ``path`` into the namespace of ``like``; None without one.
+    def load(self, like: Array) -> Any:
+        """Read the tree into the namespace of ``like``; None when there is none.
 
-    Raises
-    ------
-    ValueError
-        When the file is damaged or of another kind, naming the one before it.
-    """
-    if not path.exists():
-        # Killed between the two renames: the last one has just been moved away.
-        path = previous(path)
+        Raises
+        ------
+        ValueError
+            When the file is damaged or of another kind, naming the one before it, or
+            belongs to another run, saying what differs.
+        """
+        path = self.path
         if not path.exists():
-            return None
-    xp = namespace(like)
-    try:
-        with np.load(path, allow_pickle=False) as file:
-            state = json.loads(str(file["__state__"]))
-            arrays = {
-                name: xp.asarray(file[name]) for name in file if name != "__state__"
-            }
-        if state.pop("format") != _FORMAT:
-            raise ValueError("another format")
-    except _DAMAGE as error:
-        hint = ""
-        if previous(path).exists():
-            hint = f" The one before it is {previous(path)}: move it here to go on."
-        raise ValueError(
-            f"checkpoint {path} cannot be read ({error}); it is left as it is.{hint}"
-        ) from error
-    return Checkpoint(arrays, state)
+            # Killed between the two renames: the last one has just been moved away.
+            path = previous(path)
+            if not path.exists():
+                return None
+        try:
+            content, arrays = _read(path, like)
+            identity, tree = content["identity"], _unpack(content["tree"], arrays)
+        except _DAMAGE as error:
+            raise ValueError(
+                f"checkpoint {path} cannot be read ({error}); it is left as it is."
+                + _advice(path)
+            ) from error
+        differences = [
+            f"{name} was {identity.get(name)}, is {self.identity.get(name)}"
+            for name in sorted({*identity, *self.identity})
+            if identity.get(name) != self.identity.get(name)
+        ]
+        if differences:
+            raise ValueError(
+                f"checkpoint {path} is of another run: {'; '.join(differences)}. Give "
+                "the arguments of that run, or another path."
+            )
+        return tree
 
 
 def previous(path: Path) -> Path:
     """Return where the checkpoint before the last one is kept."""
-    return path.with_name(path.name + ".old")
+    return _beside(path, "old")
+
+
+def describe(value: Any) -> str:
+    """Return what identifies an option: its value, an array's digest, a thing's name."""
+    if is_array(value) and value.ndim:
+        host = _to_host(value)
+        return f"{host.dtype}{list(host.shape)} {digest(host)}"
+    if isinstance(value, list | tuple):
+        return f"[{', '.join(map(describe, value))}]"
+    if isinstance(value, functools.partial):
+        bound = {name: describe(option) for name, option in value.keywords.items()}
+        return f"{describe(value.func)}{describe(value.args)}{bound}"
+    if value is None or isinstance(value, str | int | float | np.generic):
+        return repr(value.item() if isinstance(value, np.generic) else value)
+    name = getattr(value, "__qualname__", None)
+    return name if isinstance(name, str) else type(value).__qualname__
+
+
+def digest(array: np.ndarray[Any, Any]) -> str:
+    """Return a fingerprint of an array's bytes."""
+    data = np.ascontiguousarray(array)
+    return hashlib.blake2b(data.tobytes(), digest_size=8).hexdigest()
+
+
+def _beside(path: Path, ending: str) -> Path:
+    return path.with_name(f"{path.name}.{ending}")
+
+
+def _advice(path: Path) -> str:
+    last = previous(path)
+    if path == last or not last.exists():
+        return ""
+    return f" The one before it is {last}: move it to {path} to go on from there."
+
+
+def _sync_directory(folder: Path) -> None:
+    """Make the renames last; where a folder cannot be synchronised they still happen."""
+    if os.name != "posix":
+        return
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        with contextlib.suppress(OSError):
+            os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def _read(path: Path, like: Array) -> tuple[Any, dict[str, Array]]:
+    xp = namespace(like)
+    with path.open("rb") as raw, np.load(raw, allow_pickle=False) as file:
+        content = json.loads(file[_TREE].tobytes())
+        found = content.get("format")
+        if found != _FORMAT:
+            raise ValueError(f"its format is {found}, not {_FORMAT}")
+        arrays = {
+            name: xp.asarray(file[name], device=like.device)
+            for name in file
+            if name != _TREE
+        }
+    return content, arrays
+
+
+def _to_host(array: Array) -> np.ndarray[Any, Any]:
+    if isinstance(array, np.ndarray | np.generic):
+        return np.asarray(array)
+    return np.from_dlpack(array, device="cpu")
+
+
+# A tree as JSON: {"array": name}, {"record": class, ...}, {"dict": ...} stand for what
+# JSON has no words for.  An array that is met twice is stored once.
+
+
+def _pack(value: Any, arrays: dict[str, Array], names: dict[int, str]) -> Any:
+    if value is None or type(value) in {bool, int, float, str}:
+        return value
+    if isinstance(value, Status):
+        return {"status": value.name}
+    if is_array(value):
+        name = names.setdefault(id(value), f"a{len(names)}")
+        arrays[name] = value
+        return {"array": name, "scalar": isinstance(value, np.generic)}
+    if isinstance(value, list | tuple):
+        items = [_pack(item, arrays, names) for item in value]
+        return items if isinstance(value, list) else {"tuple": items}
+    if isinstance(value, dict):
+        return {"dict": {k: _pack(item, arrays, names) for k, item in value.items()}}
+    kind = type(value).__name__
+    if _RECORDS.get(kind) is not type(value):
+        raise TypeError(f"a checkpoint cannot hold a {kind}")
+    fields = [f.name for f in dataclasses.fields(value) if f.init]
+    packed = {name: _pack(getattr(value, name), arrays, names) for name in fields}
+    return {"record": kind, "fields": packed}
+
+
+def _unpack(packed: Any, arrays: dict[str, Array]) -> Any:
+    if isinstance(packed, list):
+        return [_unpack(item, arrays) for item in packed]
+    if not isinstance(packed, dict):
+        return packed
+    if "status" in packed:
+        return Status[packed["status"]]
+    if "array" in packed:
+        array = arrays[packed["array"]]
+        return array[()] if packed["scalar"] else array
+    if "tuple" in packed:
+        return tuple(_unpack(item, arrays) for item in packed["tuple"])
+    if "dict" in packed:
+        return {name: _unpack(item, arrays) for name, item in packed["dict"].items()}
+    fields = {name: _unpack(item, arrays) for name, item in packed["fields"].items()}
+    return _RECORDS[packed["record"]](**fields)

@@ -24,11 +24,11 @@ def gradient_descent(run: Run, x0: Array, maxiter: int) -> BilevelResult:
     ----------
     E. G. Birgin, J. M. Martínez, M. Raydan, SIAM J. Optim. 10 (2000) 1196-1211.
     """
-    x, found = x0, run.F.evaluate(x0, certify=False)
-    status = run.accept(x, found)
+    x, found, memory = run.begin(x0, lambda x: run.F.evaluate(x, certify=False))
     size = norm(found.gradient)
-    step = 0.1 * max(1.0, norm(x)) / size if size > 0.0 else 1.0
-    while status is None:
+    first = 0.1 * max(1.0, norm(x)) / size if size > 0.0 else 1.0
+    step = memory.get("step", first)
+    while run.status is None:
         if len(run.history) > maxiter:
             return run.result(Status.ITERATION_LIMIT)
         target = run.project(x - step * found.gradient)
@@ -40,8 +40,8 @@ def gradient_descent(run: Run, x0: Array, maxiter: int) -> BilevelResult:
         # Where F is concave along the move the step is free to grow.
         step = dot(moved, moved) / change if change > 0.0 else 4.0 * step
         x, found = trial.solution.x, trial
-        status = run.accept(x, found)
-    return run.result(status)
+        run.accept(x, found, memory={"step": step})
+    return run.result(run.status)
 
 
 def _search(

@@ -42,14 +42,15 @@ def hoag(
     if schedule not in SCHEDULES:
         known = ", ".join(repr(name) for name in SCHEDULES)
         raise ValueError(f"schedule must be one of {known}, found {schedule!r}")
-    tolerance, previous = _FIRST, _FIRST
-    x, found = x0, run.F.evaluate(x0, tol=tolerance, certify=False)
-    status = run.accept(x, found)
+    x, found, memory = run.begin(
+        x0, lambda x: run.F.evaluate(x, tol=_FIRST, certify=False)
+    )
     size = norm(found.gradient)
     L = size / math.sqrt(max(x0.shape[0], 1)) if size > 0.0 else 1.0
-    halved = 1.0  # by rejected steps, on top of the schedule
-    k = failures = 0
-    while status is None:
+    L, tolerance = memory.get("L", L), memory.get("tolerance", _FIRST)
+    halved = memory.get("halved", 1.0)  # by rejected steps, on top of the schedule
+    k, failures = memory.get("k", 0), 0
+    while run.status is None:
         if len(run.history) > maxiter:
             return run.result(Status.ITERATION_LIMIT)
         if failures > 60:
@@ -71,5 +72,7 @@ def hoag(
             continue
         failures = 0
         x, found = point, trial
-        status = run.accept(x, found)
-    return run.result(status)
+        run.accept(
+            x, found, memory={"L": L, "tolerance": tolerance, "halved": halved, "k": k}
+        )
+    return run.result(run.status)

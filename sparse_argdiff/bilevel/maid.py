@@ -34,17 +34,18 @@ def maid(run: Run, x0: Array, maxiter: int) -> BilevelResult:
     learning", SIAM J. Math. Data Sci. 7 (2025), arXiv:2308.10098.
     """
     tolerance = _Tolerance(max(_FIRST, run.F.tol), run.F.tol)
-    x, found = x0, _evaluate(run, x0, tolerance)
-    status = run.accept(x, found)
+    x, found, memory = run.begin(x0, lambda x: _evaluate(run, x, tolerance))
     size = norm(found.gradient)
     step = 0.1 * max(1.0, norm(x)) / size if size > 0.0 else 1.0
-    while status is None or status is Status.CONVERGED:
-        if status is Status.CONVERGED:
+    step = memory.get("step", step)
+    tolerance.now = memory.get("tolerance", tolerance.now)
+    while run.status is None or run.status is Status.CONVERGED:
+        if run.status is Status.CONVERGED:
             if tolerance.finest or _is_sharp(run, found):
-                return run.result(status)
+                return run.result(run.status)
             tolerance.tighten()
             found = _evaluate(run, x, tolerance)
-            status = run.replace(x, found)
+            run.replace(x, found, memory={"step": step, "tolerance": tolerance.now})
             continue
         if len(run.history) > maxiter:
             return run.result(Status.ITERATION_LIMIT)
@@ -54,15 +55,15 @@ def maid(run: Run, x0: Array, maxiter: int) -> BilevelResult:
                 return run.result(Status.LINE_SEARCH_FAILED, reason)
             tolerance.tighten()
             found = _evaluate(run, x, tolerance)
-            status = run.replace(x, found)
+            run.replace(x, found, memory={"step": step, "tolerance": tolerance.now})
             continue
         tolerance.loosen()
         moved = trial.solution.x - x
         change = dot(moved, trial.gradient - found.gradient)
         step = dot(moved, moved) / change if change > 0.0 else 4.0 * step
         x, found = trial.solution.x, trial
-        status = run.accept(x, found)
-    return run.result(status)
+        run.accept(x, found, memory={"step": step, "tolerance": tolerance.now})
+    return run.result(run.status)
 
 
 class _Tolerance:

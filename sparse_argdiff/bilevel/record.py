@@ -1,20 +1,26 @@
-"""What an upper-level method records as it runs, and what it returns."""
+"""A run of an upper-level method: what it records, tells, saves and takes up again."""
 
 from __future__ import annotations
 
 import contextlib
 import dataclasses
 import logging
+import math
 import time
 from collections.abc import Callable
 from typing import Any
 
 from scipy.optimize import OptimizeResult
 
-from ..arrays import Array, namespace
+from ..arrays import Array, epsilon, namespace, norm
 from ..certificate import Certificate
 from ..hypergradient import Hypergradient, HypergradientResult
+from ..optimality import residual, residual_scale
 from ..status import Status
+from .checkpoint import Store
+from .history import BilevelResult, HistoryRecord
+
+__all__ = ["BilevelResult", "Run"]  # what a method needs
 
 logger = logging.getLogger(__name__)
 
@@ -31,62 +37,26 @@ _MESSAGES = {
         "belong to it (run check_hypergradient)."
     ),
 }
-
-
-@dataclasses.dataclass(frozen=True)
-class HistoryRecord:
-    """One accepted upper-level iterate; costs are totals since the start.
-
-    Attributes
-    ----------
-    nit : int
-        Upper-level iteration, 0 for the start.
-    value : float
-        F(x).
-    gradient_norm : float
-        Norm of the projected gradient x − P(x − ∇F), ‖∇F‖ without bounds.
-    step_norm : float
-        ‖x − x_previous‖.
-    n_hvp, n_grad, n_evaluations : int
-        Hessian products, lower-level gradients, hypergradients.
-    seconds : float
-        Since the start.
-    """
-
-    nit: int
-    value: float
-    gradient_norm: float
-    step_norm: float
-    n_hvp: int
-    n_grad: int
-    n_evaluations: int
-    seconds: float
-
-
-class BilevelResult(OptimizeResult):  # type: ignore[misc]  # SciPy is untyped
-    """The outcome of :func:`minimize`, an ``OptimizeResult``.
-
-    Attributes
-    ----------
-    x, fun, jac, y : the best point, its value, gradient and lower-level solution.
-    success : bool
-        Whether the projected gradient met the tolerance.
-    status : Status
-        Why it ended; ``message`` is its sentence.
-    nit, nfev, n_hvp, n_grad : int
-        Iterations, hypergradients, Hessian products, lower-level gradients.
-    history : list of HistoryRecord
-    certificate : Certificate or None
-        What is known of the error of the last gradient ("maid").
-    """
+_COLUMNS = tuple(field.name for field in dataclasses.fields(HistoryRecord))
 
 
 @dataclasses.dataclass
 class Run:
     """One run of an upper-level method: its history, its best point, its callback.
 
-    Every method reports each accepted iterate through :meth:`accept` and ends with
-    :meth:`result`.
+    Every method starts with :meth:`begin`, reports each accepted iterate through
+    :meth:`accept`, goes on while ``status`` is None and ends with :meth:`result`:
+
+        x, found, memory = run.begin(x0, evaluate)
+        step = memory.get("step", first)
+        while run.status is None:
+            ...
+            run.accept(x, found, memory={"step": step})
+        return run.result(run.status)
+
+    ``memory`` is what the method carries from an iterate to the next besides x and what
+    was found there: numbers, words, arrays, lists and dicts of them.  With it a run that
+    was killed goes on from its checkpoint as if it had never stopped.
     """
 
     F: Hypergradient
@@ -94,17 +64,30 @@ class Run:
     upper: Array | None
     tol: float
     callback: Callable[[OptimizeResult], Any] | None
+    store: Store | None = None
     bar: Any = None
     history: list[HistoryRecord] = dataclasses.field(default_factory=list)
     best: HypergradientResult | None = None
     last_x: Array | None = None
     last: HypergradientResult | None = None
+    memory: dict[str, Any] = dataclasses.field(default_factory=dict)
+    status: Status | None = None
     certificate: Certificate | None = None
 
     def __post_init__(self) -> None:
         self._start = time.perf_counter()
-        self._hvp0, self._grad0 = self.F.n_hvp, self.F.n_grad
-        self._evaluations0 = self.F.n_evaluations
+
+    def begin(
+        self, x0: Array, evaluate: Callable[[Array], HypergradientResult]
+    ) -> tuple[Array, HypergradientResult, dict[str, Any]]:
+        """Return where to go on: x0, evaluated and accepted, or the checkpoint's iterate.
+
+        The memory is empty at x0.
+        """
+        if self.last is None:
+            self.accept(x0, evaluate(x0))
+        assert self.last is not None
+        return self.last_x, self.last, self.memory
 
     def project(self, x: Array) -> Array:
         """Return the nearest point within the bounds."""
@@ -121,8 +104,15 @@ class Run:
             return gradient
         return x - self.project(x - gradient)
 
-    def accept(self, x: Array, found: HypergradientResult) -> Status | None:
+    def accept(
+        self,
+        x: Array,
+        found: HypergradientResult,
+        *,
+        memory: dict[str, Any] | None = None,
+    ) -> Status | None:
         """Record an accepted iterate and tell of it; return why to stop, or None."""
+        self.memory = memory or {}
         met = self._record(x, found)
         record = self.history[-1]
         if self.bar is not None:
@@ -132,10 +122,20 @@ class Run:
             )
             self.bar.update(record.nit > 0)
         asked = self._ask(x, found)
-        return Status.CONVERGED if met else asked
+        self.status = Status.CONVERGED if met else asked
+        if self.store is not None and record.nit % self.store.every == 0:
+            self._save(self.store)
+        return self.status
 
-    def replace(self, x: Array, found: HypergradientResult) -> Status | None:
+    def replace(
+        self,
+        x: Array,
+        found: HypergradientResult,
+        *,
+        memory: dict[str, Any] | None = None,
+    ) -> Status | None:
         """Record a sharper evaluation of the last accepted iterate."""
+        self.memory = memory or {}
         old = self.history.pop()
         if self.best is self.last:
             self.best = None
@@ -143,7 +143,8 @@ class Run:
         self.history[-1] = dataclasses.replace(
             self.history[-1], step_norm=old.step_norm
         )
-        return Status.CONVERGED if met else None
+        self.status = Status.CONVERGED if met else None
+        return self.status
 
     def _record(self, x: Array, found: HypergradientResult) -> bool:
         """Append to the history; tell whether the tolerance is met."""
@@ -156,9 +157,11 @@ class Run:
             value=found.value,
             gradient_norm=size,
             step_norm=float(xp.sqrt(xp.sum(moved * moved))) if self.history else 0.0,
-            n_hvp=self.F.n_hvp - self._hvp0,
-            n_grad=self.F.n_grad - self._grad0,
-            n_evaluations=self.F.n_evaluations - self._evaluations0,
+            lower_tol=found.tol,
+            adjoint_tol=found.adjoint_tol,
+            n_hvp=self.F.n_hvp,
+            n_grad=self.F.n_grad,
+            n_evaluations=self.F.n_evaluations,
             seconds=time.perf_counter() - self._start,
         )
         self.history.append(record)
@@ -191,15 +194,15 @@ class Run:
 
     def result(self, status: Status, detail: str = "") -> BilevelResult:
         """Return the record of the run, at its best point."""
-        if self.bar is not None:
-            self.bar.close()
-        best = self.best
-        assert best is not None
+        if self.store is not None:
+            self._save(self.store, ended=(status, detail))
         message = f"{_MESSAGES.get(status, status.value)} {detail}".strip()
         if status not in {Status.CONVERGED, Status.STOPPED_BY_CALLBACK}:
             logger.warning(
                 "minimize ended after %d: %s", len(self.history) - 1, message
             )
+        best = self.best
+        assert best is not None
         return BilevelResult(
             x=best.solution.x,
             fun=best.value,
@@ -209,9 +212,71 @@ class Run:
             status=status,
             message=message,
             nit=len(self.history) - 1,
-            nfev=self.F.n_evaluations - self._evaluations0,
-            n_hvp=self.F.n_hvp - self._hvp0,
-            n_grad=self.F.n_grad - self._grad0,
+            nfev=self.F.n_evaluations,
+            n_hvp=self.F.n_hvp,
+            n_grad=self.F.n_grad,
             history=self.history,
             certificate=self.certificate,
+        )
+
+    def restore(self, x0: Array, maxiter: int) -> BilevelResult | None:
+        """Take up the checkpoint where there is one; return the result of a run that ended.
+
+        One that ended by its callback or a smaller ``maxiter`` goes on.
+        """
+        saved = None if self.store is None else self.store.load(x0)
+        if saved is None:
+            return None
+        self.F.state = saved["state"]
+        self.last_x, self.last = saved["x"], saved["found"]
+        self.best = saved["best"] or self.last
+        self.memory, self.certificate = saved["memory"], saved["certificate"]
+        rows = zip(*(saved["history"][name] for name in _COLUMNS), strict=True)
+        self.history = [HistoryRecord(*row) for row in rows]
+        self._check_data(self.last)
+        self._start = time.perf_counter() - saved["seconds"]
+        status, ended = saved["status"], saved["ended"]
+        self.status = None if status is Status.STOPPED_BY_CALLBACK else status
+        goes_on = (
+            ended is None
+            or ended[0] is Status.STOPPED_BY_CALLBACK
+            or (ended[0] is Status.ITERATION_LIMIT and len(self.history) <= maxiter)
+        )
+        if goes_on:
+            return None
+        self.store = None
+        return self.result(*ended)
+
+    def _check_data(self, found: HypergradientResult) -> None:
+        """Refuse to go on with other data than those of the checkpoint."""
+        F, there = self.F, found.solution
+        value = float(F.upper.value(there.x, there.y)) + found.correction
+        wrong = abs(value - found.value) / (abs(value) + abs(found.correction) or 1.0)
+        if there.residual is not None:
+            left, _ = residual(F.problem, dataclasses.replace(there, residual=None))
+            scale, _ = residual_scale(F.problem, there.x, there.y)
+            wrong = max(wrong, norm(left - there.residual) / (scale or 1.0))
+        if not wrong <= math.sqrt(epsilon(there.y)):
+            raise ValueError(
+                "the checkpoint is of other data, or of other functions: at its x and y "
+                f"f^U or f_Y differ by {wrong:.1e} from what they were"
+            )
+
+    def _save(self, store: Store, ended: tuple[Status, str] | None = None) -> None:
+        store.save(
+            {
+                "state": self.F.state,
+                "x": self.last_x,
+                "found": self.last,
+                "best": None if self.best is self.last else self.best,
+                "memory": self.memory,
+                "certificate": self.certificate,
+                "history": {
+                    name: [getattr(record, name) for record in self.history]
+                    for name in _COLUMNS
+                },
+                "seconds": time.perf_counter() - self._start,
+                "status": self.status,
+                "ended": ended,
+            }
         )

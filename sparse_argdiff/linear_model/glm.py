@@ -46,6 +46,7 @@ class _DataTerm:
                 f"targets must have {n_samples} entries like the rows of features, "
                 f"found {self.targets.shape[0]}"
             )
+        self.total = float(n_samples)
         if weights is None:
             self.weights = xp.full(n_samples, 1.0 / n_samples, dtype=dtype)
         else:
@@ -55,6 +56,7 @@ class _DataTerm:
             if not (bool(xp.all(weights >= 0.0)) and 0.0 < total < np.inf):
                 raise ValueError("sample_weight must be finite, >= 0 and not all 0")
             self.weights = xp.asarray(weights / total, dtype=dtype)
+            self.total = total
         self._memo: tuple[Array, Array] | None = None
 
     def predictor(self, y: Array) -> Array:
@@ -78,6 +80,14 @@ class _DataTerm:
         weights = self.weights if slope.ndim == 1 else self.weights[:, None]
         slope = slope * weights
         return self.design.backward(slope)
+
+    def weight_slopes(self, y: Array, v: Array) -> Array:
+        """Return v' ∂(gradient)/∂w_i for the weights w as they were given."""
+        xp = namespace(y)
+        along = self.loss.slope(self.predictor(y), self.targets)
+        along = along * self.design.forward(v)
+        along = along if along.ndim == 1 else xp.sum(along, axis=1)
+        return (along - self.weights @ along) / self.total
 
 
 class Glm:
@@ -232,6 +242,14 @@ class Glm:
             lambda w: penalty.gather(slope * w[:count]),
             dtype=self.dtype,
         )
+
+    def weight_slopes(self, x: Array, y: Array, v: Array) -> Array:
+        """Return v' ∂f_Y/∂w_i for each sample weight w_i, shape (N,).
+
+        One product with the features.  The weights are those given as ``sample_weight``,
+        ones without it; f divides them by their sum, so that w' of the result is zero.
+        """
+        return self._data.weight_slopes(y, v)
 
     def scale(self, x: Array) -> float:
         """Return ‖f_Y(x, 0)‖, which does not depend on x; computed once."""

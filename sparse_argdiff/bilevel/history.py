@@ -1,0 +1,80 @@
+"""What a run leaves: one record for each accepted iterate, and the result."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+from scipy.optimize import OptimizeResult
+
+from .plot import plot_history
+
+
+@dataclasses.dataclass(frozen=True)
+class HistoryRecord:
+    """One accepted upper-level iterate; costs are totals since the start.
+
+    Attributes
+    ----------
+    nit : int
+        Upper-level iteration, 0 for the start.
+    value : float
+        F(x).
+    gradient_norm : float
+        Norm of the projected gradient x − P(x − ∇F), ‖∇F‖ without bounds.
+    step_norm : float
+        ‖x − x_previous‖.
+    lower_tol, adjoint_tol : float
+        Tolerances of the two solves.
+    n_hvp, n_grad, n_evaluations : int
+        Hessian products, lower-level gradients, hypergradients.
+    seconds : float
+        Since the start.
+    """
+
+    nit: int
+    value: float
+    gradient_norm: float
+    step_norm: float
+    lower_tol: float
+    adjoint_tol: float
+    n_hvp: int
+    n_grad: int
+    n_evaluations: int
+    seconds: float
+
+
+class BilevelResult(OptimizeResult):  # type: ignore[misc]  # SciPy is untyped
+    """The outcome of :func:`minimize`, an ``OptimizeResult``.
+
+    Attributes
+    ----------
+    x, fun, jac, y : the best point, its value, gradient and lower-level solution.
+    success : bool
+        Whether the projected gradient met the tolerance.
+    status : Status
+        Why it ended; ``message`` is its sentence.
+    nit, nfev, n_hvp, n_grad : int
+        Iterations, hypergradients, Hessian products, lower-level gradients.
+    history : list of HistoryRecord
+    certificate : Certificate or None
+        What is known of the error of the last gradient ("maid").
+    """
+
+    def plot(self, axes: Any = None, *, label: str | None = None) -> Any:
+        """Plot value and gradient norm against products and seconds; return the figure.
+
+        Parameters
+        ----------
+        axes : array of four matplotlib axes, optional
+            In the order of a 2 x 2 grid.  ``other.plot(figure.axes)`` adds another run
+            to the figure of the first.
+        label : str, optional
+            Of the run, for the legend.
+
+        Raises
+        ------
+        ImportError
+            Without matplotlib: it comes with the extra ``plot``.
+        """
+        return plot_history(self.history, axes, label)
