@@ -10,21 +10,26 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import math
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Callable, Iterator
+from typing import Any, Literal
 
 from . import certificate as certificates
-from .arrays import Array, as_vector, dot, is_finite, namespace
+from .arrays import Array, as_vector, dot, is_finite, namespace, norm
 from .certificate import Certificate, Point
+from .error_bounds import Bound, Constants, bound
 from .implicit import Adjoint, vjp
 from .inverse import LinearSolver
 from .optimality import residual
 from .problem import Problem, Solution
+from .refinement import Refinement
 from .solvers import LowerSolver, solve
 from .status import ConvergenceError, OnFailure, Status, settle
 from .upper import UpperObjective, gradient_y, total_gradient
 
+Until = Literal["tolerance", "descent"]
+
 _WHAT = "evaluating the upper level"
+_LONG = 10  # iterations for each old adjoint that takes part in the next start
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,12 +40,19 @@ class WarmState:
     ----------
     y, adjoint : array or None
         What the next evaluation begins with.
+    older : tuple of arrays
+        The two adjoints before: the start is the best combination of all three where the
+        last solve was long enough for that to pay.
+    adjoint_niter : int
+        Iterations of the last adjoint solve.
     n_hvp, n_grad, n_evaluations : int
         Totals so far.
     """
 
     y: Array | None = None
     adjoint: Array | None = None
+    older: tuple[Array, ...] = ()
+    adjoint_niter: int = 0
     n_hvp: int = 0
     n_grad: int = 0
     n_evaluations: int = 0
@@ -106,7 +118,13 @@ class Hypergradient:
         Start each solve from the last y and the last adjoint.  The tolerances mean the
         same either way.
     method, M : optional
-        Of the adjoint solves, see :func:`derivative`.
+        Of the adjoint solves, see :func:`derivative`.  An M that is a function, such as
+        one ``preconditioners.Auto()`` for the whole sequence, serves the lower-level
+        solves, too.
+    constants : Constants or callable, optional
+        True bounds, or a function (x, y) → bounds: what is proven rests on them.  By
+        default the objective's own ``constants(x, y)`` with ``upper.lipschitz(metric)``,
+        which linear models have.
     maxiter, adjoint_maxiter : int, optional
         Limits of the lower-level and of the adjoint solves.
     on_failure : {"raise", "warn", "ignore"}
@@ -116,8 +134,8 @@ class Hypergradient:
     ----------
     n_hvp, n_grad, n_evaluations : int
         Totals so far.
-    y, adjoint : array or None
-        The warm start: what the next evaluation begins with.
+    y, adjoint, older, adjoint_niter
+        The warm start, see :class:`WarmState`.
     state : WarmState
         All of these as one record, to be saved and set again.
 
@@ -139,6 +157,7 @@ class Hypergradient:
         warm_start: bool = True,
         method: str | LinearSolver | None = None,
         M: Any = "auto",
+        constants: Constants | Callable[[Array, Array], Constants | None] | None = None,
         maxiter: int | None = None,
         adjoint_maxiter: int | None = None,
         on_failure: OnFailure = "raise",
@@ -155,7 +174,10 @@ class Hypergradient:
         self.tol = tol
         self.adjoint_tol = tol if adjoint_tol is None else adjoint_tol
         self.on_failure: OnFailure = on_failure
+        self._constants = constants
         self._solve_options: dict[str, Any] = {"method": solver, "maxiter": maxiter}
+        if callable(M):
+            self._solve_options["M"] = M
         self._vjp_options: dict[str, Any] = {
             "method": method,
             "M": M,
@@ -164,6 +186,8 @@ class Hypergradient:
         self._y0 = y0
         self.y: Array | None = None
         self.adjoint: Array | None = None
+        self.older: tuple[Array, ...] = ()
+        self.adjoint_niter = 0
         self.n_hvp = self.n_grad = self.n_evaluations = 0
 
     @property
@@ -212,6 +236,8 @@ class Hypergradient:
         *,
         tol: float | None = None,
         adjoint_tol: float | None = None,
+        adjoint0: Any = None,
+        until: Until = "tolerance",
         certify: bool = True,
     ) -> HypergradientResult:
         """Return F(x), ∇F(x), what is known of their errors, and the records of the solves.
@@ -221,6 +247,14 @@ class Hypergradient:
         x : array (m,)
         tol, adjoint_tol : float, optional
             For this evaluation alone; looser ones cost less.
+        adjoint0 : array (n,), or function of K, optional
+            Start of the adjoint solve instead of the warm one: an array, or a function
+            that takes K and returns M ≈ K⁻¹, for M ∂f^U/∂y, such as the builders in
+            ``preconditioners``.
+        until : {"tolerance", "descent"}
+            With "descent" the adjoint solve ends once −gradient is shown to descend, as
+            far as the linear solve goes: one product certifies the start, which is
+            refined from where it stands only if that fails.
         certify : bool
             Estimate the errors, for a Newton step's worth of products; the next
             evaluation starts from where that step led.
@@ -230,66 +264,129 @@ class Hypergradient:
         ConvergenceError
             When a solve fails, f^U or a gradient is not finite.
         """
+        if until not in {"tolerance", "descent"}:
+            raise ValueError(f"until must be 'tolerance' or 'descent', found {until!r}")
         x = as_vector("x", x)
         if adjoint_tol is None:
             adjoint_tol = self.adjoint_tol if tol is None else tol
         tol = self.tol if tol is None else tol
         solution = self.solve(x, tol=tol)
+        left, n_grad = residual(self.problem, solution)
+        solution = dataclasses.replace(solution, residual=left)
+        self.n_grad += n_grad
         grad_y = gradient_y(self.upper, x, solution.y)
+        direct = self.upper.grad_x(x, solution.y)
+        builder = adjoint0 if callable(adjoint0) else None
+        start = self._start(solution) if adjoint0 is None else adjoint0
+        options = dict(self._vjp_options)
+        if until == "descent" or builder is not None:
+            options["method"] = Refinement(
+                options["method"],
+                builder,
+                self.problem.cross(x, solution.y),
+                direct,
+                until == "descent",
+            )
         with self._counting_failures():
             adjoint = vjp(
                 self.problem,
                 solution,
                 grad_y,
-                adjoint0=self.adjoint if self.warm_start else None,
+                adjoint0=None if builder is not None else start,
                 rtol=adjoint_tol,
                 on_failure=self.on_failure,
-                **self._vjp_options,
+                **options,
             )
         gradient = total_gradient(self.upper, x, solution.y, adjoint.x)
         if not is_finite(gradient):
             detail = "∂f^U/∂x or f_XYᵀ λ is not finite."
             settle(Status.NOT_FINITE, adjoint, _WHAT, detail, self.on_failure)
         gradient = namespace(x).asarray(gradient, dtype=x.dtype)
-        value, correction, n_grad = self._value(x, solution, adjoint.adjoint)
-        self.adjoint = adjoint.adjoint
+        value, correction, _ = self._value(x, solution, adjoint.adjoint)
+        self._keep(adjoint)
         self.n_hvp += adjoint.n_hvp
         self.n_evaluations += 1
-        certificate, n_hvp = None, solution.n_hvp + adjoint.n_hvp
-        if certify:
-            point = Point(solution, adjoint.adjoint, value, gradient)
-            certificate = self._certify(point)
-            n_hvp += certificate.n_hvp
-            n_grad += certificate.n_grad
-        return HypergradientResult(
+        found = HypergradientResult(
             value=value,
             correction=correction,
             gradient=gradient,
             solution=solution,
             adjoint=adjoint,
-            certificate=certificate,
-            n_hvp=n_hvp,
+            certificate=None,
+            n_hvp=solution.n_hvp + adjoint.n_hvp,
             n_grad=solution.n_grad + n_grad,
             tol=tol,
             adjoint_tol=adjoint_tol,
             warnings=adjoint.warnings,
         )
-
-    def certify(self, found: HypergradientResult) -> Certificate:
-        """Estimate the errors of an evaluation that was made without."""
-        return self._certify(
-            Point(found.solution, found.adjoint.adjoint, found.value, found.gradient)
+        if not certify:
+            return found
+        certificate = self.certify(found)
+        return dataclasses.replace(
+            found,
+            certificate=certificate,
+            n_hvp=found.n_hvp + certificate.n_hvp,
+            n_grad=found.n_grad + certificate.n_grad,
         )
 
-    def _certify(self, point: Point) -> Certificate:
+    def certify(self, found: HypergradientResult) -> Certificate:
+        """Say what is proven and estimated of an evaluation that was made without."""
+        left = found.adjoint.krylov.residual
+        point = Point(
+            found.solution, found.adjoint.adjoint, found.value, found.gradient, left
+        )
         certificate = certificates.certify(
-            self.problem, self.upper, point, **self._vjp_options
+            self.problem, self.upper, point, self.prove(found), **self._vjp_options
         )
         self.y = certificate.refined.solution.y
         self.adjoint = certificate.refined.adjoint
         self.n_hvp += certificate.n_hvp
         self.n_grad += certificate.n_grad
         return certificate
+
+    def prove(self, found: HypergradientResult) -> Bound:
+        """Return what constants prove about an evaluation; no products."""
+        solution, problem = found.solution, self.problem
+        x, y = solution.x, solution.y
+        given = self._constants
+        constants = given if isinstance(given, Constants) else None
+        if given is None and not problem.maximize:
+            given = getattr(problem.objective, "constants", None)
+        if callable(given):
+            constants = given(x, y)
+        if constants is None or problem.constrained or solution.residual is None:
+            return Bound()
+        upper = getattr(self.upper, "lipschitz", None)
+        if math.isinf(constants.upper_lipschitz) and callable(upper):
+            metric = constants.metric
+            metric = namespace(y).ones_like(y) if metric is None else metric
+            constants = dataclasses.replace(constants, upper_lipschitz=upper(metric))
+        own = getattr(problem.objective, "scale", None)
+        return bound(
+            constants,
+            forces=solution.residual,
+            scale=float(own(x)) if callable(own) else norm(problem.grad(x, 0.0 * y)),
+            residual=found.adjoint.krylov.residual,
+            right_hand_side=gradient_y(self.upper, x, y),
+            adjoint=found.adjoint.adjoint,
+            gradient=found.gradient,
+            value=found.value,
+        )
+
+    def _start(self, solution: Solution) -> Array | None:
+        """Return the last adjoint, or the last three where the last solve was long."""
+        if not self.warm_start or self.adjoint is None:
+            return None
+        columns = [self.adjoint, *self.older]
+        if len(columns) == 1 or self.adjoint_niter < _LONG * len(columns):
+            return self.adjoint
+        return namespace(*columns).stack(columns, axis=1)
+
+    def _keep(self, adjoint: Adjoint) -> None:
+        if self.adjoint is not None and self.adjoint.shape == adjoint.adjoint.shape:
+            self.older = (self.adjoint, *self.older)[:2]
+        self.adjoint = adjoint.adjoint
+        self.adjoint_niter = int(adjoint.krylov.niter)
 
     @contextlib.contextmanager
     def _counting_failures(self) -> Iterator[None]:

@@ -80,8 +80,23 @@ def case(seed, kind):
     return sad.Problem(glm), upper, rng.normal(-math.log(kappa), 1.0, glm.m)
 
 
+FIELDS = (
+    "tolerance",
+    "error",
+    "estimate",
+    "value_error",
+    "value_estimate",
+    "plain_error",
+    "shown",
+    "descends",
+    "bound",
+    "linear",
+    "lower",
+)
+
+
 def study(seeds, kinds):
-    """Return rows (tolerance, error, estimate, value error, its estimate, descent)."""
+    """Return a record array with one row for each problem and tolerance."""
     rows = []
     for seed in seeds:
         problem, upper, x = case(seed, kinds[seed % len(kinds)])
@@ -99,31 +114,56 @@ def study(seeds, kinds):
                     certificate.gradient_error,
                     abs(found.value - exact.value),
                     certificate.value_error,
-                    certificate.descent == "estimated",
+                    abs(upper.value(x, found.solution.y) - exact.value),
+                    certificate.descent != "not shown",
                     found.gradient @ exact.gradient > 0.0,
+                    certificate.bound.gradient_error,
+                    certificate.linear_error,
+                    certificate.lower_error,
                 )
             )
-    return np.array(rows, dtype=float)
+    return np.rec.fromrecords(rows, names=FIELDS)
 
 
-def check(rows, cover, close):
-    ratio = rows[:, 2] / np.maximum(rows[:, 1], 1e-300)
-    assert np.mean(ratio >= 1.0) >= cover
-    assert np.mean(ratio <= 10.0) >= close
-    sharp = rows[rows[:, 0] <= 1e-3]
-    assert np.mean(sharp[:, 4] >= sharp[:, 3]) >= 0.9
-    said, true = rows[:, 5] == 1.0, rows[:, 6] == 1.0
-    assert np.mean(true[said]) >= 0.99  # estimated, not proven
-    assert np.mean(said) >= 0.3  # it is not by saying nothing that it is right
+def figures(rows):
+    """Return what the acceptance asks for, by name."""
+    ratio = rows.estimate / np.maximum(rows.error, 1e-300)
+    sharp = rows[rows.tolerance <= 1e-3]
+    gain = sharp.plain_error / np.maximum(sharp.value_error, 1e-16)
+    return {
+        "estimate >= error": np.mean(ratio >= 1.0),
+        "estimate <= 10 x error": np.mean(ratio <= 10.0),
+        "value estimate >= value error": np.mean(
+            sharp.value_estimate >= sharp.value_error
+        ),
+        "right where descent is shown": np.mean(rows.descends[rows.shown]),
+        "descent is shown": np.mean(rows.shown),
+        "bound >= error": np.mean(rows.bound >= rows.error),
+        "plain / corrected value error, median": np.median(gain),
+    }
+
+
+def check(rows):
+    found = figures(rows)
+    print(found)
+    assert found["estimate >= error"] >= 0.95, found
+    assert found["estimate <= 10 x error"] >= 0.8, found
+    assert found["value estimate >= value error"] >= 0.9, found
+    assert found["right where descent is shown"] >= 0.99, found  # estimated, not proven
+    assert found["descent is shown"] >= 0.3, found  # not by saying nothing
+    assert found["bound >= error"] == 1.0, found
+    assert found["plain / corrected value error, median"] >= 10.0, found
+    # The parts make up the whole.
+    assert np.all(rows.linear + rows.lower >= (1 - 1e-6) * rows.estimate)
 
 
 def test_estimates_cover_the_errors():
-    check(study(range(5000, 5015), KINDS[:3]), cover=0.95, close=0.8)
+    check(study(range(5000, 5015), KINDS))
 
 
 @pytest.mark.slow
 def test_estimates_cover_the_errors_of_300_held_out_problems():
-    check(study(range(9000, 9300), KINDS), cover=0.95, close=0.8)
+    check(study(range(9000, 9300), KINDS))
 
 
 def test_the_refined_pair_is_better_and_the_next_start():
@@ -155,7 +195,7 @@ def test_an_exact_evaluation_has_a_small_error_bar():
     found = sad.Hypergradient(problem, upper, tol=1e-11).evaluate(x)
     size = np.linalg.norm(found.gradient)
     assert found.certificate.gradient_error <= 1e-6 * size
-    assert found.certificate.descent == "estimated"
+    assert found.certificate.descent in {"proven", "estimated"}
 
 
 def test_an_indefinite_hessian_certifies_nothing():

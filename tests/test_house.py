@@ -29,6 +29,8 @@ LEVELS = {
     "interop": 7,
     "implicit": 6,
     "upper": 6,
+    "error_bounds": 6,
+    "refinement": 6,
     "solvers": 6,
     "inverse": 5,
     "kkt": 5,
