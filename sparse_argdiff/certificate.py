@@ -15,10 +15,11 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from collections.abc import Callable
 from typing import Any, Literal
 
-from .arrays import Array, dot, norm
-from .error_bounds import Bound
+from .arrays import Array, dot, namespace, norm
+from .error_bounds import Bound, Constants, bound
 from .inverse import Inverse
 from .optimality import residual
 from .problem import Problem, Solution
@@ -89,6 +90,44 @@ class _Correction:
     solved: Array | None = None  # change of the gradient by the linear solve alone
     n_hvp: int = 0
     n_grad: int = 0
+
+
+def prove(
+    problem: Problem,
+    upper: UpperObjective,
+    point: Point,
+    constants: Constants | Callable[[Array, Array], Constants | None] | None = None,
+) -> Bound:
+    """Return what constants prove about ``point``: the given ones, or the objective's.
+
+    Nothing where there are none, nor with constraints: the bounds are of f_YY⁻¹.
+    """
+    solution = point.solution
+    x, y = solution.x, solution.y
+    given: Any = constants
+    if given is None and not problem.maximize:
+        given = getattr(problem.objective, "constants", None)
+    found = given(x, y) if callable(given) else given
+    if found is None or problem.constrained:
+        return Bound()
+    if solution.residual is None or point.left is None:
+        return Bound()
+    lipschitz = getattr(upper, "lipschitz", None)
+    if math.isinf(found.upper_lipschitz) and callable(lipschitz):
+        metric = namespace(y).ones_like(y) if found.metric is None else found.metric
+        found = dataclasses.replace(found, upper_lipschitz=lipschitz(metric))
+    own = getattr(problem.objective, "scale", None)
+    scale = float(own(x)) if callable(own) else norm(problem.grad(x, 0.0 * y))
+    return bound(
+        found,
+        forces=solution.residual,
+        scale=scale,
+        residual=point.left,
+        right_hand_side=gradient_y(upper, x, y),
+        adjoint=point.adjoint,
+        gradient=point.gradient,
+        value=point.value,
+    )
 
 
 def certify(

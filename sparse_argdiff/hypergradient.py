@@ -14,9 +14,10 @@ from collections.abc import Callable, Iterator
 from typing import Any, Literal
 
 from . import certificate as certificates
-from .arrays import Array, as_vector, dot, is_finite, namespace, norm
+from .arrays import Array, as_vector, dot, is_finite, namespace
 from .certificate import Certificate, Point
-from .error_bounds import Bound, Constants, bound
+from .error_bounds import Bound, Constants
+from .evaluation import HypergradientResult, WarmState
 from .implicit import Adjoint, vjp
 from .inverse import LinearSolver
 from .optimality import residual
@@ -30,71 +31,6 @@ Until = Literal["tolerance", "descent"]
 
 _WHAT = "evaluating the upper level"
 _LONG = 10  # iterations for each old adjoint that takes part in the next start
-
-
-@dataclasses.dataclass(frozen=True)
-class WarmState:
-    """All that a :class:`Hypergradient` remembers: set it, and it goes on from there.
-
-    Attributes
-    ----------
-    y, adjoint : array or None
-        What the next evaluation begins with.
-    older : tuple of arrays
-        The two adjoints before: the start is the best combination of all three where the
-        last solve was long enough for that to pay.
-    adjoint_niter : int
-        Iterations of the last adjoint solve.
-    n_hvp, n_grad, n_evaluations : int
-        Totals so far.
-    """
-
-    y: Array | None = None
-    adjoint: Array | None = None
-    older: tuple[Array, ...] = ()
-    adjoint_niter: int = 0
-    n_hvp: int = 0
-    n_grad: int = 0
-    n_evaluations: int = 0
-
-
-@dataclasses.dataclass(frozen=True)
-class HypergradientResult:
-    """The outcome of :meth:`Hypergradient.evaluate`.
-
-    Attributes
-    ----------
-    value : float
-        F(x), corrected: f^U(x, y) − λ' f_Y(x, y).
-    correction : float
-        The second term: the error of the plain value to first order.
-    gradient : array (m,)
-        ∇F(x), of the dtype of x.
-    solution : Solution
-        Of the lower-level problem.
-    adjoint : Adjoint
-        With the record of its linear solve.
-    certificate : Certificate or None
-        What is known about the errors of value and gradient.
-    n_hvp, n_grad : int
-        Hessian products and lower-level gradients spent in this evaluation.
-    tol, adjoint_tol : float
-        Tolerances of the two solves.
-    warnings : tuple of str
-        Caveats.
-    """
-
-    value: float
-    correction: float
-    gradient: Array
-    solution: Solution
-    adjoint: Adjoint
-    certificate: Certificate | None
-    n_hvp: int
-    n_grad: int
-    tol: float
-    adjoint_tol: float
-    warnings: tuple[str, ...] = ()
 
 
 class Hypergradient:
@@ -331,12 +267,12 @@ class Hypergradient:
 
     def certify(self, found: HypergradientResult) -> Certificate:
         """Say what is proven and estimated of an evaluation that was made without."""
-        left = found.adjoint.krylov.residual
-        point = Point(
-            found.solution, found.adjoint.adjoint, found.value, found.gradient, left
-        )
         certificate = certificates.certify(
-            self.problem, self.upper, point, self.prove(found), **self._vjp_options
+            self.problem,
+            self.upper,
+            self._point(found),
+            self.prove(found),
+            **self._vjp_options,
         )
         self.y = certificate.refined.solution.y
         self.adjoint = certificate.refined.adjoint
@@ -346,31 +282,21 @@ class Hypergradient:
 
     def prove(self, found: HypergradientResult) -> Bound:
         """Return what constants prove about an evaluation; no products."""
-        solution, problem = found.solution, self.problem
-        x, y = solution.x, solution.y
-        given = self._constants
-        constants = given if isinstance(given, Constants) else None
-        if given is None and not problem.maximize:
-            given = getattr(problem.objective, "constants", None)
-        if callable(given):
-            constants = given(x, y)
-        if constants is None or problem.constrained or solution.residual is None:
-            return Bound()
-        upper = getattr(self.upper, "lipschitz", None)
-        if math.isinf(constants.upper_lipschitz) and callable(upper):
-            metric = constants.metric
-            metric = namespace(y).ones_like(y) if metric is None else metric
-            constants = dataclasses.replace(constants, upper_lipschitz=upper(metric))
-        own = getattr(problem.objective, "scale", None)
-        return bound(
-            constants,
-            forces=solution.residual,
-            scale=float(own(x)) if callable(own) else norm(problem.grad(x, 0.0 * y)),
-            residual=found.adjoint.krylov.residual,
-            right_hand_side=gradient_y(self.upper, x, y),
-            adjoint=found.adjoint.adjoint,
-            gradient=found.gradient,
-            value=found.value,
+        return certificates.prove(
+            self.problem,
+            self.upper,
+            self._point(found),
+            self._constants,
+        )
+
+    @staticmethod
+    def _point(found: HypergradientResult) -> Point:
+        return Point(
+            found.solution,
+            found.adjoint.adjoint,
+            found.value,
+            found.gradient,
+            found.adjoint.krylov.residual,
         )
 
     def _start(self, solution: Solution) -> Array | None:
@@ -411,3 +337,6 @@ class Hypergradient:
             detail = f"upper.value returned {value}."
             settle(Status.NOT_FINITE, solution, _WHAT, detail, self.on_failure)
         return value, correction, n_grad
+
+
+__all__ = ["Hypergradient", "HypergradientResult", "WarmState"]

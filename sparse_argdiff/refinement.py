@@ -78,7 +78,9 @@ class Refinement:
                 return _ended(x0, left, 0, n_matvec)
         watch = self._watch(x0) if self._descent else None
         target = options.pop("rtol", 1e-8) * norm(rhs)
-        found = self._solver(K, left, rtol=0.0, atol=target, callback=watch, **options)
+        found: KrylovResult = self._solver(
+            K, left, rtol=0.0, atol=target, callback=watch, **options
+        )
         found = dataclasses.replace(
             found, x=x0 + found.x, n_matvec=n_matvec + found.n_matvec
         )
@@ -105,13 +107,14 @@ class Refinement:
         return 2.0 * _SAFETY * change <= (1.0 - _ETA) * norm(self._gradient(x0))
 
     def _watch(self, x0: Array) -> Callable[[Any], bool]:
-        past: deque[Array] = deque(maxlen=_DELAY // _EVERY + 1)
+        full = _DELAY // _EVERY + 1
+        past: deque[Array] = deque(maxlen=full)
 
         def stop(iterate: Any) -> bool:
             if iterate.niter % _EVERY:
                 return False
             past.append(self._gradient(x0 + iterate.x))
-            if len(past) < past.maxlen:
+            if len(past) < full:
                 return False
             now = past[-1]
             return _SAFETY * norm(now - past[0]) <= (1.0 - _ETA) * norm(now)

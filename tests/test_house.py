@@ -25,6 +25,7 @@ LEVELS = {
     "influence": 8,
     "hypergradient": 7,
     "certificate": 7,
+    "evaluation": 7,
     "checks": 7,
     "interop": 7,
     "implicit": 6,
@@ -57,6 +58,8 @@ SIBLINGS = {
     ("inverse", "kkt"),
     ("inverse", "optimality"),
     ("hypergradient", "certificate"),
+    ("hypergradient", "evaluation"),
+    ("evaluation", "certificate"),
 }
 STRANGERS = [("implicit", "solvers"), ("solvers", "implicit")]
 DRAWERS = {"utils", "util", "misc", "common", "helpers", "helper", "base", "manager"}

@@ -7,7 +7,6 @@ y = (c, b): coefficients, then intercepts.  x: log-penalties.
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import numpy as np
@@ -15,9 +14,10 @@ import numpy as np
 from ..arrays import Array, as_vector, dot, namespace, norm
 from ..error_bounds import Constants
 from ..linear_operator import LinearOperator
+from .constants import constants_of, lipschitz_of
 from .design import Design, as_features, model_dtype
 from .gram import gram_of
-from .losses import Curvature, Loss, Squared, as_loss
+from .losses import Curvature, Loss, as_loss
 from .penalty import RidgePenalty
 
 
@@ -261,38 +261,9 @@ class Glm:
         return self._scale
 
     def constants(self, x: Array, y: Array) -> Constants | None:
-        """Return bounds that prove errors at (x, y), or None where there are none.
-
-        The data term is convex, so that f_YY >= W = diag(e^x), the metric, where all of y
-        is penalised.  An intercept is not: for the squared loss, whose curvature is 1,
-        (u + b)² >= (1 − s) b² − (1/s − 1) u² bounds f_YY by ½ W and 1 / (1 + 2ρ), with
-        ρ = Σ w_i ‖a_i‖² in W⁻¹; for other losses nothing is proven.
-        """
-        data, design = self._data, self._data.design
-        third = getattr(self.loss, "third_bound", math.inf)
-        if not (math.isfinite(third) and design.has_squares):
-            return None
-        if design.intercept and not isinstance(self.loss, Squared):
-            return None
-        xp, count = namespace(y), self._penalty.n_coefficients
-        share = 0.5 if design.intercept else 1.0
-        W = share * self._penalty.weights(x, self.dtype)
-        free = xp.ones(self.n - count, dtype=self.dtype)
-        with np.errstate(divide="ignore", over="ignore"):
-            if design.intercept:
-                rows = design.row_squares(xp.concatenate([share / W, 0.0 * free]))
-                free = free / (1.0 + 2.0 * dot(data.weights, rows))
-            metric = xp.concatenate([W, free])
-            rows = design.row_squares(1.0 / metric)
-            hess = third * dot(data.weights, rows**1.5) if third else 0.0
-        reach = float(xp.max(self._penalty.gather(W * y[:count] ** 2)))
-        return Constants(
-            convexity=1.0,
-            hess_lipschitz=hess,
-            cross=math.sqrt(reach) / share,
-            cross_lipschitz=1.0 / share,
-            metric=metric,
-        )
+        """Return bounds that prove errors at (x, y), or None where there are none."""
+        weights = self._penalty.weights(x, self.dtype)
+        return constants_of(self._data, self._penalty, weights, y)
 
     def predictor(self, features: Any, y: Array) -> Array:
         """Return z = F c + b for other features, shape (N,) or (N, K)."""
@@ -362,10 +333,4 @@ class HeldOutLoss:
 
     def lipschitz(self, metric: Array) -> float:
         """Return a Lipschitz constant of ``grad_y`` in a metric, see ``Constants``."""
-        design = self._data.design
-        curvature = getattr(self._data.loss, "curvature_bound", math.inf)
-        if not design.has_squares:
-            return math.inf
-        with np.errstate(divide="ignore", over="ignore"):
-            rows = design.row_squares(1.0 / metric)
-        return float(curvature * dot(self._data.weights, rows))
+        return lipschitz_of(self._data, metric)
