@@ -93,7 +93,12 @@ def designs(data: pathlib.Path):
             rng = np.random.default_rng(0)
             (train, held, _), _ = split(raw, "logistic", rng)
             glm = Glm(train.features, train.targets)
-            yield name, glm, glm.held_out(held.features, held.targets), len(held.targets)
+            yield (
+                name,
+                glm,
+                glm.held_out(held.features, held.targets),
+                len(held.targets),
+            )
     generated = [("correlated", *correlated())]
     if not (data / "text_farm_ads").is_dir():
         generated.append(("generated text", *text_like(2000, 20_000, 100)))

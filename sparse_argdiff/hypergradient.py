@@ -162,9 +162,15 @@ class Hypergradient:
 
     def value(self, x: Array, *, tol: float | None = None) -> float:
         """Return F(x) alone, which saves the adjoint solve; the last adjoint corrects it."""
+        return self.corrected_value(x, tol=tol)[0]
+
+    def corrected_value(
+        self, x: Array, *, tol: float | None = None
+    ) -> tuple[float, float]:
+        """Return F(x) alone and the correction in it, a measure of its error."""
         x = as_vector("x", x)
-        solution = self.solve(x, tol=tol)
-        return self._value(x, solution, self.adjoint)[0]
+        value, correction, _ = self._value(x, self.solve(x, tol=tol), self.adjoint)
+        return value, correction
 
     def evaluate(
         self,

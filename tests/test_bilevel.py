@@ -788,6 +788,85 @@ def test_the_product_that_measures_the_scale_is_counted():
     assert solution.n_hvp == len(spent)
 
 
+class Cliff:
+    """F(x) = ½ (y₁(x) − t)² with y₁ = x on the near side of x = 1; beyond it, trouble.
+
+    ``beyond``: what the lower level becomes there.
+    """
+
+    def __init__(self, beyond, target):
+        beyonds = {
+            "unbounded": -np.eye(2),
+            "indefinite": np.array([[1.0, 2.0], [2.0, 1.0]]),
+            "not unique": np.diag([0.0, 1.0]),
+            "nan": np.diag([math.nan, 1.0]),
+        }
+
+        def hess(x):
+            return np.eye(2) if x[0] < 1.0 else beyonds.get(beyond, np.eye(2))
+
+        self.tried = []
+
+        def value(x, y):
+            self.tried.append(float(x[0]))
+            return float(0.5 * y @ hess(x) @ y - y[0] * x[0])
+
+        self.problem = sad.Problem(
+            sad.FunctionObjective(
+                value=value,
+                grad=lambda x, y: hess(x) @ y - np.array([x[0], 0.0]),
+                hvp=lambda x, y, v: hess(x) @ v,
+                cross_vjp=lambda x, y, w: -w[:1],
+                n=2,
+            )
+        )
+
+        def upper_value(x, y):
+            bad = beyond == "upper nan" and x[0] >= 1.0
+            return math.nan if bad else float(0.5 * (y[0] - target) ** 2)
+
+        self.upper = sad.FunctionUpper(
+            upper_value, lambda x, y: np.array([y[0] - target, 0.0])
+        )
+
+
+TROUBLES = ["unbounded", "indefinite", "not unique", "nan", "upper nan"]
+
+
+@pytest.mark.parametrize("method", [*METHODS, "hoag", "hoag_quadratic"])
+@pytest.mark.parametrize("beyond", TROUBLES)
+def test_trouble_on_the_way_ends_with_a_reason_and_the_best_so_far(beyond, method):
+    """The minimum, x = 3, is beyond the cliff at x = 1: every method must meet it."""
+    cliff = Cliff(beyond, target=3.0)
+    found = sad.minimize(
+        cliff.problem, cliff.upper, [-4.0], method=method, tol=1e-6, maxiter=60
+    )
+    assert max(cliff.tried) >= 1.0, "the trap was not sprung"
+    assert not found.success
+    assert len(found.message) > 20
+    assert found.x[0] < 1.0
+    assert math.isfinite(found.fun)
+    assert np.all(np.isfinite(found.jac))
+    assert found.fun == pytest.approx(0.5 * (found.x[0] - 3.0) ** 2, rel=1e-3)
+    assert found.fun == min(record.value for record in found.history)
+    assert all(math.isfinite(record.value) for record in found.history)
+    if method == "lbfgs":  # SciPy's line search cannot be told of a failure
+        assert found.status not in {sad.Status.CONVERGED, sad.Status.ITERATION_LIMIT}
+    else:  # backs off, up to the edge
+        assert found.x[0] > 0.0
+
+
+@pytest.mark.parametrize("method", ["maid", "gradient_descent", "hoag"])
+@pytest.mark.parametrize("beyond", TROUBLES)
+def test_drivers_back_off_from_trouble_and_reach_a_minimum_before_it(beyond, method):
+    cliff = Cliff(beyond, target=0.9)
+    found = sad.minimize(
+        cliff.problem, cliff.upper, [-40.0], method=method, tol=1e-4, maxiter=200
+    )
+    # "hoag" has no way to lengthen a step soon after it was refused.
+    assert found.x[0] == pytest.approx(0.9, abs=0.5 if method == "hoag" else 1e-2)
+
+
 def test_a_restart_from_a_failure_begins_at_the_last_good_point():
     """A failed trial must not spoil the warm start."""
     pole = Pole(target=4.0)
