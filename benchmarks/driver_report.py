@@ -25,12 +25,14 @@ import numpy as np
 
 import sparse_argdiff as sad
 from sparse_argdiff.linear_model import Glm
+from sparse_argdiff.preconditioners import Auto
 
 HERE = pathlib.Path(__file__).parent
 sys.path[:0] = [str(HERE), str(HERE.parent / "examples")]
 
 METHODS = {
     "maid": {"method": "maid"},
+    "maid, M=Auto()": {"method": "maid", "M": Auto},
     "cold descent, 1e-8": {"method": "gradient_descent", "warm_start": False},
     "warm descent, 1e-8": {"method": "gradient_descent"},
     "hoag, exponential": {"method": "hoag"},
@@ -84,7 +86,6 @@ def correlated(rows: int = 600, columns: int = 400, seed: int = 0):
 def designs(data: pathlib.Path):
     """Yield (name, Glm, held-out loss, validation rows)."""
     from _data import load, split
-
     from benchmarks.designs import text_like
 
     for name, columns in (("text_farm_ads", None), ("libsvm_a9a", 123)):
@@ -141,15 +142,20 @@ def follow(problem, upper, x0, steps: int, **options) -> Curve:
     )
 
 
+def called(options: dict) -> dict:
+    """Return the options with a fresh preconditioner state, where one is asked for."""
+    return options | ({"M": options["M"]()} if "M" in options else {})
+
+
 def compare(name, glm, loss, rows: int, steps: int, only=None) -> dict[str, Curve]:
     """Run every method on one data set and print its rows of the table."""
     problem = sad.Problem(glm)
     x0 = best_single(glm, loss)
     upper = Prior(loss, x0, rows)
     curves = {
-        label: follow(problem, upper, x0, steps, **options)
+        label: follow(problem, upper, x0, steps, **called(options))
         for label, options in METHODS.items()
-        if only is None or label.split(",")[0].split()[0] in only
+        if only is None or label.replace(",", "").split()[0] in only
     }
     best = min(curve.values.min() for curve in curves.values())
     start = next(iter(curves.values())).values[0]
@@ -176,7 +182,15 @@ def draw(path: pathlib.Path, found: dict[str, dict[str, Curve]]) -> None:
 
     figure = Figure(figsize=(4.6 * len(found), 4.2), layout="constrained")
     axes = np.atleast_1d(figure.subplots(1, len(found)))
-    colours = ["#D55E00", "#999999", "#56B4E9", "#009E73", "#CC79A7", "#0072B2"]
+    colours = [
+        "#D55E00",
+        "#F0A030",
+        "#999999",
+        "#56B4E9",
+        "#009E73",
+        "#CC79A7",
+        "#0072B2",
+    ]
     for ax, (name, curves) in zip(axes, found.items(), strict=True):
         best = min(curve.values.min() for curve in curves.values())
         for colour, (label, curve) in zip(colours, curves.items(), strict=False):

@@ -124,6 +124,7 @@ class Hypergradient:
         self.adjoint: Array | None = None
         self.older: tuple[Array, ...] = ()
         self.adjoint_niter = 0
+        self._paid: tuple[Solution, float] | None = None
         self.n_hvp = self.n_grad = self.n_evaluations = 0
 
     @property
@@ -160,6 +161,13 @@ class Hypergradient:
         self.y = solution.y
         return solution
 
+    def _solved(self, x: Array, tol: float) -> Solution:
+        """Solve, unless the value at this very x has just been asked for."""
+        paid, self._paid = self._paid, None
+        if paid is None or paid[1] != tol or not bool(namespace(x).all(paid[0].x == x)):
+            return self.solve(x, tol=tol)
+        return paid[0]
+
     def value(self, x: Array, *, tol: float | None = None) -> float:
         """Return F(x) alone, which saves the adjoint solve; the last adjoint corrects it."""
         return self.corrected_value(x, tol=tol)[0]
@@ -169,7 +177,10 @@ class Hypergradient:
     ) -> tuple[float, float]:
         """Return F(x) alone and the correction in it, a measure of its error."""
         x = as_vector("x", x)
-        value, correction, _ = self._value(x, self.solve(x, tol=tol), self.adjoint)
+        tol = self.tol if tol is None else tol
+        solution = self.solve(x, tol=tol)
+        value, correction, _ = self._value(x, solution, self.adjoint)
+        self._paid = (dataclasses.replace(solution, n_hvp=0, n_grad=0), tol)
         return value, correction
 
     def evaluate(
@@ -212,22 +223,29 @@ class Hypergradient:
         if adjoint_tol is None:
             adjoint_tol = self.adjoint_tol if tol is None else tol
         tol = self.tol if tol is None else tol
-        solution = self.solve(x, tol=tol)
+        solution = self._solved(x, tol)
         left, n_grad = residual(self.problem, solution)
         solution = dataclasses.replace(solution, residual=left)
         self.n_grad += n_grad
         grad_y = gradient_y(self.upper, x, solution.y)
         direct = self.upper.grad_x(x, solution.y)
         builder = adjoint0 if callable(adjoint0) else None
+        if builder is not None and self.problem.constrained:
+            raise ValueError(
+                "adjoint0 must be an array for a problem with constraints, found a "
+                "function: it would have to be an inverse of the whole KKT matrix"
+            )
         start = self._start(solution) if adjoint0 is None else adjoint0
         options = dict(self._vjp_options)
-        if until == "descent" or builder is not None:
+        # With constraints the solve is as cheap as projections make it, and is not cut.
+        descent = until == "descent" and not self.problem.constrained
+        if descent or builder is not None:
             options["method"] = Refinement(
                 options["method"],
                 builder,
                 self.problem.cross(x, solution.y),
                 direct,
-                until == "descent",
+                descent,
             )
         with self._counting_failures():
             adjoint = vjp(

@@ -77,7 +77,9 @@ class Refinement:
             elif self._descent and self._shown(x0, left, K, options.get("M")):
                 return _ended(x0, left, 0, n_matvec)
         watch = self._watch(x0) if self._descent else None
-        target = options.pop("rtol", 1e-8) * norm(rhs)
+        bound = getattr(self._solver, "keywords", {})  # of a functools.partial
+        rtol = options.pop("rtol", bound.get("rtol", 1e-8))
+        target = max(rtol * norm(rhs), bound.get("atol", 0.0))
         found: KrylovResult = self._solver(
             K, left, rtol=0.0, atol=target, callback=watch, **options
         )
@@ -95,8 +97,7 @@ class Refinement:
     def _shown(self, x0: Array, left: Array, K: LinearOperator, M: Any) -> bool:
         """Judge a start by the change of z along the preconditioned residual.
 
-        M ≈ K⁻¹ may be far from it: the step is scaled to be the best along M left where
-        K's diagonal is all that is known, and counted twice.
+        M ≈ K⁻¹ may be far from it: the change is counted twice.
         """
         step = left if M is None else aslinearoperator(M) @ left
         if M is None:
@@ -137,6 +138,7 @@ def _ended(x: Array, residual: Array, niter: Any, n_matvec: int) -> KrylovResult
 _SOLVERS: dict[str | None, Any] = {
     None: krylov.cg,
     "cg": krylov.cg,
+    "projected_cg": krylov.cg,
     "minres": krylov.minres,
     "diagonal": krylov.diagonal,
 }

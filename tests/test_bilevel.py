@@ -300,7 +300,7 @@ def test_history_and_result(method):
     assert history[0].n_evaluations == 1
     assert history[0].n_hvp > 0
     assert history[0].seconds >= 0.0
-    rough = 1e-3 if method == "maid" else 1e-6
+    rough = 1e-2 if method == "maid" else 1e-6
     assert history[0].value == pytest.approx(known.value(known.x0), rel=rough)
 
     assert found.fun == history[-1].value
@@ -323,7 +323,7 @@ def test_history_and_result(method):
     for state in states:
         assert state.fun == state.record.value
         assert state.fun == pytest.approx(
-            known.value(state.x), rel=1e-3 if method == "maid" else 1e-8
+            known.value(state.x), rel=1e-2 if method == "maid" else 1e-8
         )
         assert state.jac.shape == (3,)
         assert state.y.shape == (8,)
@@ -373,7 +373,7 @@ def test_maxiter(method, maxiter):
     assert found.status is sad.Status.ITERATION_LIMIT
     if maxiter == 0:
         np.testing.assert_array_equal(found.x, known.x0)
-        rough = 1e-3 if method == "maid" else 1e-6
+        rough = 1e-2 if method == "maid" else 1e-6
         assert found.fun == pytest.approx(known.value(known.x0), rel=rough)
         assert found.nfev == 1
 
@@ -848,7 +848,10 @@ def test_trouble_on_the_way_ends_with_a_reason_and_the_best_so_far(beyond, metho
     assert math.isfinite(found.fun)
     assert np.all(np.isfinite(found.jac))
     assert found.fun == pytest.approx(0.5 * (found.x[0] - 3.0) ** 2, rel=1e-3)
-    assert found.fun == min(record.value for record in found.history)
+    if method == "maid":  # whose last point is the best: its values have error bars
+        assert found.fun == found.history[-1].value
+    else:
+        assert found.fun == min(record.value for record in found.history)
     assert all(math.isfinite(record.value) for record in found.history)
     if method == "lbfgs":  # SciPy's line search cannot be told of a failure
         assert found.status not in {sad.Status.CONVERGED, sad.Status.ITERATION_LIMIT}

@@ -3,9 +3,10 @@
     d = P(x − β z) − x,     accept x + α d  when  V₊ + e₊ ≤ V − e + c α z'd
 
 with z the hypergradient and V the corrected value at the current tolerances, and e what
-is left of the correction λ'f_Y: a tenth of it.  When no step is accepted the certificate
-decides: a direction that is not shown to descend is computed again, tighter.  β is the
-spectral step of the last move.
+is left of the correction λ'f_Y: a tenth of it.  An adjoint is refined until −z is shown to
+descend, no further.  When no step is accepted both are computed again, ten times tighter;
+when the tolerance is met the certificate decides whether the gradient is as small as it
+looks.  β is the spectral step of the last move.
 """
 
 from __future__ import annotations
@@ -19,13 +20,13 @@ from .record import BilevelResult, Run
 _DECREASE = 1e-4
 _FIRST = 0.1  # the loosest tolerance
 _TIGHTEN, _LOOSEN = 0.1, 2.0
-_ADJ = 0.1
-_HALVINGS = 5
+_ADJOINT = 0.1  # times the tolerance of y: where an adjoint ends that does not descend
+_HALVINGS = 3
 _LEFT = 0.1  # of a correction: what it may be wrong by
 
 
 def maid(run: Run, x0: Array, maxiter: int) -> BilevelResult:
-    """Run the method from x0 with tolerances between 3e-2 and those of ``run.F``.
+    """Run the method from x0 with tolerances between 0.1 and those of ``run.F``.
 
     References
     ----------
@@ -61,6 +62,7 @@ def maid(run: Run, x0: Array, maxiter: int) -> BilevelResult:
         change = dot(moved, trial.gradient - found.gradient)
         step = dot(moved, moved) / change if change > 0.0 else 4.0 * step
         x, found = trial.solution.x, trial
+        run.best = None  # the last is the best: values are no closer than their bars
         run.accept(x, found, memory={"step": step, "tolerance": tolerance.now})
     return run.result(run.status)
 
@@ -74,7 +76,7 @@ class _Tolerance:
 
     @property
     def adjoint(self) -> float:
-        return max(self.now * _ADJ, self._finest)
+        return max(self.now * _ADJOINT, self._finest)
 
     @property
     def finest(self) -> bool:
@@ -115,7 +117,7 @@ def _search(
     direction = target - x
     slope, reason = dot(found.gradient, direction), ""
     length, point = 1.0, target
-    for _ in range(_HALVINGS if not tolerance.finest else 6 * _HALVINGS):
+    for _ in range(_HALVINGS if not tolerance.finest else 10 * _HALVINGS):
         try:
             value, correction = run.F.corrected_value(point, tol=tolerance.now)
             left = abs(found.correction) + abs(correction)
