@@ -15,7 +15,7 @@ from collections.abc import Callable
 from typing import Any
 
 from . import krylov
-from .arrays import Array, namespace, norm
+from .arrays import Array, is_finite, namespace, norm
 from .krylov import KrylovResult
 from .linear_operator import LinearOperator, aslinearoperator
 from .status import Status
@@ -57,12 +57,15 @@ class Refinement:
     ) -> None:
         self._solver = solver if callable(solver) else _SOLVERS[solver]
         self._builder, self._cross, self._direct = builder, cross, direct
-        self._descent = descent
+        # What is not finite is for the caller to refuse, and shows no descent.
+        self._descent = descent and (direct is None or is_finite(direct))
 
     def __call__(
         self, K: LinearOperator, rhs: Array, x0: Any = None, **options: Any
     ) -> KrylovResult:
         """Solve K λ = rhs."""
+        if not is_finite(rhs):
+            return self._plainly(K, rhs, x0, options)
         n_built = 0
         if self._builder is not None:
             M = aslinearoperator(self._builder(K))
@@ -88,6 +91,12 @@ class Refinement:
         )
         if found.status is Status.STOPPED_BY_CALLBACK:
             return _ended(found.x, found.residual, found.niter, found.n_matvec)
+        return found
+
+    def _plainly(
+        self, K: LinearOperator, rhs: Array, x0: Any, options: dict[str, Any]
+    ) -> KrylovResult:
+        found: KrylovResult = self._solver(K, rhs, x0, **options)
         return found
 
     def _gradient(self, adjoint: Array) -> Array:

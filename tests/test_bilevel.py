@@ -870,6 +870,112 @@ def test_drivers_back_off_from_trouble_and_reach_a_minimum_before_it(beyond, met
     assert found.x[0] == pytest.approx(0.9, abs=0.5 if method == "hoag" else 1e-2)
 
 
+# traps of others ----------------------------------------------------------------------
+
+
+def test_hoag_takes_its_step_once():
+    """The published code subtracts it twice where it is accepted.
+
+    On F = ½ ‖x‖² a step of z / L with L = ‖z₀‖ / √m is known in closed form.
+    """
+    problem = sad.Problem(
+        sad.FunctionObjective(
+            value=lambda x, y: 0.5 * (y - x) @ (y - x),
+            grad=lambda x, y: y - x,
+            hvp=lambda x, y, v: v,
+            cross_vjp=lambda x, y, w: -w,
+            n=4,
+        )
+    )
+    upper = sad.FunctionUpper(lambda x, y: 0.5 * float(y @ y), lambda x, y: y)
+    path, x0 = [], np.array([6.0, -2.0, 3.0, 1.0])
+    sad.minimize(
+        problem,
+        upper,
+        x0,
+        method="hoag",
+        maxiter=2,
+        callback=lambda state: path.append(state.x.copy()),
+    )
+    L = np.linalg.norm(x0) / 2.0
+    np.testing.assert_allclose(path[1], (1.0 - 1.0 / L) * x0, rtol=1e-2)
+    np.testing.assert_allclose(path[2], (1.0 - 1.0 / (0.95 * L)) * path[1], rtol=1e-2)
+
+
+def test_maid_spends_a_fraction_of_the_cold_descent():
+    """To the same F: loose tolerances, warm adjoints, certified steps."""
+    problem, held, x0 = sparse_logistic()
+    paths = {}
+    for name, options in (
+        ("maid", {"method": "maid"}),
+        ("cold", {"method": "gradient_descent", "warm_start": False}),
+    ):
+        paths[name] = path = []
+        sad.minimize(
+            problem,
+            held,
+            x0,
+            bounds=(-9.0, 3.0),
+            maxiter=40,
+            tol=1e-3,
+            callback=lambda s, path=path: path.append(
+                (s.record.n_hvp + s.record.n_grad, s.x.copy())
+            ),
+            **options,
+        )
+    exact = sad.Hypergradient(problem, held, tol=1e-10)
+    values = {
+        name: np.array([exact.value(x) for _, x in path])
+        for name, path in paths.items()
+    }
+    level = 1.01 * min(v.min() for v in values.values())
+    spent = {
+        name: path[int(np.flatnonzero(values[name] <= level)[0])][0]
+        for name, path in paths.items()
+    }
+    assert spent["maid"] <= spent["cold"] / 3.0, spent
+
+
+def test_maid_takes_no_gradient_for_smaller_than_it_is():
+    """Where the tolerance is met with inexact numbers the certificate has the say."""
+    problem, held, x0 = sparse_logistic()
+    found = sad.minimize(problem, held, x0, bounds=(-9.0, 3.0), tol=1e-2, maxiter=200)
+    assert found.success
+    exact = sad.Hypergradient(problem, held, tol=1e-11)
+
+    def projected(x):
+        return np.linalg.norm(x - np.clip(x - exact(x)[1], -9.0, 3.0))
+
+    assert projected(found.x) <= 2e-2 * projected(x0)
+    if found.certificate is not None:
+        error = np.linalg.norm(found.jac - exact(found.x)[1])
+        assert found.certificate.gradient_error >= error
+
+
+@each_method
+def test_drivers_take_equality_constraints(method):
+    """min ½ ‖y − t‖² over x, where y is the projection of x onto Σ y = 1."""
+    n = 5
+    lower = sad.FunctionObjective(
+        value=lambda x, y: 0.5 * float((y - x) @ (y - x)),
+        grad=lambda x, y: y - x,
+        hvp=lambda x, y, v: v,
+        cross_jvp=lambda x, y, u: -u,
+        cross_vjp=lambda x, y, w: -w,
+        n=n,
+    )
+    problem = sad.Problem(
+        lower, equality=sad.LinearEquality(np.ones((1, n)), np.ones(1))
+    )
+    target = np.arange(n) / 10.0  # sums to one
+    upper = sad.FunctionUpper(
+        lambda x, y: 0.5 * float((y - target) @ (y - target)), lambda x, y: y - target
+    )
+    found = sad.minimize(problem, upper, np.zeros(n), method=method, tol=1e-6)
+    assert found.success
+    np.testing.assert_allclose(found.y, target, atol=1e-4)
+
+
 def test_a_restart_from_a_failure_begins_at_the_last_good_point():
     """A failed trial must not spoil the warm start."""
     pole = Pole(target=4.0)
