@@ -10,79 +10,27 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import math
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Callable, Iterator
+from typing import Any, Literal
 
 from . import certificate as certificates
 from .arrays import Array, as_vector, dot, is_finite, namespace
 from .certificate import Certificate, Point
+from .error_bounds import Bound, Constants
+from .evaluation import HypergradientResult, WarmState
 from .implicit import Adjoint, vjp
 from .inverse import LinearSolver
 from .optimality import residual
 from .problem import Problem, Solution
+from .refinement import Refinement
 from .solvers import LowerSolver, solve
 from .status import ConvergenceError, OnFailure, Status, settle
 from .upper import UpperObjective, gradient_y, total_gradient
 
+Until = Literal["tolerance", "descent"]
+
 _WHAT = "evaluating the upper level"
-
-
-@dataclasses.dataclass(frozen=True)
-class WarmState:
-    """All that a :class:`Hypergradient` remembers: set it, and it goes on from there.
-
-    Attributes
-    ----------
-    y, adjoint : array or None
-        What the next evaluation begins with.
-    n_hvp, n_grad, n_evaluations : int
-        Totals so far.
-    """
-
-    y: Array | None = None
-    adjoint: Array | None = None
-    n_hvp: int = 0
-    n_grad: int = 0
-    n_evaluations: int = 0
-
-
-@dataclasses.dataclass(frozen=True)
-class HypergradientResult:
-    """The outcome of :meth:`Hypergradient.evaluate`.
-
-    Attributes
-    ----------
-    value : float
-        F(x), corrected: f^U(x, y) − λ' f_Y(x, y).
-    correction : float
-        The second term: the error of the plain value to first order.
-    gradient : array (m,)
-        ∇F(x), of the dtype of x.
-    solution : Solution
-        Of the lower-level problem.
-    adjoint : Adjoint
-        With the record of its linear solve.
-    certificate : Certificate or None
-        What is known about the errors of value and gradient.
-    n_hvp, n_grad : int
-        Hessian products and lower-level gradients spent in this evaluation.
-    tol, adjoint_tol : float
-        Tolerances of the two solves.
-    warnings : tuple of str
-        Caveats.
-    """
-
-    value: float
-    correction: float
-    gradient: Array
-    solution: Solution
-    adjoint: Adjoint
-    certificate: Certificate | None
-    n_hvp: int
-    n_grad: int
-    tol: float
-    adjoint_tol: float
-    warnings: tuple[str, ...] = ()
+_LONG = 10  # iterations for each old adjoint that takes part in the next start
 
 
 class Hypergradient:
@@ -106,7 +54,13 @@ class Hypergradient:
         Start each solve from the last y and the last adjoint.  The tolerances mean the
         same either way.
     method, M : optional
-        Of the adjoint solves, see :func:`derivative`.
+        Of the adjoint solves, see :func:`derivative`.  An M that is a function, such as
+        one ``preconditioners.Auto()`` for the whole sequence, serves the lower-level
+        solves, too.
+    constants : Constants or callable, optional
+        True bounds, or a function (x, y) → bounds: what is proven rests on them.  By
+        default the objective's own ``constants(x, y)`` with ``upper.lipschitz(metric)``,
+        which linear models have.
     maxiter, adjoint_maxiter : int, optional
         Limits of the lower-level and of the adjoint solves.
     on_failure : {"raise", "warn", "ignore"}
@@ -116,8 +70,8 @@ class Hypergradient:
     ----------
     n_hvp, n_grad, n_evaluations : int
         Totals so far.
-    y, adjoint : array or None
-        The warm start: what the next evaluation begins with.
+    y, adjoint, older, adjoint_niter
+        The warm start, see :class:`WarmState`.
     state : WarmState
         All of these as one record, to be saved and set again.
 
@@ -139,6 +93,7 @@ class Hypergradient:
         warm_start: bool = True,
         method: str | LinearSolver | None = None,
         M: Any = "auto",
+        constants: Constants | Callable[[Array, Array], Constants | None] | None = None,
         maxiter: int | None = None,
         adjoint_maxiter: int | None = None,
         on_failure: OnFailure = "raise",
@@ -155,7 +110,10 @@ class Hypergradient:
         self.tol = tol
         self.adjoint_tol = tol if adjoint_tol is None else adjoint_tol
         self.on_failure: OnFailure = on_failure
+        self._constants = constants
         self._solve_options: dict[str, Any] = {"method": solver, "maxiter": maxiter}
+        if callable(M):
+            self._solve_options["M"] = M
         self._vjp_options: dict[str, Any] = {
             "method": method,
             "M": M,
@@ -164,6 +122,9 @@ class Hypergradient:
         self._y0 = y0
         self.y: Array | None = None
         self.adjoint: Array | None = None
+        self.older: tuple[Array, ...] = ()
+        self.adjoint_niter = 0
+        self._paid: tuple[Solution, float] | None = None
         self.n_hvp = self.n_grad = self.n_evaluations = 0
 
     @property
@@ -200,11 +161,27 @@ class Hypergradient:
         self.y = solution.y
         return solution
 
+    def _solved(self, x: Array, tol: float) -> Solution:
+        """Solve, unless the value at this very x has just been asked for."""
+        paid, self._paid = self._paid, None
+        if paid is None or paid[1] != tol or not bool(namespace(x).all(paid[0].x == x)):
+            return self.solve(x, tol=tol)
+        return paid[0]
+
     def value(self, x: Array, *, tol: float | None = None) -> float:
         """Return F(x) alone, which saves the adjoint solve; the last adjoint corrects it."""
+        return self.corrected_value(x, tol=tol)[0]
+
+    def corrected_value(
+        self, x: Array, *, tol: float | None = None
+    ) -> tuple[float, float]:
+        """Return F(x) alone and the correction in it, a measure of its error."""
         x = as_vector("x", x)
+        tol = self.tol if tol is None else tol
         solution = self.solve(x, tol=tol)
-        return self._value(x, solution, self.adjoint)[0]
+        value, correction, _ = self._value(x, solution, self.adjoint)
+        self._paid = (dataclasses.replace(solution, n_hvp=0, n_grad=0), tol)
+        return value, correction
 
     def evaluate(
         self,
@@ -212,6 +189,8 @@ class Hypergradient:
         *,
         tol: float | None = None,
         adjoint_tol: float | None = None,
+        adjoint0: Any = None,
+        until: Until = "tolerance",
         certify: bool = True,
     ) -> HypergradientResult:
         """Return F(x), ∇F(x), what is known of their errors, and the records of the solves.
@@ -221,6 +200,14 @@ class Hypergradient:
         x : array (m,)
         tol, adjoint_tol : float, optional
             For this evaluation alone; looser ones cost less.
+        adjoint0 : array (n,), or function of K, optional
+            Start of the adjoint solve instead of the warm one: an array, or a function
+            that takes K and returns M ≈ K⁻¹, for M ∂f^U/∂y, such as the builders in
+            ``preconditioners``.
+        until : {"tolerance", "descent"}
+            With "descent" the adjoint solve ends once −gradient is shown to descend, as
+            far as the linear solve goes: one product certifies the start, which is
+            refined from where it stands only if that fails.
         certify : bool
             Estimate the errors, for a Newton step's worth of products; the next
             evaluation starts from where that step led.
@@ -230,66 +217,126 @@ class Hypergradient:
         ConvergenceError
             When a solve fails, f^U or a gradient is not finite.
         """
+        if until not in {"tolerance", "descent"}:
+            raise ValueError(f"until must be 'tolerance' or 'descent', found {until!r}")
         x = as_vector("x", x)
         if adjoint_tol is None:
             adjoint_tol = self.adjoint_tol if tol is None else tol
         tol = self.tol if tol is None else tol
-        solution = self.solve(x, tol=tol)
+        solution = self._solved(x, tol)
+        left, n_grad = residual(self.problem, solution)
+        solution = dataclasses.replace(solution, residual=left)
+        self.n_grad += n_grad
         grad_y = gradient_y(self.upper, x, solution.y)
+        direct = self.upper.grad_x(x, solution.y)
+        builder = adjoint0 if callable(adjoint0) else None
+        if builder is not None and self.problem.constrained:
+            raise ValueError(
+                "adjoint0 must be an array for a problem with constraints, found a "
+                "function: it would have to be an inverse of the whole KKT matrix"
+            )
+        start = self._start(solution) if adjoint0 is None else adjoint0
+        options = dict(self._vjp_options)
+        # With constraints the solve is as cheap as projections make it, and is not cut.
+        descent = until == "descent" and not self.problem.constrained
+        if descent or builder is not None:
+            options["method"] = Refinement(
+                options["method"],
+                builder,
+                self.problem.cross(x, solution.y),
+                direct,
+                descent,
+            )
         with self._counting_failures():
             adjoint = vjp(
                 self.problem,
                 solution,
                 grad_y,
-                adjoint0=self.adjoint if self.warm_start else None,
+                adjoint0=None if builder is not None else start,
                 rtol=adjoint_tol,
                 on_failure=self.on_failure,
-                **self._vjp_options,
+                **options,
             )
         gradient = total_gradient(self.upper, x, solution.y, adjoint.x)
         if not is_finite(gradient):
             detail = "∂f^U/∂x or f_XYᵀ λ is not finite."
             settle(Status.NOT_FINITE, adjoint, _WHAT, detail, self.on_failure)
         gradient = namespace(x).asarray(gradient, dtype=x.dtype)
-        value, correction, n_grad = self._value(x, solution, adjoint.adjoint)
-        self.adjoint = adjoint.adjoint
+        value, correction, _ = self._value(x, solution, adjoint.adjoint)
+        self._keep(adjoint)
         self.n_hvp += adjoint.n_hvp
         self.n_evaluations += 1
-        certificate, n_hvp = None, solution.n_hvp + adjoint.n_hvp
-        if certify:
-            point = Point(solution, adjoint.adjoint, value, gradient)
-            certificate = self._certify(point)
-            n_hvp += certificate.n_hvp
-            n_grad += certificate.n_grad
-        return HypergradientResult(
+        found = HypergradientResult(
             value=value,
             correction=correction,
             gradient=gradient,
             solution=solution,
             adjoint=adjoint,
-            certificate=certificate,
-            n_hvp=n_hvp,
+            certificate=None,
+            n_hvp=solution.n_hvp + adjoint.n_hvp,
             n_grad=solution.n_grad + n_grad,
             tol=tol,
             adjoint_tol=adjoint_tol,
             warnings=adjoint.warnings,
         )
-
-    def certify(self, found: HypergradientResult) -> Certificate:
-        """Estimate the errors of an evaluation that was made without."""
-        return self._certify(
-            Point(found.solution, found.adjoint.adjoint, found.value, found.gradient)
+        if not certify:
+            return found
+        certificate = self.certify(found)
+        return dataclasses.replace(
+            found,
+            certificate=certificate,
+            n_hvp=found.n_hvp + certificate.n_hvp,
+            n_grad=found.n_grad + certificate.n_grad,
         )
 
-    def _certify(self, point: Point) -> Certificate:
+    def certify(self, found: HypergradientResult) -> Certificate:
+        """Say what is proven and estimated of an evaluation that was made without."""
         certificate = certificates.certify(
-            self.problem, self.upper, point, **self._vjp_options
+            self.problem,
+            self.upper,
+            self._point(found),
+            self.prove(found),
+            **self._vjp_options,
         )
         self.y = certificate.refined.solution.y
         self.adjoint = certificate.refined.adjoint
         self.n_hvp += certificate.n_hvp
         self.n_grad += certificate.n_grad
         return certificate
+
+    def prove(self, found: HypergradientResult) -> Bound:
+        """Return what constants prove about an evaluation; no products."""
+        return certificates.prove(
+            self.problem,
+            self.upper,
+            self._point(found),
+            self._constants,
+        )
+
+    @staticmethod
+    def _point(found: HypergradientResult) -> Point:
+        return Point(
+            found.solution,
+            found.adjoint.adjoint,
+            found.value,
+            found.gradient,
+            found.adjoint.krylov.residual,
+        )
+
+    def _start(self, solution: Solution) -> Array | None:
+        """Return the last adjoint, or the last three where the last solve was long."""
+        if not self.warm_start or self.adjoint is None:
+            return None
+        columns = [self.adjoint, *self.older]
+        if len(columns) == 1 or self.adjoint_niter < _LONG * len(columns):
+            return self.adjoint
+        return namespace(*columns).stack(columns, axis=1)
+
+    def _keep(self, adjoint: Adjoint) -> None:
+        if self.adjoint is not None and self.adjoint.shape == adjoint.adjoint.shape:
+            self.older = (self.adjoint, *self.older)[:2]
+        self.adjoint = adjoint.adjoint
+        self.adjoint_niter = int(adjoint.krylov.niter)
 
     @contextlib.contextmanager
     def _counting_failures(self) -> Iterator[None]:
@@ -314,3 +361,6 @@ class Hypergradient:
             detail = f"upper.value returned {value}."
             settle(Status.NOT_FINITE, solution, _WHAT, detail, self.on_failure)
         return value, correction, n_grad
+
+
+__all__ = ["Hypergradient", "HypergradientResult", "WarmState"]

@@ -91,8 +91,9 @@ class Status(enum.Enum):
         "or it is computed too inexactly to fall further: tighten the inner tolerances."
     )
     APPROXIMATE = (
-        "The Hessian was replaced by its diagonal, as asked: the result is a direction, "
-        "not the derivative. Its residual says how far off it is."
+        "The solve was cut short as asked, by the diagonal of the Hessian or once a "
+        "descent was shown: the result is a direction, not the derivative. Its residual "
+        "says how far off it is."
     )
     STOPPED_BY_CALLBACK = "The callback asked to stop."
 

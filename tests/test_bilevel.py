@@ -300,7 +300,7 @@ def test_history_and_result(method):
     assert history[0].n_evaluations == 1
     assert history[0].n_hvp > 0
     assert history[0].seconds >= 0.0
-    rough = 1e-3 if method == "maid" else 1e-6
+    rough = 1e-2 if method == "maid" else 1e-6
     assert history[0].value == pytest.approx(known.value(known.x0), rel=rough)
 
     assert found.fun == history[-1].value
@@ -322,8 +322,9 @@ def test_history_and_result(method):
     assert [state.record.nit for state in states] == [r.nit for r in history]
     for state in states:
         assert state.fun == state.record.value
-        exactly = rough if method == "maid" else 1e-8
-        assert state.fun == pytest.approx(known.value(state.x), rel=exactly)
+        assert state.fun == pytest.approx(
+            known.value(state.x), rel=1e-2 if method == "maid" else 1e-8
+        )
         assert state.jac.shape == (3,)
         assert state.y.shape == (8,)
     np.testing.assert_array_equal(states[0].x, known.x0)
@@ -372,7 +373,7 @@ def test_maxiter(method, maxiter):
     assert found.status is sad.Status.ITERATION_LIMIT
     if maxiter == 0:
         np.testing.assert_array_equal(found.x, known.x0)
-        rough = 1e-3 if method == "maid" else 1e-6
+        rough = 1e-2 if method == "maid" else 1e-6
         assert found.fun == pytest.approx(known.value(known.x0), rel=rough)
         assert found.nfev == 1
 
@@ -785,6 +786,194 @@ def test_the_product_that_measures_the_scale_is_counted():
     )
     solution = sad.solve(problem, np.zeros(1), np.ones(2))
     assert solution.n_hvp == len(spent)
+
+
+class Cliff:
+    """F(x) = ½ (y₁(x) − t)² with y₁ = x on the near side of x = 1; beyond it, trouble.
+
+    ``beyond``: what the lower level becomes there.
+    """
+
+    def __init__(self, beyond, target):
+        beyonds = {
+            "unbounded": -np.eye(2),
+            "indefinite": np.array([[1.0, 2.0], [2.0, 1.0]]),
+            "not unique": np.diag([0.0, 1.0]),
+            "nan": np.diag([math.nan, 1.0]),
+        }
+
+        def hess(x):
+            return np.eye(2) if x[0] < 1.0 else beyonds.get(beyond, np.eye(2))
+
+        self.tried = []
+
+        def value(x, y):
+            self.tried.append(float(x[0]))
+            return float(0.5 * y @ hess(x) @ y - y[0] * x[0])
+
+        self.problem = sad.Problem(
+            sad.FunctionObjective(
+                value=value,
+                grad=lambda x, y: hess(x) @ y - np.array([x[0], 0.0]),
+                hvp=lambda x, y, v: hess(x) @ v,
+                cross_vjp=lambda x, y, w: -w[:1],
+                n=2,
+            )
+        )
+
+        def upper_value(x, y):
+            bad = beyond == "upper nan" and x[0] >= 1.0
+            return math.nan if bad else float(0.5 * (y[0] - target) ** 2)
+
+        self.upper = sad.FunctionUpper(
+            upper_value, lambda x, y: np.array([y[0] - target, 0.0])
+        )
+
+
+TROUBLES = ["unbounded", "indefinite", "not unique", "nan", "upper nan"]
+
+
+@pytest.mark.parametrize("method", [*METHODS, "hoag", "hoag_quadratic"])
+@pytest.mark.parametrize("beyond", TROUBLES)
+def test_trouble_on_the_way_ends_with_a_reason_and_the_best_so_far(beyond, method):
+    """The minimum, x = 3, is beyond the cliff at x = 1: every method must meet it."""
+    cliff = Cliff(beyond, target=3.0)
+    found = sad.minimize(
+        cliff.problem, cliff.upper, [-4.0], method=method, tol=1e-6, maxiter=60
+    )
+    assert max(cliff.tried) >= 1.0, "the trap was not sprung"
+    assert not found.success
+    assert len(found.message) > 20
+    assert found.x[0] < 1.0
+    assert math.isfinite(found.fun)
+    assert np.all(np.isfinite(found.jac))
+    assert found.fun == pytest.approx(0.5 * (found.x[0] - 3.0) ** 2, rel=1e-3)
+    if method == "maid":  # whose last point is the best: its values have error bars
+        assert found.fun == found.history[-1].value
+    else:
+        assert found.fun == min(record.value for record in found.history)
+    assert all(math.isfinite(record.value) for record in found.history)
+    if method == "lbfgs":  # SciPy's line search cannot be told of a failure
+        assert found.status not in {sad.Status.CONVERGED, sad.Status.ITERATION_LIMIT}
+    else:  # backs off, up to the edge
+        assert found.x[0] > 0.0
+
+
+@pytest.mark.parametrize("method", ["maid", "gradient_descent", "hoag"])
+@pytest.mark.parametrize("beyond", TROUBLES)
+def test_drivers_back_off_from_trouble_and_reach_a_minimum_before_it(beyond, method):
+    cliff = Cliff(beyond, target=0.9)
+    found = sad.minimize(
+        cliff.problem, cliff.upper, [-40.0], method=method, tol=1e-4, maxiter=200
+    )
+    # "hoag" has no way to lengthen a step soon after it was refused.
+    assert found.x[0] == pytest.approx(0.9, abs=0.5 if method == "hoag" else 1e-2)
+
+
+# traps of others ----------------------------------------------------------------------
+
+
+def test_hoag_takes_its_step_once():
+    """The published code subtracts it twice where it is accepted.
+
+    On F = ½ ‖x‖² a step of z / L with L = ‖z₀‖ / √m is known in closed form.
+    """
+    problem = sad.Problem(
+        sad.FunctionObjective(
+            value=lambda x, y: 0.5 * (y - x) @ (y - x),
+            grad=lambda x, y: y - x,
+            hvp=lambda x, y, v: v,
+            cross_vjp=lambda x, y, w: -w,
+            n=4,
+        )
+    )
+    upper = sad.FunctionUpper(lambda x, y: 0.5 * float(y @ y), lambda x, y: y)
+    path, x0 = [], np.array([6.0, -2.0, 3.0, 1.0])
+    sad.minimize(
+        problem,
+        upper,
+        x0,
+        method="hoag",
+        maxiter=2,
+        callback=lambda state: path.append(state.x.copy()),
+    )
+    L = np.linalg.norm(x0) / 2.0
+    np.testing.assert_allclose(path[1], (1.0 - 1.0 / L) * x0, rtol=1e-2)
+    np.testing.assert_allclose(path[2], (1.0 - 1.0 / (0.95 * L)) * path[1], rtol=1e-2)
+
+
+def test_maid_spends_a_fraction_of_the_cold_descent():
+    """To the same F: loose tolerances, warm adjoints, certified steps."""
+    problem, held, x0 = sparse_logistic()
+    paths = {}
+    for name, options in (
+        ("maid", {"method": "maid"}),
+        ("cold", {"method": "gradient_descent", "warm_start": False}),
+    ):
+        paths[name] = path = []
+        sad.minimize(
+            problem,
+            held,
+            x0,
+            bounds=(-9.0, 3.0),
+            maxiter=40,
+            tol=1e-3,
+            callback=lambda s, path=path: path.append(
+                (s.record.n_hvp + s.record.n_grad, s.x.copy())
+            ),
+            **options,
+        )
+    exact = sad.Hypergradient(problem, held, tol=1e-10)
+    values = {
+        name: np.array([exact.value(x) for _, x in path])
+        for name, path in paths.items()
+    }
+    level = 1.01 * min(v.min() for v in values.values())
+    spent = {
+        name: path[int(np.flatnonzero(values[name] <= level)[0])][0]
+        for name, path in paths.items()
+    }
+    assert spent["maid"] <= spent["cold"] / 3.0, spent
+
+
+def test_maid_takes_no_gradient_for_smaller_than_it_is():
+    """Where the tolerance is met with inexact numbers the certificate has the say."""
+    problem, held, x0 = sparse_logistic()
+    found = sad.minimize(problem, held, x0, bounds=(-9.0, 3.0), tol=1e-2, maxiter=200)
+    assert found.success
+    exact = sad.Hypergradient(problem, held, tol=1e-11)
+
+    def projected(x):
+        return np.linalg.norm(x - np.clip(x - exact(x)[1], -9.0, 3.0))
+
+    assert projected(found.x) <= 2e-2 * projected(x0)
+    if found.certificate is not None:
+        error = np.linalg.norm(found.jac - exact(found.x)[1])
+        assert found.certificate.gradient_error >= error
+
+
+@each_method
+def test_drivers_take_equality_constraints(method):
+    """min ½ ‖y − t‖² over x, where y is the projection of x onto Σ y = 1."""
+    n = 5
+    lower = sad.FunctionObjective(
+        value=lambda x, y: 0.5 * float((y - x) @ (y - x)),
+        grad=lambda x, y: y - x,
+        hvp=lambda x, y, v: v,
+        cross_jvp=lambda x, y, u: -u,
+        cross_vjp=lambda x, y, w: -w,
+        n=n,
+    )
+    problem = sad.Problem(
+        lower, equality=sad.LinearEquality(np.ones((1, n)), np.ones(1))
+    )
+    target = np.arange(n) / 10.0  # sums to one
+    upper = sad.FunctionUpper(
+        lambda x, y: 0.5 * float((y - target) @ (y - target)), lambda x, y: y - target
+    )
+    found = sad.minimize(problem, upper, np.zeros(n), method=method, tol=1e-6)
+    assert found.success
+    np.testing.assert_allclose(found.y, target, atol=1e-4)
 
 
 def test_a_restart_from_a_failure_begins_at_the_last_good_point():

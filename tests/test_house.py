@@ -25,10 +25,13 @@ LEVELS = {
     "influence": 8,
     "hypergradient": 7,
     "certificate": 7,
+    "evaluation": 7,
     "checks": 7,
     "interop": 7,
     "implicit": 6,
     "upper": 6,
+    "error_bounds": 6,
+    "refinement": 6,
     "solvers": 6,
     "inverse": 5,
     "kkt": 5,
@@ -56,6 +59,8 @@ SIBLINGS = {
     ("inverse", "kkt"),
     ("inverse", "optimality"),
     ("hypergradient", "certificate"),
+    ("hypergradient", "evaluation"),
+    ("evaluation", "certificate"),
 }
 STRANGERS = [("implicit", "solvers"), ("solvers", "implicit")]
 DRAWERS = {"utils", "util", "misc", "common", "helpers", "helper", "base", "manager"}

@@ -245,6 +245,94 @@ def test_an_upper_gradient_that_is_a_constant_is_not_modified(direct):
     assert np.array_equal(by_x, np.ones(row.m))
 
 
+def correlated(n=60, seed=0):
+    """Return a ridge problem with a spectrum that CG feels, its held-out loss and x."""
+    rng = np.random.default_rng(seed)
+    turn = np.linalg.qr(rng.standard_normal((n, n)))[0]
+    spread = np.geomspace(1.0, 1e-2, n)
+    train, held = ((rng.standard_normal((90, n)) * spread) @ turn.T for _ in range(2))
+    truth = rng.standard_normal(n)
+    noise = rng.standard_normal((2, 90))
+    glm = linear_model.Glm(train, train @ truth + noise[0], loss="squared")
+    upper = glm.held_out(held, held @ truth + noise[1])
+    return sad.Problem(glm), upper, np.full(n, -6.0)
+
+
+def test_state_is_all_that_the_next_evaluation_depends_on():
+    """Three adjoints of a path, taken up by another instance: the same to the bit."""
+    problem, upper, x = correlated()
+    one = sad.Hypergradient(problem, upper, tol=1e-6)
+    for k in range(3):
+        one.evaluate(x + 0.2 * k, certify=False)
+    state = one.state
+    assert len(state.older) == 2
+    two = sad.Hypergradient(problem, upper, tol=1e-6)
+    two.state = state
+    results = [F.evaluate(x + 0.6, certify=False) for F in (one, two)]
+    np.testing.assert_array_equal(results[0].gradient, results[1].gradient)
+    assert results[0].n_hvp == results[1].n_hvp
+    assert one.n_hvp == two.n_hvp
+
+
+def test_three_adjoints_are_a_better_start_than_the_last():
+    """Galerkin projection; a cold adjoint at every x is the trap it replaces."""
+    problem, upper, x = correlated()
+    spent = {}
+    for kept in ("none", "last", "three"):
+        F = sad.Hypergradient(problem, upper, tol=1e-9)
+        spent[kept] = 0
+        for k in range(8):
+            if kept == "none":
+                F.adjoint, F.older = None, ()
+            if kept == "last":
+                F.older = ()
+            found = F.evaluate(x + 0.1 * k, certify=False)
+            spent[kept] += found.adjoint.n_hvp if k >= 3 else 0
+    assert spent["three"] < 0.95 * spent["last"] < 0.95 * spent["none"], spent
+
+
+def test_one_preconditioner_serves_both_levels_and_survives():
+    problem, upper, x = correlated()
+    spent, gradients = {}, {}
+    for name, M in (("auto", "auto"), ("kept", sad.preconditioners.Auto())):
+        F = sad.Hypergradient(problem, upper, tol=1e-8, M=M)
+        for k in range(8):
+            _, gradients[name] = F(x + 0.3 * k)
+        spent[name] = F.n_hvp
+    assert distance(gradients["kept"], gradients["auto"]) <= 1e-5
+    assert M.n_matvec > 0
+    assert spent["kept"] < 0.7 * spent["auto"], spent
+
+
+def test_a_value_and_then_a_gradient_pay_for_one_solve():
+    problem, upper, x = correlated()
+    F, G = (sad.Hypergradient(problem, upper, warm_start=False) for _ in range(2))
+    whole = F.evaluate(x, certify=False)
+    value = G.value(x)
+    found = G.evaluate(x, certify=False)
+    assert value == pytest.approx(found.value, rel=1e-6)
+    assert G.n_hvp == F.n_hvp
+    assert G.n_grad == F.n_grad
+    np.testing.assert_array_equal(found.gradient, whole.gradient)
+    again = G.evaluate(x, certify=False)  # that was for once
+    assert again.n_hvp == whole.n_hvp
+
+
+def test_an_adjoint_builder_is_not_for_constraints():
+    n = 4
+    problem = sad.Problem(
+        quadratic_objective(np.eye(n), np.eye(n)),
+        equality=sad.LinearEquality(np.ones((1, n)), np.ones(1)),
+    )
+    upper = sad.FunctionUpper(lambda x, y: 0.5 * float(y @ y), lambda x, y: y)
+    F = sad.Hypergradient(problem, upper)
+    with pytest.raises(ValueError, match="adjoint0 must be an array"):
+        F.evaluate(np.ones(n), adjoint0=lambda K: K)
+    whole = F.evaluate(np.ones(n), certify=False)
+    cut = F.evaluate(np.ones(n), until="descent", certify=False)
+    assert distance(cut.gradient, whole.gradient) <= 1e-8
+
+
 # cost, dtype ----------------------------------------------------------------------
 
 

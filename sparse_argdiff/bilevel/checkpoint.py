@@ -24,6 +24,7 @@ import numpy as np
 
 from ..arrays import Array, is_array, moved, namespace, placement
 from ..certificate import Certificate, Point
+from ..error_bounds import Bound
 from ..hypergradient import HypergradientResult, WarmState
 from ..implicit import Adjoint
 from ..krylov import KrylovResult
@@ -51,6 +52,7 @@ _RECORDS: dict[str, type[Any]] = {
     for record in (
         ActiveSet,
         Adjoint,
+        Bound,
         Certificate,
         HypergradientResult,
         KrylovResult,

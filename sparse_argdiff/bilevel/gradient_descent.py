@@ -8,7 +8,7 @@ A trial whose lower-level solve fails counts as a failure.
 
 from __future__ import annotations
 
-from ..arrays import Array, dot, norm
+from ..arrays import Array, dot, namespace
 from ..hypergradient import HypergradientResult
 from ..status import ConvergenceError, Status
 from .record import BilevelResult, Run
@@ -18,15 +18,14 @@ _HALVINGS = 30
 
 
 def gradient_descent(run: Run, x0: Array, maxiter: int) -> BilevelResult:
-    """Run the method from x0; the first move is a tenth of max(1, ‖x0‖).
+    """Run the method from x0.
 
     References
     ----------
     E. G. Birgin, J. M. Martínez, M. Raydan, SIAM J. Optim. 10 (2000) 1196-1211.
     """
     x, found, memory = run.begin(x0, lambda x: run.F.evaluate(x, certify=False))
-    size = norm(found.gradient)
-    first = 0.1 * max(1.0, norm(x)) / size if size > 0.0 else 1.0
+    first = first_step(x, found.gradient)
     step = memory.get("step", first)
     while run.status is None:
         if len(run.history) > maxiter:
@@ -42,6 +41,18 @@ def gradient_descent(run: Run, x0: Array, maxiter: int) -> BilevelResult:
         x, found = trial.solution.x, trial
         run.accept(x, found, memory={"step": step})
     return run.result(run.status)
+
+
+def first_step(x: Array, gradient: Array) -> float:
+    """Return the step whose largest entry moves a tenth of the largest of x, or of 1.
+
+    In this norm few steep entries among many are not taken for a long way.
+    """
+    xp = namespace(x)
+    if x.shape[0] == 0:
+        return 1.0
+    size, steepest = (float(xp.max(xp.abs(v))) for v in (x, gradient))
+    return 0.1 * max(1.0, size) / steepest if steepest > 0.0 else 1.0
 
 
 def _search(

@@ -99,6 +99,24 @@ class Design:
             return c.reshape(-1)
         return xp.concatenate([c.reshape(-1), xp.sum(d, axis=0).reshape(-1)])
 
+    def row_squares(self, d: Array) -> Array:
+        """Return Σ_j d_j a_ij² for each row of the design, shape (N,); d like y, >= 0.
+
+        For several outputs the largest of theirs.
+        """
+        head = d[: self.n_coefficients]
+        if self.outputs > 1:
+            head = head.reshape((self.n_features, self.outputs))
+        if sparse.issparse(self.features):
+            if self._squared is None:
+                self._squared = _squared(self.features)
+            rows = self._squared @ head
+        else:
+            rows = (self.features * self.features) @ head
+        if self.intercept:
+            rows = rows + d[self.n_coefficients :]
+        return rows if rows.ndim == 1 else namespace(d).max(rows, axis=1)
+
 
 def model_dtype(features: Any) -> Any:
     """Return the dtype of y: that of floating features, float64 for others."""

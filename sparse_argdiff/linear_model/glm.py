@@ -22,7 +22,9 @@ from ..arrays import (
     namespace,
     norm,
 )
+from ..error_bounds import Constants
 from ..linear_operator import LinearOperator
+from .constants import constants_of, lipschitz_of
 from .design import Design, as_features, model_dtype
 from .gram import gram_of
 from .losses import Curvature, Loss, as_loss
@@ -288,6 +290,11 @@ class Glm:
             self._scale = norm(self._data.grad(zero))
         return self._scale
 
+    def constants(self, x: Array, y: Array) -> Constants | None:
+        """Return bounds that prove errors at (x, y), or None where there are none."""
+        weights = self._penalty.weights(x, self.dtype)
+        return constants_of(self._data, self._penalty, weights, y)
+
     def predictor(self, features: Any, y: Array) -> Array:
         """Return z = F c + b for other features, shape (N,) or (N, K)."""
         design = self._data.design
@@ -365,3 +372,7 @@ class HeldOutLoss:
 
     def grad_x(self, x: Array, y: Array) -> None:
         """Return None: x does not enter directly."""
+
+    def lipschitz(self, metric: Array) -> float:
+        """Return a Lipschitz constant of ``grad_y`` in a metric, see ``Constants``."""
+        return lipschitz_of(self._data, metric)

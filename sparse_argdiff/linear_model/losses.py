@@ -10,8 +10,9 @@ Each gives ℓ, ∂ℓ/∂z and the curvature ∂²ℓ/∂z² as a product, all 
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Callable
-from typing import Any, NamedTuple, Protocol
+from typing import Any, ClassVar, NamedTuple, Protocol
 
 import numpy as np
 
@@ -30,6 +31,8 @@ class Loss(Protocol):
     """A convex loss, pointwise in the samples.
 
     Predictors z have shape (N,), or (N, K) for a loss of K outputs a sample.
+    Optional attributes: ``curvature_bound`` and ``third_bound``, of the second and third
+    derivatives by z for all z; without them nothing is proven about a hypergradient.
     """
 
     def prepare(self, targets: Array, dtype: Any, outputs: int | None = None) -> Array:
@@ -75,6 +78,9 @@ def _diagonal(diagonal: Array) -> Curvature:
 class Squared:
     """½ (z − t)², for real targets."""
 
+    curvature_bound: ClassVar[float] = 1.0
+    third_bound: ClassVar[float] = 0.0
+
     def prepare(self, targets: Array, dtype: Any, outputs: int | None = None) -> Array:
         """Return the targets as they are."""
         return _numeric(targets, dtype)
@@ -99,6 +105,9 @@ class Squared:
 @dataclasses.dataclass(frozen=True)
 class Logistic:
     """log(1 + e^z) − t z, for targets in [0, 1]; labels −1 and +1 become 0 and 1."""
+
+    curvature_bound: ClassVar[float] = 0.25
+    third_bound: ClassVar[float] = 1.0 / (6.0 * math.sqrt(3.0))
 
     def prepare(self, targets: Array, dtype: Any, outputs: int | None = None) -> Array:
         """Return targets in [0, 1]."""
@@ -214,6 +223,10 @@ class Huber:
 @dataclasses.dataclass(frozen=True)
 class Multinomial:
     """log Σ_k e^{z_k} − z_t for classes t = 0 … K−1, or (N, K) class probabilities."""
+
+    # Of diag(p) - p p' and of the third cumulant, as forms in the norm of z.
+    curvature_bound: ClassVar[float] = 0.5
+    third_bound: ClassVar[float] = math.sqrt(0.5)
 
     def prepare(self, targets: Array, dtype: Any, outputs: int | None = None) -> Array:
         """Return class probabilities, shape (N, K)."""

@@ -93,7 +93,8 @@ def newton_cg(
         scale = scale or size
     status: Status | None = None
     niter = 0
-    n_grad = 2
+    own_scale = callable(getattr(problem.objective, "scale", None))
+    n_grad = 1 if own_scale else 2  # at y = 0
     a_norm, misfit = 0.0, 1.0
     notes: tuple[str, ...] = ()
     choice = Choice(M)
