@@ -121,7 +121,7 @@ def check(cp, side: int = 60, shape: tuple[int, int, int] = (4000, 1500, 20)) ->
 
 def krylov(cp, sides: list[int], rate: float, few: int = 50, many: int = 250) -> None:
     """Time an iteration of CG and MINRES beside CuPy's."""
-    from cupyx.scipy.sparse import linalg  # noqa: PLC0415
+    from cupyx.scipy.sparse import linalg
 
     passes = {"cg": 10, "minres": 12}  # vectors read and written, beside the product
     for side in sides:

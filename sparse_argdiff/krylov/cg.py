@@ -19,7 +19,7 @@ from ..linear_operator import LinearOperator
 from ..status import Status
 from .device_loops import DeviceRecurrence
 from .energy import NO_BOUND, EnergyError, Step
-from .kernels import Kernels, Scalars, choose
+from .kernels import Kernels, Make, Scalars, choose
 from .kernels.device import Device
 from .requests import Asking, Request, run
 from .result import Callback, KrylovResult
@@ -127,7 +127,7 @@ def recurrence(
     x: Array,
     r: Array,
     M: LinearOperator | None,
-    kernels: Kernels,
+    kernels: Make,
     scratch: list[Array],
 ) -> Recurrence | DeviceRecurrence:
     """Return the recurrence that goes with the kernels."""

@@ -44,7 +44,7 @@ class DeviceRecurrence:
     ) -> None:
         self.A, self.M, self.x, self.r = A, M, x, r
         self.p, self.q = scratch[0], scratch[1]
-        self._z = r if M is None else scratch[2]
+        self.z = r if M is None else scratch[2]
         self._kernels = kernels
         self._record = Record(r, kernels.check_every)
         self._unit = max(epsilon(r), A.accuracy or 0.0)
@@ -59,9 +59,9 @@ class DeviceRecurrence:
         The device stops by itself where ‖r‖ ≤ ``target``, or after ``limit`` steps.
         """
         if self.M is not None:
-            self._z = (yield Request(self.M, self.r, self._z)).y
-        rho = self._kernels.dot(self.r, self._z)
-        self.p[...] = self._z
+            self.z = (yield Request(self.M, self.r, self.z)).y
+        rho = self._kernels.dot(self.r, self.z)
+        self.p[...] = self.z
         self._limit = limit
         self._record.write(
             ACTIVE=1.0, TARGET=target, ROUNDOFF=self._unit, RHO=rho, P_SQUARE=rho
@@ -76,7 +76,7 @@ class DeviceRecurrence:
 
     def _iterate(self) -> Asking[None]:
         record, first = self._record, self._steps == 0
-        count = int(min(record.length, max(self._limit - self._steps, 1)))
+        count = max(1, int(min(float(record.length), self._limit - self._steps)))
         for _ in range(count):
             q = (yield Request(self.A, self.p, self.q)).y
             if first:
@@ -86,9 +86,9 @@ class DeviceRecurrence:
             record.cg_curvature(self.p, q)
             record.cg_residual(self.r, q, self.M is not None)
             if self.M is not None:
-                self._z = (yield Request(self.M, self.r, self._z)).y
-                record.cg_metric(self.r, self._z)
-            record.cg_advance(self.x, self.p, self._z)
+                self.z = (yield Request(self.M, self.r, self.z)).y
+                record.cg_metric(self.r, self.z)
+            record.cg_advance(self.x, self.p, self.z)
         slots, lines = record.read()
         taken = int(slots["NITER"]) - self._steps
         if self.M is None:
@@ -149,6 +149,7 @@ class LanczosVectors(NamedTuple):
 def lanczos(
     system: System,
     vectors: LanczosVectors,
+    kernels: Device,
     r_norm: float,
     wanted: float,
     niter0: int,
@@ -158,7 +159,7 @@ def lanczos(
 
     The least-squares point is looked for at each look of the host, ‖x‖ being known then.
     """
-    A, M, unit, kernels = system.A, system.M, system.unit_roundoff, system.kernels
+    A, M, unit = system.A, system.M, system.unit_roundoff
     x, older, newer, buffer, w, w_old, of_M = vectors
     v = newer
     if M is not None:
@@ -173,7 +174,7 @@ def lanczos(
     steps = products = 0
     a_norm = 0.0
     while True:
-        for _ in range(int(min(record.length, system.maxiter - niter0 - steps))):
+        for _ in range(min(record.length, system.maxiter - niter0 - steps)):
             y = (yield Request(A, v, buffer)).y
             if products == 0:
                 size = norm(v)
@@ -201,10 +202,10 @@ def lanczos(
             w_old, w = w, w_old
             v, buffer = (z, v) if M is not None else (newer, buffer)
         slots, _ = record.read()
-        steps, status = int(slots["NITER"]), _STATUS.get(ENDED[int(slots["STATUS"])])
+        steps, ended = int(slots["NITER"]), _STATUS.get(ENDED[int(slots["STATUS"])])
         a_norm, phi, t_norm = slots["A_NORM"], slots["PHI"], slots["T_NORM"]
-        if status is not None:
-            return LanczosRun(status, steps, products, a_norm)
+        if ended is not None:
+            return LanczosRun(ended, steps, products, a_norm)
         # ‖A r‖ = φ root: zero while φ is not, the least-squares point is reached.
         if slots["ROOT"] <= math.sqrt(unit) * t_norm and phi > wanted * start:
             reach = start * (1.0 + t_norm * norm(x) / r_norm)

@@ -206,7 +206,7 @@ def _lanczos(
         there = LanczosVectors(x, older, newer, buffer, w, w_old, of_M)
         return (
             yield from lanczos(
-                system, there, r_norm, wanted, niter0, _inverse_power_of_two
+                system, there, kernels, r_norm, wanted, niter0, _inverse_power_of_two
             )
         )
     v, square = newer, None

@@ -16,7 +16,7 @@ from typing import NamedTuple, TypeVar
 
 from ..arrays import Array
 from ..linear_operator import LinearOperator
-from .kernels import Kernels
+from .kernels import Make
 from .workspace import Workspace
 
 T = TypeVar("T")
@@ -40,7 +40,7 @@ class Answer(NamedTuple):
 Asking = Generator[Request, Answer, T]
 
 
-def answer(request: Request, kernels: Kernels) -> Answer:
+def answer(request: Request, kernels: Make) -> Answer:
     """Do one product: into the buffer where A can, else where A puts it."""
     A, x, out = request
     if A.has_into:
@@ -48,7 +48,7 @@ def answer(request: Request, kernels: Kernels) -> Answer:
     return Answer(kernels.accept(A.matvec(x), out), None)
 
 
-def run(asking: Asking[T], kernels: Kernels) -> T:
+def run(asking: Asking[T], kernels: Make) -> T:
     """Run one solve."""
     try:
         request = next(asking)
@@ -64,7 +64,7 @@ def run(asking: Asking[T], kernels: Kernels) -> T:
 
 def run_together(
     solves: Iterable[Asking[T]],
-    kernels: Kernels,
+    kernels: Make,
     workspace: Workspace,
     width: int,
     blocked: list[LinearOperator],
@@ -100,7 +100,7 @@ def run_together(
 
 def _in_blocks(
     requests: list[Request],
-    kernels: Kernels,
+    kernels: Make,
     workspace: Workspace,
     width: int,
     blocked: list[LinearOperator],

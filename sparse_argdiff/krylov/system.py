@@ -27,7 +27,7 @@ from ..arrays import (
 )
 from ..linear_operator import LinearOperator, aslinearoperator
 from ..status import Status
-from .kernels import Kernels, choose
+from .kernels import Make, choose
 from .requests import Asking, Request, run, run_together
 from .result import Callback, Iterate, KrylovResult, in_units, stack
 from .workspace import Workspace
@@ -69,7 +69,7 @@ class System:
     maxiter: int
     M: LinearOperator | None
     callback: Callback | None
-    kernels: Kernels
+    kernels: Make
     workspace: Workspace
     unit: float = 1.0
     column: int = 0

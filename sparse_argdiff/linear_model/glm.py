@@ -9,14 +9,9 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
-
 from ..arrays import (
     Array,
-    as_vector,
     dot,
-    is_array,
-    is_sparse,
     module,
     moved,
     namespace,
@@ -25,82 +20,11 @@ from ..arrays import (
 from ..error_bounds import Constants
 from ..linear_operator import LinearOperator
 from .constants import constants_of, lipschitz_of
-from .design import Design, as_features, model_dtype
+from .data_term import DataTerm
+from .design import Design, as_features
 from .gram import gram_of
 from .losses import Curvature, Loss, as_loss
 from .penalty import RidgePenalty
-
-
-class _DataTerm:
-    """The weighted mean loss Σ w_i ℓ(z_i, t_i) / Σ w_i as a function of y."""
-
-    def __init__(
-        self,
-        features: Any,
-        targets: Any,
-        loss: Loss,
-        intercept: bool,
-        weights: Any,
-        outputs: int | None = None,
-    ) -> None:
-        features = as_features(features)
-        if features.shape[0] == 0:
-            raise ValueError("features must have at least one row")
-        dtype = model_dtype(features)
-        targets = np.asarray(targets) if isinstance(targets, list | tuple) else targets
-        self.loss = loss
-        self.targets = loss.prepare(targets, dtype, outputs)
-        self.design = Design(features, intercept, loss.outputs(self.targets))
-        explicit = features.data if is_sparse(features) else features
-        xp = namespace(self.targets, *([explicit] if is_array(explicit) else []))
-        n_samples = self.design.n_samples
-        if self.targets.shape[0] != n_samples:
-            raise ValueError(
-                f"targets must have {n_samples} entries like the rows of features, "
-                f"found {self.targets.shape[0]}"
-            )
-        self.total = float(n_samples)
-        if weights is None:
-            self.weights = xp.full(n_samples, 1.0 / n_samples, dtype=dtype)
-        else:
-            weights = xp.asarray(weights, dtype=dtype)
-            weights = as_vector("sample_weight", weights, n_samples)
-            total = float(xp.sum(weights))
-            if not (bool(xp.all(weights >= 0.0)) and 0.0 < total < np.inf):
-                raise ValueError("sample_weight must be finite, >= 0 and not all 0")
-            self.weights = xp.asarray(weights / total, dtype=dtype)
-            self.total = total
-        self._memo: tuple[Array, Array] | None = None
-
-    def predictor(self, y: Array) -> Array:
-        """Return z at y; value, gradient and curvature at one y share it."""
-        if y.shape != (self.design.n,):
-            raise ValueError(
-                f"y must have shape ({self.design.n},), found shape {tuple(y.shape)}"
-            )
-        memo = self._memo
-        if memo is not None and bool(namespace(y).all(memo[0] == y)):
-            return memo[1]
-        z = self.design.forward(y)
-        self._memo = (namespace(y).asarray(y, copy=True), z)
-        return z
-
-    def value(self, y: Array) -> float:
-        return dot(self.weights, self.loss.value(self.predictor(y), self.targets))
-
-    def grad(self, y: Array) -> Array:
-        slope = self.loss.slope(self.predictor(y), self.targets)
-        weights = self.weights if slope.ndim == 1 else self.weights[:, None]
-        slope = slope * weights
-        return self.design.backward(slope)
-
-    def weight_slopes(self, y: Array, v: Array) -> Array:
-        """Return v' ∂(gradient)/∂w_i for the weights w as they were given."""
-        xp = namespace(y)
-        along = self.loss.slope(self.predictor(y), self.targets)
-        along = along * self.design.forward(v)
-        along = along if along.ndim == 1 else xp.sum(along, axis=1)
-        return (along - self.weights @ along) / self.total
 
 
 class Glm:
@@ -158,7 +82,7 @@ class Glm:
         kernels: str | None = None,
         threads: int = 1,
     ) -> None:
-        self._data = _DataTerm(
+        self._data = DataTerm(
             features, targets, as_loss(loss), intercept, sample_weight
         )
         design = self._data.design
@@ -346,7 +270,7 @@ class HeldOutLoss:
         sample_weight: Any = None,
         outputs: int | None = None,
     ) -> None:
-        self._data = _DataTerm(
+        self._data = DataTerm(
             features, targets, as_loss(loss), intercept, sample_weight, outputs
         )
 

@@ -23,7 +23,7 @@ from .device import Device
 from .reference import REFERENCE, Reference
 from .scalars import Scalars
 
-__all__ = ["Compiled", "Kernels", "Reference", "Scalars", "choose"]
+__all__ = ["Compiled", "Device", "Kernels", "Make", "Reference", "Scalars", "choose"]
 
 # From here on a compiled pass gains more than its call costs.
 WORTH_COMPILING = 20_000
@@ -61,7 +61,11 @@ class Kernels(Protocol):
         """Replace ``w_old`` by the next direction and add φ times it to x."""
 
 
-def choose(kernels: str | None, like: Array) -> Kernels:
+# The device has loops of its own (``device_loops.py``), and shares only the first four.
+Make = Kernels | Device
+
+
+def choose(kernels: str | None, like: Array) -> Make:
     """Return the make that was asked for, or the best one there is for ``like``.
 
     Raises

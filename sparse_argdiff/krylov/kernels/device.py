@@ -95,7 +95,7 @@ class Record:
 
     def __init__(self, like: Array, length: int) -> None:
         xp = namespace(like)
-        self._xp, self._n, self.length = xp, np.uint64(like.shape[0]), np.int32(length)
+        self._xp, self._n, self.length = xp, np.uint64(like.shape[0]), length
         self._functions = _functions(
             xp, "float" if like.dtype == np.float32 else "double"
         )
@@ -120,7 +120,7 @@ class Record:
         host = self._record.get()
         count = SLOT["SLOTS"]
         slots = {name: float(host[i]) for name, i in SLOT.items() if i < count}
-        return slots, host[count:].reshape(int(self.length), LINE["H_SLOTS"])
+        return slots, host[count:].reshape(self.length, LINE["H_SLOTS"])
 
     def _launch(self, name: str, *arguments: Any) -> None:
         self._functions[name]((self._blocks,), (self._threads,), (self._n, *arguments))
@@ -135,11 +135,11 @@ class Record:
     def cg_residual(self, r: Array, q: Array, preconditioned: bool) -> None:
         """Take α q from r; find β, unless a preconditioner is to come."""
         flag = np.int32(preconditioned)
-        self._sum("cg_residual", r, q, self._record, self.length, flag)
+        self._sum("cg_residual", r, q, self._record, np.int32(self.length), flag)
 
     def cg_metric(self, r: Array, z: Array) -> None:
         """Find β from r'z, z = M r."""
-        self._sum("cg_metric", r, z, self._record, self.length)
+        self._sum("cg_metric", r, z, self._record, np.int32(self.length))
 
     def cg_advance(self, x: Array, p: Array, z: Array) -> None:
         """Add α p to x, then make p the next direction z + β p."""
