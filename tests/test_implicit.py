@@ -364,7 +364,9 @@ def test_tangent_warm_start_has_the_sign_of_the_tangent():
     assert difference(warm.y, cold.y) <= 1e-12
 
 
-@pytest.mark.parametrize("adjoint0", [np.ones(3), np.ones(8, dtype=int), np.ones((3, 2))])
+@pytest.mark.parametrize(
+    "adjoint0", [np.ones(3), np.ones(8, dtype=int), np.ones((3, 2))]
+)
 def test_wrong_warm_starts_are_refused(adjoint0):
     row = BY_NAME["quadratic"]
     with pytest.raises((ValueError, TypeError), match="adjoint0"):

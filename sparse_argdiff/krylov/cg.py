@@ -12,40 +12,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from typing import Any, NamedTuple
+from typing import Any
 
 from ..arrays import Array, as_tolerance, epsilon, namespace, norm
 from ..linear_operator import LinearOperator
 from ..status import Status
-from .energy import EnergyError
+from .energy import NO_BOUND, EnergyError, Step
 from .kernels import Kernels, Scalars, choose
 from .requests import Asking, Request, run
 from .result import Callback, KrylovResult
 from .system import System, operator_norm_estimate, solve_columns
 from .workspace import Workspace
-
-
-_NOT_DEFINITE = {
-    Status.NEGATIVE_CURVATURE,
-    Status.SINGULAR,
-    Status.NOT_SYMMETRIC,
-    Status.INDEFINITE_PRECONDITIONER,
-    Status.NOT_FINITE,
-}
-
-
-class Step(NamedTuple):
-    """One step of the recurrence, or why there is none."""
-
-    status: Status | None  # None: x and r have moved
-    residual_norm: float  # of the recurrence
-    alpha: float
-    decrease: float  # α ρ = ‖x₊ − x‖²_A
-    rho: float  # r'M r
-    least: float  # the least r'M r over the Krylov space
-    direction: Array | None  # p, when its curvature is not positive
-    a_norm: float  # lower estimate of ‖A‖
-    product: bool = True  # whether A was applied
 
 
 class Recurrence:
@@ -67,7 +44,7 @@ class Recurrence:
         self.A, self.M, self.x, self.r = A, M, x, r
         self.kernels = kernels
         self.p, self.q = scratch[0], scratch[1]
-        self._z = r if M is None else scratch[2]
+        self.z = r if M is None else scratch[2]
         self._unit = max(epsilon(r), A.accuracy or 0.0)
         self._scalars = Scalars()
         self._largest = self._a_norm = 0.0
@@ -86,7 +63,7 @@ class Recurrence:
         if self.M is None:
             z = self.r
         else:
-            z, square = yield Request(self.M, self.r, self._z)
+            z, square = yield Request(self.M, self.r, self.z)
         return z, self.kernels.dot(self.r, z) if square is None else square
 
     def step(self) -> Asking[Step]:
@@ -226,9 +203,10 @@ def cg(
     does not claim it is symmetric.
 
     Without ``energy_rtol``, ``energy_error`` is extrapolated from what the last steps
-    took off the error, at no cost: mostly within a factor of two, not a bound.  The
-    upper bound is that of exact arithmetic, made true for the returned x by the drift of
-    the recurrence; it is NaN where the iteration refutes ``smallest_eigenvalue``.
+    took off the error, at no cost: a guess, within a factor of two for most solves and of
+    ten for nearly all.  The upper bound is that of exact arithmetic, made true for the
+    returned x by the drift of the recurrence; it is NaN where the iteration refutes
+    ``smallest_eigenvalue``, which should lie a little below the truth.
 
     References
     ----------
@@ -239,20 +217,15 @@ def cg(
     G. Meurant, P. Tichý, "On computing quadrature-based bounds for the A-norm of the
     error in conjugate gradients", Numer. Algorithms 62 (2013) 163-191.
     """
-    for name, value in (
-        ("smallest_eigenvalue", smallest_eigenvalue),
-        ("energy_rtol", energy_rtol),
-    ):
+    mu, tau = smallest_eigenvalue, energy_rtol
+    for name, value in (("smallest_eigenvalue", mu), ("energy_rtol", tau)):
         if value is not None and as_tolerance(name, value) == 0.0:
             raise ValueError(f"{name} must be positive, found {value!r}")
+    vectors = 2 + (M is not None) + 2 * (tau is not None)
 
     def method(system: System) -> Asking[KrylovResult]:
-        with system.workspace.lend(
-            system.b, 2 + (M is not None) + 2 * (energy_rtol is not None)
-        ) as scratch:
-            return (
-                yield from _solve(system, scratch, smallest_eigenvalue, energy_rtol)
-            )
+        with system.workspace.lend(system.b, vectors) as scratch:
+            return (yield from _solve(system, scratch, mu, tau))
 
     return solve_columns(
         method,
@@ -270,14 +243,11 @@ def cg(
 
 
 def _solve(
-    system: System,
-    scratch: list[Array],
-    smallest_eigenvalue: float | None,
-    energy_rtol: float | None,
+    system: System, scratch: list[Array], mu: float | None, tau: float | None
 ) -> Asking[KrylovResult]:
     q = scratch[1]
     x, r, true_norm, n_matvec, status = yield from system.start(q)
-    energy = EnergyError(smallest_eigenvalue)
+    energy = EnergyError(mu)
     niter, a_norm, error, bound = 0, 0.0, math.nan, None
     direction: Array | None = None
     # Below this the recurrence has nothing left to say about the residual.
@@ -296,7 +266,7 @@ def _solve(
                 break
             niter += 1
             last = step.residual_norm
-            energy.add(step.alpha, step.decrease, step.rho, step.least)
+            energy.add(step)
             if system.wants_stop(niter, x, last):
                 stop = Status.STOPPED_BY_CALLBACK
             elif last <= max(system.target, floor):
@@ -305,17 +275,18 @@ def _solve(
         n_matvec += 1
         true_norm = norm(q)
         error = energy.extrapolated() * max(1.0, true_norm / last if last else 1.0)
-        if smallest_eigenvalue is not None:
-            drift = r if energy_rtol is None else scratch[-1]
+        if mu is not None:
+            drift = r if tau is None else scratch[-1]
             system.kernels.subtract(q, r, drift)
-            size = yield from _metric_norm(system, drift, scratch[2:])
-            bound = energy.bound() + size / math.sqrt(smallest_eigenvalue)
-        if energy_rtol is not None and true_norm <= system.target and stop is None:
+            size = yield from system.metric_norm(drift, cg.z)
+            bound = energy.bound() + size / math.sqrt(mu)
+        if tau is not None and true_norm <= system.target and stop is None:
             kept, residual = scratch[-2:]
             kept[...], residual[...] = x, q
-            waited = yield from _wait(system, cg, energy, energy_rtol, niter, floor)
-            niter, n_matvec = niter + waited.steps, n_matvec + waited.products
-            error = error if waited.error is None else waited.error
+            wait = _wait(system, cg, energy, tau, niter, floor)
+            found, steps, products = yield from wait
+            niter, n_matvec = niter + steps, n_matvec + products
+            error = error if found is None else found
             x[...], q[...] = kept, residual
         r[...] = q
         if not math.isfinite(true_norm):
@@ -331,11 +302,19 @@ def _solve(
         elif true_norm > 0.5 * before and niter < system.maxiter:
             status = Status.STAGNATED
     status = status or Status.ITERATION_LIMIT
-    if smallest_eigenvalue is not None and bound is None:
-        size = yield from _metric_norm(system, r, scratch[2:])
-        bound = size / math.sqrt(smallest_eigenvalue)
+    if status is Status.STAGNATED:
+        # One product with what is left, which has a share of the largest eigenvalues
+        # that b may lack: a better estimate of ‖A‖, and of what rounding explains.
+        product = yield Request(system.A, r, q)
+        n_matvec += 1
+        a_norm = max(a_norm, operator_norm_estimate(r, product.y))
+        if true_norm <= system.rounding_level(x, a_norm):
+            status = Status.ROUNDING_LIMIT
+    if mu is not None and bound is None:
+        size = yield from system.metric_norm(r, q)
+        bound = size / math.sqrt(mu)
     status, products = yield from system.reconsider(status, x, r, q)
-    if status in _NOT_DEFINITE and bound is not None:
+    if status in NO_BOUND and bound is not None:
         bound = math.nan
     return KrylovResult(
         x=x,
@@ -351,12 +330,6 @@ def _solve(
     )
 
 
-class _Waited(NamedTuple):
-    error: float | None
-    steps: int
-    products: int
-
-
 def _wait(
     system: System,
     cg: Recurrence,
@@ -364,8 +337,8 @@ def _wait(
     tau: float,
     niter: int,
     floor: float,
-) -> Asking[_Waited]:
-    """Iterate on until what the steps take off tells the error of the iterate before."""
+) -> Asking[tuple[float | None, int, int]]:
+    """Iterate on until the steps tell the error before them; steps and products used."""
     mark, steps, products = len(energy), 0, 0
     while niter + steps < system.maxiter:
         step = yield from cg.step()
@@ -373,20 +346,11 @@ def _wait(
         if step.status is not None:
             break
         steps += 1
-        energy.add(step.alpha, step.decrease, step.rho, step.least)
+        energy.add(step)
         error = energy.since(mark, tau)
         if error is None and step.residual_norm <= floor:
             error = energy.taken(mark)
-        if error is not None:
-            return _Waited(error, steps, products)
-        if system.wants_stop(niter + steps, cg.x, step.residual_norm):
-            break
-    return _Waited(None, steps, products)
-
-
-def _metric_norm(system: System, v: Array, scratch: list[Array]) -> Asking[float]:
-    """Return ‖v‖_M."""
-    if system.M is None:
-        return norm(v)
-    z, square = yield Request(system.M, v, scratch[0])
-    return math.sqrt(max(system.kernels.dot(v, z) if square is None else square, 0.0))
+        asked = system.wants_stop(niter + steps, cg.x, step.residual_norm)
+        if error is not None or asked:
+            return error, steps, products
+    return None, steps, products

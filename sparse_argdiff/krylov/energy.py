@@ -10,10 +10,38 @@ earlier one after a delay, :meth:`bound` from a lower bound on the eigenvalues.
 from __future__ import annotations
 
 import math
+from typing import NamedTuple
 
 import numpy as np
 
+from ..arrays import Array
+from ..status import Status
+
 _FALL = 0.25  # of the smallest residual, over the window that calibrates it
+
+
+# Where the energy norm is none, or the recurrence not the one that the bound is of.
+NO_BOUND = {
+    Status.NEGATIVE_CURVATURE,
+    Status.SINGULAR,
+    Status.NOT_SYMMETRIC,
+    Status.INDEFINITE_PRECONDITIONER,
+    Status.NOT_FINITE,
+}
+
+
+class Step(NamedTuple):
+    """One step of the recurrence, or why there is none."""
+
+    status: Status | None  # None: x and r have moved
+    residual_norm: float  # of the recurrence
+    alpha: float
+    decrease: float  # α ρ = ‖x₊ − x‖²_A
+    rho: float  # r'M r
+    least: float  # the least r'M r over the Krylov space
+    direction: Array | None  # p, when its curvature is not positive
+    a_norm: float  # lower estimate of ‖A‖
+    product: bool = True  # whether A was applied
 
 
 class EnergyError:
@@ -40,16 +68,21 @@ class EnergyError:
         if self._floor is not None:
             self._radau = 1.0 / self._floor
 
-    def add(self, alpha: float, decrease: float, rho: float, least: float) -> None:
-        """Note a step: its length, α ρ, the new r'M r and its minimum over the space."""
-        self._decreases.append(decrease)
-        self._least.append(least)
+    def add(self, step: Step) -> None:
+        """Note a step."""
+        self._decreases.append(step.decrease)
+        self._least.append(step.least)
         if self._floor is not None:
-            rest = self._radau - alpha
-            # Below α the floor exceeds a Ritz value: it is no lower bound.
-            below = self._floor * rest + rho / self._rho
-            self._radau = rest / below if rest > 0.0 and below > 0.0 else math.nan
-        self._rho = rho
+            rest = self._radau - step.alpha
+            below = self._floor * rest + step.rho / self._rho
+            if rest > 0.0 and below > 0.0:
+                self._radau = rest / below
+            else:
+                # The floor exceeds a Ritz value: within rounding of it the plain bound
+                # ρ / floor is left, else the floor is no lower bound.
+                close = rest > -1e-6 * step.alpha
+                self._radau = 1.0 / self._floor if close else math.nan
+        self._rho = step.rho
 
     def extrapolated(self) -> float:
         """Estimate ‖x − x*‖_A at the last iterate.

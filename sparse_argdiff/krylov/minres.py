@@ -15,7 +15,7 @@ from __future__ import annotations
 import math
 from typing import Any, NamedTuple
 
-from ..arrays import Array, epsilon, norm
+from ..arrays import Array, norm
 from ..status import Status
 from .kernels import Scalars
 from .requests import Asking, Request
@@ -115,7 +115,9 @@ def _solve(system: System, vectors: _Vectors) -> Asking[KrylovResult]:
         r[...] = fresh
         if stop is Status.LEAST_SQUARES and true_norm > system.target:
             n_matvec += 1
-            solved = yield from _solves_least_squares(system, vectors, x, r, a_norm)
+            solved = yield from _solves_least_squares(
+                system, vectors, x, r, a_norm, stagnated=False
+            )
             if not solved:
                 stop = None  # a small eigenvalue, not a zero one: go on from here
         if not math.isfinite(true_norm):
@@ -135,6 +137,12 @@ def _solve(system: System, vectors: _Vectors) -> Asking[KrylovResult]:
                 at_rounding = true_norm <= system.rounding_level(x, a_norm)
                 status = Status.ROUNDING_LIMIT if at_rounding else Status.STAGNATED
     status = status or Status.ITERATION_LIMIT
+    if status is Status.STAGNATED:
+        n_matvec += 1
+        solved = yield from _solves_least_squares(
+            system, vectors, x, r, a_norm, stagnated=True
+        )
+        status = Status.LEAST_SQUARES if solved else status
     status, products = yield from system.reconsider(status, x, r, fresh)
     return KrylovResult(
         x=x,
@@ -148,17 +156,25 @@ def _solve(system: System, vectors: _Vectors) -> Asking[KrylovResult]:
 
 
 def _solves_least_squares(
-    system: System, vectors: _Vectors, x: Array, r: Array, a_norm: float
+    system: System,
+    vectors: _Vectors,
+    x: Array,
+    r: Array,
+    a_norm: float,
+    *,
+    stagnated: bool,
 ) -> Asking[bool]:
-    """Test ‖A M r‖ against rounding, with one product: the recurrence only guessed.
+    """Test ‖A M r‖ ≪ ‖A‖ ‖M r‖ with one product: the recurrence only guessed.
 
-    Where x is so large that rounding would excuse anything, half the digits must show.
+    It must be within what the rounding of x excuses, and by half the digits; of a
+    residual that has ``stagnated`` the latter is enough.
     """
     z = r
     if system.M is not None:
         z = (yield Request(system.M, r, vectors.newer)).y
     unit = system.unit_roundoff
     excused = 1e3 * unit * (1.0 + norm(x) * a_norm / norm(r))
+    excused = math.inf if stagnated else excused
     size = norm((yield Request(system.A, z, vectors.y)).y)
     return size <= min(excused, math.sqrt(unit)) * a_norm * norm(z)
 

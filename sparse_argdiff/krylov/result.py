@@ -78,19 +78,17 @@ Callback = Callable[[Iterate], Any]
 
 def in_units(result: KrylovResult, unit: float) -> KrylovResult:
     """Return the result of A x = b from that of A x = b / unit."""
-    scaled = {
-        name: None if value is None else unit * value
-        for name, value in (
-            ("energy_error", result.energy_error),
-            ("energy_error_bound", result.energy_error_bound),
-        )
-    }
+
+    def scaled(value: Any) -> Any:
+        return None if value is None else unit * value
+
     return dataclasses.replace(
         result,
         x=unit * result.x,
         residual=unit * result.residual,
         residual_norm=unit * result.residual_norm,
-        **scaled,
+        energy_error=scaled(result.energy_error),
+        energy_error_bound=scaled(result.energy_error_bound),
     )
 
 

@@ -106,6 +106,13 @@ class System:
         product = yield Request(self.A, x, scratch)
         self.kernels.subtract(self.b, product.y, out)
 
+    def metric_norm(self, v: Array, scratch: Array) -> Asking[float]:
+        """Return ‖v‖ in the metric of M."""
+        if self.M is None:
+            return norm(v)
+        z, square = yield Request(self.M, v, scratch)
+        return math.sqrt(max(dot(v, z) if square is None else square, 0.0))
+
     @property
     def unit_roundoff(self) -> float:
         """Relative accuracy of a product: of the dtype, or what A states."""
@@ -221,6 +228,7 @@ def solve_columns(
     make = choose(kernels, b)
     pool = Workspace() if workspace is None else workspace
     A = make.operator(A)
+    M = None if M is None else make.operator(M)
 
     def solve(j: int, column: Array, start: Array | None) -> Asking[KrylovResult]:
         size = norm(column)
@@ -254,7 +262,11 @@ def solve_columns(
         solve(j, b[:, j], None if x0 is None else x0[:, j]) for j in range(b.shape[1])
     )
     if b.shape[1] > 1 and _gains_by_blocks(A):
-        return stack(run_together(solves, make, pool, min(_WIDTH, b.shape[1])), b)
+        blocked, width = [A], min(_WIDTH, b.shape[1])
+        # One that knows its diagonal is one: nothing is shared between columns.
+        if M is not None and _gains_by_blocks(M) and not M.has_diagonal:
+            blocked.append(M)
+        return stack(run_together(solves, make, pool, width, blocked), b)
     return stack([run(one, make) for one in solves], b)
 
 

@@ -80,11 +80,11 @@ class Compiled:
         np.subtract(b, y, out=out, casting="same_kind")
 
     def cg_residual(self, r: Array, q: Array, s: Scalars) -> None:
-        """r −= α q."""
+        """Step the residual, r −= α q."""
         s.square = self._cg_residual(r, q, r.dtype.type(s.alpha))
 
     def cg_advance(self, x: Array, p: Array, z: Array, s: Scalars) -> None:
-        """x += α p, p = z + β p."""
+        """Step along p, x += α p, and turn it: p = z + β p."""
         scalar = x.dtype.type
         self._cg_advance(x, p, z, scalar(s.alpha), scalar(s.beta))
 
@@ -110,7 +110,7 @@ def compiled(*, threaded: bool) -> Compiled:
 
 
 def _loops(threaded: bool) -> dict[str, Any]:
-    import numba
+    import numba  # noqa: PLC0415 - the optional extra "fast"
 
     prange, double = numba.prange, numba.float64
 
@@ -158,9 +158,14 @@ def _loops(threaded: bool) -> dict[str, Any]:
             w_old[i] = entry
             x[i] += step * entry
 
-    # Sums may be reordered, for SIMD; NaN and infinity stay what they are.
-    compile_loop = numba.njit(
-        cache=True, parallel=threaded, fastmath={"reassoc", "contract"}
-    )
+    def compile_loop(loop: Any) -> Any:
+        # Sums may be reordered, for SIMD; NaN and infinity stay what they are.
+        options: dict[str, Any] = {"parallel": threaded}
+        options["fastmath"] = {"reassoc", "contract"}
+        try:
+            return numba.njit(cache=True, **options)(loop)
+        except RuntimeError:  # neither the package nor the user's cache can be written
+            return numba.njit(**options)(loop)
+
     loops = (dot, csr_product, cg_residual, cg_advance, lanczos, minres_advance)
     return {loop.__name__: compile_loop(loop) for loop in loops}

@@ -37,12 +37,12 @@ class Reference:
             out[...] = b - y
 
     def cg_residual(self, r: Array, q: Array, s: Scalars) -> None:
-        """r −= α q."""
+        """Step the residual, r −= α q."""
         axpy(-s.alpha, q, r)
         s.square = dot(r, r)
 
     def cg_advance(self, x: Array, p: Array, z: Array, s: Scalars) -> None:
-        """x += α p, p = z + β p."""
+        """Step along p, x += α p, and turn it: p = z + β p."""
         axpy(s.alpha, p, x)
         p *= s.beta
         p += z
