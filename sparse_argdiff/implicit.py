@@ -92,6 +92,7 @@ def derivative(
     M : operator, "auto", function or None
         Preconditioner M ≈ K⁻¹.  "auto" is :class:`preconditioners.Auto`, for a sequence
         of problems better given as one instance; a function takes K and returns M.
+        With active rows "auto" is :func:`preconditioners.constraint` of diag(H).
     rtol : float
         Of each linear solve, relative to its right-hand side.
     maxiter : int, optional

@@ -31,7 +31,7 @@ from .arrays import (
 from .blocks import is_explicit
 from .kkt import KKTSystem, linearize
 from .krylov import KrylovResult
-from .krylov.projected_cg import constraints_in_metric
+from .krylov.null_space import null_space_for
 from .linear_operator import LinearOperator
 from .optimality import check_stationary
 from .preconditioners import Auto, Choice, constraint_of, galerkin_start, jacobi_of
@@ -226,7 +226,7 @@ def _solver(
     if system.C is not None and method == "projected_cg":
         return _Projected(system, M)
     if system.C is not None and method == "minres" and isinstance(M, str):
-        return _preconditioned_minres(system)
+        return _PreconditionedMinres(system)
     return _METHODS["cg" if method == "projected_cg" else method]
 
 
@@ -235,8 +235,10 @@ class _Projected:
 
     def __init__(self, system: KKTSystem, M: Any) -> None:
         H, C = system.H, system.C
+        if callable(M):
+            M = M(system.K)
         M = jacobi_of(H) if isinstance(M, str) else M
-        self.H, self.null_space = H, constraints_in_metric(C, M, H.shape[0])
+        self.H, self.null_space = H, null_space_for(C, M, H.shape[0])
 
     def __call__(
         self, _: LinearOperator, rhs: Array, x0: Any = None, **options: Any
@@ -250,14 +252,18 @@ class _Projected:
         return dataclasses.replace(found, x=z, residual=residual)
 
 
-def _preconditioned_minres(system: KKTSystem) -> LinearSolver:
-    M = constraint_of(system.H, system.C)
+class _PreconditionedMinres:
+    """MINRES on K with what preconditioner can be had for it."""
 
-    def solve(K: LinearOperator, rhs: Array, x0: Any = None, **options: Any) -> Any:
-        options["M"] = M if options.get("M") is None else options["M"]
+    def __init__(self, system: KKTSystem) -> None:
+        self.M = constraint_of(system.H, system.C)
+        self.null_space = getattr(self.M, "null_space", None)
+
+    def __call__(
+        self, K: LinearOperator, rhs: Array, x0: Any = None, **options: Any
+    ) -> KrylovResult:
+        options["M"] = self.M if options.get("M") is None else options["M"]
         return krylov.minres(K, rhs, x0, **options)
-
-    return solve
 
 
 def _one_sided(solution: Solution) -> str:

@@ -305,6 +305,82 @@ def _minus(constraint):
     )
 
 
+@pytest.mark.parametrize("method", [None, "minres"])
+@pytest.mark.parametrize("wrap", [np.asarray, scipy.sparse.csr_array])
+def test_no_rows_at_all_is_lemma_3_2(wrap, method):
+    """The paper's remark for A = 0 asks for m = 0 rows: Lemma 4.2 would invert a zero."""
+    free, y, _ = solved(Row(Problem(SMOOTH), X))
+    none = LinearEquality(wrap(np.zeros((0, N))), np.zeros(0))
+    expected = sad.derivative(free.problem, Solution(y=y, x=X), rtol=1e-12)
+    J = sad.derivative(
+        Problem(SMOOTH, equality=none), Solution(y=y, x=X), method=method, rtol=1e-12
+    )
+    np.testing.assert_allclose(J @ np.eye(M), expected @ np.eye(M), atol=1e-10)
+
+
+def test_a_row_whose_variables_are_all_held_by_bounds():
+    rows = LinearEquality(np.array([[1.0, 0, 0], [0, 1, 1]]), np.array([1.0, 0.0]))
+    side = np.array([1.0, np.inf, np.inf])
+    problem = Problem(
+        Quartic(np.eye(3), np.eye(3), 0.0),
+        equality=rows,
+        lower=np.array([1.0, -np.inf, -np.inf]),
+        upper=side,
+    )
+    J = sad.derivative(problem, Solution(y=np.array([1.0, 0, 0]), x=np.zeros(3)))
+    expected = [[0, 0, 0], [0, 0.5, -0.5], [0, -0.5, 0.5]]
+    np.testing.assert_allclose(J @ np.eye(3), expected, atol=1e-12)
+    np.testing.assert_allclose(J.T @ np.eye(3), expected, atol=1e-12)
+
+
+@pytest.mark.parametrize("kind", ["array", "sparse", "operator"])
+def test_multipliers_of_inequalities_are_not_negative(kind):
+    """Two rows at zero, of which the force needs one: the other is weakly active."""
+    rows = np.array([[1.0, 0.0, 0.0], [1.0, 0.2, 0.0]])
+    wrap = {
+        "array": lambda C: C,
+        "sparse": scipy.sparse.csr_array,
+        "operator": lambda C: sad.aslinearoperator(C) * 1.0,
+    }[kind]
+    touching = Inequality(lambda x, y: rows @ y, lambda x, y: wrap(rows))
+    # f = ½‖y − x‖² at x = (2, -0.1, 1): the unsigned fit of both rows is (3, -0.5).
+    problem = Problem(Quartic(np.eye(3), np.eye(3), 0.0), inequality=touching)
+    x = np.array([2.0, -0.1, 1.0])
+    y = np.array([0.0, -0.1, 1.0])
+    both = Problem(
+        Quartic(np.eye(3), np.eye(3), 0.0),
+        inequality=Inequality(
+            lambda x, y: rows @ (y - np.array([0.0, -0.1, 0.0])),
+            lambda x, y: wrap(rows),
+        ),
+    )
+    for case in (problem, both):
+        J = sad.derivative(case, Solution(y=y, x=x))
+        np.testing.assert_allclose(J @ np.eye(3), np.diag([0, 1.0, 1.0]), atol=1e-6)
+
+
+def test_strict_arrays_stay_what_they_are(strict_array):
+    to, back = strict_array
+    Qs, Bs, As, Ds = to(Q), to(B), to(A), to(DB)
+    lower = sad.FunctionObjective(
+        grad=lambda x, y: Qs @ y - Bs @ x,
+        hvp=lambda x, y, v: Qs @ v,
+        cross_jvp=lambda x, y, u: -(Bs @ u),
+        cross_vjp=lambda x, y, w: -(Bs.T @ w),
+        n=N,
+    )
+    rows = LinearEquality(
+        As, lambda x: Ds @ x, b_jvp=lambda x, u: Ds @ u, b_vjp=lambda x, w: Ds.T @ w
+    )
+    K = np.block([[Q, A.T], [A, np.zeros((2, 2))]])
+    J = np.linalg.solve(K, np.vstack([B, DB]))[:N]
+    problem, solution = Problem(lower, equality=rows), Solution(y=to(J @ X), x=to(X))
+    for method in (None, "minres"):
+        found = sad.derivative(problem, solution, method=method, rtol=1e-11)
+        np.testing.assert_allclose(back(found @ to(X)), J @ X, atol=1e-9)
+        np.testing.assert_allclose(back(found.T @ to(J @ X)), J.T @ (J @ X), atol=1e-8)
+
+
 def test_a_contradiction_is_an_error_that_says_by_how_much():
     """Redundant rows whose right-hand side x moves apart, forward and adjoint."""
     row, y, _ = solved(ROWS["linear"])
@@ -316,7 +392,13 @@ def test_a_contradiction_is_an_error_that_says_by_how_much():
         b_jvp=lambda x, u: third @ u,
         b_vjp=lambda x, w: third.T @ w,
     )
-    J = sad.derivative(Problem(SMOOTH, equality=twice), Solution(y=y, x=X), rtol=1e-12)
+    problem, solution = Problem(SMOOTH, equality=twice), Solution(y=y, x=X)
+    J = sad.derivative(problem, solution, rtol=1e-12)
+    by_minres = sad.derivative(problem, solution, method="minres", rtol=1e-9)
+    with pytest.raises(sad.ConvergenceError, match="LEAST_SQUARES"):
+        by_minres @ np.array([0.0, 1.0, 0.0])
+    with pytest.raises(sad.ConvergenceError, match=r"INCONSISTENT.*moves with x"):
+        by_minres.T @ y
     with pytest.raises(sad.ConvergenceError, match=r"INCONSISTENT.*C y misses c by"):
         J @ np.array([0.0, 1.0, 0.0])
     with pytest.raises(sad.ConvergenceError, match=r"INCONSISTENT.*moves with x"):
@@ -343,11 +425,14 @@ def test_redundant_rows_that_move_together():
 
 
 @pytest.mark.parametrize("method", ["projected_cg", "minres"])
-@pytest.mark.parametrize("M_", ["auto", None, "constraint"])
+@pytest.mark.parametrize("M_", ["auto", None, "constraint", "function"])
 def test_preconditioners_do_not_change_the_answer(method, M_):
     row, y, _ = solved(ROWS["b of x"])
     H = SMOOTH.hess(X, y)
-    M_ = sad.preconditioners.constraint(np.diag(H), A) if M_ == "constraint" else M_
+    if M_ == "function":
+        M_ = lambda K: sad.preconditioners.constraint(np.diag(H), A)
+    elif M_ == "constraint":
+        M_ = sad.preconditioners.constraint(np.diag(H), A)
     J = sad.derivative(row.problem, Solution(y=y, x=X), method=method, M=M_, rtol=1e-12)
     np.testing.assert_allclose(J @ np.eye(M), differences(row, y), atol=1e-8)
     assert J.T.matvec(y).shape == (M,)
@@ -423,8 +508,8 @@ def test_the_two_lemmas_agree_on_random_problems(n, share, seed, sparse):
     assert np.abs(C @ ours / sizes[:, None]).max() <= 1e-12 * np.linalg.norm(ours)
 
 
-@given(st.integers(1, 60), st.integers(0, 2**31), st.booleans())
-@settings(max_examples=15, deadline=None)
+@given(st.integers(1, 40), st.integers(0, 2**31), st.booleans())
+@settings(max_examples=12, deadline=None)
 def test_random_problems_against_differences(n, seed, operator):
     """Not quadratic, b moves with x: differences of the solution to 1e-6."""
     rng = np.random.default_rng(seed)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import tracemalloc
+
 import numpy as np
 import pytest
 import scipy.linalg
@@ -263,6 +265,13 @@ def test_a_right_hand_side_that_the_multipliers_balance():
     np.testing.assert_allclose(result.multipliers, np.arange(9.0), atol=1e-13)
 
 
+def test_lists_and_sparse_matrices_of_any_kind():
+    for C in (sp.csr_matrix([[1.0, 1, 1]]), sp.coo_array([[1.0, 1, 1]])):
+        result = projected_cg(sp.csr_matrix(np.eye(3)), C, [1.0, 2.0, 3.0], [3.0])
+        np.testing.assert_allclose(result.x, [0.0, 1.0, 2.0], atol=1e-14)
+        np.testing.assert_allclose(result.multipliers, [1.0], atol=1e-14)
+
+
 def test_zero_right_hand_sides():
     H, C, _, _, _ = random_problem(8, 3, 4)
     result = projected_cg(H, C, np.zeros(8), np.zeros(3))
@@ -387,6 +396,32 @@ def test_units_of_H_and_of_C(units):
         assert result.converged
         np.testing.assert_allclose(result.x, y, atol=1e-8)
         np.testing.assert_allclose(result.multipliers * of_c / of_f, nu, atol=1e-6)
+
+
+@pytest.mark.parametrize("kind", ["disjoint", "banded"])
+def test_memory_is_proportional_to_n_and_the_entries(kind):
+    """A dense p x p array would be 128 MB, a basis of the null space 5 GB."""
+    n, p = 40_000, 4_000
+    reach = 10 if kind == "disjoint" else 15
+    rows = np.repeat(np.arange(p), reach)
+    columns = np.minimum(rows * 10 + np.tile(np.arange(reach), p), n - 1)
+    C = sp.csr_array((np.ones(rows.size), (rows, columns)), (p, n))
+    off = -np.ones(n - 1)
+    H = sp.diags_array([off, 2.0 + np.arange(n) % 7, off], offsets=[-1, 0, 1]).tocsr()
+    rng = np.random.default_rng(0)
+    b, c = rng.standard_normal(n), rng.standard_normal(p)
+    tracemalloc.start()
+    space = null_space(C, H.diagonal())
+    result = projected_cg(H, space, b, c)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert space.kind == {"disjoint": "disjoint", "banded": "normal"}[kind]
+    assert result.converged
+    entries = n + C.nnz + H.nnz
+    assert peak <= 5 * 8 * entries
+    K = sp.block_array([[H, C.T], [C, None]], format="csc")
+    y = scipy.sparse.linalg.splu(K).solve(np.r_[b, c])[:n]
+    assert np.linalg.norm(result.x - y) <= 1e-6 * np.linalg.norm(y)
 
 
 def test_iteration_limit_and_callback():

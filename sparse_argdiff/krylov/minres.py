@@ -105,8 +105,8 @@ def _solve(system: System, vectors: _Vectors) -> Asking[KrylovResult]:
         yield from system.residual(x, fresh, fresh)
         n_matvec += run.products + 1
         true_norm = norm(fresh)
-        # The M-norm falls, the 2-norm need not: only a restart makes a rise a failure.
-        worse = true_norm > before and (system.M is None or restarts > 0)
+        # The M-norm falls, the 2-norm need not: only restarts make a rise a failure.
+        worse = true_norm > before and (system.M is None or restarts > _RESTARTS)
         if worse and stop is not Status.NOT_FINITE:
             x[...], true_norm = kept, before
             at_rounding = true_norm <= system.rounding_level(x, a_norm)
