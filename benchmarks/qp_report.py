@@ -21,6 +21,7 @@ import argparse
 import gzip
 import pathlib
 import time
+from typing import NamedTuple
 
 import numpy as np
 import scipy.io
@@ -271,6 +272,19 @@ def differences(data, problem, sol, u, room, noise):
     return f"{error:.0e}" + (f" (peer's noise {doubt:.0e})" if doubt > 1e-3 else "")
 
 
+class Frontier(NamedTuple):
+    """How a frontier of the file was reproduced, relative errors."""
+
+    n: int
+    points: int
+    steps: int
+    worst: float
+    median: float
+    slope_error: float  # at the points around which the active set does not change
+    smooth: int  # their number
+    refused: int
+
+
 def frontier(folder, number):
     """Reproduce one frontier, 2000 portfolios, and its slope."""
     with gzip.open(folder / f"port{number}.txt.gz", "rt") as file:
@@ -330,11 +344,15 @@ def frontier(folder, number):
     found = slope[wide:-wide]
     error = np.abs(found - expected)[inner] / np.abs(expected[inner]).max()
     worst = np.abs(value - variance) / variance
-    print(
-        f"port{number}: n = {n}, {target.size} points, {steps} Newton steps, variance "
-        f"within {np.nanmax(worst):.0e} relative (median {np.median(worst):.0e}); slope "
-        f"within {error.max():.0e} of the file's differences over {2 * wide} points at "
-        f"{inner.sum()} points without a change of the set; {np.isnan(slope).sum()} refused"
+    return Frontier(
+        n=n,
+        points=target.size,
+        steps=steps,
+        worst=float(worst.max()),
+        median=float(np.median(worst)),
+        slope_error=float(error.max()),
+        smooth=int(inner.sum()),
+        refused=int(np.isnan(slope).sum()),
     )
 
 
@@ -377,7 +395,8 @@ def main() -> None:
             )
     if options.portfolio is not None:
         for number in (1, 2, 3):
-            frontier(options.portfolio, number)
+            found = frontier(options.portfolio, number)._asdict()
+            print(f"port{number}", *(f"{k}={v:.3g}" for k, v in found.items()))
 
 
 if __name__ == "__main__":

@@ -9,6 +9,7 @@ The CuPy stand-in goes where ``cupy`` is imported from and refuses what CuPy ref
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import array_api_strict
@@ -28,6 +29,11 @@ def _cupy() -> Any:
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--slow", action="store_true", default=False, help="run the slow tests too"
+    )
+    parser.addoption(
+        "--data",
+        default=str(Path(__file__).parents[2] / "shared" / "data"),
+        help="folder of the shared data sets; tests that need one skip without it",
     )
 
 

@@ -691,6 +691,8 @@ def test_wrong_arguments():
         sad.solve(Problem(simple(), lower=1.0, upper=0.0), np.ones(4))
     with pytest.raises(ValueError, match="'newton_kkt' is for equality"):
         sad.solve(Problem(simple(), lower=0.0), np.ones(4), method="newton_kkt")
+    with pytest.raises(ValueError, match="'newton_cg' knows no constraints"):
+        sad.solve(Problem(simple(), lower=0.0), np.ones(4), method="newton_cg")
     with pytest.raises(ValueError, match="method must be one of"):
         sad.solve(Problem(simple()), np.ones(4), method="simplex")
 

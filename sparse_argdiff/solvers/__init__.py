@@ -99,6 +99,11 @@ def solve(
                 f"method must be one of {known} or a callable, found {method!r}"
             )
         options = {"M": M} if method == "newton_cg" else {}
+        if method == "newton_cg" and problem.constrained:
+            raise ValueError(
+                "method 'newton_cg' knows no constraints, and this problem has some; "
+                f"use {_default(problem)!r}"
+            )
         solution = _METHODS[method](
             problem, x, y0, tol=tol, maxiter=maxiter, callback=callback, **options
         )
