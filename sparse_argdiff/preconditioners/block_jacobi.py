@@ -45,7 +45,7 @@ def block_jacobi(A: Any, blocks: Any) -> LinearOperator:
     if A.shape[1] != n:
         raise ValueError(f"A must be square, found shape {A.shape}")
     matrix = A.matrix
-    if not (sparse.issparse(matrix) or is_array(matrix)):
+    if not (is_sparse(matrix) or is_array(matrix)):
         raise TypeError(
             "A must be an array or a sparse matrix, found an operator without entries"
         )
@@ -61,16 +61,16 @@ def block_jacobi(A: Any, blocks: Any) -> LinearOperator:
     inverse = 0.5 * (inverse + xp.matrix_transpose(inverse))
     if not bool(xp.all(xp.isfinite(inverse))):
         raise ValueError("the diagonal blocks of A must be finite and not singular")
-    where = xp.asarray(index.reshape(-1), device=like.device)
+    where = asarray(index.reshape(-1), like, xp.int64)
     # The place of each unknown among the entries of the blocks.
     back = np.empty(n + 1, dtype=np.int64)
     back[index.reshape(-1)] = np.arange(index.size)
-    back = xp.asarray(back[:n], device=like.device)
+    back = asarray(back[:n], like, xp.int64)
     count, size = index.shape
 
     def product(r: Array) -> Array:
         columns = r[:, None] if r.ndim == 1 else r
-        pad = xp.zeros((1, columns.shape[1]), dtype=r.dtype, device=r.device)
+        pad = zeros((1, columns.shape[1]), r)
         padded = xp.concat([columns, pad], axis=0)
         parts = xp.reshape(
             xp.take(padded, where, axis=0), (count, size, columns.shape[1])
@@ -117,7 +117,8 @@ def _gather(matrix: Any, index: np.ndarray) -> Array:
     real = (rows < n) & (columns < n)
     safe_rows, safe_columns = np.where(real, rows, 0), np.where(real, columns, 0)
     eye = np.eye(index.shape[1], dtype=bool)[None]
-    if sparse.issparse(matrix):
+    if is_sparse(matrix):
+        like, matrix = matrix.data, moved(matrix, np)  # the host picks, and moves once
         dtype = matrix.dtype if matrix.dtype.kind == "f" else np.float64
         entries = np.zeros(rows.shape, dtype=dtype)
         if n:
@@ -125,17 +126,12 @@ def _gather(matrix: Any, index: np.ndarray) -> Array:
             picked = sparse.csr_array(matrix)[flat]
             picked = picked.toarray() if sparse.issparse(picked) else np.asarray(picked)
             entries[...] = picked.reshape(rows.shape)
-        return np.where(real, entries, eye.astype(dtype))
+        return moved(np.where(real, entries, eye.astype(dtype)), namespace(like))
     xp = namespace(matrix)
     if n == 0:
-        return xp.zeros(rows.shape, dtype=matrix.dtype, device=matrix.device)
+        return zeros(rows.shape, matrix)
 
-    def to(array: np.ndarray) -> Array:
-        return xp.asarray(array, device=matrix.device)
-
-    flat = to((safe_rows * n + safe_columns).reshape(-1))
+    flat = asarray((safe_rows * n + safe_columns).reshape(-1), matrix, xp.int64)
     entries = xp.reshape(xp.take(xp.reshape(matrix, (-1,)), flat), rows.shape)
-    identity = xp.asarray(
-        to(np.broadcast_to(eye, rows.shape).copy()), dtype=matrix.dtype
-    )
-    return xp.where(to(real), entries, identity)
+    identity = asarray(np.broadcast_to(eye, rows.shape).astype(float), matrix)
+    return xp.where(asarray(real, matrix, xp.bool), entries, identity)

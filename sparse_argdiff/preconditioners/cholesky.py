@@ -14,20 +14,22 @@ from typing import Any
 import numpy as np
 from scipy import linalg, sparse
 
-from ..arrays import Array
+from ..arrays import Array, asarray, moved
 from ..linear_operator import LinearOperator, aslinearoperator
+from .nystrom import example
 
 _COLUMNS = 64  # of the identity at once: what a block product holds stays small
 
 
 def cholesky(A: Any) -> LinearOperator:
-    """Return A⁻¹ by a Cholesky factor of all entries, on the host.
+    """Return A⁻¹ by a Cholesky factor of all entries, made on the host.
 
     Parameters
     ----------
     A : operator (n, n)
-        Symmetric positive definite, of NumPy arrays.  An explicit matrix is used as it
-        is; of other operators the entries cost n products, in blocks.
+        Symmetric positive definite.  An explicit matrix is used as it is; of other
+        operators the entries cost n products, in blocks.  Of arrays elsewhere the
+        entries come to the host once, and the inverse goes back once.
 
     Returns
     -------
@@ -46,9 +48,10 @@ def cholesky(A: Any) -> LinearOperator:
         raise ValueError(f"A must be square, found shape {A.shape}")
     if A.matrix is None and A.split is not None:
         core, d = A.split
-        return _with_core(_entries(core), d, A.shape[0])
+        return _with_core(_entries(core, d), d, A.shape[0])
     cost = 0 if A.matrix is not None else A.shape[0]
-    return _inverse(_entries(A), cholesky, cost)
+    like = example(A)
+    return _inverse(_entries(A, like), like, cholesky, cost)
 
 
 def _with_core(core: np.ndarray, d: Array, n_matvec: int) -> LinearOperator:
@@ -59,31 +62,29 @@ def _with_core(core: np.ndarray, d: Array, n_matvec: int) -> LinearOperator:
         return _with_core(core, other.split[1], 0)
 
     entries = core.copy()
-    np.fill_diagonal(entries, core.diagonal() + d)
-    return _inverse(entries, update, n_matvec)
+    np.fill_diagonal(entries, core.diagonal() + moved(d, np))
+    return _inverse(entries, d, update, n_matvec)
 
 
-def _entries(A: LinearOperator) -> np.ndarray:
-    """Return a fresh array (n, n)."""
+def _entries(A: LinearOperator, like: Array) -> np.ndarray:
+    """Return a fresh array (n, n) on the host."""
     if A.matrix is not None:
-        if sparse.issparse(A.matrix):
-            return np.array(A.matrix.toarray(), dtype=A.dtype)
-        if not isinstance(A.matrix, np.ndarray):
-            raise TypeError(
-                "a direct factorisation is on the host and needs NumPy or SciPy "
-                f"entries, found {type(A.matrix).__name__}"
-            )
-        return np.array(A.matrix, dtype=A.dtype)
+        matrix = moved(A.matrix, np)
+        matrix = matrix.toarray() if sparse.issparse(matrix) else matrix
+        return np.array(matrix, dtype=A.dtype if isinstance(A.matrix, np.ndarray) else None)
     n = A.shape[0]
-    entries = np.empty((n, n), dtype=A.dtype or np.float64)
+    entries = np.empty((n, n), dtype=moved(like, np).dtype)
     for start in range(0, n, _COLUMNS):
         block = np.zeros((n, min(_COLUMNS, n - start)), dtype=entries.dtype)
         np.fill_diagonal(block[start:], 1.0)
-        entries[:, start : start + block.shape[1]] = A.matmat(block)
+        columns = A.matmat(asarray(block, like))
+        entries[:, start : start + block.shape[1]] = moved(columns, np)
     return entries
 
 
-def _inverse(entries: np.ndarray, update: Any, n_matvec: int) -> LinearOperator:
+def _inverse(
+    entries: np.ndarray, like: Array, update: Any, n_matvec: int
+) -> LinearOperator:
     n = entries.shape[0]
     unit = float(np.finfo(entries.dtype).eps)
     diagonal = entries.diagonal().copy()
@@ -125,6 +126,12 @@ def _inverse(entries: np.ndarray, update: Any, n_matvec: int) -> LinearOperator:
     def product(r: Array) -> Array:
         s = scale if r.ndim == 1 else scale[:, None]
         return s * linalg.cho_solve((factor, True), s * r, check_finite=False)
+
+    if not isinstance(like, np.ndarray):
+        inverse = asarray(product(np.eye(n, dtype=entries.dtype)), like)
+
+        def product(r: Array) -> Array:
+            return inverse @ r
 
     return LinearOperator(
         (n, n),

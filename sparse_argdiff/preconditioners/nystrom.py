@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from ..arrays import Array, as_count, epsilon, is_finite, namespace
+from ..arrays import Array, as_count, asarray, epsilon, is_finite, namespace
 from ..linear_operator import LinearOperator, aslinearoperator
 
 FIRST_RANK = 20
@@ -106,7 +106,7 @@ def nystrom(
     if size == 0:
         raise ValueError("rank and max_rank must be at least 1, found 0")
     rng = np.random.default_rng(0 if rng is None else rng)
-    found = sketch(core, size, _like(A), rng)
+    found = sketch(core, size, example(A), rng)
     fall = float(found.values[0]) / least_fall
     if size < n and float(found.values[-1]) > fall:
         raise ValueError(
@@ -114,7 +114,7 @@ def nystrom(
             f"from {float(found.values[0]):.1e} to {float(found.values[-1]):.1e}"
         )
     while rank is None and found.rank < limit and wants_more(found, A):
-        found = sketch(core, min(2 * found.rank, limit), _like(A), rng, found)
+        found = sketch(core, min(2 * found.rank, limit), example(A), rng, found)
     return from_sketch(found, A, found.rank)
 
 
@@ -146,7 +146,7 @@ def sketch(
     xp, n = namespace(like), core.shape[0]
     done = 0 if previous is None else previous.rank
     omega = rng.standard_normal((n, rank - done))
-    basis = xp.asarray(omega, dtype=like.dtype, device=like.device)
+    basis = asarray(omega, like)
     if previous is not None:
         for _ in range(2):  # twice is enough
             basis = basis - previous.basis @ (previous.basis.T @ basis)
@@ -237,7 +237,7 @@ def _same(r: Array) -> Array:
     return r
 
 
-def _like(A: LinearOperator) -> Array:
+def example(A: LinearOperator) -> Array:
     """Return a vector of the arrays that A acts on."""
     if A.split is not None:
         return A.split[1]
