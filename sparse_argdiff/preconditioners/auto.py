@@ -18,12 +18,12 @@ from typing import Any
 import numpy as np
 from scipy import sparse
 
-from ..arrays import namespace
+from ..arrays import full, namespace
 from ..linear_operator import LinearOperator, aslinearoperator
 from .amg import amg
 from .cholesky import cholesky
 from .jacobi import jacobi, jacobi_of
-from .nystrom import FIRST_RANK, nystrom
+from .nystrom import FIRST_RANK, example, nystrom
 
 Builder = Callable[[LinearOperator], LinearOperator]
 
@@ -128,7 +128,7 @@ class Auto:
         self.n_matvec += lost
         found = self._diagonal(K)
         if lost and found is None:
-            found = jacobi(np.ones(K.shape[0]))
+            found = jacobi(full((K.shape[0],), 1.0, example(K)))
         if found is not None:
             found.n_matvec = lost
         return found

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from scipy import sparse
 
-from ..arrays import Array, is_array, namespace
+from ..arrays import Array, asarray, is_array, is_sparse, moved, namespace, zeros
 from ..linear_operator import LinearOperator, aslinearoperator
 
 

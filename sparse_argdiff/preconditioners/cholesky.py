@@ -71,7 +71,9 @@ def _entries(A: LinearOperator, like: Array) -> np.ndarray:
     if A.matrix is not None:
         matrix = moved(A.matrix, np)
         matrix = matrix.toarray() if sparse.issparse(matrix) else matrix
-        return np.array(matrix, dtype=A.dtype if isinstance(A.matrix, np.ndarray) else None)
+        return np.array(
+            matrix, dtype=A.dtype if isinstance(A.matrix, np.ndarray) else None
+        )
     n = A.shape[0]
     entries = np.empty((n, n), dtype=moved(like, np).dtype)
     for start in range(0, n, _COLUMNS):
