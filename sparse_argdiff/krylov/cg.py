@@ -2,8 +2,7 @@
 
     α = ρ / p'Ap,   x += α p,   r −= α Ap,   β = ρ₊ / ρ,   p = M r + β p,   ρ = r'M r
 
-The recurrence stands once, in :class:`Recurrence`; :func:`cg` adds the verified stop and
-the truncated Newton method (``solvers/newton_cg.py``) adds its own, earlier one.
+The recurrence stands once, in ``recurrence.py``; here is the verified stop.
 Storage: 4 n (x, r, p, Ap), 5 n with a preconditioner, of which p, Ap and M r lie in the
 workspace; + 2 n with ``energy_rtol``.  Each step moves 10 n beside the product and M.
 """
@@ -11,153 +10,17 @@ workspace; + 2 n with ``energy_rtol``.  Each step moves 10 n beside the product 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
 from typing import Any
 
-from ..arrays import Array, as_tolerance, epsilon, namespace, norm
-from ..linear_operator import LinearOperator
+from ..arrays import Array, as_tolerance, epsilon, norm
 from ..status import Status
 from .device_loops import DeviceRecurrence
-from .energy import NO_BOUND, EnergyError, Step
-from .kernels import Kernels, Make, Scalars, choose
-from .kernels.device import Device
-from .requests import Asking, Request, run
+from .energy import NO_BOUND, EnergyError
+from .recurrence import Recurrence, recurrence
+from .requests import Asking, Request
 from .result import Callback, KrylovResult
 from .system import System, operator_norm_estimate, solve_columns
 from .workspace import Workspace
-
-
-class Recurrence:
-    """CG from x with residual r, both updated in place.
-
-    Curvature counts as zero when it is below rounding relative to the largest
-    Rayleigh quotient met so far, whatever the scale of A.
-    """
-
-    def __init__(
-        self,
-        A: LinearOperator,
-        x: Array,
-        r: Array,
-        M: LinearOperator | None,
-        kernels: Kernels,
-        scratch: list[Array],
-    ) -> None:
-        self.A, self.M, self.x, self.r = A, M, x, r
-        self.kernels = kernels
-        self.p, self.q = scratch[0], scratch[1]
-        self.z = r if M is None else scratch[2]
-        self._unit = max(epsilon(r), A.accuracy or 0.0)
-        self._scalars = Scalars()
-        self._largest = self._a_norm = 0.0
-        self.rho = math.nan
-        self._p_square = math.nan  # ‖p‖² in the metric of M⁻¹, by its own recurrence
-
-    def begin(self, target: float = 0.0, limit: float = math.inf) -> Asking[float]:
-        """Set the first direction; return ρ = r'M r.
-
-        Where steps are taken in advance they end at ‖r‖ <= ``target``, or after ``limit``.
-        """
-        del target, limit  # here none is
-        z, rho = yield from self._precondition()
-        self.p[...] = z
-        self.rho = self._p_square = rho
-        return rho
-
-    def _precondition(self, square: float | None = None) -> Asking[tuple[Array, float]]:
-        """Return M r, in a buffer or r itself, and r'M r."""
-        if self.M is None:
-            z = self.r
-        else:
-            z, square = yield Request(self.M, self.r, self.z)
-        return z, self.kernels.dot(self.r, z) if square is None else square
-
-    def step(self) -> Asking[Step]:
-        """Take one step, with one product."""
-        rho, s = self.rho, self._scalars
-        if not 0.0 < rho < math.inf:
-            finite = math.isfinite(rho)
-            status = Status.INDEFINITE_PRECONDITIONER if finite else Status.NOT_FINITE
-            return self._refused(status, products=0)
-        q, curvature = yield Request(self.A, self.p, self.q)
-        if curvature is None:
-            curvature = self.kernels.dot(self.p, q)
-        quotient = curvature / self._p_square
-        if not math.isfinite(curvature):
-            return self._refused(Status.NOT_FINITE)
-        self._largest = max(self._largest, abs(quotient))
-        if self._a_norm == 0.0:
-            self._a_norm = operator_norm_estimate(self.p, q)
-        if quotient <= 10.0 * self._unit * self._largest:
-            negative = quotient < -10.0 * self._unit * self._largest
-            status = Status.NEGATIVE_CURVATURE if negative else Status.SINGULAR
-            return self._refused(status, self.p)
-        s.alpha = rho / curvature
-        self.kernels.cg_residual(self.r, q, s)
-        square = s.square
-        z, self.rho = yield from self._precondition(square)
-        s.beta = self.rho / rho
-        self.kernels.cg_advance(self.x, self.p, z, s)
-        self._p_square = self.rho + s.beta * s.beta * self._p_square
-        if self.M is None:
-            # Rayleigh quotients bound ‖A‖ from below in the plain metric only.
-            self._a_norm = max(self._a_norm, self._largest)
-        return Step(
-            status=None,
-            residual_norm=math.sqrt(square) if square > 1e-30 else norm(self.r),
-            alpha=s.alpha,
-            decrease=s.alpha * rho,
-            rho=self.rho,
-            least=self.rho * (self.rho / self._p_square) if self.rho > 0.0 else 0.0,
-            direction=None,
-            a_norm=self._a_norm,
-        )
-
-    def _refused(
-        self, status: Status, direction: Array | None = None, *, products: int = 1
-    ) -> Step:
-        if direction is not None:
-            direction = namespace(direction).asarray(direction, copy=True)
-        size, a_norm = norm(self.r), self._a_norm
-        return Step(status, size, 0.0, 0.0, self.rho, 0.0, direction, a_norm, products)
-
-
-def recurrence(
-    A: LinearOperator,
-    x: Array,
-    r: Array,
-    M: LinearOperator | None,
-    kernels: Make,
-    scratch: list[Array],
-) -> Recurrence | DeviceRecurrence:
-    """Return the recurrence that goes with the kernels."""
-    if isinstance(kernels, Device):
-        return DeviceRecurrence(A, x, r, M, kernels, scratch)
-    return Recurrence(A, x, r, M, kernels, scratch)
-
-
-def iterates(
-    A: LinearOperator,
-    x: Array,
-    r: Array,
-    M: LinearOperator | None = None,
-    workspace: Workspace | None = None,
-    target: float = 0.0,
-) -> Iterator[Step]:
-    """Run the recurrence from x with residual r, both updated in place; one product each.
-
-    It ends after a step with a status, or with no residual.
-    """
-    kernels = choose(None, r)
-    pool = Workspace() if workspace is None else workspace
-    with pool.lend(r, 2 + (M is not None)) as scratch:
-        steps = recurrence(kernels.operator(A), x, r, M, kernels, scratch)
-        run(steps.begin(target), kernels)
-        while True:
-            step = run(steps.step(), kernels)
-            yield step
-            if step.status is not None or step.residual_norm == 0.0:
-                return
 
 
 def cg(

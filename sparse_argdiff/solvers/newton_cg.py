@@ -16,7 +16,7 @@ from collections.abc import Callable
 from typing import Any
 
 from ..arrays import Array, dot, epsilon, namespace, norm
-from ..krylov.cg import iterates
+from ..krylov.recurrence import iterates
 from ..linear_operator import LinearOperator
 from ..optimality import residual_scale
 from ..preconditioners import Choice
