@@ -8,6 +8,7 @@ The CuPy stand-in goes where ``cupy`` is imported from and refuses what CuPy ref
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -49,6 +50,12 @@ def pytest_collection_modifyitems(
         for name, skip in skips.items():
             if item.get_closest_marker(name) is not None:
                 item.add_marker(skip)
+
+
+def pytest_collection_finish() -> None:
+    """Keep what thousands of collected tests are made of out of every later collection."""
+    gc.collect()
+    gc.freeze()
 
 
 class Backend(NamedTuple):
