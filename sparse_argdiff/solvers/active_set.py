@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 from scipy import sparse
 
-from ..arrays import Array, epsilon, namespace, norm
+from ..arrays import Array, epsilon, namespace, norm, zeros
 from ..blocks import (
     diagonal_operator,
     is_explicit,
@@ -189,7 +189,7 @@ class _Polish:
         """Return the index of the variables at no active bound."""
         form, xp = self.form, namespace(y)
         _, low, high = form.split(active)
-        held = xp.zeros(y.shape, dtype=xp.bool, device=y.device)
+        held = zeros(y.shape, y, xp.bool)
         held[form.at_lower[low]] = True
         held[form.at_upper[high]] = True
         (free,) = xp.nonzero(~held)

@@ -17,7 +17,7 @@ import math
 from collections.abc import Callable
 from typing import Any
 
-from ..arrays import Array, dot, epsilon, namespace, norm
+from ..arrays import Array, dot, epsilon, namespace, norm, zeros
 from ..linear_operator import aslinearoperator
 from ..optimality import residual_scale, size_of
 from ..problem import ActiveSet, Problem, Solution
@@ -343,7 +343,7 @@ class InteriorPoint:
         strength = self.strength()
         strong = strength > undecided
         weak = ~strong & (strength >= 1.0 / undecided)
-        fixed = xp.zeros(point.y.shape, dtype=xp.bool, device=point.y.device)
+        fixed = zeros(point.y.shape, point.y, xp.bool)
         weak_fixed = xp.zeros_like(fixed)
         for mask, marks in ((fixed, strong), (weak_fixed, weak)):
             _, low, high = form.split(marks)

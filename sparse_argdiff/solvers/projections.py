@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from ..arrays import Array, epsilon, namespace
+from ..arrays import Array, epsilon, namespace, zeros
 from ..blocks import is_explicit
 from ..krylov import minres
 from ..krylov.null_space import null_space
@@ -59,7 +59,7 @@ def saddle(H: LinearOperator, C: Any) -> LinearOperator:
 
 
 def _zeros(size: int, like: Array) -> Array:
-    return namespace(like).zeros((size,), dtype=like.dtype, device=like.device)
+    return zeros((size,), like)
 
 
 def projections(C: Any) -> Any:
