@@ -122,7 +122,7 @@ def derivative(
     system = solver.system
 
     def forward(u: Array) -> Array:
-        return -system.expand(solver(system.B @ u).x)[: system.n]
+        return -system.expand(solver(system.B @ u).x)[: system.n, ...]
 
     def adjoint(v: Array) -> Array:
         return solver.pull_back(solver(system.right_hand_side(v)).x)

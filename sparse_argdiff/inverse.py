@@ -246,7 +246,8 @@ class _Projected:
         self, _: LinearOperator, rhs: Array, x0: Any = None, **options: Any
     ) -> KrylovResult:
         k, C, xp = self.H.shape[0], self.null_space.C, namespace(rhs)
-        b, c, start = rhs[:k], rhs[k:], None if x0 is None else x0[:k]
+        b, c = rhs[:k, ...], rhs[k:, ...]
+        start = None if x0 is None else x0[:k, ...]
         options["M"] = None  # it is the metric of the null space
         found = krylov.projected_cg(self.H, self.null_space, b, c, start, **options)
         z = xp.concat([found.x, found.multipliers])
@@ -286,7 +287,7 @@ def _preconditioner(M: Any, system: KKTSystem) -> Choice:
 def _contradiction(system: KKTSystem, rhs: Array, result: KrylovResult) -> str:
     """Return by how much C y misses its right-hand side."""
     k, xp = system.H.shape[0], namespace(rhs)
-    missed, whole = (float(xp.max(xp.abs(v[k:]))) for v in (result.residual, rhs))
+    missed, whole = (float(xp.max(xp.abs(v[k:, ...]))) for v in (result.residual, rhs))
     return f"C y misses c by {missed:.1e} in a row, where |c| is {whole:.1e} at most."
 
 

@@ -273,22 +273,22 @@ def test_drivers(there, method, tmp_path):
             move(X),
             method=method,
             bounds=(-2.0, 2.0),
-            maxiter=30,
+            maxiter=100,
             checkpoint=tmp_path / f"run{k}.npz",
         )
         assert type(result.x) is type(move(X))
-        found.append(home(result.x))
+        found.append(result.fun)
         again = sad.minimize(
             problem,
             upper(move),
             move(X),
             method=method,
             bounds=(-2.0, 2.0),
-            maxiter=30,
+            maxiter=100,
             checkpoint=tmp_path / f"run{k}.npz",
         )
         np.testing.assert_array_equal(home(again.x), home(result.x))
-    np.testing.assert_allclose(found[1], found[0], rtol=1e-3, atol=1e-3)
+    np.testing.assert_allclose(found[1], found[0], rtol=1e-3)
 
 
 def test_lbfgs_is_scipys_and_says_so(there):
@@ -416,7 +416,7 @@ def test_every_public_function_is_here():
     elsewhere = {"from_dlpack"}  # tests/test_transfer.py
     assert functions - elsewhere <= set(COVERED)
     builders = set(sad.preconditioners.__all__)
-    classes = {"Auto", "Choice", "Recent"}
+    classes = {"Auto", "Choice", "ConstraintPreconditioner", "Recent"}
     assert builders - classes - set(PRECONDITIONERS) <= {
         "amg",  # of a sparse matrix: tests/test_approximate_inverses.py
         "constraint_of",

@@ -52,7 +52,9 @@ def saddle(H: LinearOperator, C: Any) -> LinearOperator:
     rows, n = aslinearoperator(C), H.shape[0]
 
     def product(z: Array) -> Array:
-        return namespace(z).concat([H @ z[:n] + rows.T @ z[n:], rows @ z[:n]])
+        return namespace(z).concat(
+            [H @ z[:n, ...] + rows.T @ z[n:, ...], rows @ z[:n, ...]]
+        )
 
     size = n + rows.shape[0]
     return LinearOperator((size, size), product, symmetric=True, accuracy=H.accuracy)
