@@ -31,7 +31,7 @@ from .arrays import (
 from .blocks import is_explicit
 from .kkt import KKTSystem, linearize
 from .krylov import KrylovResult
-from .krylov.projected_cg import constraints_in_metric
+from .krylov.null_space import null_space_for
 from .linear_operator import LinearOperator
 from .optimality import check_stationary
 from .preconditioners import Auto, Choice, constraint_of, galerkin_start, jacobi_of
@@ -81,7 +81,8 @@ class Inverse:
         options: dict[str, Any] = {"rtol": rtol, "maxiter": maxiter}
         bound = getattr(method, "keywords", {})  # a functools.partial has the last word
         self.options = {k: option for k, option in options.items() if k not in bound}
-        self.choice = None if "M" in bound else _preconditioner(M, self.system)
+        needless = "M" in bound or method == "diagonal"
+        self.choice = None if needless else _preconditioner(M, self.system)
         self.like = solution.y
         self.n_hvp = n_hvp  # all products so far, those of checks too
         notes = (*solution.warnings, self.system.K.note, _one_sided(solution))
@@ -234,8 +235,10 @@ class _Projected:
 
     def __init__(self, system: KKTSystem, M: Any) -> None:
         H, C = system.H, system.C
+        if callable(M):
+            M = M(system.K)
         M = jacobi_of(H) if isinstance(M, str) else M
-        self.H, self.null_space = H, constraints_in_metric(C, M, H.shape[0])
+        self.H, self.null_space = H, null_space_for(C, M, H.shape[0])
 
     def __call__(
         self, _: LinearOperator, rhs: Array, x0: Any = None, **options: Any

@@ -43,6 +43,29 @@ def text_problem(**kwargs: int) -> tuple[sad.Problem, HeldOutLoss, np.ndarray]:
     return sad.Problem(glm), upper, np.full(glm.m, np.log(1e-3))
 
 
+def correlated(
+    n_samples: int = 3000, n_features: int = 1000, decay: float = 1.0, seed: int = 0
+) -> tuple[np.ndarray, np.ndarray]:
+    """Dense features whose j-th principal deviation is j^-decay, and noisy labels."""
+    rng = np.random.default_rng(seed)
+    turn, _ = np.linalg.qr(rng.standard_normal((n_features, n_features)))
+    deviations = 0.75 * np.sqrt(n_features) * np.arange(1, n_features + 1.0) ** -decay
+    features = (rng.standard_normal((n_samples, n_features)) * deviations) @ turn.T
+    margin = features @ rng.standard_normal(n_features)
+    margin *= 2.0 / margin.std()
+    labels = (margin + rng.standard_normal(n_samples) > 0).astype(float)
+    return features, labels
+
+
+def correlated_problem(**kwargs: float) -> tuple[sad.Problem, HeldOutLoss, np.ndarray]:
+    """Per-feature logistic ridge on half of the rows; validation loss on the rest."""
+    features, labels = correlated(**kwargs)
+    half = features.shape[0] // 2
+    glm = Glm(features[:half], labels[:half])
+    upper = glm.held_out(features[half:], labels[half:])
+    return sad.Problem(glm), upper, np.full(glm.m, np.log(1e-3))
+
+
 def laplacian(side: int) -> sparse.csr_array:
     """The 5-point Laplacian on a square grid of side² unknowns."""
     one = sparse.diags_array(

@@ -17,20 +17,12 @@ from typing import Any
 from ..arrays import Array, as_tolerance, epsilon, namespace, norm
 from ..linear_operator import LinearOperator
 from ..status import Status
-from .energy import EnergyError, Step
+from .energy import NO_BOUND, EnergyError, Step
 from .kernels import Kernels, Scalars, choose
 from .requests import Asking, Request, run
 from .result import Callback, KrylovResult
 from .system import System, operator_norm_estimate, solve_columns
 from .workspace import Workspace
-
-_NOT_DEFINITE = {
-    Status.NEGATIVE_CURVATURE,
-    Status.SINGULAR,
-    Status.NOT_SYMMETRIC,
-    Status.INDEFINITE_PRECONDITIONER,
-    Status.NOT_FINITE,
-}
 
 
 class Recurrence:
@@ -211,9 +203,10 @@ def cg(
     does not claim it is symmetric.
 
     Without ``energy_rtol``, ``energy_error`` is extrapolated from what the last steps
-    took off the error, at no cost: mostly within a factor of two, not a bound.  The
-    upper bound is that of exact arithmetic, made true for the returned x by the drift of
-    the recurrence; it is NaN where the iteration refutes ``smallest_eigenvalue``.
+    took off the error, at no cost: a guess, within a factor of two for most solves and of
+    ten for nearly all.  The upper bound is that of exact arithmetic, made true for the
+    returned x by the drift of the recurrence; it is NaN where the iteration refutes
+    ``smallest_eigenvalue``, which should lie a little below the truth.
 
     References
     ----------
@@ -309,11 +302,19 @@ def _solve(
         elif true_norm > 0.5 * before and niter < system.maxiter:
             status = Status.STAGNATED
     status = status or Status.ITERATION_LIMIT
+    if status is Status.STAGNATED:
+        # One product with what is left, which has a share of the largest eigenvalues
+        # that b may lack: a better estimate of ‖A‖, and of what rounding explains.
+        product = yield Request(system.A, r, q)
+        n_matvec += 1
+        a_norm = max(a_norm, operator_norm_estimate(r, product.y))
+        if true_norm <= system.rounding_level(x, a_norm):
+            status = Status.ROUNDING_LIMIT
     if mu is not None and bound is None:
         size = yield from system.metric_norm(r, q)
         bound = size / math.sqrt(mu)
     status, products = yield from system.reconsider(status, x, r, q)
-    if status in _NOT_DEFINITE and bound is not None:
+    if status in NO_BOUND and bound is not None:
         bound = math.nan
     return KrylovResult(
         x=x,
@@ -349,8 +350,7 @@ def _wait(
         error = energy.since(mark, tau)
         if error is None and step.residual_norm <= floor:
             error = energy.taken(mark)
-        if error is not None:
+        asked = system.wants_stop(niter + steps, cg.x, step.residual_norm)
+        if error is not None or asked:
             return error, steps, products
-        if system.wants_stop(niter + steps, cg.x, step.residual_norm):
-            break
     return None, steps, products

@@ -20,6 +20,16 @@ from ..status import Status
 _FALL = 0.25  # of the smallest residual, over the window that calibrates it
 
 
+# Where the energy norm is none, or the recurrence not the one that the bound is of.
+NO_BOUND = {
+    Status.NEGATIVE_CURVATURE,
+    Status.SINGULAR,
+    Status.NOT_SYMMETRIC,
+    Status.INDEFINITE_PRECONDITIONER,
+    Status.NOT_FINITE,
+}
+
+
 class Step(NamedTuple):
     """One step of the recurrence, or why there is none."""
 
@@ -64,9 +74,14 @@ class EnergyError:
         self._least.append(step.least)
         if self._floor is not None:
             rest = self._radau - step.alpha
-            # Below α the floor exceeds a Ritz value: it is no lower bound.
             below = self._floor * rest + step.rho / self._rho
-            self._radau = rest / below if rest > 0.0 and below > 0.0 else math.nan
+            if rest > 0.0 and below > 0.0:
+                self._radau = rest / below
+            else:
+                # The floor exceeds a Ritz value: within rounding of it the plain bound
+                # ρ / floor is left, else the floor is no lower bound.
+                close = rest > -1e-6 * step.alpha
+                self._radau = 1.0 / self._floor if close else math.nan
         self._rho = step.rho
 
     def extrapolated(self) -> float:

@@ -105,8 +105,8 @@ def _solve(system: System, vectors: _Vectors) -> Asking[KrylovResult]:
         yield from system.residual(x, fresh, fresh)
         n_matvec += run.products + 1
         true_norm = norm(fresh)
-        # The M-norm falls, the 2-norm need not: only a restart makes a rise a failure.
-        worse = true_norm > before and (system.M is None or restarts > 0)
+        # The M-norm falls, the 2-norm need not: only restarts make a rise a failure.
+        worse = true_norm > before and (system.M is None or restarts > _RESTARTS)
         if worse and stop is not Status.NOT_FINITE:
             x[...], true_norm = kept, before
             at_rounding = true_norm <= system.rounding_level(x, a_norm)
@@ -115,7 +115,9 @@ def _solve(system: System, vectors: _Vectors) -> Asking[KrylovResult]:
         r[...] = fresh
         if stop is Status.LEAST_SQUARES and true_norm > system.target:
             n_matvec += 1
-            solved = yield from _solves_least_squares(system, vectors, x, r, a_norm)
+            solved = yield from _solves_least_squares(
+                system, vectors, x, r, a_norm, stagnated=False
+            )
             if not solved:
                 stop = None  # a small eigenvalue, not a zero one: go on from here
         if not math.isfinite(true_norm):
@@ -135,6 +137,12 @@ def _solve(system: System, vectors: _Vectors) -> Asking[KrylovResult]:
                 at_rounding = true_norm <= system.rounding_level(x, a_norm)
                 status = Status.ROUNDING_LIMIT if at_rounding else Status.STAGNATED
     status = status or Status.ITERATION_LIMIT
+    if status is Status.STAGNATED:
+        n_matvec += 1
+        solved = yield from _solves_least_squares(
+            system, vectors, x, r, a_norm, stagnated=True
+        )
+        status = Status.LEAST_SQUARES if solved else status
     status, products = yield from system.reconsider(status, x, r, fresh)
     return KrylovResult(
         x=x,
@@ -148,17 +156,25 @@ def _solve(system: System, vectors: _Vectors) -> Asking[KrylovResult]:
 
 
 def _solves_least_squares(
-    system: System, vectors: _Vectors, x: Array, r: Array, a_norm: float
+    system: System,
+    vectors: _Vectors,
+    x: Array,
+    r: Array,
+    a_norm: float,
+    *,
+    stagnated: bool,
 ) -> Asking[bool]:
-    """Test ‖A M r‖ against rounding, with one product: the recurrence only guessed.
+    """Test ‖A M r‖ ≪ ‖A‖ ‖M r‖ with one product: the recurrence only guessed.
 
-    Where x is so large that rounding would excuse anything, half the digits must show.
+    It must be within what the rounding of x excuses, and by half the digits; of a
+    residual that has ``stagnated`` the latter is enough.
     """
     z = r
     if system.M is not None:
         z = (yield Request(system.M, r, vectors.newer)).y
     unit = system.unit_roundoff
     excused = 1e3 * unit * (1.0 + norm(x) * a_norm / norm(r))
+    excused = math.inf if stagnated else excused
     size = norm((yield Request(system.A, z, vectors.y)).y)
     return size <= min(excused, math.sqrt(unit)) * a_norm * norm(z)
 

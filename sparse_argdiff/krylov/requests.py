@@ -63,9 +63,13 @@ def run(asking: Asking[T], kernels: Kernels) -> T:
 
 
 def run_together(
-    solves: Iterable[Asking[T]], kernels: Kernels, workspace: Workspace, width: int
+    solves: Iterable[Asking[T]],
+    kernels: Kernels,
+    workspace: Workspace,
+    width: int,
+    blocked: list[LinearOperator],
 ) -> list[T]:
-    """Run several solves, up to ``width`` at a time, their products in blocks.
+    """Run several solves, up to ``width`` at a time, the ``blocked`` products in blocks.
 
     A solve that ends makes room for the next: the block holds no finished column.
     """
@@ -89,22 +93,26 @@ def run_together(
             return [results[j] for j in sorted(results)]
         turns = list(running.items())
         requests = [request for _, (_, request) in turns]
-        products = _in_blocks(requests, kernels, workspace, width)
+        products = _in_blocks(requests, kernels, workspace, width, blocked)
         for (j, (solve, _)), product in zip(turns, products, strict=True):
             resume(j, solve, product)
 
 
 def _in_blocks(
-    requests: list[Request], kernels: Kernels, workspace: Workspace, width: int
+    requests: list[Request],
+    kernels: Kernels,
+    workspace: Workspace,
+    width: int,
+    blocked: list[LinearOperator],
 ) -> list[Answer]:
-    """Do the products, those with one operator as one block where it has ``matmat``."""
+    """Do the products, those with one operator of ``blocked`` as one block."""
     products: dict[int, Answer] = {}
     groups: dict[int, list[int]] = {}
     for j, request in enumerate(requests):
         groups.setdefault(id(request.A), []).append(j)
     for members in groups.values():
         A = requests[members[0]].A
-        if len(members) == 1 or not A.has_matmat:
+        if len(members) == 1 or not any(A is operator for operator in blocked):
             products |= {j: answer(requests[j], kernels) for j in members}
             continue
         x = requests[members[0]].x
@@ -113,6 +121,6 @@ def _in_blocks(
                 block[row, :] = requests[j].x
             Y = A.matmat(block[: len(members), :].T)
             for column, j in enumerate(members):
-                requests[j].out[...] = Y[:, column]
-                products[j] = Answer(requests[j].out, None)
+                y = kernels.accept(Y[:, column], requests[j].out)
+                products[j] = Answer(y, None)
     return [products[j] for j in range(len(requests))]

@@ -262,7 +262,11 @@ def solve_columns(
         solve(j, b[:, j], None if x0 is None else x0[:, j]) for j in range(b.shape[1])
     )
     if b.shape[1] > 1 and _gains_by_blocks(A):
-        return stack(run_together(solves, make, pool, min(_WIDTH, b.shape[1])), b)
+        blocked, width = [A], min(_WIDTH, b.shape[1])
+        # One that knows its diagonal is one: nothing is shared between columns.
+        if M is not None and _gains_by_blocks(M) and not M.has_diagonal:
+            blocked.append(M)
+        return stack(run_together(solves, make, pool, width, blocked), b)
     return stack([run(one, make) for one in solves], b)
 
 

@@ -115,7 +115,8 @@ class Glm:
         over sparse rows, with v'Hv for nothing; CSC is copied to CSR.  "reference": two
         passes, for features of any kind.  By default "compiled" where numba is installed
         and features are CSR of at least 10⁵ nonzeros, which repay the loading of it.
-        Both agree to rounding.
+        Both agree to rounding.  The first product of all compiles for some seconds; the
+        code is kept on disk.
     threads : int
         Of compiled products.  Worth it from about 10⁶ nonzeros.
 

@@ -126,6 +126,7 @@ class OnePass:
         cuts = np.searchsorted(features.indptr, nonzeros[1:-1]).tolist()
         bounds = [0, *cuts, design.n_samples]
         self.chunks = list(itertools.pairwise(bounds))
+        self.cache = CACHE
 
     def products(self, curvature: Curvature, weights: Array, shift: float) -> Products:
         """Return the products; they share buffers, which are checked out for each."""
@@ -196,7 +197,7 @@ class OnePass:
         """Write the product with a vector; return its curvature."""
         loops = _kernels()
         square = loops.start(weights, v, out)
-        size = d.shape[0] if out.nbytes > CACHE else 0
+        size = d.shape[0] if out.nbytes > self.cache else 0
         staged = scratch.take(size) if size else None
 
         def add(first: int, last: int, target: Array) -> float:

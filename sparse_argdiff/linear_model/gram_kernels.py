@@ -207,7 +207,7 @@ def _scatter(_, values, indices, begin, end, tile, width, row, i):
     return signature, code
 
 
-@_compile(fastmath={"contract"})
+@_compile(fastmath={"reassoc", "contract", "nsz"})
 def start_tile(weights, step, across, V, down, right, first, count, width, tile, out):
     """Copy ``count`` columns of V to a tile; start its product.
 

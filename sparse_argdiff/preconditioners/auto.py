@@ -28,6 +28,10 @@ from .nystrom import FIRST_RANK, nystrom
 Builder = Callable[[LinearOperator], LinearOperator]
 
 _SMALL = 2000  # unknowns that a direct factorisation is meant for
+_ENTRIES = 2**21  # of a sketch; more of them take longer than most sparse products
+_LARGE = _ENTRIES // FIRST_RANK
+_SLOW = 4.0  # iterations a digit; below, nothing that costs products pays
+_VERY_SLOW = 10.0  # the same for a sketch, whose own product costs like several with K
 
 
 class Auto:
@@ -38,13 +42,16 @@ class Auto:
     1. ``cholesky`` of an explicit matrix with up to 2000 unknowns;
     2. ``amg`` of a larger sparse matrix with off-diagonal entries <= 0 that hardly
        dominates by its diagonal (the condition is large then), where PyAMG is installed;
-    3. once the solves have spent ``patience`` times its price in products: ``cholesky``
-       (price n) where n is no more than ``max_rank``; ``nystrom`` (price ``max_rank``) of
-       an operator with a split whose core has eigenvalues that fall more than tenfold over
-       the first 20; ``cholesky`` for n up to 2000;
+    3. where a digit takes more than four iterations, and once the solves have spent
+       ``patience`` times the price in products: ``cholesky`` (price n) where n is no more
+       than ``max_rank``; where a digit takes more than ten, ``nystrom`` (price
+       ``max_rank``) of an operator with a split, in even units, with eigenvalues that
+       fall more than tenfold over the first 20; ``cholesky`` for n up to 2000 at its full
+       price.  A sketch of 20 columns comes first and must save a quarter of the
+       iterations; the whole one, of at most 2²¹ entries, follows by the same rule;
     4. the diagonal where it is known: the whole, or the split's with the mean of the
-       rest, or none.  With ``patience`` below 1 the second is tried on a solve that asks
-       for less than a digit; the one with fewer iterations a digit stays.
+       rest, or none.  With ``patience`` below 1 the second is tried too, where the first
+       is slow or the last solve asked for less than a digit; the faster one stays.
 
     Parameters
     ----------
@@ -65,22 +72,29 @@ class Auto:
     ``solve``, ``vjp`` and ``derivative`` tell it how each solve went (``observe``).  What
     was built is kept for other systems, refreshed where that costs no products, and built
     anew when it has worn: when its iterations exceed one and a half times those right
-    after the build, and the excess has cost as much as building.
+    after the build, and the excess has cost as much as building.  A builder that refused is
+    asked again when the products of all solves have doubled.
     """
 
     def __init__(self, *, patience: float = 0.4, max_rank: int = 100) -> None:
         self.patience = patience
         self.max_rank = max_rank
-        self.name = "none"
         self.n_matvec = 0
+        self.reset()
+
+    def reset(self) -> None:
+        """Forget what was built and learnt; ``n_matvec`` goes on."""
+        self.name = "none"
         self._built: LinearOperator | None = None
         self._price = 0
-        self._spent = 0  # products of solves without a build
+        self._spent = 0  # products of solves without a build, or since the trial sketch
         self._wear = 0.0  # iterations beyond those right after the build
         self._fresh = math.nan  # iterations a digit, right after the build
         self._worn = False
-        self._refused: set[str] = set()
-        self._rates: dict[str, float] = {}  # iterations a digit
+        self._trial = True  # the next sketch is the first, small one
+        self._total = 0  # products of all solves
+        self._retry: dict[str, int] = {}  # the total at which to ask a builder again
+        self._tally: dict[str, tuple[float, float]] = {}  # iterations, digits
         self._loose = True  # whether the last solve asked for less than a digit
 
     def __call__(self, K: Any) -> LinearOperator | None:
@@ -89,7 +103,9 @@ class Auto:
         if K.shape[0] == 0:
             return None
         built = self._built
-        if built is not None and built.shape == K.shape and not self._worn:
+        if built is not None and built.shape != K.shape:
+            built, self._built, self._worn = None, None, False
+        if built is not None and not self._worn:
             refreshed = self._refreshed(K, built)
             if refreshed is not None:
                 return refreshed
@@ -98,14 +114,15 @@ class Auto:
             try:
                 built = build(K)
             except ValueError:
-                self._refused.add(name)
+                self._refuse(name)
                 lost += price
                 continue
             self._price = built.n_matvec
             built.n_matvec += lost
             self.n_matvec += built.n_matvec
             self.name, self._built = name, built
-            self._wear, self._fresh, self._worn = 0.0, math.nan, False
+            self._wear, self._fresh, self._worn, self._spent = 0.0, math.nan, False, 0
+            self._tally.pop(name, None)
             return built
         self._built = None
         self.n_matvec += lost
@@ -121,15 +138,38 @@ class Auto:
         if niter <= 0 or not digits > 0.0:
             return
         self._loose = digits < 1.0
-        rate = niter / max(digits, 0.3)
+        self._spent += niter
+        self._total += niter
+        before = self._tally.get(self.name, (0.0, 0.0))  # the older, the less it weighs
+        self._tally[self.name] = (0.5 * before[0] + niter, 0.5 * before[1] + digits)
         if self._built is None:
-            self._spent += niter
-            self._rates[self.name] = rate
             return
+        rate = niter / digits
         if math.isnan(self._fresh):
             self._fresh = rate
         self._wear += max(niter - self._fresh * digits, 0.0)
         self._worn = rate > 1.5 * self._fresh and self._wear >= self._price
+        if self.name == "nystrom" and self._trial and self._known("nystrom"):
+            # Loose solves tell too little: iterations a digit grow with the digits.
+            known = [name for name in self._tally if self._known(name)]
+            others = [self._rate(name) for name in known if name != "nystrom"]
+            if self._rate("nystrom") > 0.75 * min(others, default=math.inf):
+                self._refuse(self.name)
+                self._built = None
+            elif self._spent >= self.patience * self.max_rank:
+                self._trial, self._worn = False, True
+
+    def _refuse(self, name: str) -> None:
+        self._retry[name] = 2 * self._total + 100
+
+    def _known(self, name: str) -> bool:
+        """Whether solves of some accuracy were seen."""
+        return self._tally[name][1] > 3.0
+
+    def _rate(self, name: str) -> float:
+        """Return iterations a digit."""
+        niter, digits = self._tally[name]
+        return niter / digits
 
     def _refreshed(
         self, K: LinearOperator, built: LinearOperator
@@ -147,22 +187,36 @@ class Auto:
     def _candidates(self, K: LinearOperator) -> list[tuple[str, int, Builder]]:
         """Return name, products lost where it refuses, and builder, the best first."""
         n, matrix = K.shape[0], K.matrix
-        budget = self._spent / self.patience
         found: list[tuple[str, int, Builder]] = []
         if n <= _SMALL and (isinstance(matrix, np.ndarray) or sparse.issparse(matrix)):
             found.append(("cholesky", 0, cholesky))
         elif sparse.issparse(matrix) and self._built is None and _suits_amg(matrix):
             found.append(("amg", 0, amg))
-        if n <= self.max_rank and n <= budget:
-            found.append(("cholesky", n, cholesky))
-        elif K.split is not None and self.max_rank <= budget:
-            found.append(("nystrom", FIRST_RANK, self._nystrom))
-        if self.max_rank < n <= min(_SMALL, budget):
-            found.append(("cholesky", n, cholesky))
-        return [entry for entry in found if entry[0] not in self._refused]
+        budget = self._spent / self.patience if self._slow() else 0.0
+        worn = self.name if self._worn else ""  # it has paid for its successor
+        if n <= self.max_rank:
+            if n <= budget or worn == "cholesky":
+                found.append(("cholesky", n, cholesky))
+        else:
+            # A constant for what the sketch misses does not repair units.
+            wanted = self.max_rank <= budget and self._slow(_VERY_SLOW) and n <= _LARGE
+            diagonals = set(_diagonals(K)) if wanted else set()
+            tried = self.patience >= 1.0 or diagonals <= set(self._tally)
+            even = wanted and tried and diagonals != {"jacobi"}
+            if K.split is not None and (even or worn == "nystrom"):
+                found.append(("nystrom", FIRST_RANK, self._nystrom))
+            if n <= _SMALL and (n <= min(budget, self._spent) or worn == "cholesky"):
+                found.append(("cholesky", n, cholesky))
+        return [entry for entry in found if self._total >= self._retry.get(entry[0], 0)]
+
+    def _slow(self, limit: float = _SLOW) -> bool:
+        """Whether the best so far takes more iterations a digit than that."""
+        return min((self._rate(name) for name in self._tally), default=0.0) > limit
 
     def _nystrom(self, K: LinearOperator) -> LinearOperator:
-        return nystrom(K, max_rank=self.max_rank, least_fall=10.0)
+        if self._trial:
+            return nystrom(K, rank=FIRST_RANK, least_fall=10.0)
+        return nystrom(K, max_rank=min(self.max_rank, _ENTRIES // K.shape[0]))
 
     def _diagonal(self, K: LinearOperator) -> LinearOperator | None:
         """Return the better diagonal, or the one that has not been tried yet."""
@@ -170,58 +224,16 @@ class Auto:
         if not known:
             self.name = "none"
             return None
-        tried = [name for name in known if name in self._rates]
-        untried = [name for name in known if name not in tried]
-        if not tried or (untried and self._loose and self.patience < 1.0):
+        untried = [name for name in known if name not in self._tally]
+        safest = next(iter(known))
+        if safest in untried:
+            self.name = safest
+        elif untried and self.patience < 1.0 and (self._loose or self._slow()):
             self.name = untried[0]
         else:
-            self.name = min(tried, key=self._rates.__getitem__)
+            tried = [name for name in known if name in self._tally]
+            self.name = min(tried, key=self._rate)
         return known[self.name]
-
-
-class Choice:
-    """What a caller gives as ``M``, as a function of the operator to be solved with.
-
-    Parameters
-    ----------
-    M : operator, "auto", function or None
-        A function takes the operator and returns M ≈ K⁻¹ or None: a builder of
-        ``preconditioners``, or an ``Auto`` that a sequence of solves shares.
-
-    Attributes
-    ----------
-    n_matvec : int
-        Products that building took, so far.
-    """
-
-    def __init__(self, M: Any) -> None:
-        if isinstance(M, str):
-            if M != "auto":
-                raise ValueError(f"M must be an operator, 'auto' or None, found {M!r}")
-            M = Auto(patience=2.0)
-        self._function = M if callable(M) else None
-        self._fixed = (
-            None if M is None or self._function is not None else aslinearoperator(M)
-        )
-        self.n_matvec = 0
-
-    def __call__(self, K: LinearOperator) -> LinearOperator | None:
-        """Return M for K."""
-        if self._function is None:
-            return self._fixed
-        M = self._function(K)
-        if M is None:
-            return None
-        M = aslinearoperator(M)
-        if M.shape != K.shape:
-            raise ValueError(f"M must have shape {K.shape} like A, found {M.shape}")
-        self.n_matvec += M.n_matvec
-        return M
-
-    def observe(self, niter: int, reduction: float) -> None:
-        """Tell an ``Auto`` how a solve went: ‖residual‖ / ‖right-hand side‖ at its end."""
-        if isinstance(self._function, Auto) and 0.0 <= reduction < 1.0:
-            self._function.observe(niter, -math.log10(max(reduction, 1e-16)))
 
 
 def _diagonals(K: LinearOperator) -> dict[str, LinearOperator | None]:
@@ -241,6 +253,9 @@ def _diagonals(K: LinearOperator) -> dict[str, LinearOperator | None]:
     mean = float(xp.mean(diagonal))
     if not 0.0 < mean < math.inf:
         return {"jacobi": whole}
+    typical = math.exp(float(xp.mean(xp.log(diagonal[diagonal > 0.0]))))
+    if mean > 100.0 * typical:
+        return {"jacobi": whole}  # units that differ this much are not worth a trial
     return {"jacobi": whole, "shifted": jacobi(d + mean)}
 
 

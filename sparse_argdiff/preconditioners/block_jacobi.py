@@ -51,7 +51,7 @@ def block_jacobi(A: Any, blocks: Any) -> LinearOperator:
         )
     index = _index(blocks, n)  # (blocks, s); n where there is no unknown
     entries = _gather(matrix, index)
-    like = entries[:, :, 0].reshape((-1,))
+    like = entries
     xp = namespace(entries)
     try:
         xp.linalg.cholesky(entries)
@@ -72,8 +72,11 @@ def block_jacobi(A: Any, blocks: Any) -> LinearOperator:
         columns = r[:, None] if r.ndim == 1 else r
         pad = xp.zeros((1, columns.shape[1]), dtype=r.dtype, device=r.device)
         padded = xp.concat([columns, pad], axis=0)
-        parts = padded[where, :].reshape((count, size, columns.shape[1]))
-        found = (inverse @ parts).reshape((count * size, columns.shape[1]))[back, :]
+        parts = xp.reshape(
+            xp.take(padded, where, axis=0), (count, size, columns.shape[1])
+        )
+        flat = xp.reshape(inverse @ parts, (count * size, columns.shape[1]))
+        found = xp.take(flat, back, axis=0)
         return found[:, 0] if r.ndim == 1 else found
 
     return LinearOperator(
@@ -131,7 +134,7 @@ def _gather(matrix: Any, index: np.ndarray) -> Array:
         return xp.asarray(array, device=matrix.device)
 
     flat = to((safe_rows * n + safe_columns).reshape(-1))
-    entries = xp.take(matrix.reshape((-1,)), flat).reshape(rows.shape)
+    entries = xp.reshape(xp.take(xp.reshape(matrix, (-1,)), flat), rows.shape)
     identity = xp.asarray(
         to(np.broadcast_to(eye, rows.shape).copy()), dtype=matrix.dtype
     )

@@ -97,13 +97,17 @@ def nystrom(
     if A.shape[1] != n:
         raise ValueError(f"A must be square, found shape {A.shape}")
     core = A if A.split is None else A.split[0]
+    if n == 0:
+        return LinearOperator(
+            (0, 0), _same, matmat=_same, dtype=A.dtype, positive_definite=True
+        )
     limit = min(n, as_count("max_rank", max_rank))
     size = min(n, FIRST_RANK, limit) if rank is None else min(n, as_count("rank", rank))
-    if n and size == 0:
+    if size == 0:
         raise ValueError("rank and max_rank must be at least 1, found 0")
     rng = np.random.default_rng(0 if rng is None else rng)
     found = sketch(core, size, _like(A), rng)
-    fall = float(found.values[0]) / least_fall if n else 0.0
+    fall = float(found.values[0]) / least_fall
     if size < n and float(found.values[-1]) > fall:
         raise ValueError(
             f"the {size} largest eigenvalues of A must fall by {least_fall}, found them "
@@ -157,12 +161,12 @@ def sketch(
         raise ValueError("A must be finite: a product has NaN or infinity")
     gram = basis.T @ image
     unit = max(epsilon(like), core.accuracy or 0.0)
-    size = float(xp.sqrt(xp.sum(image * image))) if rank else 0.0
-    skew = float(xp.max(xp.abs(gram - gram.T))) if rank else 0.0
+    size = float(xp.sqrt(xp.sum(image * image)))
+    skew = float(xp.max(xp.abs(gram - gram.T)))
     if skew > math.sqrt(unit) * size:
         raise ValueError(f"A must be symmetric: u'Av differs from v'Au by {skew:.1e}")
     spectrum, rotation = xp.linalg.eigh(0.5 * (gram + gram.T))
-    lowest = float(spectrum[0]) if rank else 0.0
+    lowest = float(spectrum[0])
     shift = math.sqrt(n) * unit * size
     if lowest < -10.0 * shift:
         raise ValueError(
@@ -179,16 +183,15 @@ def sketch(
 def from_sketch(found: Sketch, A: LinearOperator, n_matvec: int) -> LinearOperator:
     """Return the preconditioner of A whose core has that sketch; no products."""
     U, values = found.vectors, found.values
-    xp, n = namespace(U), A.shape[0]
-    d = xp.zeros_like(U[:, 0]) if A.split is None or n == 0 else A.split[1]
-    tail = float(values[-1]) if n else 0.0
-    lowest, largest = (float(xp.min(d)), float(xp.max(d))) if n else (1.0, 1.0)
+    xp = namespace(U)
+    d = xp.zeros_like(U[:, 0]) if A.split is None else A.split[1]
+    top, tail = float(values[0]), float(values[-1])
+    lowest, largest = float(xp.min(d)), float(xp.max(d))
     if not (math.isfinite(largest) and lowest >= 0.0):
         raise ValueError(
             "the diagonal in A.split must be finite and >= 0, found entries from "
             f"{lowest} to {largest}"
         )
-    top = float(values[0]) if n else 1.0
     if max(largest, top) <= 0.0:
         raise ValueError("A must be positive definite: no positive curvature was found")
     # Where neither the diagonal nor the sketch has anything, something has to stand.
@@ -216,7 +219,7 @@ def from_sketch(found: Sketch, A: LinearOperator, n_matvec: int) -> LinearOperat
         if other.shape != A.shape:
             raise ValueError(f"A must have shape {A.shape}, found {other.shape}")
         if A.split is None or other.split is None:
-            return nystrom(other, rank=max(found.rank, 1))
+            return nystrom(other, rank=found.rank)
         return from_sketch(found, other, 0)
 
     return LinearOperator(
@@ -228,6 +231,10 @@ def from_sketch(found: Sketch, A: LinearOperator, n_matvec: int) -> LinearOperat
         update=update,
         n_matvec=n_matvec,
     )
+
+
+def _same(r: Array) -> Array:
+    return r
 
 
 def _like(A: LinearOperator) -> Array:

@@ -11,64 +11,30 @@ infeasibility are recognised.
 
 from __future__ import annotations
 
-import dataclasses
 import logging
 import math
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any
 
 from ..arrays import Array, dot, epsilon, namespace, norm
 from ..linear_operator import aslinearoperator
 from ..optimality import residual_scale, size_of
 from ..problem import ActiveSet, Problem, Solution
 from ..status import Status
+from .central import Central, Residuals, reach
+from .correctors import corrected
 from .lagrangian import explicit, lagrangian_hess
 from .newton_cg import NewtonIterate, asks_to_stop
 from .newton_step import Direction, NewtonSystem
 from .projections import projections
+from .rays import contradiction, falls_forever, largest
 from .standard_form import StandardForm, standard_form
 
 logger = logging.getLogger(__name__)
 
 _PATIENCE = 25
+_FORCE = 10.0  # of a side at the start, relative to f_Y: too small costs iterations
 _UNDECIDED = 1e2  # a side is active or not when z / w is this far from 1
-
-
-class Central(NamedTuple):
-    """A point near the path, in the units of the form."""
-
-    y: Array
-    nu: Array
-    z: Array
-    w: Array
-
-
-@dataclasses.dataclass(frozen=True)
-class _Residuals:
-    point: Central
-    value: float | None
-    grad: Array
-    E: Any
-    J: Any
-    r_d: Array
-    r_e: Array
-    r_g: Array
-
-    @property
-    def size(self) -> float:
-        return math.hypot(norm(self.r_d), norm(self.r_e), norm(self.r_g))
-
-    @property
-    def gap(self) -> float:
-        """The largest w_i z_i."""
-        products = self.point.w * self.point.z
-        return float(namespace(products).max(products)) if products.shape[0] else 0.0
-
-    @property
-    def mu(self) -> float:
-        """The mean w_i z_i."""
-        w = self.point.w
-        return dot(w, self.point.z) / w.shape[0] if w.shape[0] else 0.0
 
 
 def barrier(
@@ -143,7 +109,7 @@ class InteriorPoint:
         self._rows: Any = None
         self.best = self.start(y)
 
-    def start(self, y: Array) -> _Residuals:
+    def start(self, y: Array) -> Residuals:
         """Return a first point inside: bounds are kept, slacks make up for the rows."""
         form, xp = self.form, namespace(y)
         width = form.upper - form.lower
@@ -156,9 +122,9 @@ class InteriorPoint:
         rows, low, high = form.split(sides)
         w = xp.concat([xp.where(-rows > least, -rows, least + 0.0 * rows), -low, -high])
         nu = xp.zeros_like(form.e_scale)
-        return self.at(Central(y, nu, least / w, w))
+        return self.at(Central(y, nu, _FORCE * least / w, w))
 
-    def at(self, point: Central) -> _Residuals:
+    def at(self, point: Central) -> Residuals:
         """Evaluate the conditions at a point."""
         problem, form, x, y = self.problem, self.form, self.x, point.y
         self.n_grad += 1
@@ -172,7 +138,7 @@ class InteriorPoint:
         if E is not None:
             r_d = r_d + aslinearoperator(E).T @ point.nu
         value = problem.value(x, y) if problem.has_value else None
-        return _Residuals(point, value, grad, E, J, r_d, r_e, sides + point.w)
+        return Residuals(point, value, grad, E, J, r_d, r_e, sides + point.w)
 
     @property
     def affine(self) -> bool:
@@ -206,24 +172,52 @@ class InteriorPoint:
                 return verdict
             if self.niter >= self.maxiter:
                 return Status.ITERATION_LIMIT
-            if self.niter > _PATIENCE and smallest > 0.9 * min(errors[:-_PATIENCE]):
-                return Status.STAGNATED
+            if len(errors) > _PATIENCE and smallest > 0.9 * min(errors[:-_PATIENCE]):
+                # The multipliers of a curved contradiction grow slowly: less will do.
+                return self.hopeless(now, far=30.0) or Status.STAGNATED
             new = self.step(now)
             if new is None:
                 rounding = 1e3 * epsilon(y)
-                small = smallest <= rounding
-                return Status.ROUNDING_LIMIT if small else Status.STAGNATED
+                if smallest <= rounding:
+                    return Status.ROUNDING_LIMIT
+                return self.hopeless(now, far=30.0) or Status.STAGNATED
             now = new
             self.niter += 1
 
-    def error(self, now: _Residuals) -> float:
+    def error(self, now: Residuals) -> float:
         """Return the residual of the conditions, each relative to its scale."""
-        form, length = self.form, size_of(now.point.y)
-        force = max(self.scale, norm(now.grad)) / form.unit or 1.0
-        off = max(_largest(now.r_e, both=True), _largest(now.r_g, both=True))
+        force, length = self.units(now.grad, now.point.y)
+        off = max(largest(now.r_e), largest(now.r_g))
         return max(norm(now.r_d) / force, off / length, now.gap / (force * length))
 
-    def step(self, now: _Residuals) -> _Residuals | None:
+    def units(self, grad: Array, y: Array) -> tuple[float, float]:
+        """Return the force and the length that others are compared with.
+
+        Where f_Y or y vanish at the solution, rounding at the start is what is left.
+        """
+        least = epsilon(y) ** 0.5
+        force = max(self.scale, norm(grad)) / self.form.unit
+        return max(force, least), max(size_of(y), least * self.reach)
+
+    def hopeless(self, now: Residuals, far: float = 1e6) -> Status | None:
+        """Recognise an infeasible or an unbounded problem by its ray."""
+        form, point = self.form, now.point
+        length = size_of(point.y)
+        off = max(largest(now.r_e), largest(now.r_g))
+        if off > self.tol * length:
+            worst = max(largest(now.r_e), largest(now.sides), length, self.reach)
+            named = contradiction(form, point.nu, point.z, now, far * worst)
+            if named:
+                self.note = named
+                return Status.INFEASIBLE
+        if length > 1e6 * self.reach:
+            H = self.problem.hess(self.x, point.y)
+            self.n_hvp += 1
+            if falls_forever(form, H, point.y, now):
+                return Status.UNBOUNDED
+        return None
+
+    def step(self, now: Residuals) -> Residuals | None:
         """Return the next point, None where no step makes progress."""
         point, form = now.point, self.form
         multipliers = form.multipliers(point.nu, point.z)
@@ -245,7 +239,8 @@ class InteriorPoint:
             )
             affine = system.solve(now.r_d, now.r_e, now.r_g, -complementarity)
             bend = system.curvature(affine.y)
-            self.n_hvp += system.n_hvp
+            spent = system.n_hvp
+            self.n_hvp += spent
             length = dot(affine.y, affine.y)
             if not math.isfinite(bend):
                 return None
@@ -253,122 +248,78 @@ class InteriorPoint:
                 break
             largest = max(largest, abs(bend) / length)
             shift = max(10.0 * shift, 1e-4, largest)
-        found = self.corrected(now, system, affine)
+        found = corrected(now, system, affine)
+        self.n_hvp += system.n_hvp - spent
         for direction in (found, affine):
             new = self.walk(now, direction)
             if new is not None:
                 return new
         return None
 
-    def corrected(
-        self, now: _Residuals, system: NewtonSystem, affine: Direction
-    ) -> Direction:
-        """Return the step to a smaller μ: centred, and corrected for the curvature of wz."""
-        point = now.point
-        if point.w.shape[0] == 0:
-            return affine
-        alpha = _boundary(point, affine, 1.0)
-        w, z = point.w + alpha * affine.w, point.z + alpha * affine.z
-        ratio = max(dot(w, z), 0.0) / dot(point.w, point.z)
-        target = ratio**3 * now.mu
-        spent = system.n_hvp
-        c = target - point.w * point.z - affine.w * affine.z
-        direction = system.solve(now.r_d, now.r_e, now.r_g, c)
-        self.n_hvp += system.n_hvp - spent
-        return direction
+    def walk(self, now: Residuals, step: Direction) -> Residuals | None:
+        """Go along a direction: inside, and as far as the residuals fall.
 
-    def walk(self, now: _Residuals, direction: Direction) -> _Residuals | None:
-        """Go along a direction: inside, and as far as the residuals fall."""
-        point = now.point
-        alpha = min(1.0, _boundary(point, direction, max(0.99, 1.0 - now.mu)))
+        At first with lengths of their own for (y, w) and (ν, z), then with a common one.
+        """
+        point, keep = now.point, min(max(0.99, 1.0 - now.mu), 0.9999)
+        primal = min(1.0, keep * reach(point.w, step.w))
+        dual = min(1.0, keep * reach(point.z, step.z))
         rounding = 1e2 * epsilon(point.y) * (1.0 + norm(point.y) + norm(point.z))
         shortest = 1e-3 * epsilon(point.y) ** 0.5
-        while alpha >= shortest:
+        while primal >= shortest:
             new = self.at(
-                Central(*(a + alpha * b for a, b in zip(point, direction, strict=True)))
+                Central(
+                    y=point.y + primal * step.y,
+                    nu=point.nu + dual * step.nu,
+                    z=point.z + dual * step.z,
+                    w=point.w + primal * step.w,
+                )
             )
             sound = math.isfinite(new.size) and (
                 new.value is None or math.isfinite(new.value)
             )
+            alpha = min(primal, dual)
             allowed = max((1.0 - 0.01 * alpha) * now.size, 0.1 * new.mu, rounding)
             if sound and new.size <= allowed:
                 return new
-            alpha *= 0.5
+            primal = dual = alpha if primal != dual else 0.5 * alpha
         return None
-
-    def hopeless(self, now: _Residuals) -> Status | None:
-        """Recognise an infeasible or an unbounded problem by its ray."""
-        form, point, xp = self.form, now.point, namespace(now.point.y)
-        length = size_of(point.y)
-        off = max(_largest(now.r_e, both=True), _largest(now.r_g, both=True))
-        if off > self.tol * length:
-            pull = form.back(now.J, point.z)
-            if now.E is not None:
-                pull = pull + aslinearoperator(now.E).T @ point.nu
-            sides = now.r_g - point.w
-            proof = dot(point.nu, now.r_e) + dot(point.z, sides)
-            if proof > 1e6 * max(length, self.reach) * norm(pull):
-                self.note = self.name_rows(point)
-                return Status.INFEASIBLE
-        if length > 1e6 * self.reach:
-            d = point.y / norm(point.y)
-            falls = dot(now.grad, d) < 0.0
-            along = form.along(now.J, d)
-            stays = _largest(along, both=False) <= 1e-5
-            if now.E is not None:
-                stays = stays and norm(aslinearoperator(now.E) @ d) <= 1e-5
-            bend = float(xp.abs(dot(d, self.problem.hess(self.x, point.y).matvec(d))))
-            self.n_hvp += 1
-            if falls and stays and bend * norm(point.y) <= 1e-3 * norm(now.grad):
-                return Status.UNBOUNDED
-        return None
-
-    def name_rows(self, point: Central) -> str:
-        """Name the constraints whose multipliers prove that they contradict each other."""
-        form, xp = self.form, namespace(point.y)
-        rows, low, high = form.split(point.z)
-        largest = max(_largest(point.nu, both=True), _largest(point.z, both=True))
-        named = []
-        for what, forces, index in (
-            ("equality row", xp.abs(point.nu[: form.p]), None),
-            ("variable with lower = upper", xp.abs(point.nu[form.p :]), form.fixed),
-            ("inequality row", rows, None),
-            ("lower bound", low, form.at_lower),
-            ("upper bound", high, form.at_upper),
-        ):
-            (where,) = xp.nonzero(forces > 1e-3 * largest)
-            where = where if index is None else index[where]
-            named += [f"{what} {int(i)}" for i in where]
-        some = ", ".join(named[:6]) + (", ..." if len(named) > 6 else "")
-        return f"a positive combination of {some} has no solution"
 
     def solution(self, status: Status) -> Solution:
         """Return the best point as a solution."""
-        now, form = self.best, self.form
-        point, xp = now.point, namespace(now.point.y)
+        now = self.best
+        multipliers = self.form.multipliers(now.point.nu, now.point.z)
+        return self.record(now, multipliers, self.active(), status)
+
+    def record(
+        self,
+        now: Residuals,
+        multipliers: Array,
+        active: ActiveSet,
+        status: Status,
+    ) -> Solution:
+        """Return a point in the problem's own units."""
+        form, problem, xp = self.form, self.problem, namespace(multipliers)
         value = now.value
-        if value is not None and self.problem.maximize:
+        if value is not None and problem.maximize:
             value = -value
-        multipliers = form.multipliers(point.nu, point.z)
-        active = self.active()
-        # Forces of bounds have no rows of their own: they are what is left.
-        rows = form.split(now.r_g - point.w)[0] * form.g_scale
         left = form.unit * now.r_d
-        residual = xp.concat(
-            [
-                xp.where(active.fixed, 0.0 * left, left),
-                (now.r_e * form.e_scale)[: form.p],
-                xp.where(active.strong, rows, 0.0 * rows),
-            ]
-        )
+        rows = form.split(now.sides)[0] * form.g_scale
+        parts = [
+            xp.where(active.fixed, 0.0 * left, left),
+            (now.r_e * form.e_scale)[: form.p],
+            xp.where(active.strong, rows, 0.0 * rows),
+        ]
+        residual = xp.concat(parts)
+        sided = problem.inequalities is not None or problem.bounded
         return Solution(
-            y=point.y,
+            y=now.point.y,
             x=self.x,
             value=value,
             multipliers=multipliers,
-            active=None if not self._sided else active,
+            active=active if sided else None,
             status=status,
-            residual_norm=self.error(now) * max(self.scale, norm(now.grad)),
+            residual_norm=norm(residual),
             residual=residual,
             niter=self.niter,
             n_hvp=self.n_hvp,
@@ -376,18 +327,18 @@ class InteriorPoint:
             warnings=(self.note,) if self.note else (),
         )
 
-    @property
-    def _sided(self) -> bool:
-        return self.problem.inequalities is not None or self.problem.bounded
+    def strength(self) -> Array:
+        """Return z / w of all sides, each relative to its unit: > 1 where active."""
+        point = self.best.point
+        force, length = self.units(self.best.grad, point.y)
+        return (point.z / force) / (point.w / length)
 
     def active(self, undecided: float = _UNDECIDED) -> ActiveSet:
         """Classify the sides by z / w, relative to the units of both."""
-        now, form = self.best, self.form
-        point, xp = now.point, namespace(now.point.y)
-        force = max(self.scale, norm(now.grad)) / form.unit or 1.0
-        forces, slacks = point.z / force, point.w / size_of(point.y)
-        strong = forces > undecided * slacks
-        weak = ~strong & (slacks <= undecided * forces)
+        form, point, xp = self.form, self.best.point, namespace(self.best.point.y)
+        strength = self.strength()
+        strong = strength > undecided
+        weak = ~strong & (strength >= 1.0 / undecided)
         fixed = xp.zeros(point.y.shape, dtype=xp.bool, device=point.y.device)
         weak_fixed = xp.zeros_like(fixed)
         for mask, marks in ((fixed, strong), (weak_fixed, weak)):
@@ -399,24 +350,5 @@ class InteriorPoint:
         return ActiveSet(strong, weak, ~(strong | weak), fixed, weak_fixed & ~fixed)
 
 
-def _factorable(w: Array, H: Any, now: _Residuals) -> bool:
+def _factorable(w: Array, H: Any, now: Residuals) -> bool:
     return explicit(w, H, *(part for part in (now.E, now.J) if part is not None))
-
-
-def _boundary(point: Central, direction: Direction, fraction: float) -> float:
-    """Return the α at which w or z has lost that fraction, at most 1."""
-    xp, alpha = namespace(point.w), 1.0
-    for values, changes in ((point.w, direction.w), (point.z, direction.z)):
-        falls = changes < 0.0
-        if bool(xp.any(falls)):
-            alpha = min(
-                alpha, fraction * float(xp.min(values[falls] / -changes[falls]))
-            )
-    return alpha
-
-
-def _largest(values: Array, both: bool) -> float:
-    if values.shape[0] == 0:
-        return 0.0
-    xp = namespace(values)
-    return float(xp.max(xp.abs(values) if both else values))

@@ -158,9 +158,14 @@ def _loops(threaded: bool) -> dict[str, Any]:
             w_old[i] = entry
             x[i] += step * entry
 
-    # Sums may be reordered, for SIMD; NaN and infinity stay what they are.
-    compile_loop = numba.njit(
-        cache=True, parallel=threaded, fastmath={"reassoc", "contract"}
-    )
+    def compile_loop(loop: Any) -> Any:
+        # Sums may be reordered, for SIMD; NaN and infinity stay what they are.
+        options: dict[str, Any] = {"parallel": threaded}
+        options["fastmath"] = {"reassoc", "contract"}
+        try:
+            return numba.njit(cache=True, **options)(loop)
+        except RuntimeError:  # neither the package nor the user's cache can be written
+            return numba.njit(**options)(loop)
+
     loops = (dot, csr_product, cg_residual, cg_advance, lanczos, minres_advance)
     return {loop.__name__: compile_loop(loop) for loop in loops}

@@ -1,0 +1,397 @@
+"""krylov/energy, krylov/requests: what CG says about its error; columns solved together."""
+
+from __future__ import annotations
+
+import math
+import pathlib
+
+import numpy as np
+import pytest
+import scipy.io
+import scipy.linalg
+import scipy.sparse
+
+from sparse_argdiff import LinearOperator, Status, cg, minres
+from sparse_argdiff.krylov import Workspace
+from sparse_argdiff.krylov.energy import EnergyError
+from sparse_argdiff.preconditioners import jacobi
+
+both = pytest.mark.parametrize("solver", [cg, minres], ids=["cg", "minres"])
+SHARED = pathlib.Path(__file__).parents[2] / "shared" / "data"
+
+
+def spectral(eigenvalues, seed):
+    lam = np.asarray(eigenvalues, dtype=float)
+    rng = np.random.default_rng(seed)
+    Q = np.linalg.qr(rng.standard_normal((lam.size, lam.size)))[0]
+    A = (Q * lam) @ Q.T
+    return (A + A.T) / 2.0
+
+
+def true_error(A, b, x):
+    """Return √(r'A⁻¹r) of a residual in extended precision."""
+    r = (b - A.astype(np.longdouble) @ x).astype(float)
+    return math.sqrt(r @ np.linalg.solve(A, r))
+
+
+def random_system(i):
+    rng = np.random.default_rng(i)
+    n, c = int(rng.integers(10, 80)), 10.0 ** rng.uniform(1.0, 6.0)
+    A = spectral((c ** rng.uniform(0.0, 1.0, n), np.geomspace(1.0, c, n))[i % 2], i)
+    if i % 4 < 2:
+        return A, rng.standard_normal(n), None
+    scale = 10.0 ** rng.uniform(-1.0, 1.0, n)
+    A = scale[:, None] * A * scale
+    return A, rng.standard_normal(n), jacobi(np.diag(A))
+
+
+# the energy norm ----------------------------------------------------------------------
+
+
+def test_delayed_estimates_are_in_range_for_95_percent_of_200_random_systems():
+    ratios = []
+    for i in range(200):
+        A, b, M = random_system(i)
+        rtol = 10.0 ** -(1 + i % 8)
+        result = cg(A, b, M=M, rtol=rtol, energy_rtol=0.25, maxiter=100 * b.size)
+        assert result.converged
+        ratios.append(result.energy_error / true_error(A, b, result.x))
+    inside = [0.5 <= ratio <= 1.05 for ratio in ratios]
+    assert np.mean(inside) >= 0.95
+    assert max(ratios) <= 1.05  # an estimate from below
+
+
+def test_estimates_without_a_delay_are_guesses_that_do_not_lean():
+    ratios = []
+    for i in range(200):
+        A, b, M = random_system(i)
+        result = cg(A, b, M=M, rtol=10.0 ** -(1 + i % 8), maxiter=100 * b.size)
+        ratios.append(result.energy_error / true_error(A, b, result.x))
+    assert np.mean([0.5 <= ratio <= 2.0 for ratio in ratios]) >= 0.55
+    assert np.mean([0.1 <= ratio <= 10.0 for ratio in ratios]) >= 0.9
+    assert 0.7 <= np.median(ratios) <= 1.4
+
+
+@pytest.mark.skipif(not SHARED.is_dir(), reason="the shared data are not here")
+def test_estimates_are_in_range_on_shared_systems():
+    ratios = []
+    for path in sorted((SHARED / "spd_harwell_boeing").glob("*.mtx.gz")):
+        A = scipy.sparse.csr_array(scipy.io.mmread(path))
+        b = np.random.default_rng(2).standard_normal(A.shape[0])
+        for rtol in (1e-2, 1e-6):
+            result = cg(A, b, M=jacobi(A.diagonal()), rtol=rtol, energy_rtol=0.25)
+            assert result.converged
+            ratios.append(result.energy_error / true_error(A.toarray(), b, result.x))
+    assert np.mean([0.5 <= ratio <= 1.05 for ratio in ratios]) >= 0.95
+
+
+def test_the_delay_returns_the_iterate_of_the_stop_and_counts_its_steps():
+    A, b, M = random_system(6)
+    plain = cg(A, b, M=M, rtol=1e-4)
+    calls, seen = [], []
+    counted = LinearOperator(
+        A.shape, lambda x: calls.append(1) or A @ x, symmetric=True
+    )
+    delayed = cg(
+        counted,
+        b,
+        M=M,
+        rtol=1e-4,
+        energy_rtol=0.25,
+        callback=lambda it: seen.append(it.niter),
+    )
+    np.testing.assert_array_equal(delayed.x, plain.x)
+    np.testing.assert_array_equal(delayed.residual, plain.residual)
+    assert delayed.residual_norm == plain.residual_norm
+    assert plain.niter < delayed.niter <= plain.niter + b.size
+    assert delayed.n_matvec == len(calls) == delayed.niter + 1
+    assert seen == list(range(delayed.niter + 1))
+
+
+def test_the_delay_respects_the_iteration_limit_and_the_callback():
+    A, b = spectral(np.geomspace(1.0, 1e6, 100), 0), np.ones(100)
+    stop = cg(A, b, rtol=1e-3).niter
+    limited = cg(A, b, rtol=1e-3, energy_rtol=1e-6, maxiter=stop + 3)
+    assert limited.status is Status.CONVERGED
+    assert limited.niter == stop + 3
+    assert math.isfinite(limited.energy_error)
+    asked = cg(
+        A, b, rtol=1e-3, energy_rtol=1e-6, callback=lambda it: it.niter == stop + 2
+    )
+    assert asked.status is Status.CONVERGED
+    assert asked.niter == stop + 2
+
+
+def test_the_delay_of_an_exact_solve_ends():
+    for A, b in ((np.eye(4), np.ones(4)), (np.array([[3.0]]), np.ones(1))):
+        result = cg(A, b, energy_rtol=0.25)
+        assert result.converged
+        assert result.energy_error == 0.0
+    A, b, _ = random_system(1)
+    assert cg(A, b, rtol=1e-12, energy_rtol=0.25).niter < 100 * b.size
+
+
+@pytest.mark.parametrize("slack", [0.999, 0.5, 1e-3])
+def test_the_upper_bound_is_one(slack):
+    for i in range(40):
+        A, b, M = random_system(i)
+        m = np.ones(b.size) if M is None else M.diagonal()
+        smallest = scipy.linalg.eigh(A, np.diag(1.0 / m), eigvals_only=True)[0]
+        for rtol in (0.3, 1e-4, 1e-8):
+            result = cg(
+                A,
+                b,
+                M=M,
+                rtol=rtol,
+                smallest_eigenvalue=slack * smallest,
+                maxiter=100 * b.size,
+            )
+            true = true_error(A, b, result.x)
+            assert result.energy_error_bound >= true * (1.0 - 1e-6)
+            if slack == 0.5 and M is None and rtol < 0.3:
+                assert result.energy_error_bound <= 300.0 * true
+
+
+def test_the_upper_bound_holds_where_nothing_was_iterated():
+    A, b, M = random_system(2)
+    x0 = np.linalg.solve(A, b) * (1.0 + 1e-9)
+    m = M.diagonal()
+    smallest = scipy.linalg.eigh(A, np.diag(1.0 / m), eigvals_only=True)[0]
+    for options in ({"rtol": 1e-6}, {"rtol": 1e-14, "maxiter": 0}):
+        result = cg(A, b, x0, M=M, smallest_eigenvalue=smallest, **options)
+        assert result.niter == 0
+        assert result.energy_error_bound >= true_error(A, b, result.x)
+
+
+def test_a_refuted_lower_bound_on_the_spectrum_gives_nan():
+    A = spectral(np.linspace(1.0, 10.0, 50), 0)
+    b = np.ones(50)
+    assert math.isnan(cg(A, b, smallest_eigenvalue=30.0).energy_error_bound)
+    assert math.isnan(cg(-A, b, smallest_eigenvalue=1.0).energy_error_bound)
+    assert cg(A, b).energy_error_bound is None
+
+
+def test_bounds_are_in_the_callers_units_and_per_column():
+    A, b = spectral(np.linspace(1.0, 10.0, 40), 0), np.ones(40)
+    one = cg(A, b, smallest_eigenvalue=1.0, energy_rtol=0.25, rtol=1e-6)
+    scaled = cg(A, 2.0**600 * b, smallest_eigenvalue=1.0, energy_rtol=0.25, rtol=1e-6)
+    assert scaled.energy_error_bound == 2.0**600 * one.energy_error_bound
+    assert scaled.energy_error == 2.0**600 * one.energy_error
+    many = cg(A, np.stack([b, b], 1), smallest_eigenvalue=1.0, rtol=1e-6)
+    assert many.energy_error_bound.shape == (2,)
+    np.testing.assert_allclose(
+        many.energy_error_bound, one.energy_error_bound, rtol=0.1
+    )
+
+
+@pytest.mark.parametrize("name", ["smallest_eigenvalue", "energy_rtol"])
+@pytest.mark.parametrize("value", [0.0, -1.0, math.nan, math.inf, "small"])
+def test_wrong_bounds_are_named(name, value):
+    with pytest.raises(ValueError, match=rf"{name} must be.*{value}"):
+        cg(np.eye(2), np.ones(2), **{name: value})
+
+
+def test_a_geometric_decay_is_extrapolated_exactly():
+    # Decreases and least residuals fall by the same factor: the error is their tail.
+    energy, factor = EnergyError(None), 0.3
+    energy.start(1.0)
+
+    class Step:
+        alpha = rho = math.nan
+
+    for j in range(12):
+        Step.decrease, Step.least = factor**j, factor ** (j + 1)
+        energy.add(Step)
+    assert energy.extrapolated() == pytest.approx(
+        math.sqrt(factor**12 / (1.0 - factor)), rel=1e-12
+    )
+
+
+# what is not symmetric ----------------------------------------------------------------
+
+
+@both
+def test_an_operator_that_is_not_symmetric_is_named_after_a_failure(solver):
+    rng = np.random.default_rng(0)
+    A = rng.standard_normal((30, 30)) + np.eye(30)
+    calls = []
+    operator = LinearOperator(A.shape, lambda x: calls.append(1) or A @ x)
+    result = solver(operator, np.ones(30), maxiter=60)
+    assert result.status is Status.NOT_SYMMETRIC
+    assert not result.converged
+    assert result.n_matvec == len(calls)
+
+
+@both
+def test_a_preconditioner_that_is_not_symmetric_is_named_after_a_failure(solver):
+    rng = np.random.default_rng(0)
+    A = spectral(np.geomspace(1.0, 1e4, 30), 0)
+    M = np.eye(30) + 0.5 * rng.standard_normal((30, 30))
+    result = solver(A, np.ones(30), M=M, maxiter=60, rtol=1e-12)
+    assert result.status is Status.NOT_SYMMETRIC
+
+
+@both
+def test_what_claims_to_be_symmetric_is_not_tested(solver):
+    A, calls = spectral(np.geomspace(1.0, 1e6, 30), 0), []
+    for claim, extra in ((True, 0), (False, 1)):
+        calls.clear()
+        operator = LinearOperator(
+            A.shape, lambda x: calls.append(1) or A @ x, symmetric=claim
+        )
+        result = solver(operator, np.ones(30), maxiter=4, rtol=1e-12)
+        assert result.status is Status.ITERATION_LIMIT
+        assert result.n_matvec == len(calls) == 5 + extra
+
+
+def test_minres_calls_a_least_squares_point_by_its_name_on_a_neumann_problem():
+    # Where rounding stops the fall of ‖A r‖ just above what it excuses.
+    line = scipy.sparse.diags_array(
+        [-1.0, 2.0, -1.0], offsets=[-1, 0, 1], shape=(14, 14)
+    )
+    line = line.tolil()
+    line[0, 0] = line[-1, -1] = 1.0
+    A = scipy.sparse.csr_array(scipy.sparse.kronsum(line, line))
+    for seed in range(10):
+        b = np.random.default_rng(seed).standard_normal(196)
+        result = minres(A, b, rtol=1e-10)
+        assert result.status is Status.LEAST_SQUARES
+        assert result.residual_norm == pytest.approx(abs(b.sum()) / 14.0, rel=1e-8)
+
+
+# many right-hand sides ----------------------------------------------------------------
+
+
+class Blocks:
+    """A dense operator that records the widths of its blocks and its single products."""
+
+    def __init__(self, A, order="C"):
+        self.widths, self.singles = [], 0
+
+        def matvec(x):
+            self.singles += 1
+            return A @ x
+
+        def matmat(X):
+            self.widths.append(X.shape[1])
+            return np.asarray(A @ X, order=order)
+
+        self.operator = LinearOperator(
+            A.shape, matvec, matmat=matmat, positive_definite=True
+        )
+
+
+@both
+@pytest.mark.parametrize("order", ["C", "F"])
+@pytest.mark.parametrize("kernels", ["reference", "compiled"])
+@pytest.mark.parametrize("with_M", [False, True], ids=["plain", "preconditioned"])
+def test_columns_together_are_columns_one_by_one(solver, order, kernels, with_M):
+    n, k = 60, 7
+    # Well conditioned: else rounding, which differs, moves the number of iterations.
+    A = spectral(np.geomspace(1.0, 20.0, n), 0)
+    B = np.random.default_rng(1).standard_normal((n, k))
+    M = np.linalg.inv(A + np.eye(n)) if with_M else None
+    M = None if M is None else (M + M.T) / 2.0
+    blocks = Blocks(A, order)
+    options = {"rtol": 1e-7, "kernels": kernels}
+    result = solver(blocks.operator, B, M=M, **options)
+    assert result.status is Status.CONVERGED
+    assert blocks.widths[0] == k
+    assert result.n_matvec == sum(blocks.widths) + blocks.singles
+    for j in range(k):
+        one = solver(A, B[:, j], M=M, **options)
+        assert abs(result.niter[j] - one.niter) <= 1
+        if result.niter[j] == one.niter:
+            np.testing.assert_allclose(result.x[:, j], one.x, rtol=0, atol=1e-7)
+        residual = np.linalg.norm(B[:, j] - A @ result.x[:, j])
+        assert residual <= 1.001e-7 * np.linalg.norm(B[:, j])
+
+
+@both
+def test_a_block_holds_no_finished_column(solver):
+    A = np.diag(np.geomspace(1.0, 1e4, 50))
+    B = np.zeros((50, 4))
+    B[:, 0] = 1.0  # the others end after one step, the zero column at once
+    B[3, 1] = B[7, 2] = 1.0
+    blocks = Blocks(A)
+    result = solver(blocks.operator, B)
+    assert result.converged.all()
+    np.testing.assert_array_equal(result.niter[1:], [1, 1, 0])
+    assert blocks.widths == [3, 3]  # a step, and its check
+    assert blocks.singles == result.niter[0] + 1 - 2
+
+
+@both
+def test_more_columns_than_fit_a_block_take_turns(solver):
+    A = spectral(np.geomspace(1.0, 50.0, 40), 0)
+    B = np.random.default_rng(0).standard_normal((40, 100))
+    blocks, workspace = Blocks(A), Workspace()
+    result = solver(blocks.operator, B, workspace=workspace)
+    assert result.converged.all()
+    assert max(blocks.widths) == 32
+    # 32 sets of vectors and the block, whatever the number of columns.
+    vectors = (2 if solver is cg else 6) + 1
+    assert workspace.nbytes == 32 * vectors * 40 * 8
+    np.testing.assert_allclose(A @ result.x, B, atol=1e-6)
+
+
+@both
+def test_each_column_of_a_block_has_its_own_fate(solver):
+    A = np.zeros((12, 12))
+    A[:10, :10] = spectral(np.geomspace(1.0, 10.0, 10), 0)
+    A[10, 10] = -1.0
+    B = np.zeros((12, 4))
+    B[:10, 0] = 1.0
+    B[10, 1] = 1.0
+    B[0, 2] = np.nan
+    B[11, 3] = 1.0
+    result = solver(A, B)
+    assert result.converged.tolist() == [True, solver is minres, False, False]
+    np.testing.assert_allclose(A @ result.x[:, 0], B[:, 0], atol=1e-6)
+    assert result.status is not Status.CONVERGED
+
+
+@both
+def test_a_callback_knows_its_column_and_stops_it_alone(solver):
+    A = spectral(np.geomspace(1.0, 1e4, 30), 0)
+    B = np.random.default_rng(0).standard_normal((30, 3))
+    seen = {}
+
+    def callback(it):
+        seen.setdefault(it.column, []).append(it.niter)
+        return it.column == 1 and it.niter == 4
+
+    result = solver(A, B, callback=callback)
+    assert result.converged.tolist() == [True, False, True]
+    assert result.status is Status.STOPPED_BY_CALLBACK
+    for j in range(3):
+        assert seen[j] == list(range(int(result.niter[j]) + 1))
+
+
+@both
+@pytest.mark.parametrize(("row", "together"), [(3, False), (40, True)])
+def test_short_sparse_rows_are_multiplied_column_by_column(solver, row, together):
+    n = 60
+    half = row // 2
+    offsets = range(-half, half + 1)
+    A = scipy.sparse.diags_array(
+        [np.full(n - abs(o), 4.0 * n if o == 0 else -1.0) for o in offsets],
+        offsets=list(offsets),
+    ).tocsr()
+    workspace = Workspace()
+    B = np.random.default_rng(0).standard_normal((n, 5))
+    result = solver(A, B, workspace=workspace)
+    assert result.converged.all()
+    sets = 5 if together else 1
+    vectors = (2 if solver is cg else 6) * sets + (5 if together else 0)
+    assert workspace.nbytes == vectors * n * 8
+
+
+@both
+def test_columns_together_stay_on_their_device(xp_array, solver):
+    to, back = xp_array
+    A = spectral(np.geomspace(1.0, 1e2, 20), 0)
+    B = np.random.default_rng(0).standard_normal((20, 4))
+    result = solver(to(A), to(B))
+    assert type(result.x) is type(to(B))
+    np.testing.assert_allclose(A @ back(result.x), B, atol=1e-6)
