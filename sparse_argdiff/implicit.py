@@ -91,9 +91,8 @@ def derivative(
         operator.  "diagonal" replaces K by its diagonal (the paper's section 6).
     M : operator, "auto", function or None
         Preconditioner M ≈ K⁻¹.  "auto" is :class:`preconditioners.Auto`, for a sequence
-        of problems better given as one instance, and with active rows
-        :func:`sparse_argdiff.preconditioners.constraint` of the diagonal of H; a function
-        takes K and returns M.
+        of problems better given as one instance; a function takes K and returns M.
+        With active rows "auto" is :func:`preconditioners.constraint` of diag(H).
     rtol : float
         Of each linear solve, relative to its right-hand side.
     maxiter : int, optional
