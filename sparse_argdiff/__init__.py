@@ -9,6 +9,7 @@ See ``README.md`` for a first example and ``Problem``, ``solve``, ``derivative``
 import logging
 
 from . import linear_model, preconditioners
+from .barrier import LogBarrier
 from .bilevel import BilevelResult, minimize
 from .certificate import Certificate
 from .checks import (
@@ -51,6 +52,7 @@ __all__ = [
     "KrylovResult",
     "LinearEquality",
     "LinearOperator",
+    "LogBarrier",
     "Objective",
     "Problem",
     "Solution",
