@@ -57,7 +57,7 @@ def surface(axes, function, limits, levels=None) -> object:
     grid = np.stack(np.meshgrid(side, side), axis=-1)
     values = function(grid.reshape(-1, 2)).reshape(side.size, side.size)
     levels = np.linspace(0.0, 1.0, 21) if levels is None else levels
-    filled = axes.contourf(side, side, values, levels, cmap="Blues", extend="max")
+    filled = axes.contourf(side, side, values, levels, cmap="Blues")
     filled.set_edgecolor("face")  # no hair lines between the bands
     axes.contour(side, side, values, levels[::2], colors="white", linewidths=0.4)
     axes.set(xlim=limits, ylim=limits, aspect="equal")

@@ -1,0 +1,95 @@
+"""Dense references for the tests of the paper: nothing here calls the package.
+
+Newton's method on matrices, fourth-order differences of the solution map, and the three
+formulas of section 4.1 written out.  The modules of ``examples/paper`` are on the path.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import numpy as np
+import scipy.linalg
+
+EXAMPLES = Path(__file__).parents[1] / "examples" / "paper"
+sys.path.insert(0, str(EXAMPLES))
+
+
+def newton(grad, hess, y):
+    """Return a zero of grad by plain Newton, with the step halved while ‖grad‖ grows."""
+    y = np.array(y, dtype=float)
+    for _ in range(200):
+        g = grad(y)
+        step = np.linalg.solve(hess(y), g)
+        length = 1.0
+        while length > 1e-8:
+            trial = grad(y - length * step)
+            if np.all(np.isfinite(trial)) and np.linalg.norm(trial) <= (
+                1.0 - 1e-4 * length
+            ) * np.linalg.norm(g):
+                break
+            length *= 0.5
+        else:
+            return y - step if np.linalg.norm(step) < 1e-9 else y
+        y = y - length * step
+        if np.linalg.norm(step) <= 1e-16 * (1.0 + np.linalg.norm(y)):
+            break
+    return y
+
+
+def kkt_newton(grad, hess, A, b, y, hess_rows=None):
+    """Return y and multipliers of min f where A(y) = b(y) rows; A, b may be functions.
+
+    ``A(y)`` is the Jacobian of the rows, ``b(y)`` their values; ``hess_rows(y, nu)`` the
+    curvature they add.
+    """
+    y, nu = np.array(y, dtype=float), np.zeros(b(y).size)
+    for _ in range(200):
+        J, h = A(y), b(y)
+        H = hess(y) if hess_rows is None else hess(y) + hess_rows(y, nu)
+        K = np.block([[H, J.T], [J, np.zeros((h.size, h.size))]])
+        step = np.linalg.lstsq(K, -np.r_[grad(y) + J.T @ nu, h], rcond=1e-13)[0]
+        y, nu = y + step[: y.size], nu + step[y.size :]
+        if np.linalg.norm(step) <= 1e-15 * (1.0 + np.linalg.norm(y)):
+            break
+    return y, nu
+
+
+def differences(g, x, h=1e-3):
+    """Return the Jacobian of g at x by fourth-order central differences."""
+    columns = []
+    for e in np.eye(x.size):
+        ys = [np.atleast_1d(g(x + s * h * e)) for s in (-2, -1, 1, 2)]
+        columns.append((ys[0] - 8.0 * ys[1] + 8.0 * ys[2] - ys[3]) / (12.0 * h))
+    return np.column_stack(columns)
+
+
+def lemma_3_2(H, B):
+    """Return − H^-1 B, (13)."""
+    return -np.linalg.solve(H, B)
+
+
+def lemma_4_1(H, A, B):
+    """Return − F (F'HF)^-1 F'B with F a basis of the null space of A, (50)."""
+    F = scipy.linalg.null_space(A)
+    return -F @ np.linalg.solve(F.T @ H @ F, F.T @ B)
+
+
+def lemma_4_2(H, A, B):
+    """Return (H^-1 A'(A H^-1 A')^-1 A H^-1 − H^-1) B; needs H and A H^-1 A' regular."""
+    HA, HB = np.linalg.solve(H, A.T), np.linalg.solve(H, B)
+    return HA @ np.linalg.solve(A @ HA, A @ HB) - HB
+
+
+def equation_56(H, A, B):
+    """Return the two parts of − K^-1 (B, 0): of y and of the multipliers, (56)."""
+    m = A.shape[0]
+    K = np.block([[H, A.T], [A, np.zeros((m, m))]])
+    both = np.linalg.solve(K, -np.vstack([B, np.zeros((m, B.shape[1]))]))
+    return both[: len(H)], both[len(H) :]
+
+
+def worst(ours, reference):
+    """Return the largest difference relative to the largest entry (at least 1)."""
+    return float(np.abs(ours - reference).max() / max(1.0, np.abs(reference).max()))
