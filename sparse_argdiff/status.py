@@ -54,6 +54,16 @@ class Status(enum.Enum):
         "The objective falls without bound along the search direction: the problem has "
         "no minimum for this x. Add a penalty or bound the parameters."
     )
+    INFEASIBLE = (
+        "The constraints cannot hold all at once: for this x no y meets them, or, where "
+        "they are nonlinear, none near the start. Check their right-hand sides and "
+        "signs (h <= 0), relax the rows that are named, or start elsewhere."
+    )
+    BRANCH_ENDS = (
+        "f_YY became singular on the way: the branch of stationary points on which y0 "
+        "lies ends before this x (a fold), or y0 is too flat a start. Take a smaller "
+        "step in x, or start from another branch; no derivative exists at the fold."
+    )
     NOT_SYMMETRIC = (
         "The operator (or the preconditioner) is not symmetric: u'Av differs from "
         "v'Au. Check the Hessian product, for instance with check_derivatives."

@@ -50,6 +50,7 @@ SIBLINGS = {
     ("krylov", "linear_operator"),
     ("linear_operator", "products"),
     ("blocks", "linear_operator"),
+    ("barrier", "problem"),
     ("inverse", "kkt"),
     ("inverse", "optimality"),
     ("hypergradient", "certificate"),

@@ -11,6 +11,7 @@ from ..optimality import residual_scale
 from ..problem import Problem, Solution
 from ..status import OnFailure, Status, caution, check_on_failure, settle
 from .newton_cg import NewtonIterate, newton_cg
+from .newton_kkt import newton_kkt
 
 LowerSolver = Callable[[Problem, Array, Array, float], Solution]
 
@@ -73,17 +74,23 @@ def solve(
             raise TypeError(
                 f"method must return a Solution, found {type(solution).__name__}"
             )
-    elif method in {None, "newton_cg"}:
-        solution = newton_cg(
+    else:
+        method = _default(problem) if method is None else method
+        if method not in _METHODS:
+            known = ", ".join(repr(name) for name in _METHODS)
+            raise ValueError(
+                f"method must be one of {known} or a callable, found {method!r}"
+            )
+        solution = _METHODS[method](
             problem, x, y0, tol=tol, maxiter=maxiter, callback=callback
         )
-    else:
-        raise ValueError(f"method must be 'newton_cg' or a callable, found {method!r}")
     if solution.status is not None:
         size = solution.residual_norm
+        what = "the residual of the conditions" if problem.constrained else "‖f_Y‖"
         detail = (
             f"after {solution.niter} iterations and {solution.n_hvp} Hessian products"
-            + ("." if size is None else f" ‖f_Y‖ = {size:.2e}.")
+            + ("." if size is None else f" {what} is {size:.2e}.")
+            + "".join(f" {note[0].upper()}{note[1:]}." for note in solution.warnings)
         )
         settle(
             solution.status,
@@ -104,19 +111,43 @@ def solve(
     return solution
 
 
+_METHODS: dict[str, Callable[..., Solution]] = {
+    "newton_cg": newton_cg,
+    "newton_kkt": newton_kkt,
+}
+
+
+def _default(problem: Problem) -> str:
+    if problem.inequalities is not None or problem.bounded:
+        return "active_set"
+    return "newton_cg" if problem.equalities is None else "newton_kkt"
+
+
 def _start(problem: Problem, x: Array, y0: Any) -> Array:
     n = getattr(problem.objective, "n", None)
     if y0 is not None:
         y0 = as_vector("y0", y0, n)
         namespace(x, y0)
-        return y0
+        return _inside(problem, x, y0)
     if n is None:
         raise ValueError(
             "y0 is needed: the objective does not know n, the size of y; pass y0=..., "
             "or give the objective an attribute n"
         )
     dtype = getattr(problem.objective, "dtype", None) or x.dtype
-    return namespace(x).zeros(n, dtype=dtype)
+    return _inside(problem, x, namespace(x).zeros(n, dtype=dtype))
 
 
-__all__ = ["LowerSolver", "NewtonIterate", "newton_cg", "solve"]
+def _inside(problem: Problem, x: Array, y0: Array) -> Array:
+    """Refuse a start outside the domain, where the objective can name what is violated."""
+    outside = getattr(problem.objective, "outside", None)
+    complaint = outside(x, y0) if callable(outside) else ""
+    if complaint:
+        raise ValueError(
+            f"y0 must be strictly feasible, found one where {complaint}; "
+            "solve(problem, x, method='barrier') of the original problem finds a start"
+        )
+    return y0
+
+
+__all__ = ["LowerSolver", "NewtonIterate", "newton_cg", "newton_kkt", "solve"]

@@ -11,14 +11,24 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from typing import Protocol
 
 from ..arrays import Array, dot, epsilon, norm
-from ..problem import Problem
 from ..status import Status
 
 _DELTA = 1e-4
 _SLOPE_DELTA = 0.1
 _TRIALS = 50
+
+
+class Function(Protocol):
+    """What is searched: a Problem, or a merit function of one."""
+
+    def value(self, x: Array, y: Array) -> float:
+        """Return the value."""
+
+    def grad(self, x: Array, y: Array) -> Array:
+        """Return the gradient by y."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,7 +58,7 @@ class _Trial:
 
 
 def search(
-    problem: Problem,
+    problem: Function,
     x: Array,
     y: Array,
     d: Array,

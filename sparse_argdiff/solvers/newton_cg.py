@@ -98,7 +98,7 @@ def newton_cg(
             status = Status.NOT_FINITE
         elif size <= tol * scale:
             status = Status.CONVERGED
-        elif _asks_to_stop(callback, NewtonIterate(niter, y, value, size, n_hvp)):
+        elif asks_to_stop(callback, NewtonIterate(niter, y, value, size, n_hvp)):
             status = Status.STOPPED_BY_CALLBACK
         elif niter >= maxiter:
             status = Status.ITERATION_LIMIT
@@ -149,9 +149,10 @@ def newton_cg(
     )
 
 
-def _asks_to_stop(
+def asks_to_stop(
     callback: Callable[[NewtonIterate], Any] | None, iterate: NewtonIterate
 ) -> bool:
+    """Show the callback where we are; True when it asks to stop."""
     if callback is None:
         return False
     try:

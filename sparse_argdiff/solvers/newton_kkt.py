@@ -1,0 +1,341 @@
+"""Newton on the optimality conditions under equality constraints: h(x, y) = 0.
+
+    d = v + u,    v = − C⁺ h,    min_u ½ u'Hu + (f_Y + Hv)'u  with  C u = 0,    C = h_Y
+
+The normal step v restores feasibility, the tangential step u comes from projected CG, or
+from MINRES on [H Cᵀ; C 0] where C is an operator; the multipliers are the least-squares
+ones.  A line search on f + μ ‖h‖ makes it global, a second-order correction keeps its full
+steps.  H, the Hessian of the Lagrangian, need only be definite on the null space of C.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+import math
+from collections.abc import Callable
+from typing import Any
+
+from ..arrays import Array, dot, epsilon, namespace, norm
+from ..blocks import is_explicit
+from ..constraints import Stack
+from ..krylov import minres, projected_cg
+from ..linear_operator import LinearOperator, aslinearoperator
+from ..optimality import residual_scale, row_norms, size_of
+from ..problem import Problem, Solution
+from ..status import Status
+from .line_search import Step, search
+from .merit import Merit
+from .newton_cg import NewtonIterate, asks_to_stop
+from .projections import projections, saddle
+from .stationary import newton_stationary
+
+logger = logging.getLogger(__name__)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Point:
+    """Everything of first order at y."""
+
+    y: Array
+    value: float | None
+    grad: Array
+    h: Array
+    jac: Any
+    rows: Any  # the projections on jac
+    multipliers: Array
+    lagrangian_grad: Array
+
+    @property
+    def stationarity(self) -> float:
+        return norm(self.lagrangian_grad)
+
+    @property
+    def infeasibility(self) -> float:
+        """The largest |h_i| / ‖∇h_i‖: a distance in y."""
+        if self.h.shape[0] == 0:
+            return 0.0
+        xp = namespace(self.h)
+        return float(xp.max(xp.abs(self.h) / row_norms(self.jac)))
+
+
+def newton_kkt(
+    problem: Problem,
+    x: Array,
+    y0: Array,
+    *,
+    tol: float = 1e-8,
+    maxiter: int | None = None,
+    callback: Callable[[NewtonIterate], Any] | None = None,
+) -> Solution:
+    """Minimise f(x, ·) where h(x, ·) = 0; any stationary point without constraints.
+
+    Parameters
+    ----------
+    tol : float
+        Stop when ‖f_Y + h_Y' ν‖₂ ≤ tol · scale and |h_i| / ‖∇h_i‖ ≤ tol · max |y|, with
+        the scale of :func:`sparse_argdiff.optimality.residual_scale` or ‖f_Y‖.
+    maxiter : int, optional
+        Newton steps, 200 by default.
+
+    Returns
+    -------
+    Solution
+        With multipliers.  Its status says how it ended, its warnings what is wrong.
+
+    References
+    ----------
+    J. Nocedal, S. J. Wright, "Numerical Optimization", 2nd ed., 2006, sections 15.5
+    (the corrections), 18.3 (the weight μ) and 18.5 (normal and tangential steps).
+    """
+    if problem.inequalities is not None or problem.bounded:
+        raise ValueError(
+            "method 'newton_kkt' is for equality constraints alone; with inequalities "
+            "or bounds use 'active_set' or 'barrier'"
+        )
+    if problem.equalities is None:
+        return newton_stationary(
+            problem, x, y0, tol=tol, maxiter=maxiter, callback=callback
+        )
+    return _NewtonKKT(problem, problem.equalities, x, tol, maxiter, callback).run(y0)
+
+
+class _NewtonKKT:
+    """One run; the counters are its state."""
+
+    def __init__(
+        self,
+        problem: Problem,
+        constraints: Stack,
+        x: Array,
+        tol: float,
+        maxiter: int | None,
+        callback: Callable[[NewtonIterate], Any] | None,
+    ) -> None:
+        self.problem, self.constraints, self.x = problem, constraints, x
+        self.tol, self.callback = tol, callback
+        self.maxiter = 200 if maxiter is None else maxiter
+        self.n_hvp, self.n_grad, self.niter = 0, 0, 0
+        self.mu = 0.0
+        self.h_norm = 0.0  # largest curvature seen: ‖H u‖ / ‖u‖
+        self.notes: tuple[str, ...] = ()
+        self._fixed: tuple[Any, Any] | None = None  # rows of affine constraints
+
+    def run(self, y0: Array) -> Solution:
+        y = namespace(y0).asarray(y0, copy=True)
+        point = self.at(y)
+        scale = math.nan
+        if math.isfinite(point.stationarity + norm(point.h)):
+            scale, n_hvp = residual_scale(self.problem, self.x, y)
+            self.n_hvp += n_hvp
+        status: Status | None = None
+        while status is None:
+            unit = max(scale, norm(point.grad)) or 1.0
+            status = self.verdict(point, unit)
+            if status is None:
+                status, point = self.step(point, unit)
+        value = point.value
+        if value is not None and self.problem.maximize:
+            value = -value
+        residual = namespace(y).concat([point.lagrangian_grad, point.h])
+        return Solution(
+            y=point.y,
+            x=self.x,
+            value=value,
+            multipliers=point.multipliers,
+            status=status,
+            residual_norm=norm(residual),
+            residual=residual,
+            niter=self.niter,
+            n_hvp=self.n_hvp,
+            n_grad=self.n_grad,
+            warnings=self.notes,
+        )
+
+    def at(self, y: Array) -> _Point:
+        """Evaluate the problem at y: one gradient, one Jacobian."""
+        problem, x = self.problem, self.x
+        grad, h = problem.grad(x, y), self.constraints.value(x, y)
+        self.n_grad += 1
+        if self._fixed is None or not self.constraints.affine:
+            jac = self.constraints.jac(x, y)
+            self._fixed = (jac, projections(jac)) if math.isfinite(norm(h)) else None
+        jac, rows = self._fixed or (jac, None)
+        value = problem.value(x, y) if problem.has_value else None
+        if rows is None or not math.isfinite(norm(grad)):
+            nu, total = 0.0 * h, grad
+        else:
+            nu = rows.multipliers(-grad)
+            total = grad + aslinearoperator(jac).T @ nu
+        return _Point(y, value, grad, h, jac, rows, nu, total)
+
+    def verdict(self, point: _Point, unit: float) -> Status | None:
+        """Say whether and how to stop."""
+        logger.debug(
+            "newton_kkt %d: |gradient of the Lagrangian| %.3e, |h| %.3e",
+            self.niter,
+            point.stationarity,
+            norm(point.h),
+        )
+        finite = math.isfinite(point.stationarity + norm(point.h))
+        if not finite or (point.value is not None and math.isnan(point.value)):
+            return Status.NOT_FINITE
+        if point.stationarity <= self.tol * unit and self.feasible(point):
+            return Status.CONVERGED
+        iterate = NewtonIterate(
+            self.niter, point.y, point.value, point.stationarity, self.n_hvp
+        )
+        if asks_to_stop(self.callback, iterate):
+            return Status.STOPPED_BY_CALLBACK
+        return Status.ITERATION_LIMIT if self.niter >= self.maxiter else None
+
+    def feasible(self, point: _Point) -> bool:
+        return point.infeasibility <= self.tol * size_of(point.y)
+
+    def step(self, point: _Point, unit: float) -> tuple[Status | None, _Point]:
+        """Take one step, or say why there is none."""
+        x, y, J = self.x, point.y, aslinearoperator(point.jac)
+        normal = point.rows.particular(-point.h)
+        left = point.h + J @ normal
+        hopeless = 0.5 if self.constraints.affine else 0.99
+        if not self.feasible(point) and norm(left) > hopeless * norm(point.h):
+            self.notes = (*self.notes, _name_row(left, point.jac))
+            return Status.INFEASIBLE, point
+        hess = self.problem.hess(x, y)
+        bend = self.constraints.hess(x, y, point.multipliers)
+        hess = hess if bend is None else hess + bend
+        self.notes = (hess.note,) if hess.note else ()
+        tangent, guessed, status = self.tangential(hess, point, normal, unit)
+        if status is not None:
+            return status, point
+        d = normal + tangent
+        if not bool(namespace(d).any(d != 0.0)):
+            return self.stalled(point, unit), point
+        found = self.search(point, hess, d, guessed)
+        if found.status is None:
+            new = self.at(found.y)
+        elif found.status in {Status.UNBOUNDED, Status.NOT_FINITE}:
+            return found.status, point
+        else:
+            # Where values differ by rounding only, the conditions decide.
+            new = self.at(y + d)
+            if not self.total(new, unit) <= 0.5 * self.total(point, unit):
+                return self.stalled(point, unit), point
+        self.niter += 1
+        if self.total(new, unit) > 0.5 * self.total(point, unit) and (
+            self.stalled(point, unit) is Status.ROUNDING_LIMIT
+        ):
+            better = min(point, new, key=lambda p: self.total(p, unit))
+            return Status.ROUNDING_LIMIT, better
+        return None, new
+
+    def total(self, point: _Point, unit: float) -> float:
+        """Return the residual of the conditions, each relative to its scale."""
+        return math.hypot(
+            point.stationarity / unit, point.infeasibility / size_of(point.y)
+        )
+
+    def stalled(self, point: _Point, unit: float) -> Status:
+        """Tell the rounding limit from a line search that failed."""
+        own = 64.0 * epsilon(point.y)
+        rounding = own * (self.h_norm * norm(point.y) + unit)
+        length = own * norm(point.y) * math.sqrt(point.y.shape[0])
+        small = point.stationarity <= rounding and point.infeasibility <= length
+        return Status.ROUNDING_LIMIT if small else Status.LINE_SEARCH_FAILED
+
+    def tangential(
+        self, hess: LinearOperator, point: _Point, normal: Array, unit: float
+    ) -> tuple[Array, bool, Status | None]:
+        """Return u, whether its length is a guess, and a status where there is none."""
+        force = -(point.lagrangian_grad + hess.matvec(normal))
+        self.n_hvp += 1
+        force = point.rows.project(force)
+        size = norm(force)
+        if size <= epsilon(force) * unit:
+            return 0.0 * force, False, None
+        rtol = min(1e-2, size / unit)
+        rtol = max(rtol, 0.1 * self.tol * unit / size, 10.0 * epsilon(force))
+        rtol = min(rtol, 0.5)
+        if is_explicit(point.jac):
+            result = projected_cg(hess, point.rows, force, rtol=rtol)
+            u, direction = result.x, result.direction
+        else:
+            xp = namespace(force)
+            K, rhs = saddle(hess, point.jac), xp.concat([force, xp.zeros_like(point.h)])
+            result = minres(K, rhs, rtol=rtol)
+            u, direction = point.rows.project(result.x[: force.shape[0]]), None
+        self.n_hvp += result.n_matvec
+        if result.status is Status.NOT_FINITE or not math.isfinite(norm(u)):
+            return u, False, Status.NOT_FINITE
+        if direction is not None:
+            reach = norm(u) or max(norm(point.y), 1.0)
+            sign = -1.0 if dot(force, direction) < 0.0 else 1.0
+            return u + (sign * reach / norm(direction)) * direction, True, None
+        length = norm(u)
+        if length == 0.0:
+            return force, True, None
+        Hu = hess.matvec(u)
+        self.n_hvp += 1
+        self.h_norm = max(self.h_norm, norm(Hu) / length)
+        curvature = dot(u, Hu)
+        if dot(u, force) <= epsilon(u) ** 0.75 * length * size:
+            # MINRES went to a saddle: its step, reversed, or the steepest descent.
+            u = -u if dot(u, force) < -0.1 * length * size else force
+            return u, True, None
+        return u, curvature <= 0.0, None
+
+    def search(
+        self, point: _Point, hess: LinearOperator, d: Array, guessed: bool
+    ) -> Step:
+        """Search along d: by value where there is one, by the residual otherwise."""
+        if point.value is None:
+            return self.search_by_residual(point, d)
+        x, y, h_norm = self.x, point.y, norm(point.h)
+        slope = dot(point.grad, d)
+        self.mu = max(self.mu, 2.0 * norm(point.multipliers))
+        if not self.feasible(point):
+            curvature = max(dot(d, hess.matvec(d)), 0.0)
+            self.n_hvp += 1
+            self.mu = max(self.mu, (slope + 0.5 * curvature) / (0.9 * h_norm))
+        elif self.constraints.affine:
+            found = search(self.problem, x, y, d, point.value, slope, guessed)
+            self.n_grad += found.n_grad
+            return found
+        merit = Merit(self.problem, self.constraints, self.mu)
+        J = aslinearoperator(point.jac)
+
+        def slope_of(along: Array) -> float:
+            change = self.mu * dot(point.h, J @ along) / h_norm if h_norm else 0.0
+            return dot(point.grad, along) + change
+
+        slope = slope_of(d)
+        if not self.constraints.affine and not guessed:
+            again = point.rows.particular(-self.constraints.value(x, y + d))
+            curved = d + again
+            if norm(again) <= 0.5 * norm(d) and slope_of(curved) <= 0.5 * slope < 0.0:
+                d, slope = curved, slope_of(curved)
+        start = point.value + self.mu * h_norm
+        found = search(merit, x, y, d, start, slope, guessed)
+        self.n_grad += found.n_grad
+        return found
+
+    def search_by_residual(self, point: _Point, d: Array) -> Step:
+        """Halve the step until the residual of the conditions falls."""
+        unit, alpha = norm(point.grad) or 1.0, 1.0
+        before = self.total(point, unit)
+        while alpha >= epsilon(point.y):
+            new = self.at(point.y + alpha * d)
+            if self.total(new, unit) <= (1.0 - 1e-4 * alpha) * before:
+                return Step(new.y, new.grad, None, alpha, 1, None)
+            alpha *= 0.5
+        return Step(point.y, d, None, 0.0, 0, Status.LINE_SEARCH_FAILED)
+
+
+def _name_row(left: Array, jac: Any) -> str:
+    """Say which row cannot be met, and by how much."""
+    xp = namespace(left)
+    worst = int(xp.argmax(xp.abs(left) / row_norms(jac)))
+    return (
+        "the equality rows contradict each other: in the least-squares sense row "
+        f"{worst} stays off by {float(left[worst]):.2e}"
+    )
