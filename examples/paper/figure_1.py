@@ -18,7 +18,7 @@ from matplotlib import rc_context
 
 import sparse_argdiff as sad
 
-NAMES = ("$g_0$, a maximum", "$g_+$, a minimum", "$g_-$, the global minimum")
+NAMES = ("$g_0$, a maximum", "$g_{+}$, a minimum", "$g_{-}$, the global minimum")
 COLOURS = (GREY, BLUE, RED)
 PROBLEM = sad.Problem(Quartic())
 
@@ -36,15 +36,17 @@ def follow(xs, y0):
 
 
 def draw(path, xs, branches):
-    figure = canvas(10.5, 4.8)
+    figure = canvas(11.0, 4.8)
     grid = figure.add_gridspec(2, 4, width_ratios=[1.25, 1, 1, 1])
     top, bottom = figure.add_subplot(grid[0, 0]), figure.add_subplot(grid[1, 0])
     X, Y = np.meshgrid(np.linspace(0.1, 4.0, 300), np.linspace(-7.5, 5.0, 300))
     Z = X * Y**4 + 2.0 * X**2 * Y**3 - 12.0 * Y**2
     signed = np.sign(Z) * np.log10(1.0 + np.abs(Z))
-    bands = top.contourf(X, Y, signed, 24, cmap="RdBu_r", vmin=-3.4, vmax=3.4, alpha=0.6)
+    levels = np.linspace(-3.4, 3.4, 35)
+    bands = top.contourf(X, Y, signed, levels, cmap="RdBu_r", vmin=-7, vmax=7)
     bands.set_edgecolor("face")
-    top.contour(X, Y, signed, 12, colors="white", linewidths=0.4)
+    lines = {"colors": "white", "linewidths": 0.4, "linestyles": "solid"}
+    top.contour(X, Y, signed, levels[::2], **lines)
     for branch, colour in zip(branches, COLOURS, strict=True):
         top.plot(xs, branch[:, 0], color=colour)
     top.axvline(1.0, color="k", lw=0.8, ls=":")
@@ -58,25 +60,24 @@ def draw(path, xs, branches):
     for k, (branch, name, colour) in enumerate(
         zip(branches, NAMES, COLOURS, strict=True)
     ):
-        above, below = figure.add_subplot(grid[0, k + 1]), None
+        above = figure.add_subplot(grid[0, k + 1])
         below = figure.add_subplot(grid[1, k + 1], sharex=above)
         closed = np.array([stationary_points(x)[k] for x in xs])
         some = slice(None, None, 12)
-        for axes, ours, formula, label in (
-            (above, branch[:, 0], closed, "$g(x)$"),
-            (below, branch[:, 1], slope(xs, closed), "$g'(x)$"),
+        for axes, ours, formula, label, formulas in (
+            (above, branch[:, 0], closed, "$g(x)$", "equation (24)"),
+            (below, branch[:, 1], slope(xs, closed), "$g'(x)$", "equation (23)"),
         ):
-            axes.plot(xs, ours, color=colour)
-            axes.plot(xs[some], formula[some], ".", color="k", ms=4)
+            axes.plot(xs, ours, color=colour, label="followed")
+            axes.plot(xs[some], formula[some], "o", color="k", ms=2.5, label=formulas)
             axes.set_ylabel(label)
+            if k == 0:
+                axes.legend(fontsize=9)
             if np.ptp(formula) < 1e-9:
                 axes.set_ylim(-1.0, 1.0)
         above.set_title(name)
         above.tick_params(labelbottom=False)
-        below.set_xlabel("$x$")
-    figure.text(
-        0.99, 0.005, "lines: followed; dots: (24) and (23)", ha="right", fontsize=8
-    )
+        below.set(xlabel="$x$", xticks=range(5), xlim=(0.0, 4.1))
     save(figure, path)
 
 

@@ -34,7 +34,7 @@ def main() -> None:
 
     def line(axes) -> None:
         axes.plot([-4.0, 4.0], [5.0, -3.0], "k--", lw=1.0)
-        axes.text(-1.95, 3.3, "$x_1 + x_2 = 1$", fontsize=9)
+        axes.text(1.5, 0.0, "$x_1 + x_2 = 1$", fontsize=9)
 
     draw(out / "figure_4.png", step, (-4.0, 4.0), line)
 
