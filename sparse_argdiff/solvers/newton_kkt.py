@@ -32,6 +32,8 @@ from .stationary import newton_stationary
 
 logger = logging.getLogger(__name__)
 
+_PATIENCE = 25
+
 
 @dataclasses.dataclass(frozen=True)
 class _Point:
@@ -117,6 +119,7 @@ class _NewtonKKT:
         self.maxiter = 200 if maxiter is None else maxiter
         self.n_hvp, self.n_grad, self.niter = 0, 0, 0
         self.mu = 0.0
+        self.violations: list[float] = []  # ‖h‖ along the way
         self.h_norm = 0.0  # largest curvature seen: ‖H u‖ / ‖u‖
         self.notes: tuple[str, ...] = ()
         self._fixed: tuple[Any, Any] | None = None  # rows of affine constraints
@@ -199,7 +202,11 @@ class _NewtonKKT:
         left = point.h + J @ normal
         hopeless = 0.5 if self.constraints.affine else 0.99
         if not self.feasible(point) and norm(left) > hopeless * norm(point.h):
-            self.notes = (*self.notes, _name_row(left, point.jac))
+            self.notes = (_name_row(left, point.jac, self.constraints.affine),)
+            return Status.INFEASIBLE, point
+        self.violations.append(norm(point.h))
+        if not self.feasible(point) and self.stays_off():
+            self.notes = (_name_row(point.h, point.jac, affine=False),)
             return Status.INFEASIBLE, point
         hess = self.problem.hess(x, y)
         bend = self.constraints.hess(x, y, point.multipliers)
@@ -228,6 +235,11 @@ class _NewtonKKT:
             better = min(point, new, key=lambda p: self.total(p, unit))
             return Status.ROUNDING_LIMIT, better
         return None, new
+
+    def stays_off(self) -> bool:
+        """Tell whether the violation has not fallen for long."""
+        past = self.violations[-_PATIENCE:]
+        return len(past) == _PATIENCE and min(past[1:]) > 0.99 * past[0]
 
     def total(self, point: _Point, unit: float) -> float:
         """Return the residual of the conditions, each relative to its scale."""
@@ -328,14 +340,17 @@ class _NewtonKKT:
             if self.total(new, unit) <= (1.0 - 1e-4 * alpha) * before:
                 return Step(new.y, new.grad, None, alpha, 1, None)
             alpha *= 0.5
+        self.notes = ("without objective.value the search goes by residuals alone",)
         return Step(point.y, d, None, 0.0, 0, Status.LINE_SEARCH_FAILED)
 
 
-def _name_row(left: Array, jac: Any) -> str:
+def _name_row(left: Array, jac: Any, affine: bool) -> str:
     """Say which row cannot be met, and by how much."""
     xp = namespace(left)
     worst = int(xp.argmax(xp.abs(left) / row_norms(jac)))
-    return (
-        "the equality rows contradict each other: in the least-squares sense row "
-        f"{worst} stays off by {float(left[worst]):.2e}"
-    )
+    off = f"row {worst} stays off by {float(left[worst]):.2e}"
+    if affine:
+        return (
+            f"the equality rows contradict each other: in the least-squares sense {off}"
+        )
+    return f"the equality rows cannot be met near this point: {off}"
