@@ -66,7 +66,7 @@ class Inverse:
         solution, n_hvp = check_stationary(problem, solution, stationarity, on_failure)
         self.system: KKTSystem = linearize(problem, solution)
         self.on_failure: OnFailure = on_failure
-        self.solve = _solver(method, self.system)
+        self.solve = _solver(method, self.system, M)
         options = {
             "rtol": rtol,
             "maxiter": maxiter,
@@ -142,7 +142,9 @@ class Inverse:
         return value
 
 
-def _solver(method: str | LinearSolver | None, system: KKTSystem) -> LinearSolver:
+def _solver(
+    method: str | LinearSolver | None, system: KKTSystem, M: Any
+) -> LinearSolver:
     if method is None:
         method = "minres"
         if system.C is None:
@@ -157,26 +159,34 @@ def _solver(method: str | LinearSolver | None, system: KKTSystem) -> LinearSolve
             f"method must be one of {known} or a solver function, found {method!r}"
         )
     if method == "projected_cg":
-        return _METHODS["cg"] if system.C is None else _projected(system)
+        return _METHODS["cg"] if system.C is None else _projected(system, M)
     return _METHODS[method]
 
 
-def _projected(system: KKTSystem) -> LinearSolver:
-    """Return the solver of K z = rhs that stays in the null space of C."""
-    H, C, K, k = system.H, system.C, system.K, system.H.shape[0]
-    factorised = null_space(C)
+def _projected(system: KKTSystem, M: Any) -> LinearSolver:
+    """Return the solver of K z = rhs that stays in the null space of C, factorised once."""
+    H, k = system.H, system.H.shape[0]
+    constraints, metric = system.C, None if isinstance(M, str) else M
+    if metric is None:
+        constraints = null_space(system.C, _metric(H) if M == "auto" else None)
+    C = aslinearoperator(system.C)
 
     def solve(_: LinearOperator, rhs: Array, x0: Any = None, **options: Any) -> Any:
         xp = namespace(rhs)
-        start = None if x0 is None else x0[:k]
-        found = krylov.projected_cg(H, factorised, rhs[:k], rhs[k:], start, **options)
+        b, c, start = rhs[:k], rhs[k:], None if x0 is None else x0[:k]
+        options["M"] = metric
+        found = krylov.projected_cg(H, constraints, b, c, start, **options)
+        residual = xp.concat([found.residual, c - C @ found.x])
         z = xp.concat([found.x, found.multipliers])
-        residual = rhs - K @ z
-        return dataclasses.replace(
-            found, x=z, residual=residual, n_matvec=found.n_matvec + 1
-        )
+        return dataclasses.replace(found, x=z, residual=residual)
 
     return solve
+
+
+def _metric(H: LinearOperator) -> Array | None:
+    """Return the diagonal of H, floored, where it is known and positive."""
+    M = jacobi_of(H)
+    return None if M is None else 1.0 / M.diagonal()
 
 
 def _one_sided(solution: Solution) -> str:

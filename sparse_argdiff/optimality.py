@@ -18,7 +18,7 @@ from scipy import optimize, sparse
 
 from .arrays import Array, is_array, namespace, norm
 from .blocks import take_columns, take_rows, vstack
-from .krylov.null_space import null_space
+from .krylov.null_space import multipliers as fit_multipliers
 from .linear_operator import aslinearoperator
 from .problem import ActiveSet, Problem, Solution
 from .status import OnFailure, Status, settle
@@ -269,7 +269,7 @@ def _recover(problem: Problem, x: Array, y: Array) -> Array:
         lower, upper = problem.bounds(y)
         (free,) = xp.nonzero((y - lower > near) & (upper - y > near))
         C, force = take_columns(C, free), force[free]
-    fitted = null_space(C).multipliers(force)
+    fitted = fit_multipliers(C, force)
     signed = index >= h.shape[0]
     if bool(xp.any(fitted[signed] < 0.0)):
         fitted = _fit_signed(C, force, signed)

@@ -50,6 +50,11 @@ class Status(enum.Enum):
         "The system is singular and inconsistent: x minimises the residual, but it "
         "does not solve the system. The right-hand side has a part in the null space."
     )
+    INCONSISTENT = (
+        "The constraints contradict each other, to working precision: rows that depend "
+        "on others ask for something else than they do, and no y satisfies C y = c. "
+        "Remove or repair the dependent rows."
+    )
     UNBOUNDED = (
         "The objective falls without bound along the search direction: the problem has "
         "no minimum for this x. Add a penalty or bound the parameters."

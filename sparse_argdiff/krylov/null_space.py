@@ -1,24 +1,260 @@
-"""stub"""
+"""The null space of a matrix C (p, n), as a projection that never forms a basis of it.
+
+    [ G  C' ] [ z ]   [ r ]         w = (C G⁻¹ C')⁺ C G⁻¹ r         multipliers
+    [ C  0  ] [ w ] = [ 0 ],        z = G⁻¹ (r − C' w)              projection
+
+in the metric of a positive diagonal G, the identity by default.  Everything happens with
+independent rows A of one length that span those of C G^{-1/2} (``row_factors.py``), and is
+refined: after r̂ −= A' (A A')⁻¹ A r̂ the same again while A r̂ is not small.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
 
 import numpy as np
 from scipy import sparse
 
+from ..arrays import (
+    Array,
+    as_vector,
+    epsilon,
+    is_array,
+    is_finite,
+    kind_of,
+    namespace,
+    norm,
+)
+from ..linear_operator import LinearOperator, aslinearoperator
+from .minres import minres
+from .row_factors import Rows, factorise
+
+_SWEEPS = 4
+
 
 class NullSpace:
-    def __init__(self, C):
-        self.C = C.toarray() if sparse.issparse(C) else np.asarray(C)
-        self.pinv = np.linalg.pinv(self.C)
-        self.shape = self.C.shape
+    """The null space of C in a metric; made by :func:`null_space`.
 
-    def project(self, r):
-        return r - self.pinv @ (self.C @ r)
+    Attributes
+    ----------
+    C : LinearOperator (p, n)
+    shape : (int, int)
+        Of C.
+    kind : {"disjoint", "dense", "normal", "augmented"}
+    rank : int or None
+        Rows that are independent to working precision; None where it is not known
+        ("augmented").
+    dependent : int array or None
+        Rows that others span ("disjoint" and "normal" only).
+    """
 
-    def particular(self, c):
-        return self.pinv @ c
+    def __init__(
+        self, C: Any, root: Array | None, kind: str, rows: Rows, sizes: Array
+    ) -> None:
+        self.C: LinearOperator = aslinearoperator(C)
+        self.shape: tuple[int, int] = self.C.shape
+        self.kind, self.rank, self.dependent = kind, rows.rank, rows.dependent
+        self._rows, self._sizes, self._root = rows, sizes, root
 
-    def multipliers(self, r):
-        return self.pinv.T @ r
+    def __repr__(self) -> str:
+        p, n = self.shape
+        rank = "unknown" if self.rank is None else self.rank
+        return f"<NullSpace of a {self.kind} {p} x {n} matrix of rank {rank}>"
+
+    def project(self, r: Array) -> Array:
+        """Return z = G⁻¹ (r − C' w), (n,) or (n, k): in the null space, refined."""
+        return self.unmetric(self.reduce(r))
+
+    def reduce(self, r: Array) -> Array:
+        """Return r − C' w: with G = I the projection of r itself."""
+        reduced, _ = self._split(r)
+        return _like(_times(reduced, self._root), r)
+
+    def multipliers(self, r: Array) -> Array:
+        """Return w, (p,) or (p, k): argmin ‖r − C' w‖ in the norm of G⁻¹.
+
+        Where rows depend on others this is one of several.
+        """
+        _, w = self._split(r)
+        return _like(self._rows.lift @ w, r)
+
+    def unmetric(self, r: Array) -> Array:
+        """Return G⁻¹ r."""
+        return _like(_over(_over(r, self._root), self._root), r)
+
+    def particular(self, c: Array) -> Array:
+        """Return y with C y = c of least norm in the metric, (n,) or (n, k).
+
+        Where the rows contradict each other C y is only near c: see :meth:`mismatch`.
+        """
+        rows = self._rows
+        target = rows.lift.T @ c
+        y = rows.A.T @ self._solve(target)
+        for _ in range(_SWEEPS):
+            rest = target - rows.A @ y
+            if _is_small(rest, y):
+                break
+            y = y + rows.A.T @ self._solve(rest)
+        return _like(_over(y, self._root), c)
+
+    def gram_inverse(self, c: Array) -> Array:
+        """Return (C G⁻¹ C')⁺ c, (p,) or (p, k); on the independent rows."""
+        lift = self._rows.lift
+        return _like(lift @ self._solve(lift.T @ c), c)
+
+    def mismatch(self, c: Array, y: Array) -> float:
+        """Return the largest of ‖D (c − C y)‖ / (‖D c‖ + ‖y‖) over the columns.
+
+        D makes the rows of C one unit long in the metric, the norm of y is that of G: the
+        figure has no units.
+        """
+        rest = _over(c - self.C @ y, self._sizes)
+        whole, scaled = _over(c, self._sizes), _times(y, self._root)
+        shares = [0.0]
+        for missed, right, left in zip(
+            _lengths(rest), _lengths(whole), _lengths(scaled), strict=True
+        ):
+            size = right + left
+            shares.append(missed / size if size > 0.0 else missed)
+        return max(shares, key=lambda share: math.inf if math.isnan(share) else share)
+
+    def _split(self, r: Array) -> tuple[Array, Array]:
+        """Return the rest of G^{-1/2} r and the coordinates of what A' took from it."""
+        A = self._rows.A
+        rest = _over(r, self._root)
+        total = self._solve(A @ rest)
+        rest = rest - A.T @ total
+        for _ in range(_SWEEPS):
+            missed = A @ rest
+            if _is_small(missed, rest):
+                break
+            w = self._solve(missed)
+            total = total + w
+            rest = rest - A.T @ w
+        return rest, total
+
+    def _solve(self, t: Array) -> Array:
+        return t if self._rows.solve is None else self._rows.solve(t)
 
 
-def null_space(C, metric=None):
-    return C if isinstance(C, NullSpace) else NullSpace(C)
+def null_space(C: Any, metric: Any = None, *, kind: str | None = None) -> NullSpace:
+    """Factorise what the projection onto the null space of C needs.
+
+    Parameters
+    ----------
+    C : array or SciPy sparse matrix (p, n), or NullSpace
+        Rows may depend on each other, be zero and have any scale.  A ``NullSpace`` is
+        returned as it is.
+    metric : array (n,), optional
+        The positive diagonal G; the identity by default.
+    kind : {"disjoint", "dense", "normal", "augmented"}, optional
+        By default what C is.
+
+    Raises
+    ------
+    TypeError
+        For an operator: its entries are not known.
+    ValueError
+        For a C or a metric that is not finite, or a metric that is not positive.
+
+    Notes
+    -----
+    Two rows count as dependent when, at unit length, one lies within 1e-6 of the span of
+    the others ("normal"), or when a singular value is max(p, n) roundings of the largest
+    ("dense").  Storage: the entries of C once more, and the factors.
+
+    References
+    ----------
+    N. I. M. Gould, M. E. Hribar, J. Nocedal, "On the solution of equality constrained
+    quadratic programming problems arising in optimization", SIAM J. Sci. Comput. 23
+    (2001) 1376-1395.
+    """
+    if isinstance(C, NullSpace):
+        return C
+    if sparse.issparse(C):
+        floating = C.dtype in (np.float32, np.float64)
+        A = sparse.csr_array(C, dtype=C.dtype if floating else float, copy=True)
+        A.sum_duplicates()
+        A.eliminate_zeros()
+        entries, xp = A.data, np
+    elif is_array(C):
+        xp = namespace(C)
+        A = entries = C if kind_of(C) == "floating" else xp.astype(C, xp.float64)
+    else:
+        raise TypeError(
+            f"C must be an array or a sparse matrix, found {type(C).__name__}; only "
+            "method='minres' can do with the products of an operator"
+        )
+    if A.ndim != 2:
+        raise ValueError(f"C must be 2-D, found shape {tuple(A.shape)}")
+    if not is_finite(entries):
+        raise ValueError("C must be finite, found NaN or infinity")
+    if metric is not None:
+        metric = _as_metric(metric, A.shape[1], entries)
+    root = None if metric is None else xp.sqrt(metric)
+    return NullSpace(C, root, *factorise(A, root, kind))
+
+
+def multipliers(C: Any, r: Array) -> Array:
+    """Return argmin ‖r − C' w‖ for any C, (p,): by a NullSpace, or by products alone.
+
+    An operator needs MINRES on [I C'; C 0], which does not square the condition of C;
+    whether it did well is for the caller to see in r − C' w.
+    """
+    if is_array(C) or sparse.issparse(C) or isinstance(C, NullSpace):
+        return null_space(C).multipliers(r)
+    C, n = aslinearoperator(C), r.shape[0]
+    xp, size = namespace(r), n + C.shape[0]
+    seen = C.matvec(r)
+    if norm(seen) == 0.0:
+        return seen
+    unit = norm(C.rmatvec(seen)) / norm(seen)  # of the order of ‖C‖
+
+    def product(z: Array) -> Array:
+        top = z[:n] + C.rmatvec(z[n:]) / unit
+        return xp.concat([top, C.matvec(z[:n]) / unit])
+
+    K = LinearOperator((size, size), product, symmetric=True)
+    rhs = xp.concat([r, xp.zeros_like(seen)])
+    return minres(K, rhs, rtol=10.0 * epsilon(r)).x[n:] / unit
+
+
+def _as_metric(metric: Any, n: int, like: Array) -> Array:
+    metric = as_vector("metric", metric, n)
+    xp = namespace(metric, like)
+    if not bool(xp.all((metric > 0.0) & xp.isfinite(metric))):
+        raise ValueError("metric must be finite and positive")
+    return metric
+
+
+def _over(v: Array, sizes: Array | None) -> Array:
+    """Return v with its rows divided, or v itself."""
+    if sizes is None:
+        return v
+    return v / (sizes if v.ndim == 1 else sizes[:, None])
+
+
+def _times(v: Array, sizes: Array | None) -> Array:
+    """Return v with its rows multiplied, or v itself."""
+    if sizes is None:
+        return v
+    return v * (sizes if v.ndim == 1 else sizes[:, None])
+
+
+def _like(v: Array, r: Array) -> Array:
+    """Return v in the precision of r; the factors may have more."""
+    return v if v.dtype == r.dtype else namespace(v, r).astype(v, r.dtype)
+
+
+def _lengths(v: Array) -> list[float]:
+    if v.ndim == 1:
+        return [norm(v)]
+    return [norm(v[:, j]) for j in range(v.shape[1])]
+
+
+def _is_small(t: Array, z: Array) -> bool:
+    """Gould, Hribar and Nocedal's test that z is in the null space; rows have length 1."""
+    small = 64.0 * epsilon(z)
+    pairs = zip(_lengths(t), _lengths(z), strict=True)
+    return all(missed <= small * size for missed, size in pairs)

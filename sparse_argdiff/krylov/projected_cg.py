@@ -1,42 +1,377 @@
-"""stub"""
+"""Conjugate gradients in the null space of C (Gould, Hribar & Nocedal 2001).
 
-import numpy as np
+    min ½ y'H y − b'y  subject to  C y = c,        [ H  C' ] [ y ]   [ b ]
+                                                   [ C  0  ] [ ν ] = [ c ]
 
+From a feasible y, CG with the projection P = G⁻¹ (I − C' W) as preconditioner never
+leaves the constraints.  Two things keep that true in floating point, and neither is
+enough alone: the residual is replaced by its reduced part r − C' w after each step, else
+r'Pr drowns in the multipliers' share of r; and the projection is refined until C z is
+rounding.  H need only be definite on the null space.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any, NamedTuple
+
+from ..arrays import (
+    Array,
+    as_count,
+    as_floating,
+    as_tolerance,
+    axpy,
+    dot,
+    epsilon,
+    namespace,
+    norm,
+)
+from ..linear_operator import LinearOperator, aslinearoperator
 from ..status import Status
-from .null_space import null_space
-from .result import KrylovResult
+from .null_space import NullSpace, null_space
+from .result import Callback, Iterate, KrylovResult
 
 
 def projected_cg(
-    H,
-    C,
-    b,
-    c=None,
-    x0=None,
+    H: Any,
+    C: Any,
+    b: Any,
+    c: Any = None,
+    x0: Any = None,
     *,
-    rtol=1e-8,
-    atol=0.0,
-    maxiter=None,
-    M=None,
-    callback=None,
-):
-    ns = null_space(C)
-    C = ns.C
-    p, n = C.shape
-    Hd = H @ np.eye(n)
-    K = np.block([[Hd, C.T], [C, np.zeros((p, p))]])
-    rhs = np.concatenate([b, np.zeros((p, *b.shape[1:])) if c is None else c])
-    z = np.linalg.lstsq(K, rhs, rcond=None)[0]
-    r = rhs - K @ z
-    ok = np.linalg.norm(r) <= 1e-8 * np.linalg.norm(rhs)
-    st = Status.CONVERGED if ok else Status.SINGULAR
+    rtol: float = 1e-8,
+    atol: float = 0.0,
+    maxiter: int | None = None,
+    M: Any = None,
+    callback: Callback | None = None,
+) -> KrylovResult:
+    """Minimise ½ y'H y − b'y where C y = c.
+
+    Parameters
+    ----------
+    H : operator (n, n)
+        Symmetric; positive definite on the null space of C, whatever it is elsewhere.
+    C : array or SciPy sparse matrix (p, n), or NullSpace
+        The constraints; rows may depend on each other.  A
+        :class:`~sparse_argdiff.krylov.null_space.NullSpace` saves the factorisation.
+    b : array (n,) or (n, k)
+        Right-hand side, or several.
+    c : array (p,) or (p, k), optional
+        Right-hand side of the constraints; zero by default.
+    x0 : array like b, optional
+        Start; it need not be feasible and does not change the meaning of the tolerance.
+    rtol, atol : float
+        Stop when the recomputed ‖b − H y − C'ν‖₂ ≤ max(rtol s, atol), where ν are the
+        best multipliers of y and s is this same norm at the least-norm y with C y = c.
+        For c = 0 it is the part of b that no multiplier can balance: large multipliers
+        do not loosen the tolerance.
+    maxiter : int, optional
+        Limit on iterations, per column; 10 n by default.
+    M : diagonal operator or ``preconditioners.constraint``, optional
+        Approximates H⁻¹ and is the metric of the projection.
+    callback : callable, optional
+        ``callback(Iterate)`` from iteration 0 on; a true value or ``StopIteration``
+        stops the solve.
+
+    Returns
+    -------
+    KrylovResult
+        ``x`` is y, ``multipliers`` ν, (p,) or (p, k), ``residual`` b − H y − C'ν.
+        Numerical trouble is a status, never an exception: curvature that is not positive
+        on the null space (with its ``direction``), rows that contradict each other,
+        NaN, stagnation, the iteration limit.
+
+    Notes
+    -----
+    A solve costs niter + 1 products with H, and one more for c ≠ 0 or ``x0`` each, and
+    per iteration one projection: two products with C and one with C' at least.  A b that
+    the multipliers balance to rounding has the answer at the start and counts as
+    converged.  Storage: 6 n, beside the null space's.
+
+    References
+    ----------
+    N. I. M. Gould, M. E. Hribar, J. Nocedal, "On the solution of equality constrained
+    quadratic programming problems arising in optimization", SIAM J. Sci. Comput. 23
+    (2001) 1376-1395.
+    """
+    H = _square("H", H)
+    n = H.shape[0]
+    constraints = _constraints(C, M, n)
+    b = as_floating("b", b, ndim=(1, 2))
+    xp = namespace(b)
+    p = constraints.shape[0]
+    if c is None:
+        c = xp.zeros((p, *b.shape[1:]), dtype=b.dtype, device=b.device)
+    for name, given, size in (("b", b, n), ("c", c, p), ("x0", x0, n)):
+        if given is None:
+            continue
+        found = as_floating(name, given, ndim=(b.ndim,))
+        namespace(found, b)
+        expected = (size, *b.shape[1:])
+        if tuple(found.shape) != expected:
+            raise ValueError(
+                f"{name} must have shape {expected}, found shape {tuple(found.shape)}"
+            )
+    if callback is not None and not callable(callback):
+        raise TypeError(f"callback must be a function, found {type(callback).__name__}")
+    options = _Options(
+        as_tolerance("rtol", rtol),
+        as_tolerance("atol", atol),
+        max(10 * n, 20) if maxiter is None else as_count("maxiter", maxiter),
+        callback,
+    )
+
+    def solve_one(j: Any) -> KrylovResult:
+        start = None if x0 is None else x0[j]
+        return _solve(H, constraints, b[j], c[j], start, options)
+
+    if b.ndim == 1:
+        return solve_one(...)
+    return _stack([solve_one((slice(None), j)) for j in range(b.shape[1])], b, c)
+
+
+class _Options(NamedTuple):
+    rtol: float
+    atol: float
+    maxiter: int
+    callback: Callback | None
+
+    def wants_stop(self, niter: int, y: Array, residual_norm: float) -> bool:
+        """Tell the callback where we are; True when it asks to stop."""
+        try:
+            return self.callback is not None and bool(
+                self.callback(Iterate(niter, y, residual_norm))
+            )
+        except StopIteration:
+            return True
+
+
+class _Point(NamedTuple):
+    """A feasible y and what is left of the conditions there, all recomputed."""
+
+    y: Array
+    multipliers: Array
+    residual: Array  # b − H y − C'ν
+    residual_norm: float
+    raw_norm: float  # ‖b − H y‖
+
+
+def _point(N: NullSpace, b: Array, y: Array, Hy: Array | None) -> _Point:
+    raw = b if Hy is None else b - Hy
+    multipliers = N.multipliers(raw)
+    residual = raw - N.C.rmatvec(multipliers)
+    return _Point(y, multipliers, residual, norm(residual), norm(raw))
+
+
+def _solve(
+    H: LinearOperator,
+    N: NullSpace,
+    b: Array,
+    c: Array,
+    x0: Array | None,
+    options: _Options,
+) -> KrylovResult:
+    unit_roundoff = max(epsilon(b), H.accuracy or 0.0)
+    y = N.particular(c)
+    n_matvec, niter, a_norm = 0, 0, 0.0
+    Hy = None
+    if norm(c) != 0.0:
+        Hy, n_matvec = H.matvec(y), 1
+    at = _point(N, b, y, Hy)
+    scale = at.residual_norm
+    target = max(options.rtol * scale, options.atol)
+    b_norm = norm(b)
+    direction: Array | None = None
+
+    def floor(point: _Point) -> float:
+        """Return the residual that rounding alone explains."""
+        known = b_norm + point.raw_norm + a_norm * norm(point.y)
+        return 32.0 * unit_roundoff * known
+
+    def feasible(y: Array) -> bool:
+        return N.mismatch(c, y) <= max(options.rtol, 1e3 * epsilon(b))
+
+    status: Status | None = None
+    if x0 is not None and scale > 0.0:
+        warm = x0 + N.particular(c - N.C.matvec(x0))
+        n_matvec += 1
+        there = _point(N, b, warm, H.matvec(warm))
+        if there.residual_norm <= scale:
+            at = there
+    asked = options.wants_stop(0, at.y, at.residual_norm)
+    if not math.isfinite(at.residual_norm):
+        status = Status.NOT_FINITE
+    elif not feasible(at.y):
+        status = Status.INCONSISTENT
+    elif at.residual_norm <= max(target, 0.25 * floor(at)):
+        status = Status.CONVERGED
+    elif asked:
+        status = Status.STOPPED_BY_CALLBACK
+    xp = namespace(b)
+    while status is None and niter < options.maxiter:
+        before, y = at.residual_norm, xp.asarray(at.y, copy=True)
+        run = _iterate(H, N, y, at, max(target, 0.1 * floor(at)), niter, options)
+        niter, a_norm = niter + run.steps, max(a_norm, run.a_norm)
+        direction = run.direction
+        y = y + N.particular(c - N.C.matvec(y))
+        n_matvec += run.products + 1
+        at = _point(N, b, y, H.matvec(y))
+        true_norm = at.residual_norm
+        if not math.isfinite(true_norm):
+            status = Status.NOT_FINITE
+        elif not feasible(y):
+            status = Status.INCONSISTENT
+        elif true_norm <= target:
+            status = Status.CONVERGED
+        elif true_norm <= floor(at) and (
+            run.status is not None or true_norm > 0.5 * before
+        ):
+            status = Status.ROUNDING_LIMIT
+        elif run.status is not None:
+            status = run.status
+        elif true_norm > 0.5 * before and niter < options.maxiter:
+            status = Status.STAGNATED
+    status = status or Status.ITERATION_LIMIT
     return KrylovResult(
-        z[:n],
-        st,
-        np.full(b.shape[1:], ok) if b.ndim > 1 else bool(ok),
-        0,
-        n,
-        np.linalg.norm(r, axis=0),
-        r[:n],
-        multipliers=z[n:],
+        x=at.y,
+        status=status,
+        converged=status is Status.CONVERGED,
+        niter=niter,
+        n_matvec=n_matvec,
+        residual_norm=at.residual_norm,
+        residual=at.residual,
+        direction=direction,
+        multipliers=at.multipliers,
+    )
+
+
+class _Run(NamedTuple):
+    status: Status | None  # None: reduced as wanted, or out of iterations
+    steps: int
+    products: int
+    a_norm: float  # lower estimate of ‖H‖
+    direction: Array | None  # p, when its curvature is not positive
+
+
+def _iterate(
+    H: LinearOperator,
+    N: NullSpace,
+    y: Array,
+    at: _Point,
+    target: float,
+    niter0: int,
+    options: _Options,
+) -> _Run:
+    """Run the recurrence on y, in place, until ‖r‖ ≤ target."""
+    unit_roundoff = max(epsilon(y), H.accuracy or 0.0)
+    unit = at.residual_norm  # r in units of it: squares of r stay in range
+    r = N.reduce(at.residual / unit)
+    z = N.unmetric(r)
+    p = namespace(z).asarray(z, copy=True)
+    rho = p_square = dot(r, z)
+    largest = a_norm = 0.0
+    steps = 0
+    while niter0 + steps < options.maxiter:
+        if not 0.0 < rho < math.inf:
+            status = None if rho == 0.0 else Status.NOT_FINITE
+            return _Run(status, steps, steps, a_norm, None)
+        q = H.matvec(p)
+        curvature = dot(p, q)
+        if not math.isfinite(curvature):
+            return _Run(Status.NOT_FINITE, steps, steps + 1, a_norm, None)
+        quotient = curvature / p_square
+        largest = max(largest, abs(quotient))
+        a_norm = max(a_norm, norm(q) / norm(p))
+        if quotient <= 10.0 * unit_roundoff * largest:
+            negative = quotient < -10.0 * unit_roundoff * largest
+            status = Status.NEGATIVE_CURVATURE if negative else Status.SINGULAR
+            return _Run(status, steps, steps + 1, a_norm, p)
+        alpha = rho / curvature
+        axpy(alpha * unit, p, y)
+        # The residual update: r loses what the multipliers take.
+        r = N.reduce(r - alpha * q)
+        z = N.unmetric(r)
+        steps += 1
+        residual_norm = unit * norm(r)
+        if options.wants_stop(niter0 + steps, y, residual_norm):
+            return _Run(Status.STOPPED_BY_CALLBACK, steps, steps, a_norm, None)
+        if residual_norm <= target:
+            break
+        rho_new = dot(r, z)
+        beta = rho_new / rho
+        p *= beta
+        p += z
+        rho = rho_new
+        p_square = rho + beta * beta * p_square
+    return _Run(None, steps, steps, a_norm, None)
+
+
+def _constraints(C: Any, M: Any, n: int) -> NullSpace:
+    """Return the null space of C in the metric of M."""
+    factorised = getattr(M, "null_space", None)
+    if isinstance(factorised, NullSpace):
+        constraints = factorised
+    elif M is None:
+        constraints = null_space(C)
+    elif isinstance(C, NullSpace):
+        raise TypeError(
+            "M must be None for a C that is factorised, in a metric of its own; build it "
+            "as null_space(C, metric)"
+        )
+    else:
+        M = _square("M", M)
+        diagonal = M.diagonal() if M.has_diagonal else None
+        if diagonal is None or M.shape[0] != n or not _is_diagonal(M, diagonal):
+            raise ValueError(
+                "M must be preconditioners.constraint(...) or a diagonal operator of "
+                f"shape ({n}, {n}): the projection needs its inverse as a metric"
+            )
+        constraints = null_space(C, 1.0 / diagonal)
+    p = C.shape[0]
+    if constraints.shape != (p, n) or C.shape != (p, n):
+        raise ValueError(
+            f"C must have {n} columns like H, found shape {tuple(C.shape)}, and M "
+            f"belong to it, found {constraints.shape}"
+        )
+    return constraints
+
+
+def _is_diagonal(M: LinearOperator, diagonal: Array) -> bool:
+    xp = namespace(diagonal)
+    return bool(xp.all(M.matvec(xp.ones_like(diagonal)) == diagonal))
+
+
+def _square(name: str, value: Any) -> LinearOperator:
+    try:
+        operator = aslinearoperator(value)
+    except (TypeError, ValueError) as error:
+        raise type(error)(f"{name}: {error}") from None
+    if operator.shape[0] != operator.shape[1]:
+        raise ValueError(f"{name} must be square, found shape {operator.shape}")
+    return operator
+
+
+def _stack(results: list[KrylovResult], b: Array, c: Array) -> KrylovResult:
+    xp = namespace(b)
+
+    def row(values: list[Any], dtype: Any) -> Array:
+        return xp.asarray(values, dtype=dtype, device=b.device)
+
+    def block(columns: list[Any], like: Array) -> Array:
+        return xp.stack(columns, axis=1) if columns else xp.zeros_like(like)
+
+    failed = sorted(
+        (r.status for r in results if not r.converged),
+        key=lambda status: status.acceptable,
+    )
+    return KrylovResult(
+        x=block([r.x for r in results], b),
+        status=failed[0] if failed else Status.CONVERGED,
+        converged=row([r.converged for r in results], xp.bool),
+        niter=row([r.niter for r in results], xp.int64),
+        n_matvec=sum(r.n_matvec for r in results),
+        residual_norm=row([r.residual_norm for r in results], xp.float64),
+        residual=block([r.residual for r in results], b),
+        direction=next((r.direction for r in results if r.direction is not None), None),
+        multipliers=block([r.multipliers for r in results], c),
     )

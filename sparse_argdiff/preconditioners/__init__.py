@@ -1,5 +1,6 @@
 """Preconditioners M ≈ A⁻¹, one file each; each a function that returns an operator."""
 
+from .constraint import ConstraintPreconditioner, constraint
 from .jacobi import jacobi, jacobi_of
 
-__all__ = ["jacobi", "jacobi_of"]
+__all__ = ["ConstraintPreconditioner", "constraint", "jacobi", "jacobi_of"]

@@ -1,0 +1,175 @@
+"""Independent rows A that span those of D C G^{-1/2}, and (A A')⁻¹, in one of four ways.
+
+    disjoint    no column in two rows: A A' = I already, O(nnz), nothing is factorised
+    dense       A from the singular value decomposition, A A' = I; also of small sparse C
+    normal      sparse C: A A' is factorised (SuperLU, on the host); rows that depend on
+                others show as zero pivots and leave A
+    augmented   sparse C whose A A' would fill: [I A'; A −δI] is factorised instead; the
+                rank is not known then
+
+D brings the rows to one length, the diagonal G is a metric.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import numpy as np
+from scipy import sparse
+from scipy.sparse import linalg
+
+from ..arrays import Array, epsilon, namespace
+
+_DENSE = 2**16  # entries up to which a sparse C is cheaper as a dense one
+_FILL = 20.0  # entries of A A' per entry of A from which on it is not formed
+_PIVOT = 1e-14  # added to the diagonal of A A', so that a zero pivot stays a number
+_DEPENDENT = 1e-12  # squared distance to the span of the others; unit rows
+_SHIFT = 1e-8  # δ: the augmented matrix is quasi-definite, factorised without pivoting
+
+
+class Rows(NamedTuple):
+    """A and what goes with it: multipliers = lift @ w, right-hand side = lift.T @ c."""
+
+    A: Any
+    lift: Any
+    solve: Callable[[Array], Array] | None  # (A A')⁻¹; None for the identity
+    rank: int | None
+    dependent: Array | None
+
+
+def factorise(C: Any, root: Array | None, kind: str | None) -> tuple[str, Rows, Array]:
+    """Return the kind, the rows A, and the lengths of the rows of C G^{-1/2}.
+
+    ``root`` is G^{1/2}; C a dense floating array, or a CSR array without stored zeros.
+    """
+    A = C if root is None else _columns_over(C, root)
+    sizes = _row_lengths(A)
+    A = _rows_over(A, sizes)
+    if kind is None:
+        kind = _kind_of(A)
+    if kind not in _WAYS:
+        known = ", ".join(repr(name) for name in _WAYS)
+        raise ValueError(f"kind must be one of {known}, found {kind!r}")
+    return kind, _WAYS[kind](A, sizes), sizes
+
+
+def _kind_of(A: Any) -> str:
+    if not sparse.issparse(A):
+        return "dense"
+    per_column = np.bincount(A.indices, minlength=A.shape[1])
+    if per_column.size == 0 or per_column.max() <= 1:
+        return "disjoint"
+    if math.prod(A.shape) <= _DENSE:
+        return "dense"
+    fill = float(np.sum(per_column.astype(float) ** 2))
+    return "normal" if fill <= _FILL * A.nnz else "augmented"
+
+
+def _disjoint(A: Any, sizes: Array) -> Rows:
+    keep = np.flatnonzero(np.diff(A.indptr))
+    dependent = np.flatnonzero(np.diff(A.indptr) == 0)
+    return Rows(A[keep], _lift(keep, sizes), None, keep.size, dependent)
+
+
+def _dense(A: Any, sizes: Array) -> Rows:
+    A = A.toarray() if sparse.issparse(A) else A
+    xp, (p, n) = namespace(A), A.shape
+    if p == 0 or n == 0:
+        empty = xp.zeros((0, n), dtype=A.dtype, device=A.device)
+        lift = xp.zeros((p, 0), dtype=A.dtype, device=A.device)
+        return Rows(empty, lift, None, 0, None)
+    left, values, right = xp.linalg.svd(A, full_matrices=False)
+    largest = float(values[0])
+    rank = int(xp.sum(values > max(p, n) * epsilon(A) * largest))
+    lift = left[:, :rank] / values[None, :rank] / sizes[:, None]
+    return Rows(right[:rank, :], lift, None, rank, None)
+
+
+def _normal(A: Any, sizes: Array) -> Rows:
+    """Drop the rows with a zero pivot, then factorise what is left without a shift."""
+    A = A.astype(float)
+    keep = np.arange(A.shape[0])
+    if keep.size:
+        keep = np.flatnonzero(_pivots(A, _PIVOT)[0] > _DEPENDENT)
+    kept = A[keep]
+    solve = _pivots(kept, 0.0)[1] if keep.size else None
+    dependent = np.setdiff1d(np.arange(A.shape[0]), keep)
+    return Rows(kept, _lift(keep, sizes), solve, keep.size, dependent)
+
+
+def _pivots(A: Any, shift: float) -> tuple[Array, Callable[[Array], Array]]:
+    """Factorise A A' + shift on its diagonal; return the pivots by row, and the solve."""
+    size = A.shape[0]
+    gram = sparse.csc_array(A @ A.T) + shift * sparse.eye_array(size, format="csc")
+    factors = _symmetric_factors(gram)
+    return factors.U.diagonal()[factors.perm_c], factors.solve
+
+
+def _augmented(A: Any, sizes: Array) -> Rows:
+    A = A.astype(float)
+    p, n = A.shape
+    eye = sparse.eye_array
+    K = sparse.block_array([[eye(n), A.T], [A, -_SHIFT * eye(p)]], format="csc")
+    factors = _symmetric_factors(K)
+
+    def solve(t: Array) -> Array:
+        return -factors.solve(np.concatenate([np.zeros((n, *t.shape[1:])), t]))[n:]
+
+    return Rows(A, _lift(np.arange(p), sizes), solve, None, None)
+
+
+def _symmetric_factors(matrix: Any) -> Any:
+    """Return SuperLU's factors with the pivots on the diagonal."""
+    return linalg.splu(
+        matrix.astype(float),
+        permc_spec="MMD_AT_PLUS_A",
+        diag_pivot_thresh=0.0,
+        options={"SymmetricMode": True},
+    )
+
+
+_WAYS: dict[str, Callable[[Any, Array], Rows]] = {
+    "disjoint": _disjoint,
+    "dense": _dense,
+    "normal": _normal,
+    "augmented": _augmented,
+}
+
+
+def _lift(keep: Array, sizes: Array) -> Any:
+    shape = (sizes.shape[0], keep.size)
+    return sparse.csr_array((1.0 / sizes[keep], (keep, np.arange(keep.size))), shape)
+
+
+def _row_lengths(A: Any) -> Array:
+    """Return ‖a_i‖, 1 for a zero row; without overflow on the way."""
+    if sparse.issparse(A):
+        peak = (
+            abs(A).max(axis=1).toarray().ravel() if A.shape[1] else np.zeros(A.shape[0])
+        )
+        peak[peak == 0.0] = 1.0
+        scaled = sparse.diags_array(1.0 / peak) @ A
+        squares: Any = scaled.power(2).sum(axis=1)
+        sizes = peak * np.sqrt(squares)
+        return np.where(sizes > 0.0, sizes, 1.0).astype(A.dtype)
+    xp = namespace(A)
+    if A.shape[1] == 0:
+        return xp.ones((A.shape[0],), dtype=A.dtype, device=A.device)
+    peak = xp.max(xp.abs(A), axis=1)
+    peak = xp.where(peak > 0.0, peak, xp.ones_like(peak))
+    sizes = peak * xp.sqrt(xp.sum((A / peak[:, None]) ** 2, axis=1))
+    return xp.where(sizes > 0.0, sizes, xp.ones_like(sizes))
+
+
+def _rows_over(A: Any, sizes: Array) -> Any:
+    if sparse.issparse(A):
+        return sparse.csr_array(sparse.diags_array(1.0 / sizes) @ A)
+    return A / sizes[:, None]
+
+
+def _columns_over(A: Any, sizes: Array) -> Any:
+    if sparse.issparse(A):
+        return sparse.csr_array(A @ sparse.diags_array(1.0 / sizes))
+    return A / sizes[None, :]

@@ -1,0 +1,98 @@
+"""The constraint preconditioner: K with the diagonal of H in its place.
+
+    K = [ H  C' ]     inverse      [ G  C' ]⁻¹              G = diag(H)
+        [ C  0  ]                  [ C  0  ]
+
+                      definite     [ G⁻¹          0       ]
+                                   [ 0   (C G⁻¹ C')⁺      ]
+
+The first is indefinite and keeps C y = 0: projected CG uses it as its metric.  The second
+is what MINRES on K can take, which must be positive definite; with H = G the
+preconditioned matrix has three eigenvalues, 1 and (1 ± √5) / 2.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ..arrays import Array, namespace
+from ..krylov.null_space import NullSpace, null_space
+from ..linear_operator import LinearOperator
+
+
+class ConstraintPreconditioner:
+    """What :func:`constraint` returns: an operator (n + p, n + p) on (y, multipliers).
+
+    A product is with the positive definite, block diagonal form; ``inverse`` is the
+    indefinite one, and ``null_space`` the projection that both are made of.
+
+    Attributes
+    ----------
+    null_space : NullSpace
+        Of C, in the metric G.
+    inverse : LinearOperator (n + p, n + p)
+        [G C'; C 0]⁻¹; of a C with dependent rows, one of the multipliers' choices.
+    shape : (int, int)
+    """
+
+    def __init__(self, constraints: NullSpace) -> None:
+        p, n = constraints.shape
+        self.null_space = constraints
+        self.shape = (n + p, n + p)
+        self.ndim = 2
+        self.inverse = LinearOperator(
+            self.shape,
+            self._solve,
+            matmat=self._solve,
+            symmetric=True,
+        )
+
+    def matvec(self, z: Array) -> Array:
+        """Return (G⁻¹ y, (C G⁻¹ C')⁺ c) of z = (y, c), (n + p,) or (n + p, k)."""
+        n, N = self.null_space.shape[1], self.null_space
+        return namespace(z).concat([N.unmetric(z[:n]), N.gram_inverse(z[n:])])
+
+    rmatvec = matmat = rmatmat = matvec
+
+    def __matmul__(self, z: Array) -> Array:
+        return self.matvec(z)
+
+    def _solve(self, z: Array) -> Array:
+        n, N = self.null_space.shape[1], self.null_space
+        r, c = z[:n], z[n:]
+        y = N.particular(c)
+        multipliers = N.multipliers(r) - N.gram_inverse(c)
+        return namespace(z).concat([y + N.project(r), multipliers])
+
+
+def constraint(H_diag: Any, C: Any) -> ConstraintPreconditioner:
+    """Return the preconditioner of a saddle point system K = [H C'; C 0].
+
+    Parameters
+    ----------
+    H_diag : array (n,)
+        The positive diagonal of H, or of an approximation.
+    C : array or SciPy sparse matrix (p, n)
+        The constraints; rows may depend on each other.
+
+    Returns
+    -------
+    ConstraintPreconditioner
+        ``projected_cg(H, C, b, M=constraint(H_diag, C))`` and
+        ``minres(K, rhs, M=constraint(H_diag, C))`` both take it; its ``update`` is
+        calling this again.
+
+    Raises
+    ------
+    TypeError, ValueError
+        For a C without entries, and a diagonal that is not finite and positive.
+
+    References
+    ----------
+    C. Keller, N. I. M. Gould, A. J. Wathen, "Constraint preconditioning for indefinite
+    linear systems", SIAM J. Matrix Anal. Appl. 21 (2000) 1300-1317.
+
+    M. F. Murphy, G. H. Golub, A. J. Wathen, "A note on preconditioning for indefinite
+    linear systems", SIAM J. Sci. Comput. 21 (2000) 1969-1972.
+    """
+    return ConstraintPreconditioner(null_space(C, H_diag))
