@@ -42,7 +42,7 @@ def draw(path, xs, branches):
     X, Y = np.meshgrid(np.linspace(0.1, 4.0, 300), np.linspace(-7.5, 5.0, 300))
     Z = X * Y**4 + 2.0 * X**2 * Y**3 - 12.0 * Y**2
     signed = np.sign(Z) * np.log10(1.0 + np.abs(Z))
-    levels = np.linspace(-3.4, 3.4, 35)
+    levels = np.linspace(-4.0, 4.0, 41)
     bands = top.contourf(X, Y, signed, levels, cmap="RdBu_r", vmin=-7, vmax=7)
     bands.set_edgecolor("face")
     lines = {"colors": "white", "linewidths": 0.4, "linestyles": "solid"}
