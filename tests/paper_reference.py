@@ -93,3 +93,88 @@ def equation_56(H, A, B):
 def worst(ours, reference):
     """Return the largest difference relative to the largest entry (at least 1)."""
     return float(np.abs(ours - reference).max() / max(1.0, np.abs(reference).max()))
+
+
+# the soft-max classifier, written a second time ------------------------------------------
+
+
+def softmax(a, b, y):
+    """Return ell, abar and H of one feature vector."""
+    s = a @ y + b
+    ell = np.exp(s - s.max())
+    ell /= ell.sum()
+    return ell, ell @ a, np.outer(ell @ a, ell @ a) - (a.T * ell) @ a
+
+
+def softmax_cross(a, b, y, i):
+    """Return d(a_i − abar)/dtheta (n, m(n + 1)) by (31) and (32), entry by entry."""
+    ell, mean, _ = softmax(a, b, y)
+    m, n = a.shape
+    columns = []
+    for j in range(m):
+        for k in range(n):
+            e = np.eye(n)[k]
+            columns.append((j == i) * e - ell[j] * y[k] * (a[j] - mean) - ell[j] * e)
+    columns += [-ell[j] * (a[j] - mean) for j in range(m)]
+    return np.column_stack(columns)
+
+
+def likeliest(theta, i, n, nu=0.0, t=None):
+    """Return argmax log ell_i − nu ||y||^2, or + log(1 − ||y||^2)/t, by damped Newton."""
+    m = theta.size // (n + 1)
+    a, b = theta[: m * n].reshape(m, n), theta[m * n :]
+
+    def value(y):
+        gap = 1.0 if t is None else 1.0 - y @ y
+        if gap <= 0.0:
+            return -np.inf
+        s = a @ y + b
+        top = s.max()
+        likelihood = s[i] - top - np.log(np.exp(s - top).sum())
+        return likelihood - nu * (y @ y) + (0.0 if t is None else np.log(gap) / t)
+
+    y = np.zeros(n)
+    for _ in range(300):
+        _, mean, H = softmax(a, b, y)
+        g, H = a[i] - mean - 2.0 * nu * y, H - 2.0 * nu * np.eye(n)
+        if t is not None:
+            gap = 1.0 - y @ y
+            g = g - 2.0 * y / (gap * t)
+            H = H - (4.0 / gap**2 * np.outer(y, y) + 2.0 / gap * np.eye(n)) / t
+        step = -np.linalg.solve(H, g)
+        length, here, slope = 1.0, value(y), g @ step
+        while value(y + length * step) < here + 1e-4 * length * slope - 1e-15:
+            length *= 0.5
+            if length < 1e-12:
+                return y
+        y = y + length * step
+        if np.linalg.norm(step) <= 1e-15:
+            break
+    return y
+
+
+def likeliest_in_ball(theta, i, n):
+    """Return the likeliest y with ||y|| <= 1 and its multiplier, by bisection on it."""
+    low, high = 1e-13, 1e3
+    inside = likeliest(theta, i, n, low)
+    if inside @ inside < 1.0:
+        return likeliest(theta, i, n), 0.0
+    for _ in range(200):
+        nu = np.sqrt(low * high)
+        y = likeliest(theta, i, n, nu)
+        if y @ y > 1.0:
+            low = nu
+        else:
+            high = nu
+        if high <= low * (1.0 + 4e-16):
+            break
+    # The last digits by Newton on the conditions.
+    m = theta.size // (n + 1)
+    a, b = theta[: m * n].reshape(m, n), theta[m * n :]
+    for _ in range(3):
+        _, mean, H = softmax(a, b, y)
+        W = 2.0 * nu * np.eye(n) - H
+        K = np.block([[W, 2.0 * y[:, None]], [2.0 * y[None], np.zeros((1, 1))]])
+        step = np.linalg.solve(K, np.r_[a[i] - mean - 2.0 * nu * y, 1.0 - y @ y])
+        y, nu = y + step[:n], nu + step[n]
+    return y, float(nu)

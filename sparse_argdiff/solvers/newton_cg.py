@@ -22,7 +22,7 @@ from ..optimality import residual_scale
 from ..preconditioners import jacobi_of
 from ..problem import Problem, Solution
 from ..status import Status
-from .line_search import search
+from .line_search import Travel, search
 
 logger = logging.getLogger(__name__)
 
@@ -92,12 +92,14 @@ def newton_cg(
     n_grad = 2
     a_norm, misfit = 0.0, 1.0
     notes: tuple[str, ...] = ()
+    travel = Travel()
     while status is None:
         logger.debug("newton_cg %d: |grad| %.3e, %d products", niter, size, n_hvp)
         if not math.isfinite(size) or (value is not None and math.isnan(value)):
             status = Status.NOT_FINITE
         elif size <= tol * scale:
-            status = Status.CONVERGED
+            endless = travel.is_endless(size / scale if scale else 0.0, y)
+            status = Status.UNBOUNDED if endless else Status.CONVERGED
         elif asks_to_stop(callback, NewtonIterate(niter, y, value, size, n_hvp)):
             status = Status.STOPPED_BY_CALLBACK
         elif niter >= maxiter:
@@ -125,6 +127,7 @@ def newton_cg(
             status = Status.ROUNDING_LIMIT if at_limit else found.status
             break
         niter += 1
+        travel.step(found.alpha * norm(step.d))
         before, size = size, norm(found.grad)
         misfit = abs(size - step.predicted) / before if found.alpha == 1.0 else 1.0
         if size > 0.5 * before and max(size, before) <= rounding:
