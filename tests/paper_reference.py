@@ -119,8 +119,16 @@ def softmax_cross(a, b, y, i):
     return np.column_stack(columns)
 
 
-def likeliest(theta, i, n, nu=0.0, t=None):
-    """Return argmax log ell_i − nu ||y||^2, or + log(1 − ||y||^2)/t, by damped Newton."""
+def likeliest(theta, i, n, nu=0.0, t=None, y=None):
+    """Return argmax log ell_i − nu ||y||^2, or + log(1 − ||y||^2)/t, by damped Newton.
+
+    With t from zero, and along a path of weights up to t.
+    """
+    if t is not None and y is None:
+        y = np.zeros(n)
+        for weight in np.geomspace(min(t, 1.0), t, 1 + 2 * max(0, int(np.log10(t)))):
+            y = likeliest(theta, i, n, t=weight, y=y)
+        return y
     m = theta.size // (n + 1)
     a, b = theta[: m * n].reshape(m, n), theta[m * n :]
 
@@ -133,8 +141,8 @@ def likeliest(theta, i, n, nu=0.0, t=None):
         likelihood = s[i] - top - np.log(np.exp(s - top).sum())
         return likelihood - nu * (y @ y) + (0.0 if t is None else np.log(gap) / t)
 
-    y = np.zeros(n)
-    for _ in range(300):
+    y = np.zeros(n) if y is None else y
+    for _ in range(200):
         _, mean, H = softmax(a, b, y)
         g, H = a[i] - mean - 2.0 * nu * y, H - 2.0 * nu * np.eye(n)
         if t is not None:
@@ -148,33 +156,31 @@ def likeliest(theta, i, n, nu=0.0, t=None):
             if length < 1e-12:
                 return y
         y = y + length * step
-        if np.linalg.norm(step) <= 1e-15:
-            break
-    return y
+        if np.linalg.norm(step) <= 1e-12:
+            return y
+    raise AssertionError("the reference did not converge")
 
 
 def likeliest_in_ball(theta, i, n):
-    """Return the likeliest y with ||y|| <= 1 and its multiplier, by bisection on it."""
+    """Return the likeliest y with ||y|| <= 1 and its multiplier.
+
+    By bisection on the multiplier, whose last digits come from the conditions.
+    """
     low, high = 1e-13, 1e3
-    inside = likeliest(theta, i, n, low)
-    if inside @ inside < 1.0:
+    y = likeliest(theta, i, n, low)
+    if y @ y < 1.0:
         return likeliest(theta, i, n), 0.0
-    for _ in range(200):
+    while high > 1.001 * low:
         nu = np.sqrt(low * high)
-        y = likeliest(theta, i, n, nu)
-        if y @ y > 1.0:
-            low = nu
-        else:
-            high = nu
-        if high <= low * (1.0 + 4e-16):
-            break
-    # The last digits by Newton on the conditions.
+        y = likeliest(theta, i, n, nu, y=y)
+        low, high = (nu, high) if y @ y > 1.0 else (low, nu)
     m = theta.size // (n + 1)
     a, b = theta[: m * n].reshape(m, n), theta[m * n :]
-    for _ in range(3):
+    for _ in range(6):
         _, mean, H = softmax(a, b, y)
         W = 2.0 * nu * np.eye(n) - H
         K = np.block([[W, 2.0 * y[:, None]], [2.0 * y[None], np.zeros((1, 1))]])
         step = np.linalg.solve(K, np.r_[a[i] - mean - 2.0 * nu * y, 1.0 - y @ y])
         y, nu = y + step[:n], nu + step[n]
+    assert np.linalg.norm(step) <= 1e-12 * max(1.0, nu)
     return y, float(nu)
