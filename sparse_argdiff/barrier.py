@@ -15,9 +15,8 @@ from __future__ import annotations
 import math
 from typing import Any, NamedTuple
 
-from scipy import sparse
-
-from .arrays import Array, as_tolerance, is_array, namespace, norm
+from .arrays import Array, as_tolerance, namespace, norm
+from .blocks import diagonal_operator, gram
 from .linear_operator import LinearOperator, aslinearoperator
 from .problem import Problem
 
@@ -165,11 +164,11 @@ class BarrierObjective:
         total = self.t * self.problem.hess(x, y)
         if weights.rows is not None:
             assert self.problem.inequalities is not None
-            total = total + _gram(self._jac(x, y), weights.rows)
+            total = total + gram(self._jac(x, y), weights.rows**2)
             bend = self.problem.inequalities.hess(x, y, weights.rows)
             total = total if bend is None else total + bend
         if weights.lower is not None and weights.upper is not None:
-            total = total + _diagonal(weights.lower**2 + weights.upper**2)
+            total = total + diagonal_operator(weights.lower**2 + weights.upper**2)
         return self._sign * total
 
     def cross(self, x: Array, y: Array) -> LinearOperator:
@@ -184,7 +183,7 @@ class BarrierObjective:
             moved = inequalities.jac_x(x, y)
             if moved is not None:
                 jac = aslinearoperator(self._jac(x, y))
-                total = total + jac.T @ (_diagonal(w**2) @ moved)
+                total = total + jac.T @ (diagonal_operator(w**2) @ moved)
         return self._sign * total
 
     def _jac(self, x: Array, y: Array) -> Any:
@@ -199,49 +198,3 @@ class BarrierObjective:
                 "barrier has derivatives at strictly feasible points only"
             )
         return weights
-
-
-def _gram(jac: Any, weights: Array) -> LinearOperator:
-    """Return J' diag(weights²) J, with its diagonal where the entries of J are there."""
-    J = aslinearoperator(jac)
-
-    def product(v: Array) -> Array:
-        scale = weights**2 if v.ndim == 1 else (weights**2)[:, None]
-        return J.T @ (scale * (J @ v))
-
-    diagonal = None
-    if sparse.issparse(jac):
-
-        def diagonal() -> Array:
-            return sparse.csr_array(jac).power(2).T @ weights**2
-    elif is_array(jac):
-
-        def diagonal() -> Array:
-            return (jac * jac).T @ weights**2
-
-    n = J.shape[1]
-    return LinearOperator(
-        (n, n),
-        product,
-        product,
-        matmat=product,
-        dtype=weights.dtype,
-        symmetric=True,
-        diagonal=diagonal,
-    )
-
-
-def _diagonal(entries: Array) -> LinearOperator:
-    def product(v: Array) -> Array:
-        return entries * v if v.ndim == 1 else entries[:, None] * v
-
-    n = entries.shape[0]
-    return LinearOperator(
-        (n, n),
-        product,
-        product,
-        matmat=product,
-        dtype=entries.dtype,
-        symmetric=True,
-        diagonal=entries,
-    )

@@ -117,3 +117,46 @@ def scatter(size: int, index: Array) -> Any:
         return full
 
     return spread
+
+
+def gram(matrix: Any, weights: Array) -> LinearOperator:
+    """Return J' diag(weights) J, with its diagonal where the entries of J are there."""
+    J, n = aslinearoperator(matrix), matrix.shape[1]
+
+    def product(v: Array) -> Array:
+        return J.T @ ((weights if v.ndim == 1 else weights[:, None]) * (J @ v))
+
+    diagonal = None
+    if is_explicit(matrix):
+
+        def diagonal() -> Array:
+            squares = matrix.power(2) if sparse.issparse(matrix) else matrix * matrix
+            return squares.T @ weights
+
+    return LinearOperator(
+        (n, n),
+        product,
+        product,
+        matmat=product,
+        dtype=weights.dtype,
+        symmetric=True,
+        diagonal=diagonal,
+    )
+
+
+def diagonal_operator(entries: Array) -> LinearOperator:
+    """Return diag(entries) as an operator."""
+    n = entries.shape[0]
+
+    def product(v: Array) -> Array:
+        return entries * v if v.ndim == 1 else entries[:, None] * v
+
+    return LinearOperator(
+        (n, n),
+        product,
+        product,
+        matmat=product,
+        dtype=entries.dtype,
+        symmetric=True,
+        diagonal=entries,
+    )

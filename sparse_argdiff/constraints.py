@@ -194,22 +194,31 @@ class Stack:
         """Return ∂/∂x of jacᵀ multipliers, (n, m), or None where x does not enter it."""
         return self._sum("cross", x, y, multipliers, x.shape[0])
 
+    def curvatures(self, x: Array, y: Array, multipliers: Array) -> list[Any]:
+        """Return the terms of :meth:`hess` as the constraints gave them."""
+        return self._terms("hess", x, y, multipliers, y.shape[0])
+
     def _sum(
         self, name: str, x: Array, y: Array, multipliers: Array, columns: int
     ) -> LinearOperator | None:
         total: LinearOperator | None = None
-        start = 0
+        for given in self._terms(name, x, y, multipliers, columns):
+            term = aslinearoperator(given)
+            total = term if total is None else total + term
+        return total
+
+    def _terms(
+        self, name: str, x: Array, y: Array, multipliers: Array, columns: int
+    ) -> list[Any]:
+        terms, start = [], 0
         for i, (part, size) in enumerate(self._split(x, y)):
             function = getattr(part, name)
             if function is not None:
                 given = function(x, y, multipliers[start : start + size])
                 shape = (y.shape[0], columns)
-                term = aslinearoperator(
-                    _of_shape(f"{self.name}[{i}].{name}", given, shape)
-                )
-                total = term if total is None else total + term
+                terms.append(_of_shape(f"{self.name}[{i}].{name}", given, shape))
             start += size
-        return total
+        return terms
 
     def _split(self, x: Array, y: Array) -> list[tuple[Rows, int]]:
         if self._sizes is None:

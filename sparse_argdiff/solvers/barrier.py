@@ -1,0 +1,422 @@
+"""The path of barrier problems, followed by a primal-dual interior-point method.
+
+    f_Y + Eᵀ ν + G_Yᵀ z = 0,    e = 0,    G + w = 0,    w_i z_i = μ = 1 / t,    w, z > 0
+
+For each μ this is the solution of the paper's (61) with t = 1/μ, and μ → 0.  A step solves the
+linearised conditions for a smaller μ (Mehrotra's predictor and corrector where they are
+factorised), as long as w and z stay positive and the residuals fall.  Slacks w give every
+start a place inside: no first phase is needed, and multipliers that grow into a proof of
+infeasibility are recognised.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+import math
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+from ..arrays import Array, dot, epsilon, namespace, norm
+from ..linear_operator import aslinearoperator
+from ..optimality import residual_scale, size_of
+from ..problem import ActiveSet, Problem, Solution
+from ..status import Status
+from .lagrangian import explicit, lagrangian_hess
+from .newton_cg import NewtonIterate, asks_to_stop
+from .newton_step import Direction, NewtonSystem
+from .projections import projections
+from .standard_form import StandardForm, standard_form
+
+logger = logging.getLogger(__name__)
+
+_PATIENCE = 25
+_UNDECIDED = 1e2  # a side is active or not when z / w is this far from 1
+
+
+class Central(NamedTuple):
+    """A point near the path, in the units of the form."""
+
+    y: Array
+    nu: Array
+    z: Array
+    w: Array
+
+
+@dataclasses.dataclass(frozen=True)
+class _Residuals:
+    point: Central
+    value: float | None
+    grad: Array
+    E: Any
+    J: Any
+    r_d: Array
+    r_e: Array
+    r_g: Array
+
+    @property
+    def size(self) -> float:
+        return math.hypot(norm(self.r_d), norm(self.r_e), norm(self.r_g))
+
+    @property
+    def gap(self) -> float:
+        """The largest w_i z_i."""
+        products = self.point.w * self.point.z
+        return float(namespace(products).max(products)) if products.shape[0] else 0.0
+
+    @property
+    def mu(self) -> float:
+        """The mean w_i z_i."""
+        w = self.point.w
+        return dot(w, self.point.z) / w.shape[0] if w.shape[0] else 0.0
+
+
+def barrier(
+    problem: Problem,
+    x: Array,
+    y0: Array,
+    *,
+    tol: float = 1e-8,
+    maxiter: int | None = None,
+    callback: Callable[[NewtonIterate], Any] | None = None,
+) -> Solution:
+    """Minimise f(x, ·) under constraints along the barrier path.
+
+    Parameters
+    ----------
+    tol : float
+        Stop when the gradient of the Lagrangian, relative to its scale, the violations,
+        relative to max |y|, and the products w_i z_i, relative to both, are ≤ tol.
+    maxiter : int, optional
+        Newton steps, 300 by default.
+
+    Returns
+    -------
+    Solution
+        With multipliers and the active set; sides that the last μ leaves undecided are
+        weak.
+
+    Notes
+    -----
+    Where Hessian and Jacobians are arrays or sparse matrices the steps are factorised on
+    the host (SciPy's SuperLU); otherwise they come from CG, projected CG or MINRES.
+
+    References
+    ----------
+    S. Mehrotra, SIAM J. Optim. 2 (1992) 575-601.
+    S. Boyd, L. Vandenberghe, "Convex Optimization", 2004, section 11.7.
+    N.-Y. Chiang, V. M. Zavala, Comput. Optim. Appl. 64 (2016) 327-354 (the test of
+    curvature that stands for the inertia).
+    """
+    run = InteriorPoint(problem, x, y0, tol, maxiter, callback)
+    return run.solution(run.follow())
+
+
+class InteriorPoint:
+    """One run along the path; the counters are its state."""
+
+    def __init__(
+        self,
+        problem: Problem,
+        x: Array,
+        y0: Array,
+        tol: float,
+        maxiter: int | None,
+        callback: Callable[[NewtonIterate], Any] | None,
+    ) -> None:
+        self.problem, self.x, self.tol, self.callback = problem, x, tol, callback
+        self.maxiter = 300 if maxiter is None else maxiter
+        self.niter, self.n_hvp, self.n_grad = 0, 0, 0
+        self.note = ""
+        self.reach = size_of(y0)
+        y = namespace(y0).asarray(y0, copy=True)
+        grad = problem.grad(x, y)
+        scale, spent = residual_scale(problem, x, y)
+        self.n_hvp += spent
+        if not math.isfinite(scale):
+            scale = 0.0
+        self.scale = scale
+        unit = max(scale, norm(grad))
+        unit = unit if 0.0 < unit < math.inf else 1.0
+        self.form: StandardForm = standard_form(problem, x, y, unit)
+        self._jacobians: tuple[Any, Any] | None = None
+        self._rows: Any = None
+        self.best = self.start(y)
+
+    def start(self, y: Array) -> _Residuals:
+        """Return a first point inside: bounds are kept, slacks make up for the rows."""
+        form, xp = self.form, namespace(y)
+        width = form.upper - form.lower
+        inside = xp.minimum(0.1 * self.reach + xp.zeros_like(y), 0.25 * width)
+        y = xp.clip(y, form.lower + inside, form.upper - inside)
+        y = xp.where(form.lower == form.upper, form.lower, y)
+        sides = form.sides(y)
+        violation = float(xp.max(sides)) if sides.shape[0] else 0.0
+        least = max(violation, 0.1 * self.reach)
+        rows, low, high = form.split(sides)
+        w = xp.concat([xp.where(-rows > least, -rows, least + 0.0 * rows), -low, -high])
+        nu = xp.zeros_like(form.e_scale)
+        return self.at(Central(y, nu, least / w, w))
+
+    def at(self, point: Central) -> _Residuals:
+        """Evaluate the conditions at a point."""
+        problem, form, x, y = self.problem, self.form, self.x, point.y
+        self.n_grad += 1
+        grad = problem.grad(x, y)
+        r_e, sides = form.equalities(y), form.sides(y)
+        if self._jacobians is None or not self.affine:
+            self._jacobians = form.equality_jac(y), form.row_jac(y)
+            self._rows = None
+        E, J = self._jacobians
+        r_d = grad / form.unit + form.back(J, point.z)
+        if E is not None:
+            r_d = r_d + aslinearoperator(E).T @ point.nu
+        value = problem.value(x, y) if problem.has_value else None
+        return _Residuals(point, value, grad, E, J, r_d, r_e, sides + point.w)
+
+    @property
+    def affine(self) -> bool:
+        """Whether all rows are affine in y, so that Jacobians stay."""
+        both = self.problem.equalities, self.problem.inequalities
+        return all(rows is None or rows.affine for rows in both)
+
+    def follow(self) -> Status:
+        """Follow the path from the best point so far; leave the last in ``best``."""
+        now, errors = self.best, [math.inf]
+        smallest = math.inf
+        while True:
+            error = self.error(now)
+            logger.debug("barrier %d: mu %.2e, error %.2e", self.niter, now.mu, error)
+            if not math.isfinite(now.size) or (
+                now.value is not None and math.isnan(now.value)
+            ):
+                return Status.NOT_FINITE
+            if error < smallest:
+                smallest, self.best = error, now
+            if error <= self.tol:
+                return Status.CONVERGED
+            force, y = norm(now.r_d) * self.form.unit, now.point.y
+            iterate = NewtonIterate(self.niter, y, now.value, force, self.n_hvp)
+            if asks_to_stop(self.callback, iterate):
+                return Status.STOPPED_BY_CALLBACK
+            errors.append(error)
+            verdict = self.hopeless(now)
+            if verdict is not None:
+                self.best = now
+                return verdict
+            if self.niter >= self.maxiter:
+                return Status.ITERATION_LIMIT
+            if self.niter > _PATIENCE and smallest > 0.9 * min(errors[:-_PATIENCE]):
+                return Status.STAGNATED
+            new = self.step(now)
+            if new is None:
+                rounding = 1e3 * epsilon(y)
+                small = smallest <= rounding
+                return Status.ROUNDING_LIMIT if small else Status.STAGNATED
+            now = new
+            self.niter += 1
+
+    def error(self, now: _Residuals) -> float:
+        """Return the residual of the conditions, each relative to its scale."""
+        form, length = self.form, size_of(now.point.y)
+        force = max(self.scale, norm(now.grad)) / form.unit or 1.0
+        off = max(_largest(now.r_e, both=True), _largest(now.r_g, both=True))
+        return max(norm(now.r_d) / force, off / length, now.gap / (force * length))
+
+    def step(self, now: _Residuals) -> _Residuals | None:
+        """Return the next point, None where no step makes progress."""
+        point, form = now.point, self.form
+        multipliers = form.multipliers(point.nu, point.z)
+        H = lagrangian_hess(self.problem, self.x, point.y, multipliers, form.p)
+        self.note = getattr(H, "note", "")
+        H = H * (1.0 / form.unit)
+        if (
+            now.E is not None
+            and self._rows is None
+            and not _factorable(point.w, H, now)
+        ):
+            self._rows = projections(now.E)
+        shift, largest = 0.0, 0.0
+        complementarity = point.w * point.z
+        rtol = min(max(0.01 * self.tol, 100.0 * epsilon(point.y)), 1e-4)
+        for _ in range(12):
+            system = NewtonSystem(
+                form, H, now.E, now.J, point.w, point.z, shift, rtol, self._rows
+            )
+            affine = system.solve(now.r_d, now.r_e, now.r_g, -complementarity)
+            bend = system.curvature(affine.y)
+            self.n_hvp += system.n_hvp
+            length = dot(affine.y, affine.y)
+            if not math.isfinite(bend):
+                return None
+            if bend >= 1e-12 * largest * length:
+                break
+            largest = max(largest, abs(bend) / length)
+            shift = max(10.0 * shift, 1e-4, largest)
+        found = self.corrected(now, system, affine)
+        for direction in (found, affine):
+            new = self.walk(now, direction)
+            if new is not None:
+                return new
+        return None
+
+    def corrected(
+        self, now: _Residuals, system: NewtonSystem, affine: Direction
+    ) -> Direction:
+        """Return the step to a smaller μ: centred, and corrected for the curvature of wz."""
+        point = now.point
+        if point.w.shape[0] == 0:
+            return affine
+        alpha = _boundary(point, affine, 1.0)
+        w, z = point.w + alpha * affine.w, point.z + alpha * affine.z
+        ratio = max(dot(w, z), 0.0) / dot(point.w, point.z)
+        target = ratio**3 * now.mu
+        spent = system.n_hvp
+        c = target - point.w * point.z - affine.w * affine.z
+        direction = system.solve(now.r_d, now.r_e, now.r_g, c)
+        self.n_hvp += system.n_hvp - spent
+        return direction
+
+    def walk(self, now: _Residuals, direction: Direction) -> _Residuals | None:
+        """Go along a direction: inside, and as far as the residuals fall."""
+        point = now.point
+        alpha = min(1.0, _boundary(point, direction, max(0.99, 1.0 - now.mu)))
+        rounding = 1e2 * epsilon(point.y) * (1.0 + norm(point.y) + norm(point.z))
+        shortest = 1e-3 * epsilon(point.y) ** 0.5
+        while alpha >= shortest:
+            new = self.at(
+                Central(*(a + alpha * b for a, b in zip(point, direction, strict=True)))
+            )
+            sound = math.isfinite(new.size) and (
+                new.value is None or math.isfinite(new.value)
+            )
+            allowed = max((1.0 - 0.01 * alpha) * now.size, 0.1 * new.mu, rounding)
+            if sound and new.size <= allowed:
+                return new
+            alpha *= 0.5
+        return None
+
+    def hopeless(self, now: _Residuals) -> Status | None:
+        """Recognise an infeasible or an unbounded problem by its ray."""
+        form, point, xp = self.form, now.point, namespace(now.point.y)
+        length = size_of(point.y)
+        off = max(_largest(now.r_e, both=True), _largest(now.r_g, both=True))
+        if off > self.tol * length:
+            pull = form.back(now.J, point.z)
+            if now.E is not None:
+                pull = pull + aslinearoperator(now.E).T @ point.nu
+            sides = now.r_g - point.w
+            proof = dot(point.nu, now.r_e) + dot(point.z, sides)
+            if proof > 1e6 * max(length, self.reach) * norm(pull):
+                self.note = self.name_rows(point)
+                return Status.INFEASIBLE
+        if length > 1e6 * self.reach:
+            d = point.y / norm(point.y)
+            falls = dot(now.grad, d) < 0.0
+            along = form.along(now.J, d)
+            stays = _largest(along, both=False) <= 1e-5
+            if now.E is not None:
+                stays = stays and norm(aslinearoperator(now.E) @ d) <= 1e-5
+            bend = float(xp.abs(dot(d, self.problem.hess(self.x, point.y).matvec(d))))
+            self.n_hvp += 1
+            if falls and stays and bend * norm(point.y) <= 1e-3 * norm(now.grad):
+                return Status.UNBOUNDED
+        return None
+
+    def name_rows(self, point: Central) -> str:
+        """Name the constraints whose multipliers prove that they contradict each other."""
+        form, xp = self.form, namespace(point.y)
+        rows, low, high = form.split(point.z)
+        largest = max(_largest(point.nu, both=True), _largest(point.z, both=True))
+        named = []
+        for what, forces, index in (
+            ("equality row", xp.abs(point.nu[: form.p]), None),
+            ("variable with lower = upper", xp.abs(point.nu[form.p :]), form.fixed),
+            ("inequality row", rows, None),
+            ("lower bound", low, form.at_lower),
+            ("upper bound", high, form.at_upper),
+        ):
+            (where,) = xp.nonzero(forces > 1e-3 * largest)
+            where = where if index is None else index[where]
+            named += [f"{what} {int(i)}" for i in where]
+        some = ", ".join(named[:6]) + (", ..." if len(named) > 6 else "")
+        return f"a positive combination of {some} has no solution"
+
+    def solution(self, status: Status) -> Solution:
+        """Return the best point as a solution."""
+        now, form = self.best, self.form
+        point, xp = now.point, namespace(now.point.y)
+        value = now.value
+        if value is not None and self.problem.maximize:
+            value = -value
+        multipliers = form.multipliers(point.nu, point.z)
+        active = self.active()
+        # Forces of bounds have no rows of their own: they are what is left.
+        rows = form.split(now.r_g - point.w)[0] * form.g_scale
+        left = form.unit * now.r_d
+        residual = xp.concat(
+            [
+                xp.where(active.fixed, 0.0 * left, left),
+                (now.r_e * form.e_scale)[: form.p],
+                xp.where(active.strong, rows, 0.0 * rows),
+            ]
+        )
+        return Solution(
+            y=point.y,
+            x=self.x,
+            value=value,
+            multipliers=multipliers,
+            active=None if not self._sided else active,
+            status=status,
+            residual_norm=self.error(now) * max(self.scale, norm(now.grad)),
+            residual=residual,
+            niter=self.niter,
+            n_hvp=self.n_hvp,
+            n_grad=self.n_grad,
+            warnings=(self.note,) if self.note else (),
+        )
+
+    @property
+    def _sided(self) -> bool:
+        return self.problem.inequalities is not None or self.problem.bounded
+
+    def active(self, undecided: float = _UNDECIDED) -> ActiveSet:
+        """Classify the sides by z / w, relative to the units of both."""
+        now, form = self.best, self.form
+        point, xp = now.point, namespace(now.point.y)
+        force = max(self.scale, norm(now.grad)) / form.unit or 1.0
+        forces, slacks = point.z / force, point.w / size_of(point.y)
+        strong = forces > undecided * slacks
+        weak = ~strong & (slacks <= undecided * forces)
+        fixed = xp.zeros(point.y.shape, dtype=xp.bool, device=point.y.device)
+        weak_fixed = xp.zeros_like(fixed)
+        for mask, marks in ((fixed, strong), (weak_fixed, weak)):
+            _, low, high = form.split(marks)
+            mask[form.at_lower[low]] = True
+            mask[form.at_upper[high]] = True
+        fixed[form.fixed] = True
+        strong, weak = strong[: form.q], weak[: form.q]
+        return ActiveSet(strong, weak, ~(strong | weak), fixed, weak_fixed & ~fixed)
+
+
+def _factorable(w: Array, H: Any, now: _Residuals) -> bool:
+    return explicit(w, H, *(part for part in (now.E, now.J) if part is not None))
+
+
+def _boundary(point: Central, direction: Direction, fraction: float) -> float:
+    """Return the α at which w or z has lost that fraction, at most 1."""
+    xp, alpha = namespace(point.w), 1.0
+    for values, changes in ((point.w, direction.w), (point.z, direction.z)):
+        falls = changes < 0.0
+        if bool(xp.any(falls)):
+            alpha = min(
+                alpha, fraction * float(xp.min(values[falls] / -changes[falls]))
+            )
+    return alpha
+
+
+def _largest(values: Array, both: bool) -> float:
+    if values.shape[0] == 0:
+        return 0.0
+    xp = namespace(values)
+    return float(xp.max(xp.abs(values) if both else values))

@@ -1,0 +1,134 @@
+"""One Newton step on the perturbed optimality conditions of a standard form.
+
+    [ H + Σ_b   Eᵀ   Jᵀ   ] [dy ]            Σ_b = diag(z / w) of the bounds
+    [ E         0    0    ] [dν ] = rhs
+    [ J         0   −w/z  ] [dz_J]
+
+factorised where H, E and J are explicit; otherwise dz_J is eliminated, which leaves
+H + Σ_b + Jᵀ (z/w) J for CG, projected CG or MINRES.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+from scipy import sparse
+
+from ..arrays import Array, namespace
+from ..blocks import diagonal_operator, gram, is_explicit
+from ..krylov import cg, minres, projected_cg
+from ..linear_operator import aslinearoperator
+from ..preconditioners import jacobi_of
+from .factor import Factor
+from .lagrangian import explicit
+from .projections import projections, saddle
+from .standard_form import StandardForm
+
+
+class Direction(NamedTuple):
+    """A step in y, the multipliers ν and z, and the slacks w."""
+
+    y: Array
+    nu: Array
+    z: Array
+    w: Array
+
+
+class NewtonSystem:
+    """The matrix above at one point: set up once, solved for several right-hand sides.
+
+    Parameters
+    ----------
+    H : sparse matrix or LinearOperator
+        Hessian of the Lagrangian in the units of the form.
+    E, J : matrix, operator or None
+        Jacobians of the equalities and of the inequality rows.
+    w, z : array
+        Slacks and multipliers of all sides, positive.
+    shift : float
+        Added to the diagonal of H, against negative curvature.
+    rows : object, optional
+        The projections on E, where they are known already.
+    """
+
+    def __init__(
+        self,
+        form: StandardForm,
+        H: Any,
+        E: Any,
+        J: Any,
+        w: Array,
+        z: Array,
+        shift: float,
+        rtol: float,
+        rows: Any = None,
+    ) -> None:
+        self.form, self.E, self.J, self.w, self.z = form, E, J, w, z
+        self.rtol, self.n_hvp = rtol, 0
+        self.ratio = z / w
+        sigma = form.bound_diagonal(self.ratio) + shift
+        self.operator = aslinearoperator(H) + diagonal_operator(sigma)
+        if J is not None:
+            self.operator = self.operator + gram(J, self.ratio[: form.q])
+        self.factor = None
+        parts = [part for part in (E, J) if part is not None]
+        if explicit(w, H, *parts):
+            top = sparse.csr_array(H) + sparse.diags_array(sigma)
+            C = (
+                sparse.vstack([sparse.csr_array(part) for part in parts], format="csr")
+                if parts
+                else sparse.csr_array((0, H.shape[0]))
+            )
+            D = np.r_[
+                np.zeros(0 if E is None else E.shape[0]), 1.0 / self.ratio[: form.q]
+            ]
+            self.factor = Factor(top, C, D)
+        elif E is not None:
+            self.rows = projections(E) if rows is None else rows
+
+    def solve(self, r_d: Array, r_e: Array, r_g: Array, c: Array) -> Direction:
+        """Return the step with w dz + z dw = c that cancels the residuals."""
+        form, q = self.form, self.form.q
+        push = c / self.w + self.ratio * r_g
+        bounds_only = namespace(push).concat([0.0 * push[:q], push[q:]])
+        if self.factor is not None:
+            rhs = [
+                -r_d - form.back(self.J, bounds_only),
+                -r_e,
+                -(push / self.ratio)[:q],
+            ]
+            found = self.factor.solve(np.concatenate(rhs))
+            found = found.astype(r_d.dtype, copy=False)
+            n, p = r_d.shape[0], r_e.shape[0]
+            dy, dnu = found[:n], found[n : n + p]
+        else:
+            dy, dnu = self._iterate(-r_d - form.back(self.J, push), -r_e)
+        along = form.along(self.J, dy)
+        dz = push + self.ratio * along
+        if self.factor is not None and q:
+            # The factorisation's own, which do not cancel where w is tiny.
+            dz[:q] = found[n + p :]
+        return Direction(dy, dnu, dz, -r_g - along)
+
+    def _iterate(self, force: Array, c: Array) -> tuple[Array, Array]:
+        n = force.shape[0]
+        if self.E is None:
+            result = cg(
+                self.operator, force, rtol=self.rtol, M=jacobi_of(self.operator)
+            )
+            dy, dnu = result.x, c
+        elif is_explicit(self.E):
+            result = projected_cg(self.operator, self.rows, force, c, rtol=self.rtol)
+            dy, dnu = result.x, result.multipliers
+        else:
+            rhs = namespace(force).concat([force, c])
+            result = minres(saddle(self.operator, self.E), rhs, rtol=self.rtol)
+            dy, dnu = result.x[:n], result.x[n:]
+        self.n_hvp += result.n_matvec
+        return dy, dnu
+
+    def curvature(self, dy: Array) -> float:
+        """Return dy' (H + Σ + J' (z/w) J) dy."""
+        self.n_hvp += 1
+        return float(dy @ self.operator.matvec(dy))
