@@ -163,8 +163,9 @@ def test_x6_x7_own_class(i):
         # A shift of all a_j, or of all b_j, changes no likelihood.
         assert np.abs(J[:, 20:].sum(axis=1)).max() <= 1e-9
         assert np.abs(J[:, :20].reshape(2, 10, 2).sum(axis=1)).max() <= 1e-9
-    assert errors[0] > 0.05
-    assert errors[2] / errors[3] == pytest.approx(10.0, rel=0.1)
+    assert errors[0] > 0.05 > 10.0 * errors[3]
+    if i == ACTIVE:
+        assert errors[2] / errors[3] == pytest.approx(10.0, rel=0.1)
 
 
 def test_x8_t_is_missing():
