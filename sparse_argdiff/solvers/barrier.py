@@ -31,6 +31,8 @@ from .standard_form import StandardForm, standard_form
 logger = logging.getLogger(__name__)
 
 _PATIENCE = 25
+_CORRECTORS = 4
+_FORCE = 10.0  # of a side at the start, relative to f_Y: too small costs iterations
 _UNDECIDED = 1e2  # a side is active or not when z / w is this far from 1
 
 
@@ -156,7 +158,7 @@ class InteriorPoint:
         rows, low, high = form.split(sides)
         w = xp.concat([xp.where(-rows > least, -rows, least + 0.0 * rows), -low, -high])
         nu = xp.zeros_like(form.e_scale)
-        return self.at(Central(y, nu, least / w, w))
+        return self.at(Central(y, nu, _FORCE * least / w, w))
 
     def at(self, point: Central) -> _Residuals:
         """Evaluate the conditions at a point."""
@@ -267,33 +269,56 @@ class InteriorPoint:
         point = now.point
         if point.w.shape[0] == 0:
             return affine
-        alpha = _boundary(point, affine, 1.0)
+        alpha = _common(point, affine)
         w, z = point.w + alpha * affine.w, point.z + alpha * affine.z
         ratio = max(dot(w, z), 0.0) / dot(point.w, point.z)
         target = ratio**3 * now.mu
         spent = system.n_hvp
         c = target - point.w * point.z - affine.w * affine.z
         direction = system.solve(now.r_d, now.r_e, now.r_g, c)
+        alpha = _common(point, direction)
+        xp = namespace(c)
+        for _ in range(_CORRECTORS if system.factor is not None else 0):
+            # Further on, w z should lie within [0.1, 10] of the target (Gondzio 1996).
+            ahead = min(1.0, alpha + 0.3)
+            product = (point.w + ahead * direction.w) * (point.z + ahead * direction.z)
+            change = xp.clip(product, 0.1 * target, 10.0 * target) - product
+            again = c + xp.maximum(change, -10.0 * target)
+            other = system.solve(now.r_d, now.r_e, now.r_g, again)
+            further = _common(point, other)
+            if not further >= alpha + 0.03:
+                break
+            c, direction, alpha = again, other, further
         self.n_hvp += system.n_hvp - spent
         return direction
 
-    def walk(self, now: _Residuals, direction: Direction) -> _Residuals | None:
-        """Go along a direction: inside, and as far as the residuals fall."""
-        point = now.point
-        alpha = min(1.0, _boundary(point, direction, max(0.99, 1.0 - now.mu)))
+    def walk(self, now: _Residuals, step: Direction) -> _Residuals | None:
+        """Go along a direction: inside, and as far as the residuals fall.
+
+        At first with lengths of their own for (y, w) and (ν, z), then with a common one.
+        """
+        point, keep = now.point, max(0.99, 1.0 - now.mu)
+        primal = min(1.0, keep * _reach(point.w, step.w))
+        dual = min(1.0, keep * _reach(point.z, step.z))
         rounding = 1e2 * epsilon(point.y) * (1.0 + norm(point.y) + norm(point.z))
         shortest = 1e-3 * epsilon(point.y) ** 0.5
-        while alpha >= shortest:
+        while primal >= shortest:
             new = self.at(
-                Central(*(a + alpha * b for a, b in zip(point, direction, strict=True)))
+                Central(
+                    y=point.y + primal * step.y,
+                    nu=point.nu + dual * step.nu,
+                    z=point.z + dual * step.z,
+                    w=point.w + primal * step.w,
+                )
             )
             sound = math.isfinite(new.size) and (
                 new.value is None or math.isfinite(new.value)
             )
+            alpha = min(primal, dual)
             allowed = max((1.0 - 0.01 * alpha) * now.size, 0.1 * new.mu, rounding)
             if sound and new.size <= allowed:
                 return new
-            alpha *= 0.5
+            primal = dual = alpha if primal != dual else 0.5 * alpha
         return None
 
     def hopeless(self, now: _Residuals) -> Status | None:
@@ -403,16 +428,16 @@ def _factorable(w: Array, H: Any, now: _Residuals) -> bool:
     return explicit(w, H, *(part for part in (now.E, now.J) if part is not None))
 
 
-def _boundary(point: Central, direction: Direction, fraction: float) -> float:
-    """Return the α at which w or z has lost that fraction, at most 1."""
-    xp, alpha = namespace(point.w), 1.0
-    for values, changes in ((point.w, direction.w), (point.z, direction.z)):
-        falls = changes < 0.0
-        if bool(xp.any(falls)):
-            alpha = min(
-                alpha, fraction * float(xp.min(values[falls] / -changes[falls]))
-            )
-    return alpha
+def _reach(values: Array, changes: Array) -> float:
+    """Return the α at which the first of the values is zero."""
+    xp, falls = namespace(values), changes < 0.0
+    if not bool(xp.any(falls)):
+        return math.inf
+    return float(xp.min(values[falls] / -changes[falls]))
+
+
+def _common(point: Central, step: Direction) -> float:
+    return min(1.0, _reach(point.w, step.w), _reach(point.z, step.z))
 
 
 def _largest(values: Array, both: bool) -> float:
