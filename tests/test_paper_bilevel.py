@@ -97,7 +97,9 @@ def test_figure_6_with_a_line_search_from_100_starts(method):
 @pytest.mark.slow
 def test_figure_6_with_a_fixed_step_from_100_starts():
     """A fact, not a claim: 72 of 100 with step 5, and those that fail are told of."""
-    runs = [descend(hypergradient(on_failure="ignore"), start(s), 5.0) for s in HELD_OUT]
+    runs = [
+        descend(hypergradient(on_failure="ignore"), start(s), 5.0) for s in HELD_OUT
+    ]
     reached = sum(run.reached() is not None for run in runs)
     assert 67 <= reached <= 77
 
@@ -180,7 +182,9 @@ def chain(n, seed):
     D = scipy.sparse.diags_array([-np.ones(n), np.ones(n - 1)], offsets=[0, 1]).tocsr()
     objective = sad.FunctionObjective(
         value=lambda x, y: float(
-            0.5 * np.sum((y - b) ** 2) + 0.5 * np.exp(x) @ (D @ y) ** 2 + 0.025 * y @ y**3
+            0.5 * np.sum((y - b) ** 2)
+            + 0.5 * np.exp(x) @ (D @ y) ** 2
+            + 0.025 * y @ y**3
         ),
         grad=lambda x, y: y - b + D.T @ (np.exp(x) * (D @ y)) + 0.1 * y**3,
         hvp=lambda x, y, v: v + D.T @ (np.exp(x) * (D @ v)) + 0.3 * y**2 * v,

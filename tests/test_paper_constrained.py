@@ -98,7 +98,10 @@ def test_lemmas_4_1_and_4_2_agree(n, m, seed, data):
         J = sad.derivative(problem, solution, method=method, **TIGHT).todense()
         assert ref.worst(J, null) <= 1e-9
         if method == "projected_cg":
-            assert np.abs(A @ J).max() <= 1e-12 * max(1.0, np.abs(J).max()) * np.abs(A).max()
+            assert (
+                np.abs(A @ J).max()
+                <= 1e-12 * max(1.0, np.abs(J).max()) * np.abs(A).max()
+            )
     u = np.random.default_rng(seed).standard_normal(m)
     tangent = sad.jvp(problem, solution, u, **TIGHT).tangent
     assert ref.worst(tangent[:n], by_y @ u) <= 1e-9
@@ -355,9 +358,9 @@ def test_positive_mean(m, t):
         solution = sad.solve(near, x, np.array([1.5 * g]), tol=1e-14, on_failure="warn")
         assert solution.y[0] == pytest.approx(g, rel=1e-10)
         J = sad.derivative(near, solution, **TIGHT).todense()[0, 0]
-        assert J == pytest.approx(slope, rel=1e-10)
+        assert pytest.approx(slope, rel=1e-10) == J
         printed = 2.0 * t * np.sum(mean.dh(hbar)) / (2.0 * t * m + 1.0 / g**2)
-        assert J == pytest.approx(printed, rel=1e-10)  # (71) at g_t, not at g (X4)
+        assert pytest.approx(printed, rel=1e-10) == J  # (71) at g_t, not at g (X4)
         assert 0.0 <= g - max(hbar, 0.0) <= np.sqrt(0.5 / (t * m)) * (1.0 + 1e-15)
 
 
@@ -368,7 +371,7 @@ def test_positive_mean_exactly():
         solution = sad.solve(mean.positive(), np.array([x]), np.ones(1), tol=1e-13)
         assert solution.y[0] == pytest.approx(y, abs=1e-12)
         J = sad.derivative(mean.positive(), solution, **TIGHT).todense()[0, 0]
-        assert J == pytest.approx(slope, abs=1e-12)
+        assert pytest.approx(slope, abs=1e-12) == J
 
 
 @pytest.mark.parametrize("t", WEIGHTS)
@@ -378,7 +381,7 @@ def test_figure_3_at_zero(t):
     near = sad.LogBarrier(mean.positive(), t)
     solution = sad.solve(near, np.zeros(1), np.ones(1), tol=1e-14)
     J = sad.derivative(near, solution, **TIGHT).todense()[0, 0]
-    assert J == pytest.approx(0.5, abs=1e-10)
+    assert pytest.approx(0.5, abs=1e-10) == J
 
 
 # section 6: functions that are not smooth ---------------------------------------------------
@@ -419,7 +422,12 @@ def test_not_smooth_by_smoothing():
         problem = Problem(smoothed(width))
         solution = sad.solve(problem, x, tol=1e-11)
         J = sad.derivative(problem, solution, **TIGHT).todense()
-        errors.append((np.abs(solution.y - soft_threshold(x)).max(), np.abs(np.diag(J) - exact).max()))
+        errors.append(
+            (
+                np.abs(solution.y - soft_threshold(x)).max(),
+                np.abs(np.diag(J) - exact).max(),
+            )
+        )
         assert np.abs(J - np.diag(np.diag(J))).max() <= 1e-12
     errors = np.array(errors)
     assert np.all(errors[1:] < 0.2 * errors[:-1])
@@ -437,7 +445,9 @@ def test_not_smooth_by_a_nearby_differentiable_point():
             value=lambda x, z: float(
                 0.5 * np.sum((z[:2] - z[2:] - x) ** 2) + np.sum(z) + 5e-10 * z @ z
             ),
-            grad=lambda x, z: np.r_[z[:2] - z[2:] - x, x - z[:2] + z[2:]] + 1.0 + 1e-9 * z,
+            grad=lambda x, z: (
+                np.r_[z[:2] - z[2:] - x, x - z[:2] + z[2:]] + 1.0 + 1e-9 * z
+            ),
             hvp=lambda x, z, v: np.r_[v[:2] - v[2:], v[2:] - v[:2]] + 1e-9 * v,
             cross_jvp=lambda x, z, u: np.r_[-u, u],
             cross_vjp=lambda x, z, w: w[2:] - w[:2],

@@ -203,7 +203,9 @@ def test_figure_4_lies_on_the_line(i):
 
 
 @pytest.mark.parametrize("t", [1.0, 10.0, 1e3, 1e6])
-@pytest.mark.parametrize(("m", "n", "seed", "i"), [(10, 2, 2016, 0), (10, 2, 2016, 3), (8, 3, 1, 2)])
+@pytest.mark.parametrize(
+    ("m", "n", "seed", "i"), [(10, 2, 2016, 0), (10, 2, 2016, 3), (8, 3, 1, 2)]
+)
 def test_closed_form_78c_79c_80c(m, n, seed, i, t):
     """C17: the barrier's J to 1e-8 of the corrected formulas; dg_i/db_i is not zero."""
     theta = draw_parameters(m, n, seed)

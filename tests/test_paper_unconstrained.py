@@ -35,9 +35,7 @@ class Coupled:
 
     def value(self, x, y):
         return float(
-            0.5 * y @ self.Q @ y
-            + 0.25 * np.exp(x[0]) * np.sum(y**4)
-            - y @ (self.B @ x)
+            0.5 * y @ self.Q @ y + 0.25 * np.exp(x[0]) * np.sum(y**4) - y @ (self.B @ x)
         )
 
     def grad(self, x, y):
@@ -176,7 +174,10 @@ def test_lower_level_convex_and_upper_level_not():
         value, gradient = F(np.array([x]))
         assert value == pytest.approx(0.5 * (x**3 - 1.0) ** 2, rel=1e-12)
         assert gradient[0] == pytest.approx(3.0 * x**2 * (x**3 - 1.0), rel=1e-10)
-    ends, middle = F.value(np.zeros(1)) + F.value(np.array([0.5])), F.value(np.array([0.25]))
+    ends, middle = (
+        F.value(np.zeros(1)) + F.value(np.array([0.5])),
+        F.value(np.array([0.25])),
+    )
     assert middle > 0.5 * ends + 0.01  # above the chord
 
 
@@ -358,7 +359,9 @@ def test_plain_cg_refuses_a_saddle():
 def test_scalar_mean(m):
     """(15) to (18), C8: g and g' to 1e-12."""
     rates = np.linspace(-1.0, 2.0, m)
-    mean = Mean(lambda x: np.sin(rates * x) + rates, lambda x: rates * np.cos(rates * x))
+    mean = Mean(
+        lambda x: np.sin(rates * x) + rates, lambda x: rates * np.cos(rates * x)
+    )
     for x in (-2.0, 0.3, 1.7):
         solution = sad.solve(mean.free(), np.array([x]), tol=1e-15)
         assert abs(solution.y[0] - mean.h(x).mean()) <= 1e-12
@@ -407,7 +410,9 @@ def test_branches_and_their_kinds(x, points, slopes, kinds):
         if points is not None:
             assert y == pytest.approx(points[k], abs=1e-10)
             assert ours == pytest.approx(slopes[k], abs=1e-6)
-        found_kinds.append("min" if Quartic().hess(np.array([x]), np.array([y]))[0, 0] > 0 else "max")
+        found_kinds.append(
+            "min" if Quartic().hess(np.array([x]), np.array([y]))[0, 0] > 0 else "max"
+        )
     if x > 0:
         assert tuple(found_kinds) == kinds
         assert min(ys, key=lambda y: Quartic().value([x], [y])) == ys[2]
@@ -417,14 +422,22 @@ def test_branches_and_their_kinds(x, points, slopes, kinds):
         )
 
 
+def follow(branch, xs, passed):
+    """Follow a branch by warm starts, never jumping; note each x that went well."""
+    y = np.array([stationary_points(xs[0])[branch]])
+    for x in xs:
+        y = sad.solve(QUARTIC, np.array([x]), y, method="newton_kkt", tol=1e-13).y
+        assert y[0] == pytest.approx(stationary_points(x)[branch], abs=1e-8)
+        passed.append(x)
+
+
 @pytest.mark.parametrize("branch", [0, 1, 2])
 @pytest.mark.parametrize("steps", [16, 151])
 def test_a_branch_is_followed(branch, steps):
     """C9: from x = 0.25 to 4 by warm starts, never jumping to another branch."""
-    y = np.array([stationary_points(0.25)[branch]])
-    for x in np.geomspace(0.25, 4.0, steps):
-        y = sad.solve(QUARTIC, np.array([x]), y, method="newton_kkt", tol=1e-13).y
-        assert y[0] == pytest.approx(stationary_points(x)[branch], abs=1e-10)
+    passed = []
+    follow(branch, np.geomspace(0.25, 4.0, steps), passed)
+    assert len(passed) == steps
 
 
 def test_the_end_of_a_branch_is_said():
@@ -433,16 +446,10 @@ def test_the_end_of_a_branch_is_said():
     at_fold = np.array([1.6509636])
     assert np.abs(Quartic().hess(np.array([FOLD]), at_fold)) <= 1e-5
     for branch in (1, 2):
-        y = np.array([stationary_points(-3.0)[branch]])
-        last = -3.0
+        passed = []
         with pytest.raises(sad.ConvergenceError) as caught:
-            for x in np.arange(-3.0, -2.0, 0.01):
-                y = sad.solve(
-                    QUARTIC, np.array([x]), y, method="newton_kkt", tol=1e-12
-                ).y
-                assert y[0] == pytest.approx(stationary_points(x)[branch], abs=1e-8)
-                last = x
-        assert FOLD - 0.011 <= last < FOLD
+            follow(branch, np.arange(-3.0, -2.0, 0.01), passed)
+        assert FOLD - 0.011 <= passed[-1] < FOLD
         assert "branch" in str(caught.value)
 
 
@@ -483,8 +490,9 @@ def composed(h, dh, d2h):
     return Scalar(
         lambda x, y: h(f(x, y)),
         lambda x, y: dh(f(x, y)) * f_y(x, y),
-        lambda x, y: d2h(f(x, y)) * f_x(x, y) * f_y(x, y)
-        - dh(f(x, y)) * np.cos(x) * curve(x, y),
+        lambda x, y: (
+            d2h(f(x, y)) * f_x(x, y) * f_y(x, y) - dh(f(x, y)) * np.cos(x) * curve(x, y)
+        ),
         lambda x, y: d2h(f(x, y)) * f_y(x, y) ** 2 + dh(f(x, y)) * curve(x, y),
         scale=1.0,
     )

@@ -97,7 +97,9 @@ def descend(
     )
 
 
-def learn(theta, method: str, maxiter: int = 100, **options) -> tuple[list[float], object]:
+def learn(
+    theta, method: str, maxiter: int = 100, **options
+) -> tuple[list[float], object]:
     """Minimise with a line search until the goal; return the values and the result."""
     values: list[float] = []
 

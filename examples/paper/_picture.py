@@ -26,15 +26,19 @@ STYLE = {
 }
 
 
-def folder(description: str, arguments: list[str] | None = None) -> Path:
-    """Parse ``--out DIR`` and return the folder, made where it is missing."""
+def command_line(description: str) -> argparse.ArgumentParser:
+    """Return a parser that knows ``--out DIR``."""
     parser = argparse.ArgumentParser(
         description=description, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument(
-        "--out", type=Path, default=Path("output"), help="folder of the picture"
-    )
-    out = parser.parse_args(arguments).out
+    out = {"type": Path, "default": Path("output"), "help": "folder of the picture"}
+    parser.add_argument("--out", **out)
+    return parser
+
+
+def folder(description: str) -> Path:
+    """Parse ``--out DIR`` and return the folder, made where it is missing."""
+    out = command_line(description).parse_args().out
     out.mkdir(parents=True, exist_ok=True)
     return out
 

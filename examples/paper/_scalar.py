@@ -1,7 +1,7 @@
 """The scalar examples of the paper: three stationary points, the mean, positivity.
 
-    f(x, y) = x y^4 + 2 x^2 y^3 − 12 y^2                     (19)
-    f(x, y) = sum_i (h_i(x) − y)^2,    g(x) = mean h(x)      (15) to (18), (65) to (71)
+f(x, y) = x y^4 + 2 x^2 y^3 − 12 y^2                     (19)
+f(x, y) = sum_i (h_i(x) − y)^2,    g(x) = mean h(x)      (15) to (18), (65) to (71)
 """
 
 from __future__ import annotations
@@ -12,7 +12,9 @@ import numpy as np
 
 import sparse_argdiff as sad
 
-FOLD = -2.0 * (4.0 / 3.0) ** (1.0 / 3.0)  # two stationary points meet there, at y = 1.651
+FOLD = -2.0 * (4.0 / 3.0) ** (
+    1.0 / 3.0
+)  # two stationary points meet there, at y = 1.651
 
 
 class Quartic:

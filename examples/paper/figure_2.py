@@ -13,8 +13,14 @@ from __future__ import annotations
 
 import numpy as np
 from _picture import folder
-from _softmax import Softmax, closed_form, draw_parameters, has_maximum, softmax_at
-from _softmax import unpack
+from _softmax import (
+    Softmax,
+    closed_form,
+    draw_parameters,
+    has_maximum,
+    softmax_at,
+    unpack,
+)
 from _step import draw, report, take
 
 import sparse_argdiff as sad

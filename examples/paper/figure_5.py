@@ -13,8 +13,13 @@ from __future__ import annotations
 
 import numpy as np
 from _picture import folder
-from _softmax import Softmax, ball_inverse, barrier_inverse, closed_form
-from _softmax import draw_parameters
+from _softmax import (
+    Softmax,
+    ball_inverse,
+    barrier_inverse,
+    closed_form,
+    draw_parameters,
+)
 from _step import draw, report, take
 
 import sparse_argdiff as sad
@@ -24,7 +29,9 @@ M, CLASS, SEED = 10, 0, 2016
 
 def barrier(problem, theta, exact) -> None:
     """Print radius and derivative of the barrier's solutions along the path in t."""
-    print("       t    1 - ||y_t||   J_t - corrected (78)   J_t - exact J   printed (78)")
+    print(
+        "       t    1 - ||y_t||   J_t - corrected (78)   J_t - exact J   printed (78)"
+    )
     y = np.zeros(2)
     for t in (1.0, 10.0, 100.0, 1e3, 1e4, 1e5, 1e6):
         near = sad.LogBarrier(problem, t)
@@ -58,7 +65,9 @@ def main() -> None:
     J = sad.derivative(problem, step.before, rtol=1e-12).todense()
     formula = closed_form(theta, y, CLASS, ball_inverse(theta, y, CLASS))
     print(f"multiplier of the ball: {step.before.multipliers[0]:.6f}")
-    print(f"largest difference from the exact ball's formula: {np.abs(J - formula).max():.1e}")
+    print(
+        f"largest difference from the exact ball's formula: {np.abs(J - formula).max():.1e}"
+    )
     print(f"y'dg/dtheta, zero on the circle: {np.abs(y @ J).max():.1e}")
     barrier(problem, theta, J)
 
