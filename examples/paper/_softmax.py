@@ -134,7 +134,7 @@ class Softmax:
             lambda _, y: sparse.csr_array(
                 (2.0 * y, np.arange(k * n), n * np.arange(k + 1)), shape=(k, k * n)
             ),
-            hess=lambda _, y, nu: sparse.diags_array(np.repeat(2.0 * nu, n)),
+            hess=lambda _x, _y, nu: sparse.diags_array(np.repeat(2.0 * nu, n)),
         )
         return sad.Problem(self, inequality=ball, maximize=True)
 

@@ -26,8 +26,7 @@ PROBLEM = sad.Problem(Quartic())
 def follow(xs, y0):
     """Return y and dy/dx along a branch of stationary points; raises where it ends."""
     y, found = np.array([y0]), []
-    for x in xs:
-        x = np.array([x])
+    for x in xs[:, None]:
         solution = sad.solve(PROBLEM, x, y, method="newton_kkt", tol=1e-12)
         J = sad.derivative(PROBLEM, solution, method="minres", rtol=1e-12)
         y = solution.y
