@@ -36,6 +36,7 @@ class Descent:
     sizes: np.ndarray
     theta: np.ndarray
     y: np.ndarray
+    failure: str = ""  # of a lower-level or an adjoint solve, which ended the run
 
     def reached(self, optimum: float = 0.0, within: int = 100) -> int | None:
         """Return the first iteration whose value is within GOAL of the optimal value."""
@@ -45,7 +46,7 @@ class Descent:
     @property
     def remark(self) -> str:
         """Say what is wrong with a run whose ball lost its hold; empty where nothing is."""
-        found = []
+        found = [self.failure] if self.failure else []
         if self.multipliers.min() < SMALL:
             k = int(np.argmax(self.multipliers < SMALL))
             found.append(
@@ -81,9 +82,15 @@ def descend(
     F: sad.Hypergradient, theta, step: float, maxiter: int = 100, optimum: float = 0.0
 ) -> Descent:
     """Run (82), gradient descent with a fixed step, until the goal or ``maxiter``."""
-    values, multipliers, sizes = [], [], []
+    values, multipliers, sizes, failure = [], [], [], ""
     for k in range(maxiter + 1):
-        found = F.evaluate(theta, certify=False)
+        try:
+            found = F.evaluate(theta, certify=False)
+        except sad.ConvergenceError as error:
+            if not values:
+                raise
+            failure = f"iteration {k} failed ({error.status.name})"
+            break
         solution = found.solution
         values.append(found.value)
         held = solution.multipliers
@@ -92,9 +99,8 @@ def descend(
         if found.value - optimum < GOAL or k == maxiter:
             break
         theta = theta - step * found.gradient
-    return Descent(
-        np.array(values), np.array(multipliers), np.array(sizes), theta, solution.y
-    )
+    arrays = np.array(values), np.array(multipliers), np.array(sizes)
+    return Descent(*arrays, solution.x, solution.y, failure)
 
 
 def learn(

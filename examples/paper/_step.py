@@ -61,7 +61,7 @@ def report(step: Step) -> None:
 
 
 def draw(path, step: Step, limits, outline) -> None:
-    """Draw both surfaces; ``outline(axes)`` draws the constraint on each."""
+    """Draw both surfaces; ``outline(axes, k)`` draws the constraint on panel k."""
     likelihoods = [
         lambda points, theta=s.x: _likelihood(theta, points, step.i)
         for s in (step.before, step.after)
@@ -75,10 +75,10 @@ def draw(path, step: Step, limits, outline) -> None:
         figure.get_layout_engine().set(wspace=0.06)
         both = figure.subplots(1, 2, sharey=True)
         titles = ("before", rf"after a step $\eta = {step.eta:g}$")
-        for axes, f, title in zip(both, likelihoods, titles, strict=True):
+        for k, (axes, f) in enumerate(zip(both, likelihoods, strict=True)):
             filled = surface(axes, f, limits, levels)
-            outline(axes)
-            axes.set(xlabel="$x_1$", title=title)
+            outline(axes, k)
+            axes.set(xlabel="$x_1$", title=titles[k])
         old, new = step.before.y, step.after.y
         both[0].set_ylabel("$x_2$")
         both[0].plot(*old, "o", color=RED, ms=7, mec="white", mew=1.0, zorder=5)

@@ -51,7 +51,7 @@ def main() -> None:
         f"{np.abs(by_a.sum(axis=1)).max():.1e}, by b "
         f"{np.abs(J[:, 2 * M :].sum(axis=1)).max():.1e}"
     )
-    draw(out / "figure_2.png", step, (-4.0, 4.0), lambda _: None)
+    draw(out / "figure_2.png", step, (-4.0, 4.0), lambda *_: None)
 
 
 if __name__ == "__main__":

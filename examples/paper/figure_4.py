@@ -32,7 +32,7 @@ def main() -> None:
     print(f"sum of the two rows of dg/dtheta: {np.abs(J.sum(axis=0)).max():.1e}")
     print(f"multiplier of 1'y = 1: {step.before.multipliers[0]:+.6f}")
 
-    def line(axes) -> None:
+    def line(axes, _) -> None:
         axes.plot([-4.0, 4.0], [5.0, -3.0], "k--", lw=1.0)
         axes.text(1.5, 0.0, "$x_1 + x_2 = 1$", fontsize=9)
 

@@ -27,16 +27,17 @@ import sparse_argdiff as sad
 M, CLASS, SEED = 10, 0, 2016
 
 
-def barrier(problem, theta, exact) -> None:
-    """Print radius and derivative of the barrier's solutions along the path in t."""
+def barrier(problem, theta, exact) -> np.ndarray:
+    """Print radius and derivative along the path in t; return its points."""
     print(
         "       t    1 - ||y_t||   J_t - corrected (78)   J_t - exact J   printed (78)"
     )
-    y = np.zeros(2)
+    y, path = np.zeros(2), []
     for t in (1.0, 10.0, 100.0, 1e3, 1e4, 1e5, 1e6):
         near = sad.LogBarrier(problem, t)
         solution = sad.solve(near, theta, y, tol=1e-12)
         y = solution.y
+        path.append(y)
         J = sad.derivative(near, solution, rtol=1e-12).todense()
         inverse = barrier_inverse(theta, y, t)
         corrected = closed_form(theta, y, CLASS, inverse, stationary=False)
@@ -44,6 +45,7 @@ def barrier(problem, theta, exact) -> None:
             f"{t:8g}{1.0 - np.linalg.norm(y):15.3e}{np.abs(J - corrected).max():23.1e}"
             f"{np.abs(J - exact).max():16.2e}{printed_error(theta, y, J):15.2e}"
         )
+    return np.array(path)
 
 
 def printed_error(theta, y, J) -> float:
@@ -59,8 +61,9 @@ def main() -> None:
     out = folder(__doc__)
     theta = draw_parameters(M, 2, SEED)
     problem = Softmax(M, 2, CLASS).unit_ball()
-    step = take(problem, theta, 0.1, method="active_set")
-    report(step)
+    for eta in (0.1, 1.0):
+        step = take(problem, theta, eta, method="active_set")
+        report(step)
     y = step.before.y
     J = sad.derivative(problem, step.before, rtol=1e-12).todense()
     formula = closed_form(theta, y, CLASS, ball_inverse(theta, y, CLASS))
@@ -69,13 +72,17 @@ def main() -> None:
         f"largest difference from the exact ball's formula: {np.abs(J - formula).max():.1e}"
     )
     print(f"y'dg/dtheta, zero on the circle: {np.abs(y @ J).max():.1e}")
-    barrier(problem, theta, J)
+    path = barrier(problem, theta, J)
 
-    def circle(axes) -> None:
+    def circle(axes, panel) -> None:
         angle = np.linspace(0.0, 2.0 * np.pi, 400)
         axes.plot(np.cos(angle), np.sin(angle), "k--", lw=1.0)
+        if panel == 0:
+            axes.plot(*path.T, "o-", color="k", ms=2.5, lw=0.8)
+            for k, name in enumerate(("$t = 1$", "$10$")):
+                axes.annotate(name, path[k], (4, 3), textcoords="offset points")
 
-    draw(out / "figure_5.png", step, (-1.6, 1.6), circle)
+    draw(out / "figure_5.png", step, (-1.4, 1.4), circle)
 
 
 if __name__ == "__main__":

@@ -79,9 +79,10 @@ def draw_classes(axes, theta, y, title) -> None:
 
         surface(ax, likelihood, (-1.5, 1.5), np.linspace(0.0, 1.0, 21))
         ax.plot(np.cos(angle), np.sin(angle), "k--", lw=0.8)
-        ax.plot(*TARGETS[i], "x", color="k", ms=8, mew=1.5, zorder=4)
+        ax.plot(*TARGETS[i], "x", color="k", ms=10, mew=1.4, zorder=4, label="target")
         point = problem.rows(y)[i]
-        ax.plot(*point, "o", color=RED, ms=6, mec="white", mew=0.9, zorder=5)
+        dot = {"color": RED, "ms": 5.5, "mec": "white", "mew": 0.9, "zorder": 5}
+        ax.plot(*point, "o", label="likeliest", **dot)
         ax.set(xticks=[-1, 0, 1], yticks=[-1, 0, 1])
         ax.set_title(rf"{title}: $\ell_{{{i + 1}}}(\mathbf{{x}})$")
 
@@ -96,6 +97,8 @@ def draw(path, first, run, curves) -> None:
         axes = [figure.add_subplot(grid[row, k]) for k in range(3)]
         draw_classes(axes, theta, y, title)
         axes[0].set_ylabel("$x_2$")
+        if row == 0:
+            axes[0].legend(fontsize=8, loc="upper right", handletextpad=0.2)
         for ax in axes[1:]:
             ax.tick_params(labelleft=False)
         for ax in axes:
@@ -108,15 +111,15 @@ def draw(path, first, run, curves) -> None:
         right.semilogy(np.maximum(values, 1e-13), color=style, label=name)
     right.axhline(GOAL, color="k", ls=":", lw=0.8)
     right.text(
-        0.99,
+        0.01,
         GOAL * 1.5,
         "$10^{-9}$",
-        ha="right",
+        ha="left",
         fontsize=9,
         transform=right.get_yaxis_transform(),
     )
     right.set(xlabel="iteration", ylabel="objective less optimal value")
-    right.set(title="(c) learning curves", ylim=(1e-11, None), xlim=(0, None))
+    right.set(title="(c) learning curves", ylim=(1e-10, None), xlim=(0, None))
     right.legend(fontsize=9)
     save(figure, path)
 
