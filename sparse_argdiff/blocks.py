@@ -56,9 +56,11 @@ def vstack(blocks: list[Any]) -> Any:
 
 
 def take_rows(matrix: Any, index: Array) -> Any:
-    """Return the rows of that index."""
+    """Return the rows of that index, which ascends: the matrix itself for all of them."""
+    if index.shape[0] == matrix.shape[0]:
+        return matrix
     if is_array(matrix):
-        return matrix[index, :]
+        return namespace(matrix).take(matrix, index, axis=0)
     if sparse.issparse(matrix):
         return sparse.csr_array(matrix)[index]
     operator = aslinearoperator(matrix)
@@ -66,7 +68,7 @@ def take_rows(matrix: Any, index: Array) -> Any:
     shape = (index.shape[0], operator.shape[1])
 
     def forward(u: Array) -> Array:
-        return (operator @ u)[index]
+        return namespace(u).take(operator @ u, index, axis=0)
 
     def backward(w: Array) -> Array:
         return operator.T @ spread(w)
@@ -75,9 +77,11 @@ def take_rows(matrix: Any, index: Array) -> Any:
 
 
 def take_columns(matrix: Any, index: Array) -> Any:
-    """Return the columns of that index."""
+    """Return the columns of that index, which ascends."""
+    if index.shape[0] == matrix.shape[1]:
+        return matrix
     if is_array(matrix):
-        return matrix[:, index]
+        return namespace(matrix).take(matrix, index, axis=1)
     if sparse.issparse(matrix):
         return sparse.csc_array(matrix)[:, index].tocsr()
     return take_rows(aslinearoperator(matrix).T, index).T
@@ -89,7 +93,7 @@ def principal(operator: LinearOperator, index: Array) -> LinearOperator:
     k = index.shape[0]
 
     def product(u: Array) -> Array:
-        return (operator @ spread(u))[index]
+        return namespace(u).take(operator @ spread(u), index, axis=0)
 
     return LinearOperator(
         (k, k),

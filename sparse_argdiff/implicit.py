@@ -90,7 +90,8 @@ def derivative(
         positive definite, "projected_cg" with a matrix of them, "minres" with an
         operator.  "diagonal" replaces K by its diagonal (the paper's section 6).
     M : operator, "auto" or None
-        Preconditioner M ≈ K⁻¹; "auto" is the exact diagonal where K knows it.
+        Preconditioner M ≈ K⁻¹; "auto" is the exact diagonal where K knows it, and with
+        active rows :func:`sparse_argdiff.preconditioners.constraint` of that of H.
     rtol : float
         Of each linear solve, relative to its right-hand side.
     maxiter : int, optional

@@ -22,10 +22,10 @@ from .arrays import Array, as_vector, dot, epsilon, is_finite, namespace, norm
 from .blocks import is_explicit
 from .kkt import KKTSystem, linearize
 from .krylov import KrylovResult
-from .krylov.null_space import null_space
+from .krylov.projected_cg import constraints_in_metric
 from .linear_operator import LinearOperator, aslinearoperator
 from .optimality import check_stationary
-from .preconditioners import jacobi_of
+from .preconditioners import constraint_of, jacobi_of
 from .problem import Problem, Solution
 from .status import OnFailure, Status, caution, check_on_failure, settle
 
@@ -104,6 +104,8 @@ class Inverse:
             f"after {result.niter} iterations and {result.n_matvec} products the "
             f"relative residual is {attained:.1e}."
         )
+        if status is Status.INCONSISTENT:
+            detail = _contradiction(self.system, rhs, result)
         settle(
             status,
             result,
@@ -134,6 +136,7 @@ class Inverse:
 
     def pull_back(self, adjoint: Array) -> Array:
         """Return − Bᵀ adjoint, checked."""
+        self._check_redundant_rows(adjoint)
         product = -(self.system.B.T @ adjoint)
         if is_finite(adjoint) and not is_finite(product):
             settle(
@@ -145,6 +148,33 @@ class Inverse:
                 self.n_hvp,
             )
         return product
+
+    def _check_redundant_rows(self, like: Array) -> None:
+        """Refuse to differentiate rows that x moves apart, though one spans the other.
+
+        The forward solve meets the contradiction itself.  The adjoint does not, for its
+        rows are zero; there (0, w) with C'w = 0 must be orthogonal to the columns of B.
+        """
+        constraints = getattr(self.solve, "null_space", None)
+        if constraints is None or constraints.rank in {None, constraints.shape[0]}:
+            return
+        xp, (p, k) = namespace(like), constraints.shape
+        probe = np.random.default_rng(0).standard_normal(p)
+        probe = xp.asarray(probe, dtype=like.dtype, device=like.device)
+        w = constraints.redundancy(probe)
+        none = xp.zeros((k,), dtype=like.dtype, device=like.device)
+        moved = norm(self.system.B.T @ xp.concat([none, w]))
+        size = norm(self.system.B.T @ xp.concat([none, xp.abs(w)]))
+        if moved > math.sqrt(epsilon(like)) * size:
+            settle(
+                Status.INCONSISTENT,
+                None,
+                "differentiating the constraints",
+                f"their right-hand side moves with x, {moved / size:.1e} of it against "
+                "the rows that depend on others.",
+                self.on_failure,
+                self.n_hvp,
+            )
 
     def vector(self, name: str, value: Any, size: int) -> Array:
         """Return a checked vector of the solution's namespace."""
@@ -173,35 +203,45 @@ def _solver(
         raise ValueError(
             f"method must be one of {known} or a solver function, found {method!r}"
         )
-    if method == "projected_cg":
-        return _METHODS["cg"] if system.C is None else _projected(system, M)
-    return _METHODS[method]
+    if system.C is not None and method == "projected_cg":
+        return _Projected(system, M)
+    if system.C is not None and method == "minres" and isinstance(M, str):
+        return _PreconditionedMinres(system)
+    return _METHODS["cg" if method == "projected_cg" else method]
 
 
-def _projected(system: KKTSystem, M: Any) -> LinearSolver:
-    """Return the solver of K z = rhs that stays in the null space of C, factorised once."""
-    H, k = system.H, system.H.shape[0]
-    constraints, metric = system.C, None if isinstance(M, str) else M
-    if metric is None:
-        constraints = null_space(system.C, _metric(H) if M == "auto" else None)
-    C = aslinearoperator(system.C)
+class _Projected:
+    """The solver of K z = rhs that stays in the null space of C, factorised once."""
 
-    def solve(_: LinearOperator, rhs: Array, x0: Any = None, **options: Any) -> Any:
-        xp = namespace(rhs)
+    def __init__(self, system: KKTSystem, M: Any) -> None:
+        H, C = system.H, system.C
+        M = jacobi_of(H) if isinstance(M, str) else M
+        self.H, self.null_space = H, constraints_in_metric(C, M, H.shape[0])
+
+    def __call__(
+        self, _: LinearOperator, rhs: Array, x0: Any = None, **options: Any
+    ) -> KrylovResult:
+        k, C, xp = self.H.shape[0], self.null_space.C, namespace(rhs)
         b, c, start = rhs[:k], rhs[k:], None if x0 is None else x0[:k]
-        options["M"] = metric
-        found = krylov.projected_cg(H, constraints, b, c, start, **options)
-        residual = xp.concat([found.residual, c - C @ found.x])
+        options["M"] = None  # it is the metric of the null space
+        found = krylov.projected_cg(self.H, self.null_space, b, c, start, **options)
         z = xp.concat([found.x, found.multipliers])
+        residual = xp.concat([found.residual, c - C @ found.x])
         return dataclasses.replace(found, x=z, residual=residual)
 
-    return solve
 
+class _PreconditionedMinres:
+    """MINRES on K with what preconditioner can be had for it."""
 
-def _metric(H: LinearOperator) -> Array | None:
-    """Return the diagonal of H, floored, where it is known and positive."""
-    M = jacobi_of(H)
-    return None if M is None else 1.0 / M.diagonal()
+    def __init__(self, system: KKTSystem) -> None:
+        self.M = constraint_of(system.H, system.C)
+        self.null_space = getattr(self.M, "null_space", None)
+
+    def __call__(
+        self, K: LinearOperator, rhs: Array, x0: Any = None, **options: Any
+    ) -> KrylovResult:
+        options["M"] = self.M if options.get("M") is None else options["M"]
+        return krylov.minres(K, rhs, x0, **options)
 
 
 def _one_sided(solution: Solution) -> str:
@@ -220,6 +260,13 @@ def _preconditioner(M: Any, system: KKTSystem) -> LinearOperator | None:
             raise ValueError(f"M must be an operator, 'auto' or None, found {M!r}")
         return jacobi_of(system.K)
     return None if M is None else aslinearoperator(M)
+
+
+def _contradiction(system: KKTSystem, rhs: Array, result: KrylovResult) -> str:
+    """Return by how much C y misses its right-hand side."""
+    k, xp = system.H.shape[0], namespace(rhs)
+    missed, whole = (float(xp.max(xp.abs(v[k:]))) for v in (result.residual, rhs))
+    return f"C y misses c by {missed:.1e} in a row, where |c| is {whole:.1e} at most."
 
 
 def _symmetric_along(K: LinearOperator, rhs: Array, result: KrylovResult) -> bool:

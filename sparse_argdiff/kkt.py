@@ -84,7 +84,9 @@ class KKTSystem:
 
     def restrict(self, full: Array) -> Array:
         """Return the unknowns of K from (y, all multipliers)."""
-        return full if self.index is None else full[self.index]
+        if self.index is None:
+            return full
+        return namespace(full).take(full, self.index, axis=0)
 
     def expand(self, z: Array) -> Array:
         """Return (y, all multipliers), zero where K has no unknown."""
@@ -116,7 +118,7 @@ def linearize(problem: Problem, solution: Solution) -> KKTSystem:
             shape = (index.shape[0], x.shape[0])
             moves.append(zero(shape, y) if moved is None else take_rows(moved, index))
             rows.append(start + index)
-    free = xp.arange(y.shape[0])
+    free = xp.arange(y.shape[0], device=y.device)
     fixed = None if solution.active is None else solution.active.fixed
     if fixed is not None and bool(xp.any(fixed)):
         (free,) = xp.nonzero(~fixed)
@@ -151,5 +153,6 @@ def _active_rows(
         (index,) = xp.nonzero(active.strong)
         found.append((p, problem.inequalities, acting, index))
     if problem.equalities is not None:
-        found.insert(0, (0, problem.equalities, multipliers[:p], xp.arange(p)))
+        every = xp.arange(p, device=multipliers.device)
+        found.insert(0, (0, problem.equalities, multipliers[:p], every))
     return found

@@ -15,9 +15,10 @@ from typing import Any
 
 import numpy as np
 from scipy import optimize, sparse
+from scipy.sparse import linalg
 
 from .arrays import Array, is_array, namespace, norm
-from .blocks import take_columns, take_rows, vstack
+from .blocks import scatter, take_columns, take_rows, vstack
 from .krylov.null_space import multipliers as fit_multipliers
 from .linear_operator import aslinearoperator
 from .problem import ActiveSet, Problem, Solution
@@ -252,35 +253,44 @@ def _recover(problem: Problem, x: Array, y: Array) -> Array:
     xp = namespace(y)
     h, g = split(problem, x, y)
     near = ACTIVE_TOL * size_of(y)
-    candidates = [xp.ones(h.shape, dtype=xp.bool)]
+    at_zero = [xp.ones(h.shape, dtype=xp.bool, device=y.device)]
     jacobians: list[Any] = []
     if problem.equalities is not None:
         jacobians.append(problem.equalities.jac(x, y))
     if problem.inequalities is not None:
         jac = problem.inequalities.jac(x, y)
         jacobians.append(jac)
-        candidates.append(g / row_norms(jac) >= -near)
-    found = xp.zeros_like(xp.concat([h, g]))
-    (index,) = xp.nonzero(xp.concat([*candidates, xp.zeros((0,), dtype=xp.bool)]))
+        at_zero.append(g / row_norms(jac) >= -near)
+    candidates = xp.concat(at_zero)
+    (index,) = xp.nonzero(candidates)
     if index.shape[0] == 0:
-        return found
+        return xp.zeros_like(xp.concat([h, g]))
     C, force = take_rows(vstack(jacobians), index), -problem.grad(x, y)
     if problem.bounded:
         lower, upper = problem.bounds(y)
         (free,) = xp.nonzero((y - lower > near) & (upper - y > near))
-        C, force = take_columns(C, free), force[free]
+        C, force = take_columns(C, free), xp.take(force, free)
     fitted = fit_multipliers(C, force)
     signed = index >= h.shape[0]
     if bool(xp.any(fitted[signed] < 0.0)):
         fitted = _fit_signed(C, force, signed)
-    found[index] = fitted
-    return found
+    if index.shape[0] == candidates.shape[0]:
+        return fitted
+    return scatter(candidates.shape[0], index)(fitted)
 
 
 def _fit_signed(C: Any, force: Array, signed: Array) -> Array:
-    """Return argmin ‖C' ν − force‖ with the signed ν >= 0."""
+    """Return argmin ‖C' ν − force‖ with the signed ν >= 0, on the host."""
     bounds = np.where(signed, 0.0, -np.inf), np.full(signed.shape[0], np.inf)
-    transposed = sparse.csr_array(C.T) if sparse.issparse(C) else np.asarray(C).T
+    if sparse.issparse(C):
+        transposed: Any = sparse.csr_array(C.T)
+    elif is_array(C):
+        transposed = np.asarray(C).T
+    else:
+        C = aslinearoperator(C)
+        transposed = linalg.LinearOperator(
+            C.shape[::-1], matvec=C.rmatvec, rmatvec=C.matvec, dtype=force.dtype
+        )
     return optimize.lsq_linear(transposed, force, bounds, tol=1e-12).x
 
 

@@ -226,7 +226,7 @@ def test_multipliers_have_derivatives():
 
 
 def test_lemmas_4_1_and_4_2_and_the_kkt_form_agree():
-    row, y, nu = solved(ROWS["linear"])
+    row, y, _ = solved(ROWS["linear"])
     H, f_xy = SMOOTH.hess(X, y), SMOOTH.cross(X, y)
     F = scipy.linalg.null_space(A)
     by_null_space = -F @ np.linalg.solve(F.T @ H @ F, F.T @ f_xy)
@@ -267,7 +267,7 @@ def test_an_inactive_row_leaves():
 
 
 def test_a_weakly_active_row_is_reported():
-    free, y, _ = solved(Row(Problem(SMOOTH), X))
+    _, y, _ = solved(Row(Problem(SMOOTH), X))
     touching = Inequality(
         lambda x, z: np.array([z[0] - y[0]]), lambda x, z: np.eye(z.size)[:1]
     )
@@ -305,8 +305,233 @@ def _minus(constraint):
     )
 
 
+@pytest.mark.parametrize("method", [None, "minres"])
+@pytest.mark.parametrize("wrap", [np.asarray, scipy.sparse.csr_array])
+def test_no_rows_at_all_is_lemma_3_2(wrap, method):
+    """The paper's remark for A = 0 asks for m = 0 rows: Lemma 4.2 would invert a zero."""
+    free, y, _ = solved(Row(Problem(SMOOTH), X))
+    none = LinearEquality(wrap(np.zeros((0, N))), np.zeros(0))
+    expected = sad.derivative(free.problem, Solution(y=y, x=X), rtol=1e-12)
+    J = sad.derivative(
+        Problem(SMOOTH, equality=none), Solution(y=y, x=X), method=method, rtol=1e-12
+    )
+    np.testing.assert_allclose(J @ np.eye(M), expected @ np.eye(M), atol=1e-10)
+
+
+def test_a_row_whose_variables_are_all_held_by_bounds():
+    rows = LinearEquality(np.array([[1.0, 0, 0], [0, 1, 1]]), np.array([1.0, 0.0]))
+    side = np.array([1.0, np.inf, np.inf])
+    problem = Problem(
+        Quartic(np.eye(3), np.eye(3), 0.0),
+        equality=rows,
+        lower=np.array([1.0, -np.inf, -np.inf]),
+        upper=side,
+    )
+    J = sad.derivative(problem, Solution(y=np.array([1.0, 0, 0]), x=np.zeros(3)))
+    expected = [[0, 0, 0], [0, 0.5, -0.5], [0, -0.5, 0.5]]
+    np.testing.assert_allclose(J @ np.eye(3), expected, atol=1e-12)
+    np.testing.assert_allclose(J.T @ np.eye(3), expected, atol=1e-12)
+
+
+@pytest.mark.parametrize("kind", ["array", "sparse", "operator"])
+def test_multipliers_of_inequalities_are_not_negative(kind):
+    """Two rows at zero, of which the force needs one: the other is weakly active."""
+    rows = np.array([[1.0, 0.0, 0.0], [1.0, 0.2, 0.0]])
+    wrap = {
+        "array": lambda C: C,
+        "sparse": scipy.sparse.csr_array,
+        "operator": lambda C: sad.aslinearoperator(C) * 1.0,
+    }[kind]
+    touching = Inequality(lambda x, y: rows @ y, lambda x, y: wrap(rows))
+    # f = ½‖y − x‖² at x = (2, -0.1, 1): the unsigned fit of both rows is (3, -0.5).
+    problem = Problem(Quartic(np.eye(3), np.eye(3), 0.0), inequality=touching)
+    x = np.array([2.0, -0.1, 1.0])
+    y = np.array([0.0, -0.1, 1.0])
+    both = Problem(
+        Quartic(np.eye(3), np.eye(3), 0.0),
+        inequality=Inequality(
+            lambda x, y: rows @ (y - np.array([0.0, -0.1, 0.0])),
+            lambda x, y: wrap(rows),
+        ),
+    )
+    for case in (problem, both):
+        J = sad.derivative(case, Solution(y=y, x=x))
+        np.testing.assert_allclose(J @ np.eye(3), np.diag([0, 1.0, 1.0]), atol=1e-6)
+
+
+def test_strict_arrays_stay_what_they_are(strict_array):
+    to, back = strict_array
+    Qs, Bs, As, Ds = to(Q), to(B), to(A), to(DB)
+    lower = sad.FunctionObjective(
+        grad=lambda x, y: Qs @ y - Bs @ x,
+        hvp=lambda x, y, v: Qs @ v,
+        cross_jvp=lambda x, y, u: -(Bs @ u),
+        cross_vjp=lambda x, y, w: -(Bs.T @ w),
+        n=N,
+    )
+    rows = LinearEquality(
+        As, lambda x: Ds @ x, b_jvp=lambda x, u: Ds @ u, b_vjp=lambda x, w: Ds.T @ w
+    )
+    K = np.block([[Q, A.T], [A, np.zeros((2, 2))]])
+    J = np.linalg.solve(K, np.vstack([B, DB]))[:N]
+    problem, solution = Problem(lower, equality=rows), Solution(y=to(J @ X), x=to(X))
+    for method in (None, "minres"):
+        found = sad.derivative(problem, solution, method=method, rtol=1e-11)
+        np.testing.assert_allclose(back(found @ to(X)), J @ X, atol=1e-9)
+        np.testing.assert_allclose(back(found.T @ to(J @ X)), J.T @ (J @ X), atol=1e-8)
+
+
+def test_a_contradiction_is_an_error_that_says_by_how_much():
+    """Redundant rows whose right-hand side x moves apart, forward and adjoint."""
+    row, y, _ = solved(ROWS["linear"])
+    third = np.zeros((3, M))
+    third[2] = [0.0, 0.25, 0.0]
+    twice = LinearEquality(
+        np.vstack([A, A[0] - A[1]]),
+        lambda x: np.array([1.0, 1.0, 0.0]) + third @ (x - X),
+        b_jvp=lambda x, u: third @ u,
+        b_vjp=lambda x, w: third.T @ w,
+    )
+    problem, solution = Problem(SMOOTH, equality=twice), Solution(y=y, x=X)
+    J = sad.derivative(problem, solution, rtol=1e-12)
+    by_minres = sad.derivative(problem, solution, method="minres", rtol=1e-9)
+    with pytest.raises(sad.ConvergenceError, match="LEAST_SQUARES"):
+        by_minres @ np.array([0.0, 1.0, 0.0])
+    with pytest.raises(sad.ConvergenceError, match=r"INCONSISTENT.*moves with x"):
+        by_minres.T @ y
+    with pytest.raises(sad.ConvergenceError, match=r"INCONSISTENT.*C y misses c by"):
+        J @ np.array([0.0, 1.0, 0.0])
+    with pytest.raises(sad.ConvergenceError, match=r"INCONSISTENT.*moves with x"):
+        J.T @ y
+    # where x moves no row apart the derivative is there
+    still = sad.derivative(row.problem, Solution(y=y, x=X), rtol=1e-12)
+    u = np.array([1.0, 0.0, -1.0])
+    np.testing.assert_allclose(J @ u, still @ u, atol=1e-9)
+
+
+def test_redundant_rows_that_move_together():
+    mix = np.array([[1.0, 0.0], [0.0, 1.0], [2.0, -1.0]])
+    moving = LinearEquality(
+        mix @ A,
+        lambda x: mix @ (DB @ x + 1.0),
+        b_jvp=lambda x, u: mix @ (DB @ u),
+        b_vjp=lambda x, w: DB.T @ (mix.T @ w),
+    )
+    row, y, _ = solved(ROWS["b of x"])
+    expected = sad.derivative(row.problem, Solution(y=y, x=X), rtol=1e-12)
+    J = sad.derivative(Problem(SMOOTH, equality=moving), Solution(y=y, x=X), rtol=1e-12)
+    np.testing.assert_allclose(J @ np.eye(M), expected @ np.eye(M), atol=1e-9)
+    np.testing.assert_allclose(J.T @ np.eye(N), expected.T @ np.eye(N), atol=1e-9)
+
+
+@pytest.mark.parametrize("method", ["projected_cg", "minres"])
+@pytest.mark.parametrize("M_", ["auto", None, "constraint"])
+def test_preconditioners_do_not_change_the_answer(method, M_):
+    row, y, _ = solved(ROWS["b of x"])
+    H = SMOOTH.hess(X, y)
+    M_ = sad.preconditioners.constraint(np.diag(H), A) if M_ == "constraint" else M_
+    J = sad.derivative(row.problem, Solution(y=y, x=X), method=method, M=M_, rtol=1e-12)
+    np.testing.assert_allclose(J @ np.eye(M), differences(row, y), atol=1e-8)
+    assert J.T.matvec(y).shape == (M,)
+
+
+def test_the_diagonal_of_H_is_the_metric_of_projected_cg():
+    """Scales of 1e6 between the variables cost nothing."""
+    rng = np.random.default_rng(0)
+    n, p = 80, 10
+    d = 10.0 ** rng.uniform(-3, 3, n)
+    C, f_xy = rng.standard_normal((p, n)), rng.standard_normal((n, 2))
+    problem = Problem(
+        Quartic(np.diag(d), -f_xy, 0.0), equality=LinearEquality(C, np.zeros(p))
+    )
+    x = np.zeros(2)
+    counts = [
+        sad.vjp(problem, Solution(y=np.zeros(n), x=x), np.ones(n), M=M_).krylov.niter
+        for M_ in ("auto", None)
+    ]
+    assert counts[0] <= 2
+    assert counts[1] > 20
+
+
+def test_a_hessian_whose_diagonal_is_not_positive_needs_no_metric():
+    C = np.array([[0.0, 0.0, 1.0]])
+    H, f_xy = np.diag([1.0, 2.0, -5.0]), np.eye(3)
+    problem = Problem(Quartic(H, -f_xy, 0.0), equality=LinearEquality(C, np.zeros(1)))
+    J = sad.derivative(problem, Solution(y=np.zeros(3), x=np.zeros(3)))
+    np.testing.assert_allclose(J @ np.eye(3), -np.diag([1.0, 0.5, 0.0]), atol=1e-12)
+
+
+def test_a_saddle_on_the_null_space_is_refused():
+    C = np.array([[0.0, 0.0, 1.0]])
+    problem = Problem(
+        Quartic(np.diag([1.0, -2.0, 5.0]), -np.eye(3), 0.0),
+        equality=LinearEquality(C, np.zeros(1)),
+    )
+    solution = Solution(y=np.zeros(3), x=np.zeros(3))
+    with pytest.raises(sad.ConvergenceError, match="NEGATIVE_CURVATURE"):
+        sad.vjp(problem, solution, np.ones(3))
+    found = sad.vjp(problem, solution, np.ones(3), method="minres")
+    np.testing.assert_allclose(found.x, [-1.0, 0.5, 0.0], atol=1e-9)
+
+
 @given(
-    st.integers(1, 40),
+    st.integers(2, 200),
+    st.floats(0.0, 1.0),
+    st.integers(0, 2**31),
+    st.booleans(),
+)
+@settings(max_examples=30, deadline=None)
+def test_the_two_lemmas_agree_on_random_problems(n, share, seed, sparse):
+    """Lemma 4.1 = Lemma 4.2 to 1e-10, C g' = 0 to 1e-12, both = ours to 1e-9."""
+    rng = np.random.default_rng(seed)
+    p = min(1 + round(share * 0.5 * n), n - 1)
+    root = rng.standard_normal((n, n))
+    H = root @ root.T / n + 0.1 * np.eye(n)
+    C, f_xy = rng.standard_normal((p, n)), rng.standard_normal((n, 2))
+    F = scipy.linalg.null_space(C)
+    by_null_space = -F @ np.linalg.solve(F.T @ H @ F, F.T @ f_xy)
+    Hi = np.linalg.inv(H)
+    by_schur = (Hi @ C.T @ np.linalg.solve(C @ Hi @ C.T, C @ Hi) - Hi) @ f_xy
+    size = np.abs(by_null_space).max()
+    np.testing.assert_allclose(by_null_space, by_schur, rtol=0, atol=1e-10 * size)
+    rows = scipy.sparse.csr_array(C) if sparse else C
+    problem = Problem(
+        Quartic(H, -f_xy, 0.0), equality=LinearEquality(rows, np.zeros(p))
+    )
+    J = sad.derivative(problem, Solution(y=np.zeros(n), x=np.zeros(2)), rtol=1e-12)
+    ours = J @ np.eye(2)
+    np.testing.assert_allclose(ours, by_null_space, rtol=0, atol=1e-9 * size)
+    sizes = np.linalg.norm(C, axis=1)
+    assert np.abs(C @ ours / sizes[:, None]).max() <= 1e-12 * np.linalg.norm(ours)
+
+
+@given(st.integers(1, 40), st.integers(0, 2**31), st.booleans())
+@settings(max_examples=12, deadline=None)
+def test_random_problems_against_differences(n, seed, operator):
+    """Not quadratic, b moves with x: differences of the solution to 1e-6."""
+    rng = np.random.default_rng(seed)
+    p = int(rng.integers(0, n)) if n > 1 else 0
+    root = rng.standard_normal((n, n))
+    C, DC = rng.standard_normal((p, n)), rng.standard_normal((p, M))
+    rows = LinearEquality(
+        sad.aslinearoperator(C) * 1.0 if operator else C,
+        lambda x: DC @ x,
+        b_jvp=lambda x, u: DC @ u,
+        b_vjp=lambda x, w: DC.T @ w,
+    )
+    lower = Quartic(root @ root.T / n + 0.3 * np.eye(n), rng.standard_normal((n, M)))
+    row = Row(Problem(lower, equality=rows if p else None), X)
+    y, _ = newton(row, X, np.zeros(n))
+    J = sad.derivative(row.problem, Solution(y=y, x=X), rtol=1e-9)
+    expected = differences(row, y)
+    scale = np.abs(expected).max()
+    np.testing.assert_allclose(J @ np.eye(M), expected, rtol=0, atol=1e-6 * scale)
+    v = rng.standard_normal(n)
+    np.testing.assert_allclose(J.T @ v, expected.T @ v, rtol=0, atol=1e-6 * scale * n)
+
+
+@given(
+    st.integers(1, 200),
     st.integers(1, 5),
     st.integers(0, 2**31),
     st.floats(-100.0, 100.0),

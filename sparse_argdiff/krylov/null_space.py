@@ -88,6 +88,7 @@ class NullSpace:
 
         Where the rows contradict each other C y is only near c: see :meth:`mismatch`.
         """
+        namespace(self._sizes, c)
         rows = self._rows
         target = rows.lift.T @ c
         y = rows.A.T @ self._solve(target)
@@ -98,10 +99,24 @@ class NullSpace:
             y = y + rows.A.T @ self._solve(rest)
         return _like(_over(y, self._root), c)
 
-    def gram_inverse(self, c: Array) -> Array:
-        """Return (C G⁻¹ C')⁺ c, (p,) or (p, k); on the independent rows."""
+    def gram_inverse(self, c: Array, floor: float = 0.0) -> Array:
+        """Return (C G⁻¹ C')⁺ c, (p,) or (p, k); on the independent rows.
+
+        Where there are others, floor D² c is added, which makes a definite operator.
+        """
         lift = self._rows.lift
-        return _like(lift @ self._solve(lift.T @ c), c)
+        w = lift @ self._solve(lift.T @ c)
+        if floor and self.rank != self.shape[0]:
+            w = w + floor * _over(_over(c, self._sizes), self._sizes)
+        return _like(w, c)
+
+    def redundancy(self, probe: Array) -> Array:
+        """Return a w with C'w = 0, (p,), from a random one: what says which rows depend.
+
+        A right-hand side c of consistent rows has w'c = 0.
+        """
+        probe = _over(probe, self._sizes)
+        return probe - self.multipliers(self.C.rmatvec(probe))
 
     def mismatch(self, c: Array, y: Array) -> float:
         """Return the largest of ‖D (c − C y)‖ / (‖D c‖ + ‖y‖) over the columns.
@@ -121,6 +136,7 @@ class NullSpace:
 
     def _split(self, r: Array) -> tuple[Array, Array]:
         """Return the rest of G^{-1/2} r and the coordinates of what A' took from it."""
+        namespace(self._sizes, r)  # a mix is refused by name
         A = self._rows.A
         rest = _over(r, self._root)
         total = self._solve(A @ rest)
@@ -174,6 +190,7 @@ def null_space(C: Any, metric: Any = None, *, kind: str | None = None) -> NullSp
         return C
     if sparse.issparse(C):
         floating = C.dtype in (np.float32, np.float64)
+        C = sparse.csr_array(C)  # of all formats the one with sound products
         A = sparse.csr_array(C, dtype=C.dtype if floating else float, copy=True)
         A.sum_duplicates()
         A.eliminate_zeros()

@@ -64,7 +64,7 @@ def projected_cg(
         Stop when the recomputed ‖b − H y − C'ν‖₂ ≤ max(rtol s, atol), where ν are the
         best multipliers of y and s is this same norm at the least-norm y with C y = c.
         For c = 0 it is the part of b that no multiplier can balance: large multipliers
-        do not loosen the tolerance.
+        do not loosen the tolerance.  Where C leaves nothing free, s is ‖b − H y‖₂.
     maxiter : int, optional
         Limit on iterations, per column; 10 n by default.
     M : diagonal operator or ``preconditioners.constraint``, optional
@@ -95,23 +95,16 @@ def projected_cg(
     (2001) 1376-1395.
     """
     H = _square("H", H)
-    n = H.shape[0]
-    constraints = _constraints(C, M, n)
+    constraints = constraints_in_metric(C, M, H.shape[0])
+    p, n = constraints.shape
     b = as_floating("b", b, ndim=(1, 2))
-    xp = namespace(b)
-    p = constraints.shape[0]
+    xp, columns = namespace(b), b.shape[1:]
+    b = _of_shape("b", b, (n, *columns), b)
     if c is None:
-        c = xp.zeros((p, *b.shape[1:]), dtype=b.dtype, device=b.device)
-    for name, given, size in (("b", b, n), ("c", c, p), ("x0", x0, n)):
-        if given is None:
-            continue
-        found = as_floating(name, given, ndim=(b.ndim,))
-        namespace(found, b)
-        expected = (size, *b.shape[1:])
-        if tuple(found.shape) != expected:
-            raise ValueError(
-                f"{name} must have shape {expected}, found shape {tuple(found.shape)}"
-            )
+        c = xp.zeros((p, *columns), dtype=b.dtype, device=b.device)
+    c = _of_shape("c", c, (p, *columns), b)
+    if x0 is not None:
+        x0 = _of_shape("x0", x0, (n, *columns), b)
     if callback is not None and not callable(callback):
         raise TypeError(f"callback must be a function, found {type(callback).__name__}")
     options = _Options(
@@ -158,9 +151,13 @@ class _Point(NamedTuple):
 
 def _point(N: NullSpace, b: Array, y: Array, Hy: Array | None) -> _Point:
     raw = b if Hy is None else b - Hy
+    size = norm(raw)
+    if not math.isfinite(size):
+        none = namespace(b).zeros((N.shape[0],), dtype=b.dtype, device=b.device)
+        return _Point(y, none, raw, size, size)
     multipliers = N.multipliers(raw)
     residual = raw - N.C.rmatvec(multipliers)
-    return _Point(y, multipliers, residual, norm(residual), norm(raw))
+    return _Point(y, multipliers, residual, norm(residual), size)
 
 
 def _solve(
@@ -172,13 +169,14 @@ def _solve(
     options: _Options,
 ) -> KrylovResult:
     unit_roundoff = max(epsilon(b), H.accuracy or 0.0)
-    y = N.particular(c)
     n_matvec, niter, a_norm = 0, 0, 0.0
-    Hy = None
-    if norm(c) != 0.0:
+    Hy, y, c_norm = None, namespace(b).zeros_like(b), norm(c)
+    if c_norm != 0.0:
+        finite = math.isfinite(c_norm)
+        y = N.particular(c) if finite else math.nan + y
         Hy, n_matvec = H.matvec(y), 1
     at = _point(N, b, y, Hy)
-    scale = at.residual_norm
+    scale = at.raw_norm if N.rank == N.shape[1] else at.residual_norm
     target = max(options.rtol * scale, options.atol)
     b_norm = norm(b)
     direction: Array | None = None
@@ -306,11 +304,17 @@ def _iterate(
     return _Run(None, steps, steps, a_norm, None)
 
 
-def _constraints(C: Any, M: Any, n: int) -> NullSpace:
-    """Return the null space of C in the metric of M."""
-    factorised = getattr(M, "null_space", None)
-    if isinstance(factorised, NullSpace):
-        constraints = factorised
+def constraints_in_metric(C: Any, M: Any, n: int) -> NullSpace:
+    """Return the null space of C in the metric of M: see :func:`projected_cg`.
+
+    Raises
+    ------
+    TypeError, ValueError
+        For an M that gives no metric, or does not belong to C.
+    """
+    given = getattr(M, "null_space", None)
+    if isinstance(given, NullSpace):
+        constraints = given
     elif M is None:
         constraints = null_space(C)
     elif isinstance(C, NullSpace):
@@ -327,13 +331,22 @@ def _constraints(C: Any, M: Any, n: int) -> NullSpace:
                 f"shape ({n}, {n}): the projection needs its inverse as a metric"
             )
         constraints = null_space(C, 1.0 / diagonal)
-    p = C.shape[0]
-    if constraints.shape != (p, n) or C.shape != (p, n):
+    if constraints.shape != tuple(C.shape) or C.shape[1] != n:
         raise ValueError(
-            f"C must have {n} columns like H, found shape {tuple(C.shape)}, and M "
-            f"belong to it, found {constraints.shape}"
+            f"C must have {n} columns like H and be the C of M, found shape "
+            f"{tuple(C.shape)} and {constraints.shape}"
         )
     return constraints
+
+
+def _of_shape(name: str, value: Any, shape: tuple[int, ...], like: Array) -> Array:
+    array = as_floating(name, value, ndim=(len(shape),))
+    namespace(array, like)  # a mix is refused by name
+    if tuple(array.shape) != shape:
+        raise ValueError(
+            f"{name} must have shape {shape}, found shape {tuple(array.shape)}"
+        )
+    return array
 
 
 def _is_diagonal(M: LinearOperator, diagonal: Array) -> bool:

@@ -25,6 +25,7 @@ from ..arrays import Array, epsilon, namespace
 _DENSE = 2**16  # entries up to which a sparse C is cheaper as a dense one
 _FILL = 20.0  # entries of A A' per entry of A from which on it is not formed
 _PIVOT = 1e-14  # added to the diagonal of A A', so that a zero pivot stays a number
+_SUSPECT = 1e-8  # pivots that may belong to dependent rows
 _DEPENDENT = 1e-12  # squared distance to the span of the others; unit rows
 _SHIFT = 1e-8  # δ: the augmented matrix is quasi-definite, factorised without pivoting
 
@@ -52,6 +53,8 @@ def factorise(C: Any, root: Array | None, kind: str | None) -> tuple[str, Rows, 
     if kind not in _WAYS:
         known = ", ".join(repr(name) for name in _WAYS)
         raise ValueError(f"kind must be one of {known}, found {kind!r}")
+    if kind != "dense" and not sparse.issparse(A):
+        raise ValueError(f"kind={kind!r} is for a sparse C, found an array")
     return kind, _WAYS[kind](A, sizes), sizes
 
 
@@ -63,11 +66,13 @@ def _kind_of(A: Any) -> str:
         return "disjoint"
     if math.prod(A.shape) <= _DENSE:
         return "dense"
-    fill = float(np.sum(per_column.astype(float) ** 2))
+    fill = min(float(np.sum(per_column.astype(float) ** 2)), float(A.shape[0]) ** 2)
     return "normal" if fill <= _FILL * A.nnz else "augmented"
 
 
 def _disjoint(A: Any, sizes: Array) -> Rows:
+    if _kind_of(A) != "disjoint":
+        raise ValueError("kind='disjoint' needs a C with one entry per column at most")
     keep = np.flatnonzero(np.diff(A.indptr))
     dependent = np.flatnonzero(np.diff(A.indptr) == 0)
     return Rows(A[keep], _lift(keep, sizes), None, keep.size, dependent)
@@ -82,27 +87,34 @@ def _dense(A: Any, sizes: Array) -> Rows:
         return Rows(empty, lift, None, 0, None)
     left, values, right = xp.linalg.svd(A, full_matrices=False)
     largest = float(values[0])
-    rank = int(xp.sum(values > max(p, n) * epsilon(A) * largest))
+    rank = int(xp.count_nonzero(values > max(p, n) * epsilon(A) * largest))
     lift = left[:, :rank] / values[None, :rank] / sizes[:, None]
     return Rows(right[:rank, :], lift, None, rank, None)
 
 
 def _normal(A: Any, sizes: Array) -> Rows:
-    """Drop the rows with a zero pivot, then factorise what is left without a shift."""
+    """Drop the rows with a zero pivot and factorise what is left.
+
+    With a shift δ the pivot of a row is its squared distance to the span of those before
+    it, plus δ (1 + ‖coefficients‖²).  A second shift tells the two apart.
+    """
     A = A.astype(float)
     keep = np.arange(A.shape[0])
-    if keep.size:
-        keep = np.flatnonzero(_pivots(A, _PIVOT)[0] > _DEPENDENT)
-    kept = A[keep]
-    solve = _pivots(kept, 0.0)[1] if keep.size else None
+    if keep.size == 0:
+        return Rows(A, _lift(keep, sizes), None, 0, keep)
+    pivots, solve = _pivots(A, _PIVOT)
+    if np.any(pivots <= _SUSPECT):
+        growth = _pivots(A, 2.0 * _PIVOT)[0] - pivots
+        keep = np.flatnonzero(pivots - growth > growth + _DEPENDENT)
+        if keep.size < A.shape[0]:
+            solve = _pivots(A[keep], _PIVOT)[1] if keep.size else None
     dependent = np.setdiff1d(np.arange(A.shape[0]), keep)
-    return Rows(kept, _lift(keep, sizes), solve, keep.size, dependent)
+    return Rows(A[keep], _lift(keep, sizes), solve, keep.size, dependent)
 
 
-def _pivots(A: Any, shift: float) -> tuple[Array, Callable[[Array], Array]]:
+def _pivots(A: Any, shift: float) -> tuple[Array, Any]:
     """Factorise A A' + shift on its diagonal; return the pivots by row, and the solve."""
-    size = A.shape[0]
-    gram = sparse.csc_array(A @ A.T) + shift * sparse.eye_array(size, format="csc")
+    gram = A @ A.T + shift * sparse.eye_array(A.shape[0])
     factors = _symmetric_factors(gram)
     return factors.U.diagonal()[factors.perm_c], factors.solve
 
@@ -123,7 +135,7 @@ def _augmented(A: Any, sizes: Array) -> Rows:
 def _symmetric_factors(matrix: Any) -> Any:
     """Return SuperLU's factors with the pivots on the diagonal."""
     return linalg.splu(
-        matrix.astype(float),
+        sparse.csc_array(matrix),
         permc_spec="MMD_AT_PLUS_A",
         diag_pivot_thresh=0.0,
         options={"SymmetricMode": True},

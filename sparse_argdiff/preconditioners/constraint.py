@@ -15,9 +15,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from ..arrays import Array, namespace
+from ..arrays import Array, namespace, norm
+from ..blocks import is_explicit
 from ..krylov.null_space import NullSpace, null_space
-from ..linear_operator import LinearOperator
+from ..linear_operator import LinearOperator, aslinearoperator
+from .jacobi import jacobi, jacobi_of
 
 
 class ConstraintPreconditioner:
@@ -50,7 +52,7 @@ class ConstraintPreconditioner:
     def matvec(self, z: Array) -> Array:
         """Return (G⁻¹ y, (C G⁻¹ C')⁺ c) of z = (y, c), (n + p,) or (n + p, k)."""
         n, N = self.null_space.shape[1], self.null_space
-        return namespace(z).concat([N.unmetric(z[:n]), N.gram_inverse(z[n:])])
+        return namespace(z).concat([N.unmetric(z[:n]), N.gram_inverse(z[n:], 0.01)])
 
     rmatvec = matmat = rmatmat = matvec
 
@@ -96,3 +98,28 @@ def constraint(H_diag: Any, C: Any) -> ConstraintPreconditioner:
     linear systems", SIAM J. Sci. Comput. 21 (2000) 1969-1972.
     """
     return ConstraintPreconditioner(null_space(C, H_diag))
+
+
+def constraint_of(
+    H: LinearOperator, C: Any
+) -> ConstraintPreconditioner | LinearOperator | None:
+    """Return :func:`constraint` of an H that knows its diagonal, None of others.
+
+    Of a C that is known by its products only, C G⁻¹ C' is replaced by its size: that
+    brings the two blocks to one scale, and no more.  None too where the diagonal is not
+    finite and positive.
+    """
+    M = jacobi_of(H)
+    if M is None:
+        return None
+    inverse = M.diagonal()
+    if is_explicit(C):
+        return constraint(1.0 / inverse, C)
+    xp, C = namespace(inverse), aslinearoperator(C)
+    c = C.matvec(inverse * xp.ones_like(inverse))
+    for _ in range(3):  # of the power method: the order of magnitude is enough
+        if norm(c) == 0.0:
+            return None
+        c = c / norm(c)
+        c = C.matvec(inverse * C.rmatvec(c))
+    return jacobi(xp.concat([1.0 / inverse, norm(c) * xp.ones_like(c)]))

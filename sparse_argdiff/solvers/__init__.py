@@ -10,6 +10,7 @@ from ..arrays import Array, as_count, as_tolerance, as_vector, epsilon, namespac
 from ..optimality import residual_scale
 from ..problem import Problem, Solution
 from ..status import OnFailure, Status, caution, check_on_failure, settle
+from .active_set import active_set
 from .barrier import barrier
 from .newton_cg import NewtonIterate, newton_cg
 from .newton_kkt import newton_kkt
@@ -116,6 +117,7 @@ _METHODS: dict[str, Callable[..., Solution]] = {
     "newton_cg": newton_cg,
     "newton_kkt": newton_kkt,
     "barrier": barrier,
+    "active_set": active_set,
 }
 
 

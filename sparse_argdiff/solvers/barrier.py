@@ -46,7 +46,9 @@ class Central(NamedTuple):
 
 
 @dataclasses.dataclass(frozen=True)
-class _Residuals:
+class Residuals:
+    """What should vanish at a point, besides the products w z."""
+
     point: Central
     value: float | None
     grad: Array
@@ -58,6 +60,7 @@ class _Residuals:
 
     @property
     def size(self) -> float:
+        """The norm of all three."""
         return math.hypot(norm(self.r_d), norm(self.r_e), norm(self.r_g))
 
     @property
@@ -145,7 +148,7 @@ class InteriorPoint:
         self._rows: Any = None
         self.best = self.start(y)
 
-    def start(self, y: Array) -> _Residuals:
+    def start(self, y: Array) -> Residuals:
         """Return a first point inside: bounds are kept, slacks make up for the rows."""
         form, xp = self.form, namespace(y)
         width = form.upper - form.lower
@@ -160,7 +163,7 @@ class InteriorPoint:
         nu = xp.zeros_like(form.e_scale)
         return self.at(Central(y, nu, _FORCE * least / w, w))
 
-    def at(self, point: Central) -> _Residuals:
+    def at(self, point: Central) -> Residuals:
         """Evaluate the conditions at a point."""
         problem, form, x, y = self.problem, self.form, self.x, point.y
         self.n_grad += 1
@@ -174,7 +177,7 @@ class InteriorPoint:
         if E is not None:
             r_d = r_d + aslinearoperator(E).T @ point.nu
         value = problem.value(x, y) if problem.has_value else None
-        return _Residuals(point, value, grad, E, J, r_d, r_e, sides + point.w)
+        return Residuals(point, value, grad, E, J, r_d, r_e, sides + point.w)
 
     @property
     def affine(self) -> bool:
@@ -208,7 +211,7 @@ class InteriorPoint:
                 return verdict
             if self.niter >= self.maxiter:
                 return Status.ITERATION_LIMIT
-            if self.niter > _PATIENCE and smallest > 0.9 * min(errors[:-_PATIENCE]):
+            if len(errors) > _PATIENCE and smallest > 0.9 * min(errors[:-_PATIENCE]):
                 return Status.STAGNATED
             new = self.step(now)
             if new is None:
@@ -218,14 +221,14 @@ class InteriorPoint:
             now = new
             self.niter += 1
 
-    def error(self, now: _Residuals) -> float:
+    def error(self, now: Residuals) -> float:
         """Return the residual of the conditions, each relative to its scale."""
         form, length = self.form, size_of(now.point.y)
         force = max(self.scale, norm(now.grad)) / form.unit or 1.0
         off = max(_largest(now.r_e, both=True), _largest(now.r_g, both=True))
         return max(norm(now.r_d) / force, off / length, now.gap / (force * length))
 
-    def step(self, now: _Residuals) -> _Residuals | None:
+    def step(self, now: Residuals) -> Residuals | None:
         """Return the next point, None where no step makes progress."""
         point, form = now.point, self.form
         multipliers = form.multipliers(point.nu, point.z)
@@ -263,7 +266,7 @@ class InteriorPoint:
         return None
 
     def corrected(
-        self, now: _Residuals, system: NewtonSystem, affine: Direction
+        self, now: Residuals, system: NewtonSystem, affine: Direction
     ) -> Direction:
         """Return the step to a smaller μ: centred, and corrected for the curvature of wz."""
         point = now.point
@@ -292,7 +295,7 @@ class InteriorPoint:
         self.n_hvp += system.n_hvp - spent
         return direction
 
-    def walk(self, now: _Residuals, step: Direction) -> _Residuals | None:
+    def walk(self, now: Residuals, step: Direction) -> Residuals | None:
         """Go along a direction: inside, and as far as the residuals fall.
 
         At first with lengths of their own for (y, w) and (ν, z), then with a common one.
@@ -321,7 +324,7 @@ class InteriorPoint:
             primal = dual = alpha if primal != dual else 0.5 * alpha
         return None
 
-    def hopeless(self, now: _Residuals) -> Status | None:
+    def hopeless(self, now: Residuals) -> Status | None:
         """Recognise an infeasible or an unbounded problem by its ray."""
         form, point, xp = self.form, now.point, namespace(now.point.y)
         length = size_of(point.y)
@@ -401,18 +404,22 @@ class InteriorPoint:
             warnings=(self.note,) if self.note else (),
         )
 
+    def strength(self) -> Array:
+        """Return z / w of all sides, each relative to its unit: > 1 where active."""
+        point = self.best.point
+        force = max(self.scale, norm(self.best.grad)) / self.form.unit or 1.0
+        return (point.z / force) / (point.w / size_of(point.y))
+
     @property
     def _sided(self) -> bool:
         return self.problem.inequalities is not None or self.problem.bounded
 
     def active(self, undecided: float = _UNDECIDED) -> ActiveSet:
         """Classify the sides by z / w, relative to the units of both."""
-        now, form = self.best, self.form
-        point, xp = now.point, namespace(now.point.y)
-        force = max(self.scale, norm(now.grad)) / form.unit or 1.0
-        forces, slacks = point.z / force, point.w / size_of(point.y)
-        strong = forces > undecided * slacks
-        weak = ~strong & (slacks <= undecided * forces)
+        form, point, xp = self.form, self.best.point, namespace(self.best.point.y)
+        strength = self.strength()
+        strong = strength > undecided
+        weak = ~strong & (strength >= 1.0 / undecided)
         fixed = xp.zeros(point.y.shape, dtype=xp.bool, device=point.y.device)
         weak_fixed = xp.zeros_like(fixed)
         for mask, marks in ((fixed, strong), (weak_fixed, weak)):
@@ -424,7 +431,7 @@ class InteriorPoint:
         return ActiveSet(strong, weak, ~(strong | weak), fixed, weak_fixed & ~fixed)
 
 
-def _factorable(w: Array, H: Any, now: _Residuals) -> bool:
+def _factorable(w: Array, H: Any, now: Residuals) -> bool:
     return explicit(w, H, *(part for part in (now.E, now.J) if part is not None))
 
 

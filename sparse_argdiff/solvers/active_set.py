@@ -1,0 +1,321 @@
+"""An exact point of the optimality conditions: Newton with the active sides as equations.
+
+    f_Y + Eᵀ ν + G_Aᵀ z_A = 0,   e = 0,   G_A = 0,        A ← { i : z_i > 0 or G_i > 0 }
+
+This is the primal-dual active set method, Newton's for the complementarity equations.  It
+begins at y0 where that is near a solution, otherwise where the barrier path has nearly
+told active sides from inactive ones, and goes back to the path for a better guess when the
+set does not settle.  Variables at a bound leave the linear systems.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+import math
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from scipy import sparse
+
+from ..arrays import Array, epsilon, namespace, norm
+from ..blocks import (
+    diagonal_operator,
+    is_explicit,
+    principal,
+    scatter,
+    take_columns,
+    take_rows,
+    vstack,
+)
+from ..krylov import cg, minres, projected_cg
+from ..linear_operator import aslinearoperator
+from ..optimality import classify, size_of
+from ..preconditioners import jacobi_of
+from ..problem import Problem, Solution
+from ..status import Status
+from .barrier import Central, InteriorPoint, Residuals
+from .factor import Factor
+from .lagrangian import explicit, lagrangian_hess
+from .newton_cg import NewtonIterate
+from .newton_kkt import newton_kkt
+from .projections import saddle
+
+logger = logging.getLogger(__name__)
+
+_STEPS = 30
+_NEAR = 0.1  # a start whose conditions are met to this is tried without the path
+_GUESSES = (1e-6, 1.0, 1e-4)  # how far the path is followed: absolute, then tol times
+
+
+def active_set(
+    problem: Problem,
+    x: Array,
+    y0: Array,
+    *,
+    tol: float = 1e-8,
+    maxiter: int | None = None,
+    callback: Callable[[NewtonIterate], Any] | None = None,
+) -> Solution:
+    """Minimise f(x, ·) under constraints, to an exact point of the optimality conditions.
+
+    Parameters
+    ----------
+    tol : float
+        As for :func:`sparse_argdiff.solvers.barrier`; active rows and bounds then hold to
+        rounding, and the others have no multiplier.
+    maxiter : int, optional
+        Newton steps along the path.
+
+    Returns
+    -------
+    Solution
+        With multipliers and the active set, weakly active sides apart.  Where the set does
+        not settle it is the solution at the end of the path, and says so in its warnings.
+
+    References
+    ----------
+    M. Hintermüller, K. Ito, K. Kunisch, "The primal-dual active set strategy as a
+    semismooth Newton method", SIAM J. Optim. 13 (2002) 865-888.
+    """
+    if problem.inequalities is None and not problem.bounded:
+        return newton_kkt(problem, x, y0, tol=tol, maxiter=maxiter, callback=callback)
+    run = InteriorPoint(problem, x, y0, tol, maxiter, callback)
+    polish = _Polish(run, tol)
+    found = polish.from_start(y0)
+    if found is not None:
+        return found
+    status = Status.CONVERGED
+    for factor in _GUESSES:
+        run.tol = max(1e-6, tol) if factor == _GUESSES[0] else factor * tol
+        status = run.follow()
+        if not status.acceptable and status is not Status.STAGNATED:
+            break
+        point = run.best.point
+        found = polish.settle(point, run.strength() > 1.0)
+        if found is not None:
+            return found
+        if status is not Status.CONVERGED:
+            break
+    if run.error(run.best) <= tol:
+        status = Status.CONVERGED
+    run.note = run.note or (
+        "the active set did not settle: this is the end of the barrier path, where "
+        "sides that its last t leaves undecided are called weak"
+    )
+    return run.solution(status)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Step:
+    y: Array
+    nu: Array
+    z: Array
+
+
+class _Polish:
+    """Newton on the conditions with an active set that follows the signs."""
+
+    def __init__(self, run: InteriorPoint, tol: float) -> None:
+        self.run, self.form, self.tol = run, run.form, tol
+
+    def settle(self, point: Central, active: Array) -> Solution | None:
+        """Return the solution where Newton and the set converge, None otherwise."""
+        run, xp = self.run, namespace(point.y)
+        y, nu, z = point.y, point.nu, xp.where(active, point.z, 0.0 * point.z)
+        seen: set[bytes] = set()
+        smallest, solved = math.inf, False  # solved: a step was taken with this set
+        for _ in range(_STEPS):
+            y = self.on_bounds(y, active)
+            now = run.at(Central(y, nu, z, 0.0 * z))
+            if not math.isfinite(now.size):
+                return None
+            length = size_of(y)
+            force = max(run.scale, norm(now.grad)) / self.form.unit or 1.0
+            sides = now.r_g
+            missing = ~active & (sides > self.tol * length)
+            held = xp.where(active, sides, 0.0 * sides)
+            free = self.free(y, active)
+            z = self.bound_forces(now.r_d, z, active)
+            stationarity = norm(now.r_d[free])
+            error = max(stationarity / force, _largest(now.r_e) / length)
+            error = max(error, _largest(held) / length)
+            wrong = active & (z < -self.tol * force)
+            logger.debug(
+                "active_set: error %.2e, %d to drop, %d to add",
+                error,
+                int(xp.sum(wrong)),
+                int(xp.sum(missing)),
+            )
+            changed = bool(xp.any(wrong | missing))
+            if error <= self.tol and solved and not changed:
+                return self.solution(y, nu, xp.where(active, z, 0.0 * z), now)
+            if error <= max(self.tol, 1e-6) and changed:
+                active = (active & ~wrong) | missing
+                z = xp.where(active, z, 0.0 * z)
+                key = bytes(np.packbits(np.asarray(active)))
+                if key in seen:
+                    return None
+                seen.add(key)
+                smallest = math.inf
+                y = self.on_bounds(y, active)
+                now = run.at(Central(y, nu, z, 0.0 * z))
+            elif solved and not error <= 0.9 * smallest:
+                return None
+            else:
+                smallest = error
+            step = self.step(now, active)
+            if step is None:
+                return None
+            run.niter, solved = run.niter + 1, True
+            y, nu, z = y + step.y, nu + step.nu, z + step.z
+        return None
+
+    def on_bounds(self, y: Array, active: Array) -> Array:
+        """Return y with the variables of active bounds on them."""
+        form, xp = self.form, namespace(y)
+        _, low, high = form.split(active)
+        y = xp.asarray(y, copy=True)
+        for index, mask, side in (
+            (form.at_lower, low, form.lower),
+            (form.at_upper, high, form.upper),
+        ):
+            y[index[mask]] = side[index[mask]]
+        return y
+
+    def free(self, y: Array, active: Array) -> Array:
+        """Return the index of the variables at no active bound."""
+        form, xp = self.form, namespace(y)
+        _, low, high = form.split(active)
+        held = xp.zeros(y.shape, dtype=xp.bool, device=y.device)
+        held[form.at_lower[low]] = True
+        held[form.at_upper[high]] = True
+        (free,) = xp.nonzero(~held)
+        return free
+
+    def bound_forces(self, r_d: Array, z: Array, active: Array) -> Array:
+        """Return z with the forces of active bounds chosen such that r_d vanishes there."""
+        form, q = self.form, self.form.q
+        z = namespace(z).asarray(z, copy=True)
+        middle = q + form.at_lower.shape[0]
+        _, low, high = form.split(active)
+        z[q:middle] = z[q:middle] + low * r_d[form.at_lower]
+        z[middle:] = z[middle:] - high * r_d[form.at_upper]
+        return z
+
+    def from_start(self, y0: Array) -> Solution | None:
+        """Try a start that is close to a solution, such as that of a neighbouring x."""
+        run, form, xp = self.run, self.form, namespace(y0)
+        sides, length = form.sides(y0), size_of(y0)
+        off = max(
+            _largest(form.equalities(y0)), _largest(xp.maximum(sides, 0.0 * sides))
+        )
+        if not off <= _NEAR * length:
+            return None
+        active = sides >= -1e-6 * length
+        y, nothing = self.on_bounds(y0, active), 0.0 * sides
+        now = run.at(Central(y, 0.0 * form.e_scale, nothing, nothing))
+        if not math.isfinite(now.size):
+            return None
+        n, identity = y.shape[0], diagonal_operator(xp.ones_like(y))
+        if isinstance(y, np.ndarray):
+            identity = sparse.eye_array(n, format="csr")
+        step = self.step(now, active, identity)
+        force = max(run.scale, norm(now.grad)) / form.unit
+        if step is None or not norm(step.y) <= _NEAR * force:
+            return None
+        return self.settle(Central(y, step.nu, step.z, nothing), active)
+
+    def step(self, now: Residuals, active: Array, H: Any = None) -> _Step | None:
+        """Solve the linearised equations of the active set, with its own H or another."""
+        run, form, point = self.run, self.form, now.point
+        xp = namespace(point.y)
+        n, q = point.y.shape[0], form.q
+        free = self.free(point.y, active)
+        (rows,) = xp.nonzero(active[:q])
+        if H is None:
+            multipliers = form.multipliers(point.nu, point.z)
+            H = lagrangian_hess(run.problem, run.x, point.y, multipliers, form.p)
+            H = H * (1.0 / form.unit)
+        parts = [] if now.E is None else [now.E]
+        if rows.shape[0]:
+            parts.append(take_rows(now.J, rows))
+        C = take_columns(vstack(parts), free) if parts else None
+        c = xp.concat([now.r_e, now.r_g[:q][rows]])
+        top = H[free][:, free] if is_explicit(H) else principal(H, free)
+        found, n_hvp = _solve(top, C, -now.r_d[free], -c, self.tol)
+        run.n_hvp += n_hvp
+        if found is None or not math.isfinite(norm(found)):
+            return None
+        k, p = free.shape[0], now.r_e.shape[0]
+        dz = scatter(point.z.shape[0], rows)(found[k + p :])
+        return _Step(scatter(n, free)(found[:k]), found[k : k + p], dz)
+
+    def solution(self, y: Array, nu: Array, z: Array, now: Residuals) -> Solution:
+        """Return what has converged, in the problem's units."""
+        run, form, xp = self.run, self.form, namespace(y)
+        z = xp.where(z > 0.0, z, 0.0 * z)
+        multipliers = form.multipliers(nu, z)
+        active = classify(run.problem, run.x, y, multipliers)
+        left = form.unit * now.r_d
+        value = now.value
+        if value is not None and run.problem.maximize:
+            value = -value
+        rows = form.split(now.r_g)[0] * form.g_scale
+        equalities = (now.r_e * form.e_scale)[: form.p]
+        residual = xp.concat(
+            [
+                xp.where(active.fixed, 0.0 * left, left),
+                equalities,
+                xp.where(active.strong, rows, 0.0 * rows),
+            ]
+        )
+        return Solution(
+            y=y,
+            x=run.x,
+            value=value,
+            multipliers=multipliers,
+            active=active,
+            status=Status.CONVERGED,
+            residual_norm=norm(residual),
+            residual=residual,
+            niter=run.niter,
+            n_hvp=run.n_hvp,
+            n_grad=run.n_grad,
+            warnings=(run.note,) if run.note else (),
+        )
+
+
+def _solve(
+    H: Any, C: Any, force: Array, c: Array, tol: float
+) -> tuple[Array | None, int]:
+    """Solve [H C'; C 0] z = (force, c); return z and the products with H."""
+    if force.shape[0] + c.shape[0] == 0:
+        return force, 0
+    parts = [] if C is None else [C]
+    if explicit(force, H, *parts):
+        H = sparse.csr_array(H)
+        C = sparse.csr_array((0, H.shape[0])) if C is None else sparse.csr_array(C)
+        factor = Factor(H, C, np.zeros(C.shape[0]))
+        z = factor.solve(np.concatenate([force, c]))
+        return z.astype(force.dtype, copy=False), 0
+    H = aslinearoperator(H)
+    rtol = max(0.1 * tol, 10.0 * epsilon(force))
+    xp = namespace(force)
+    if C is None:
+        result = cg(H, force, rtol=rtol, M=jacobi_of(H))
+        z = result.x
+    elif is_explicit(C):
+        result = projected_cg(H, C, force, c, rtol=rtol)
+        z = xp.concat([result.x, result.multipliers])
+    else:
+        result = minres(saddle(H, C), xp.concat([force, c]), rtol=rtol)
+        z = result.x
+    failed = result.status in {Status.NOT_FINITE, Status.NEGATIVE_CURVATURE}
+    return None if failed else z, result.n_matvec
+
+
+def _largest(values: Array) -> float:
+    xp = namespace(values)
+    return float(xp.max(xp.abs(values))) if values.shape[0] else 0.0
