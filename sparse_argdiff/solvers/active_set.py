@@ -35,12 +35,14 @@ from ..optimality import classify, size_of
 from ..preconditioners import jacobi_of
 from ..problem import Problem, Solution
 from ..status import Status
-from .barrier import Central, InteriorPoint, Residuals
+from .barrier import InteriorPoint
+from .central import Central, Residuals
 from .factor import Factor
 from .lagrangian import explicit, lagrangian_hess
 from .newton_cg import NewtonIterate
 from .newton_kkt import newton_kkt
 from .projections import saddle
+from .rays import largest
 
 logger = logging.getLogger(__name__)
 
@@ -139,8 +141,8 @@ class _Polish:
             free = self.free(y, active)
             z = self.bound_forces(now.r_d, z, active)
             stationarity = norm(now.r_d[free])
-            error = max(stationarity / force, _largest(now.r_e) / length)
-            error = max(error, _largest(held) / length)
+            error = max(stationarity / force, largest(now.r_e) / length)
+            error = max(error, largest(held) / length)
             wrong = active & (z < -self.tol * force)
             logger.debug(
                 "active_set: error %.2e, %d to drop, %d to add",
@@ -150,7 +152,7 @@ class _Polish:
             )
             changed = bool(xp.any(wrong | missing))
             if error <= self.tol and solved and not changed:
-                return self.solution(y, nu, xp.where(active, z, 0.0 * z), now)
+                return self.solution(now, xp.where(active, z, 0.0 * z))
             if error <= max(self.tol, 1e-6) and changed:
                 active = (active & ~wrong) | missing
                 z = xp.where(active, z, 0.0 * z)
@@ -208,9 +210,7 @@ class _Polish:
         """Try a start that is close to a solution, such as that of a neighbouring x."""
         run, form, xp = self.run, self.form, namespace(y0)
         sides, length = form.sides(y0), size_of(y0)
-        off = max(
-            _largest(form.equalities(y0)), _largest(xp.maximum(sides, 0.0 * sides))
-        )
+        off = max(largest(form.equalities(y0)), largest(xp.maximum(sides, 0.0 * sides)))
         if not off <= _NEAR * length:
             return None
         active = sides >= -1e-6 * length
@@ -252,39 +252,12 @@ class _Polish:
         dz = scatter(point.z.shape[0], rows)(found[k + p :])
         return _Step(scatter(n, free)(found[:k]), found[k : k + p], dz)
 
-    def solution(self, y: Array, nu: Array, z: Array, now: Residuals) -> Solution:
+    def solution(self, now: Residuals, z: Array) -> Solution:
         """Return what has converged, in the problem's units."""
-        run, form, xp = self.run, self.form, namespace(y)
-        z = xp.where(z > 0.0, z, 0.0 * z)
-        multipliers = form.multipliers(nu, z)
-        active = classify(run.problem, run.x, y, multipliers)
-        left = form.unit * now.r_d
-        value = now.value
-        if value is not None and run.problem.maximize:
-            value = -value
-        rows = form.split(now.r_g)[0] * form.g_scale
-        equalities = (now.r_e * form.e_scale)[: form.p]
-        residual = xp.concat(
-            [
-                xp.where(active.fixed, 0.0 * left, left),
-                equalities,
-                xp.where(active.strong, rows, 0.0 * rows),
-            ]
-        )
-        return Solution(
-            y=y,
-            x=run.x,
-            value=value,
-            multipliers=multipliers,
-            active=active,
-            status=Status.CONVERGED,
-            residual_norm=norm(residual),
-            residual=residual,
-            niter=run.niter,
-            n_hvp=run.n_hvp,
-            n_grad=run.n_grad,
-            warnings=(run.note,) if run.note else (),
-        )
+        run, point, xp = self.run, now.point, namespace(z)
+        multipliers = self.form.multipliers(point.nu, xp.where(z > 0.0, z, 0.0 * z))
+        active = classify(run.problem, run.x, point.y, multipliers)
+        return run.record(now, multipliers, active, Status.CONVERGED)
 
 
 def _solve(
@@ -314,8 +287,3 @@ def _solve(
         z = result.x
     failed = result.status in {Status.NOT_FINITE, Status.NEGATIVE_CURVATURE}
     return None if failed else z, result.n_matvec
-
-
-def _largest(values: Array) -> float:
-    xp = namespace(values)
-    return float(xp.max(xp.abs(values))) if values.shape[0] else 0.0

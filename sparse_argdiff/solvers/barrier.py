@@ -11,21 +11,22 @@ infeasibility are recognised.
 
 from __future__ import annotations
 
-import dataclasses
 import logging
 import math
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any
 
 from ..arrays import Array, dot, epsilon, namespace, norm
 from ..linear_operator import aslinearoperator
 from ..optimality import residual_scale, size_of
 from ..problem import ActiveSet, Problem, Solution
 from ..status import Status
+from .central import Central, Residuals, common, reach
 from .lagrangian import explicit, lagrangian_hess
 from .newton_cg import NewtonIterate, asks_to_stop
 from .newton_step import Direction, NewtonSystem
 from .projections import projections
+from .rays import contradiction, falls_forever, largest
 from .standard_form import StandardForm, standard_form
 
 logger = logging.getLogger(__name__)
@@ -34,46 +35,6 @@ _PATIENCE = 25
 _CORRECTORS = 4
 _FORCE = 10.0  # of a side at the start, relative to f_Y: too small costs iterations
 _UNDECIDED = 1e2  # a side is active or not when z / w is this far from 1
-
-
-class Central(NamedTuple):
-    """A point near the path, in the units of the form."""
-
-    y: Array
-    nu: Array
-    z: Array
-    w: Array
-
-
-@dataclasses.dataclass(frozen=True)
-class Residuals:
-    """What should vanish at a point, besides the products w z."""
-
-    point: Central
-    value: float | None
-    grad: Array
-    E: Any
-    J: Any
-    r_d: Array
-    r_e: Array
-    r_g: Array
-
-    @property
-    def size(self) -> float:
-        """The norm of all three."""
-        return math.hypot(norm(self.r_d), norm(self.r_e), norm(self.r_g))
-
-    @property
-    def gap(self) -> float:
-        """The largest w_i z_i."""
-        products = self.point.w * self.point.z
-        return float(namespace(products).max(products)) if products.shape[0] else 0.0
-
-    @property
-    def mu(self) -> float:
-        """The mean w_i z_i."""
-        w = self.point.w
-        return dot(w, self.point.z) / w.shape[0] if w.shape[0] else 0.0
 
 
 def barrier(
@@ -225,8 +186,25 @@ class InteriorPoint:
         """Return the residual of the conditions, each relative to its scale."""
         form, length = self.form, size_of(now.point.y)
         force = max(self.scale, norm(now.grad)) / form.unit or 1.0
-        off = max(_largest(now.r_e, both=True), _largest(now.r_g, both=True))
+        off = max(largest(now.r_e), largest(now.r_g))
         return max(norm(now.r_d) / force, off / length, now.gap / (force * length))
+
+    def hopeless(self, now: Residuals) -> Status | None:
+        """Recognise an infeasible or an unbounded problem by its ray."""
+        form, point = self.form, now.point
+        length = size_of(point.y)
+        off = max(largest(now.r_e), largest(now.r_g))
+        if off > self.tol * length:
+            named = contradiction(form, point.nu, point.z, now, max(length, self.reach))
+            if named:
+                self.note = named
+                return Status.INFEASIBLE
+        if length > 1e6 * self.reach:
+            H = self.problem.hess(self.x, point.y)
+            self.n_hvp += 1
+            if falls_forever(form, H, point.y, now):
+                return Status.UNBOUNDED
+        return None
 
     def step(self, now: Residuals) -> Residuals | None:
         """Return the next point, None where no step makes progress."""
@@ -272,14 +250,14 @@ class InteriorPoint:
         point = now.point
         if point.w.shape[0] == 0:
             return affine
-        alpha = _common(point, affine)
+        alpha = common(point, affine)
         w, z = point.w + alpha * affine.w, point.z + alpha * affine.z
         ratio = max(dot(w, z), 0.0) / dot(point.w, point.z)
         target = ratio**3 * now.mu
         spent = system.n_hvp
         c = target - point.w * point.z - affine.w * affine.z
         direction = system.solve(now.r_d, now.r_e, now.r_g, c)
-        alpha = _common(point, direction)
+        alpha = common(point, direction)
         xp = namespace(c)
         for _ in range(_CORRECTORS if system.factor is not None else 0):
             # Further on, w z should lie within [0.1, 10] of the target (Gondzio 1996).
@@ -288,7 +266,7 @@ class InteriorPoint:
             change = xp.clip(product, 0.1 * target, 10.0 * target) - product
             again = c + xp.maximum(change, -10.0 * target)
             other = system.solve(now.r_d, now.r_e, now.r_g, again)
-            further = _common(point, other)
+            further = common(point, other)
             if not further >= alpha + 0.03:
                 break
             c, direction, alpha = again, other, further
@@ -301,8 +279,8 @@ class InteriorPoint:
         At first with lengths of their own for (y, w) and (ν, z), then with a common one.
         """
         point, keep = now.point, max(0.99, 1.0 - now.mu)
-        primal = min(1.0, keep * _reach(point.w, step.w))
-        dual = min(1.0, keep * _reach(point.z, step.z))
+        primal = min(1.0, keep * reach(point.w, step.w))
+        dual = min(1.0, keep * reach(point.z, step.z))
         rounding = 1e2 * epsilon(point.y) * (1.0 + norm(point.y) + norm(point.z))
         shortest = 1e-3 * epsilon(point.y) ** 0.5
         while primal >= shortest:
@@ -324,79 +302,41 @@ class InteriorPoint:
             primal = dual = alpha if primal != dual else 0.5 * alpha
         return None
 
-    def hopeless(self, now: Residuals) -> Status | None:
-        """Recognise an infeasible or an unbounded problem by its ray."""
-        form, point, xp = self.form, now.point, namespace(now.point.y)
-        length = size_of(point.y)
-        off = max(_largest(now.r_e, both=True), _largest(now.r_g, both=True))
-        if off > self.tol * length:
-            pull = form.back(now.J, point.z)
-            if now.E is not None:
-                pull = pull + aslinearoperator(now.E).T @ point.nu
-            sides = now.r_g - point.w
-            proof = dot(point.nu, now.r_e) + dot(point.z, sides)
-            if proof > 1e6 * max(length, self.reach) * norm(pull):
-                self.note = self.name_rows(point)
-                return Status.INFEASIBLE
-        if length > 1e6 * self.reach:
-            d = point.y / norm(point.y)
-            falls = dot(now.grad, d) < 0.0
-            along = form.along(now.J, d)
-            stays = _largest(along, both=False) <= 1e-5
-            if now.E is not None:
-                stays = stays and norm(aslinearoperator(now.E) @ d) <= 1e-5
-            bend = float(xp.abs(dot(d, self.problem.hess(self.x, point.y).matvec(d))))
-            self.n_hvp += 1
-            if falls and stays and bend * norm(point.y) <= 1e-3 * norm(now.grad):
-                return Status.UNBOUNDED
-        return None
-
-    def name_rows(self, point: Central) -> str:
-        """Name the constraints whose multipliers prove that they contradict each other."""
-        form, xp = self.form, namespace(point.y)
-        rows, low, high = form.split(point.z)
-        largest = max(_largest(point.nu, both=True), _largest(point.z, both=True))
-        named = []
-        for what, forces, index in (
-            ("equality row", xp.abs(point.nu[: form.p]), None),
-            ("variable with lower = upper", xp.abs(point.nu[form.p :]), form.fixed),
-            ("inequality row", rows, None),
-            ("lower bound", low, form.at_lower),
-            ("upper bound", high, form.at_upper),
-        ):
-            (where,) = xp.nonzero(forces > 1e-3 * largest)
-            where = where if index is None else index[where]
-            named += [f"{what} {int(i)}" for i in where]
-        some = ", ".join(named[:6]) + (", ..." if len(named) > 6 else "")
-        return f"a positive combination of {some} has no solution"
-
     def solution(self, status: Status) -> Solution:
         """Return the best point as a solution."""
-        now, form = self.best, self.form
-        point, xp = now.point, namespace(now.point.y)
+        now = self.best
+        multipliers = self.form.multipliers(now.point.nu, now.point.z)
+        return self.record(now, multipliers, self.active(), status)
+
+    def record(
+        self,
+        now: Residuals,
+        multipliers: Array,
+        active: ActiveSet,
+        status: Status,
+    ) -> Solution:
+        """Return a point in the problem's own units."""
+        form, problem, xp = self.form, self.problem, namespace(multipliers)
         value = now.value
-        if value is not None and self.problem.maximize:
+        if value is not None and problem.maximize:
             value = -value
-        multipliers = form.multipliers(point.nu, point.z)
-        active = self.active()
-        # Forces of bounds have no rows of their own: they are what is left.
-        rows = form.split(now.r_g - point.w)[0] * form.g_scale
         left = form.unit * now.r_d
-        residual = xp.concat(
-            [
-                xp.where(active.fixed, 0.0 * left, left),
-                (now.r_e * form.e_scale)[: form.p],
-                xp.where(active.strong, rows, 0.0 * rows),
-            ]
-        )
+        rows = form.split(now.sides)[0] * form.g_scale
+        parts = [
+            xp.where(active.fixed, 0.0 * left, left),
+            (now.r_e * form.e_scale)[: form.p],
+            xp.where(active.strong, rows, 0.0 * rows),
+        ]
+        residual = xp.concat(parts)
+        sided = problem.inequalities is not None or problem.bounded
         return Solution(
-            y=point.y,
+            y=now.point.y,
             x=self.x,
             value=value,
             multipliers=multipliers,
-            active=None if not self._sided else active,
+            active=active if sided else None,
             status=status,
-            residual_norm=self.error(now) * max(self.scale, norm(now.grad)),
+            residual_norm=norm(residual),
             residual=residual,
             niter=self.niter,
             n_hvp=self.n_hvp,
@@ -409,10 +349,6 @@ class InteriorPoint:
         point = self.best.point
         force = max(self.scale, norm(self.best.grad)) / self.form.unit or 1.0
         return (point.z / force) / (point.w / size_of(point.y))
-
-    @property
-    def _sided(self) -> bool:
-        return self.problem.inequalities is not None or self.problem.bounded
 
     def active(self, undecided: float = _UNDECIDED) -> ActiveSet:
         """Classify the sides by z / w, relative to the units of both."""
@@ -433,22 +369,3 @@ class InteriorPoint:
 
 def _factorable(w: Array, H: Any, now: Residuals) -> bool:
     return explicit(w, H, *(part for part in (now.E, now.J) if part is not None))
-
-
-def _reach(values: Array, changes: Array) -> float:
-    """Return the α at which the first of the values is zero."""
-    xp, falls = namespace(values), changes < 0.0
-    if not bool(xp.any(falls)):
-        return math.inf
-    return float(xp.min(values[falls] / -changes[falls]))
-
-
-def _common(point: Central, step: Direction) -> float:
-    return min(1.0, _reach(point.w, step.w), _reach(point.z, step.z))
-
-
-def _largest(values: Array, both: bool) -> float:
-    if values.shape[0] == 0:
-        return 0.0
-    xp = namespace(values)
-    return float(xp.max(xp.abs(values) if both else values))

@@ -1,0 +1,89 @@
+"""Rays that prove that a problem has no solution.
+
+    infeasible   Eᵀ ν + G_Yᵀ z = 0,  z >= 0,   ν'e(y) + z'G(y) > 0           (Farkas)
+    unbounded    f_Y'd < 0,  H d = 0,  E d = 0,  G_Y d <= 0
+
+A sum of constraints that is affine and positive has no solution anywhere; where its
+gradient is small but not zero, none within the distance that is tested.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Protocol
+
+from ..arrays import Array, dot, namespace, norm
+from ..linear_operator import LinearOperator, aslinearoperator
+from .standard_form import StandardForm
+
+_FAR = 1e6
+
+
+class Linearisation(Protocol):
+    """What is known at a point: values of the rows, Jacobians and the gradient."""
+
+    @property
+    def grad(self) -> Array:
+        """f_Y."""
+
+    @property
+    def E(self) -> Any:
+        """Jacobian of the equalities, or None."""
+
+    @property
+    def J(self) -> Any:
+        """Jacobian of the inequality rows, or None."""
+
+    @property
+    def r_e(self) -> Array:
+        """The equalities."""
+
+    @property
+    def sides(self) -> Array:
+        """All sides, feasible where <= 0."""
+
+
+def contradiction(
+    form: StandardForm, nu: Array, z: Array, at: Linearisation, reach: float
+) -> str:
+    """Name the constraints that contradict each other by these multipliers, if they do."""
+    pull = form.back(at.J, z)
+    if at.E is not None:
+        pull = pull + aslinearoperator(at.E).T @ nu
+    proof = dot(nu, at.r_e) + dot(z, at.sides)
+    if not proof > _FAR * reach * norm(pull):
+        return ""
+    xp = namespace(z)
+    rows, low, high = form.split(z)
+    most = max(largest(nu), largest(z))
+    named = []
+    for what, forces, index in (
+        ("equality row", xp.abs(nu[: form.p]), None),
+        ("variable with lower = upper", xp.abs(nu[form.p :]), form.fixed),
+        ("inequality row", rows, None),
+        ("lower bound", low, form.at_lower),
+        ("upper bound", high, form.at_upper),
+    ):
+        (where,) = xp.nonzero(forces > 1e-3 * most)
+        where = where if index is None else index[where]
+        named += [f"{what} {int(i)}" for i in where]
+    some = ", ".join(named[:6]) + (", ..." if len(named) > 6 else "")
+    size = proof / most
+    return f"no y meets {some} at once: a weighted sum of them is off by {size:.2e}"
+
+
+def falls_forever(
+    form: StandardForm, H: LinearOperator, y: Array, at: Linearisation
+) -> bool:
+    """Tell whether f falls along y itself, without curvature and without leaving."""
+    d = y / norm(y)
+    stays = bool(namespace(y).all(form.along(at.J, d) <= 1e-5))
+    if at.E is not None:
+        stays = stays and norm(aslinearoperator(at.E) @ d) <= 1e-5
+    bend = abs(dot(d, H.matvec(d))) * norm(y)
+    return stays and dot(at.grad, d) < 0.0 and bend <= 1e-3 * norm(at.grad)
+
+
+def largest(values: Array) -> float:
+    """Return the largest magnitude, 0 of nothing."""
+    xp = namespace(values)
+    return float(xp.max(xp.abs(values))) if values.shape[0] else 0.0
