@@ -11,6 +11,7 @@ from __future__ import annotations
 import dataclasses
 
 import numpy as np
+from _ball import maximum_in_ball
 from _softmax import Softmax, draw_parameters
 from scipy.special import lambertw
 
@@ -75,7 +76,7 @@ def hypergradient(t: float | None = None, **options) -> sad.Hypergradient:
     options = {"tol": 1e-10, **options}
     if t is not None:
         return sad.Hypergradient(sad.LogBarrier(ball(), t), UPPER, **options)
-    return sad.Hypergradient(ball(), UPPER, solver="active_set", **options)
+    return sad.Hypergradient(ball(), UPPER, **{"solver": maximum_in_ball, **options})
 
 
 def descend(
@@ -122,8 +123,7 @@ def learn(
         maxiter=maxiter,
         callback=watch,
         lower_tol=1e-10,
-        solver="active_set",
-        **options,
+        **{"solver": maximum_in_ball, **options},
     )
     return values, result
 

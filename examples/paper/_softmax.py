@@ -11,7 +11,7 @@ as dense matrices, corrected where ``docs/paper.md`` says so.
 from __future__ import annotations
 
 import numpy as np
-from scipy import optimize, sparse
+from scipy import optimize, sparse, special
 
 import sparse_argdiff as sad
 
@@ -41,25 +41,35 @@ class Softmax:
         return y.reshape(self.classes.size, self.n_features)
 
     def _scores(self, theta, y):
+        """Return the scores of each row relative to that of its own class."""
         a, b = self.split(theta)
+        rows = np.arange(self.classes.size)
         scores = self.rows(y) @ a.T + b
-        scores -= scores.max(axis=1, keepdims=True)
-        return scores, np.exp(scores).sum(axis=1, keepdims=True)
+        return scores - scores[rows, self.classes][:, None]
 
     def likelihoods(self, theta, y):
         """Return ell_j(y_i), one row for each i."""
-        scores, total = self._scores(theta, y)
-        return np.exp(scores) / total
+        return special.softmax(self._scores(theta, y), axis=1)
+
+    def _others(self, weights):
+        """Return the weights (i, j, ...) with those of the own class i zero."""
+        weights[np.arange(self.classes.size), self.classes] = 0.0
+        return weights
 
     def value(self, theta, y):
-        scores, total = self._scores(theta, y)
-        own = scores[np.arange(self.classes.size), self.classes]
-        return float(np.sum(own - np.log(total[:, 0])))
+        """Return the sum of − log(1 + sum of exp(score) of the other classes)."""
+        scores = self._scores(theta, y)
+        self._others(scores)[np.arange(self.classes.size), self.classes] = -np.inf
+        return -float(np.sum(np.logaddexp(0.0, special.logsumexp(scores, axis=1))))
 
     def grad(self, theta, y):
-        """Return a_i − abar for each i (29)."""
+        """Return a_i − abar for each i (29), as sum_j ell_j (a_i − a_j): no cancellation."""
         a, _ = self.split(theta)
-        return (a[self.classes] - self.likelihoods(theta, y) @ a).ravel()
+        return self._from_own(a, self._others(self.likelihoods(theta, y))).ravel()
+
+    def _from_own(self, a, weights):
+        """Return sum_j w_ij (a_i − a_j) for each i; where w_ii is 0 it costs no digits."""
+        return weights.sum(axis=1)[:, None] * a[self.classes] - weights @ a
 
     def scale(self, theta):
         """Return the size of the terms that cancel in the gradient."""
@@ -70,17 +80,21 @@ class Softmax:
         a, _ = self.split(theta)
         ell = self.likelihoods(theta, y)
         k, n = self.classes.size, self.n_features
+        own = a[self.classes]
 
         def product(V):
             V = V.reshape(k, n, -1)
-            z = np.einsum("jp,ipc->ijc", a, V)
+            z = np.einsum("jp,ipc->ijc", a, V) - np.einsum("ip,ipc->ic", own, V)[:, None]
+            z = self._others(z)  # zero but for rounding
             z -= np.einsum("ij,ijc->ic", ell, z)[:, None]
-            z *= ell[:, :, None]
-            z -= ell[:, :, None] * z.sum(axis=1, keepdims=True)
-            return -np.einsum("jp,ijc->ipc", a, z).reshape(k * n, -1)
+            w = self._others(ell[:, :, None] * z)
+            total = w.sum(axis=1)[:, None] * own[:, :, None]
+            return (total - np.einsum("ijc,jp->ipc", w, a)).reshape(k * n, -1)
 
         def diagonal():
-            return ((ell @ a) ** 2 - ell @ a**2).ravel()
+            means = own - self.grad(theta, y).reshape(k, n)
+            centred = a[None] - means[:, None]
+            return -np.einsum("ij,ijp->ip", ell, centred**2).ravel()
 
         return sad.LinearOperator(
             (self.n, self.n),
@@ -94,21 +108,25 @@ class Softmax:
     def cross(self, theta, y):
         """Return the derivative of the gradient by all of theta, (31) and (32)."""
         a, _ = self.split(theta)
-        ell, rows = self.likelihoods(theta, y), self.rows(y)
+        ell, rows, own = self.likelihoods(theta, y), self.rows(y), self.classes
+        index = np.arange(own.size)
+        others = self._others(ell.copy())
 
         def forward(u):
             da, db = self.split(u)
             ds = rows @ da.T + db
-            change = ell * (ds - np.sum(ell * ds, axis=1, keepdims=True))
-            return (da[self.classes] - ell @ da - change @ a).ravel()
+            ds = ds - ds[index, own][:, None]
+            change = self._others(ell * (ds - np.sum(ell * ds, axis=1, keepdims=True)))
+            return (self._from_own(da, others) + self._from_own(a, change)).ravel()
 
         def adjoint(w):
             W = self.rows(w)
             q = W @ a.T
-            q = ell * (q - np.sum(ell * q, axis=1, keepdims=True))
-            da = -(ell.T @ W) - q.T @ rows
-            np.add.at(da, self.classes, W)
-            return pack(da, -q.sum(axis=0))
+            q = q - q[index, own][:, None]  # (a_j − a_i)'w_i
+            q = self._others(ell * (q - np.sum(ell * q, axis=1, keepdims=True)))
+            pull = others.copy()
+            q[index, own], pull[index, own] = -q.sum(axis=1), -pull.sum(axis=1)
+            return pack(-(pull.T @ W) - q.T @ rows, -q.sum(axis=0))
 
         size = self.m * (self.n_features + 1)
         return sad.LinearOperator((self.n, size), forward, adjoint, dtype=y.dtype)
