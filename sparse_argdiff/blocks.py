@@ -95,6 +95,7 @@ def principal(operator: LinearOperator, index: Array) -> LinearOperator:
     def product(u: Array) -> Array:
         return namespace(u).take(operator @ spread(u), index, axis=0)
 
+    split = operator.split
     return LinearOperator(
         (k, k),
         product,
@@ -109,6 +110,7 @@ def principal(operator: LinearOperator, index: Array) -> LinearOperator:
         else None,
         accuracy=operator.accuracy,
         note=operator.note,
+        split=split and (principal(split[0], index), split[1][index]),
     )
 
 

@@ -89,9 +89,10 @@ def derivative(
         How K is solved: by default "cg" without active rows, for which K must be
         positive definite, "projected_cg" with a matrix of them, "minres" with an
         operator.  "diagonal" replaces K by its diagonal (the paper's section 6).
-    M : operator, "auto" or None
-        Preconditioner M ≈ K⁻¹; "auto" is the exact diagonal where K knows it, and with
-        active rows :func:`sparse_argdiff.preconditioners.constraint` of that of H.
+    M : operator, "auto", function or None
+        Preconditioner M ≈ K⁻¹.  "auto" is :class:`preconditioners.Auto`, for a sequence
+        of problems better given as one instance; a function takes K and returns M.
+        With active rows "auto" is :func:`preconditioners.constraint` of diag(H).
     rtol : float
         Of each linear solve, relative to its right-hand side.
     maxiter : int, optional
@@ -156,8 +157,9 @@ def vjp(
     ----------
     v : array (n,)
         For a hypergradient, ∇_y f^U.
-    adjoint0 : array (N,), optional
-        Start of the linear solve, such as the adjoint of a neighbouring problem.
+    adjoint0 : array (N,) or (N, k), optional
+        Start of the linear solve, such as the adjoint of a neighbouring problem.  Of
+        several the best combination is taken, for k products.
 
     Notes
     -----
@@ -171,7 +173,7 @@ def vjp(
     v = solver.vector("v", v, system.n)
     start = None
     if adjoint0 is not None:
-        start = system.restrict(solver.vector("adjoint0", adjoint0, system.size))
+        start = system.restrict(solver.start("adjoint0", adjoint0, system.size))
     result = solver(system.right_hand_side(v), start)
     return Adjoint(
         x=solver.pull_back(result.x),

@@ -18,14 +18,23 @@ from typing import Any
 import numpy as np
 
 from . import krylov
-from .arrays import Array, as_vector, dot, epsilon, is_finite, namespace, norm
+from .arrays import (
+    Array,
+    as_floating,
+    as_vector,
+    dot,
+    epsilon,
+    is_finite,
+    namespace,
+    norm,
+)
 from .blocks import is_explicit
 from .kkt import KKTSystem, linearize
 from .krylov import KrylovResult
-from .krylov.projected_cg import constraints_in_metric
-from .linear_operator import LinearOperator, aslinearoperator
+from .krylov.null_space import null_space_for
+from .linear_operator import LinearOperator
 from .optimality import check_stationary
-from .preconditioners import constraint_of, jacobi_of
+from .preconditioners import Auto, Choice, constraint_of, galerkin_start, jacobi_of
 from .problem import Problem, Solution
 from .status import OnFailure, Status, caution, check_on_failure, settle
 
@@ -66,14 +75,13 @@ class Inverse:
         solution, n_hvp = check_stationary(problem, solution, stationarity, on_failure)
         self.system: KKTSystem = linearize(problem, solution)
         self.on_failure: OnFailure = on_failure
+        if self.system.C is not None and isinstance(M, Auto):
+            M = "auto"  # which is for definite systems; these have a metric of their own
         self.solve = _solver(method, self.system, M)
-        options = {
-            "rtol": rtol,
-            "maxiter": maxiter,
-            "M": _preconditioner(M, self.system),
-        }
+        options: dict[str, Any] = {"rtol": rtol, "maxiter": maxiter}
         bound = getattr(method, "keywords", {})  # a functools.partial has the last word
         self.options = {k: option for k, option in options.items() if k not in bound}
+        self.choice = None if "M" in bound else _preconditioner(M, self.system)
         self.like = solution.y
         self.n_hvp = n_hvp  # all products so far, those of checks too
         notes = (*solution.warnings, self.system.K.note, _one_sided(solution))
@@ -82,7 +90,18 @@ class Inverse:
     def __call__(self, rhs: Array, start: Array | None = None) -> KrylovResult:
         """Solve K z = rhs, (N,) or (N, k), or say what is wrong."""
         K = self.system.K
-        result = self.solve(K, rhs, start, **self.options)
+        options: dict[str, Any] = dict(self.options)
+        if self.choice is not None:
+            before = self.choice.n_matvec
+            options["M"] = self.choice(K)
+            self.n_hvp += self.choice.n_matvec - before
+        if start is not None and start.ndim > rhs.ndim:
+            if self.system.C is None:
+                start, n_matvec = galerkin_start(K, rhs, start)
+                self.n_hvp += n_matvec
+            else:
+                start = start[:, 0]
+        result = self.solve(K, rhs, start, **options)
         if not isinstance(result, KrylovResult):
             raise TypeError(
                 f"method must return a KrylovResult, found {type(result).__name__}"
@@ -100,6 +119,9 @@ class Inverse:
                 )
         status = result.status
         attained = _relative_residual(rhs, result)
+        if self.choice is not None:
+            columns = rhs.shape[1] if rhs.ndim == 2 else 1
+            self.choice.observe(result.n_matvec // max(columns, 1), attained)
         detail = (
             f"after {result.niter} iterations and {result.n_matvec} products the "
             f"relative residual is {attained:.1e}."
@@ -148,6 +170,18 @@ class Inverse:
                 self.n_hvp,
             )
         return product
+
+    def start(self, name: str, value: Any, size: int) -> Array:
+        """Return a checked vector, or several as columns."""
+        if getattr(value, "ndim", 1) != 2:
+            return self.vector(name, value, size)
+        value = as_floating(name, value, ndim=(2,))
+        if value.shape[0] != size:
+            raise ValueError(
+                f"{name} must have {size} rows, found shape {tuple(value.shape)}"
+            )
+        namespace(value, self.like)
+        return value
 
     def _check_redundant_rows(self, like: Array) -> None:
         """Refuse to differentiate rows that x moves apart, though one spans the other.
@@ -215,8 +249,10 @@ class _Projected:
 
     def __init__(self, system: KKTSystem, M: Any) -> None:
         H, C = system.H, system.C
+        if callable(M):
+            M = M(system.K)
         M = jacobi_of(H) if isinstance(M, str) else M
-        self.H, self.null_space = H, constraints_in_metric(C, M, H.shape[0])
+        self.H, self.null_space = H, null_space_for(C, M, H.shape[0])
 
     def __call__(
         self, _: LinearOperator, rhs: Array, x0: Any = None, **options: Any
@@ -254,12 +290,9 @@ def _one_sided(solution: Solution) -> str:
     )
 
 
-def _preconditioner(M: Any, system: KKTSystem) -> LinearOperator | None:
-    if isinstance(M, str):
-        if M != "auto":
-            raise ValueError(f"M must be an operator, 'auto' or None, found {M!r}")
-        return jacobi_of(system.K)
-    return None if M is None else aslinearoperator(M)
+def _preconditioner(M: Any, system: KKTSystem) -> Choice:
+    """Return the choice of M; "auto" chooses for definite systems, without active rows."""
+    return Choice(None if isinstance(M, str) and system.C is not None else M)
 
 
 def _contradiction(system: KKTSystem, rhs: Array, result: KrylovResult) -> str:

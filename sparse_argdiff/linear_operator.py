@@ -12,8 +12,16 @@ from typing import Any, cast
 
 import numpy as np
 
-from .arrays import Array, as_dtype, is_array, kind_of, namespace
-from .products import Product, as_product, as_shape, block_product, vector_product
+from .arrays import Array, as_dtype, namespace
+from .products import (
+    Product,
+    as_product,
+    as_shape,
+    block_product,
+    matrix_product,
+    matrix_type,
+    vector_product,
+)
 
 
 class LinearOperator:
@@ -44,6 +52,14 @@ class LinearOperator:
         differences).
     note : str
         A caveat that results built on this operator repeat in their ``warnings``.
+    matrix : array, sparse matrix or callable, optional
+        The entries, where the operator was made from them.
+    split : (LinearOperator, array), optional
+        A = core + diag(d), of which d alone depends on the parameters x.
+    update : callable, optional
+        ``update(A)`` returns this preconditioner for a nearby matrix A.
+    n_matvec : int
+        Products with A that building this preconditioner cost.
 
     Raises
     ------
@@ -71,6 +87,10 @@ class LinearOperator:
         diagonal: Array | Callable[[], Array] | None = None,
         accuracy: float | None = None,
         note: str = "",
+        matrix: Any = None,
+        split: tuple[LinearOperator, Array] | None = None,
+        update: Callable[[Any], LinearOperator] | None = None,
+        n_matvec: int = 0,
     ) -> None:
         rows, columns = as_shape(shape)
         symmetric = symmetric or positive_definite
@@ -83,6 +103,10 @@ class LinearOperator:
         self.positive_definite = positive_definite
         self.accuracy = accuracy
         self.note = note
+        self._matrix = matrix
+        self.split = split
+        self.update = update
+        self.n_matvec = n_matvec
         self._matvec = as_product("matvec", matvec)
         self._rmatvec = as_product("rmatvec", rmatvec)
         self._matmat = as_product("matmat", matmat)
@@ -95,16 +119,21 @@ class LinearOperator:
         self._diagonal = diagonal
 
     def __repr__(self) -> str:
-        kind = (
-            "positive definite "
-            if self.positive_definite
-            else "symmetric "
-            if self.symmetric
-            else ""
-        )
+        kind = "symmetric " if self.symmetric else ""
+        kind = "positive definite " if self.positive_definite else kind
         return f"<{kind}LinearOperator {self.shape[0]} x {self.shape[1]}>"
 
     # products ---------------------------------------------------------------------
+
+    @property
+    def has_into(self) -> bool:
+        """Whether :meth:`apply` writes into the buffer itself, without a copy."""
+        return self._into is not None
+
+    @property
+    def has_matmat(self) -> bool:
+        """Whether a block of columns is multiplied as a whole."""
+        return self._matmat is not None
 
     def matvec(self, x: Array) -> Array:
         """Return A x for x of shape (columns,)."""
@@ -144,9 +173,8 @@ class LinearOperator:
         )
 
     def __rmatmul__(self, other: Array) -> Array:
-        if getattr(other, "ndim", None) == 1:
-            return self.rmatvec(other)
-        return self.rmatmat(other.T).T
+        vector = getattr(other, "ndim", None) == 1
+        return self.rmatvec(other) if vector else self.rmatmat(other.T).T
 
     # algebra ----------------------------------------------------------------------
 
@@ -195,6 +223,11 @@ class LinearOperator:
         """Whether :meth:`diagonal` is available without products."""
         return self._diagonal is not None
 
+    @property
+    def matrix(self) -> Any:
+        """The explicit entries behind the operator, or None."""
+        return self._matrix() if callable(self._matrix) else self._matrix
+
     def diagonal(self) -> Array:
         """Return the exact diagonal, shape (rows,)."""
         if self._diagonal is None:
@@ -220,8 +253,7 @@ def _join_notes(a: LinearOperator, b: LinearOperator) -> str:
 
 
 def _worst_accuracy(a: LinearOperator, b: LinearOperator) -> float | None:
-    known = [op.accuracy for op in (a, b) if op.accuracy is not None]
-    return max(known, default=None)
+    return max((op.accuracy for op in (a, b) if op.accuracy is not None), default=None)
 
 
 def _compose(a: LinearOperator, b: LinearOperator) -> LinearOperator:
@@ -242,6 +274,7 @@ def _compose(a: LinearOperator, b: LinearOperator) -> LinearOperator:
 def _add(a: LinearOperator, b: LinearOperator) -> LinearOperator:
     if a.shape != b.shape:
         raise ValueError(f"shapes {a.shape} and {b.shape} do not add")
+    known = a.has_diagonal and b.has_diagonal
     return LinearOperator(
         a.shape,
         lambda x: a.matvec(x) + b.matvec(x),
@@ -251,11 +284,7 @@ def _add(a: LinearOperator, b: LinearOperator) -> LinearOperator:
         dtype=a.dtype if a.dtype == b.dtype else None,
         symmetric=a.symmetric and b.symmetric,
         positive_definite=a.positive_definite and b.positive_definite,
-        diagonal=(
-            (lambda: a.diagonal() + b.diagonal())
-            if a.has_diagonal and b.has_diagonal
-            else None
-        ),
+        diagonal=(lambda: a.diagonal() + b.diagonal()) if known else None,
         accuracy=_worst_accuracy(a, b),
         note=_join_notes(a, b),
     )
@@ -274,6 +303,8 @@ def _scale(a: LinearOperator, factor: float) -> LinearOperator:
         diagonal=(lambda: factor * a.diagonal()) if a.has_diagonal else None,
         accuracy=a.accuracy,
         note=a.note,
+        matrix=None if a.matrix is None else lambda: factor * a.matrix,
+        split=a.split and (factor * a.split[0], factor * a.split[1]),
     )
 
 
@@ -294,21 +325,7 @@ def aslinearoperator(A: Any) -> LinearOperator:
     """
     if isinstance(A, LinearOperator):
         return A
-    shape = getattr(A, "shape", None)
-    if shape is None or not (hasattr(A, "matvec") or hasattr(A, "__matmul__")):
-        raise TypeError(
-            "expected a matrix or an operator (something with shape and @ or matvec), "
-            f"found {type(A).__name__}"
-        )
-    if len(shape) != 2:
-        raise ValueError(f"an operator has two dimensions, found shape {tuple(shape)}")
-    dtype = getattr(A, "dtype", None)
-    kind = "floating" if dtype is None else kind_of(A)
-    if kind == "other":
-        raise TypeError(f"operators are real, found dtype {dtype}")
-    # An integer matrix times a floating vector is a floating vector: no dtype of its own.
-    if kind == "whole":
-        dtype = None
+    shape, dtype = matrix_type(A)
     if hasattr(A, "matvec"):
         return LinearOperator(
             shape,
@@ -318,8 +335,8 @@ def aslinearoperator(A: Any) -> LinearOperator:
             rmatmat=getattr(A, "rmatmat", None),
             dtype=dtype,
         )
-    forward = _times(A)
-    backward = _times(A.T) if hasattr(A, "T") else None
+    forward = matrix_product(A)
+    backward = matrix_product(A.T) if hasattr(A, "T") else None
     return LinearOperator(
         shape,
         forward,
@@ -328,25 +345,14 @@ def aslinearoperator(A: Any) -> LinearOperator:
         rmatmat=backward,
         dtype=dtype,
         diagonal=_diagonal_of(A),
+        matrix=A,
     )
 
 
-def _times(A: Any) -> Product:
-    if not is_array(A):
-        return lambda x: A @ x
-
-    def product(x: Array) -> Array:
-        namespace(A, x)  # a mix is refused by name
-        return A @ x
-
-    return product
-
-
 def _diagonal_of(A: Any) -> Callable[[], Array] | None:
-    if A.shape[0] != A.shape[1]:
-        return None
-    if hasattr(A, "diagonal"):
+    square = A.shape[0] == A.shape[1]
+    if square and hasattr(A, "diagonal"):
         return cast("Callable[[], Array]", A.diagonal)
-    if hasattr(A, "__array_namespace__"):
+    if square and hasattr(A, "__array_namespace__"):
         return lambda: namespace(A).linalg.diagonal(A)
     return None

@@ -9,7 +9,7 @@ import operator
 from collections.abc import Callable
 from typing import Any
 
-from .arrays import Array, namespace
+from .arrays import Array, is_array, kind_of, namespace
 
 Product = Callable[[Array], Array]
 
@@ -23,6 +23,36 @@ def as_shape(shape: Any) -> tuple[int, int]:
     if rows < 0 or columns < 0:
         raise ValueError(f"shape must not be negative, found {shape!r}")
     return rows, columns
+
+
+def matrix_type(A: Any) -> tuple[tuple[int, int], Any]:
+    """Return the shape of a matrix or operator, and its dtype where it is floating."""
+    shape = getattr(A, "shape", None)
+    if shape is None or not (hasattr(A, "matvec") or hasattr(A, "__matmul__")):
+        raise TypeError(
+            "expected a matrix or an operator (something with shape and @ or matvec), "
+            f"found {type(A).__name__}"
+        )
+    if len(shape) != 2:
+        raise ValueError(f"an operator has two dimensions, found shape {tuple(shape)}")
+    dtype = getattr(A, "dtype", None)
+    kind = "floating" if dtype is None else kind_of(A)
+    if kind == "other":
+        raise TypeError(f"operators are real, found dtype {dtype}")
+    # An integer matrix times a floating vector is a floating vector: no dtype of its own.
+    return shape, None if kind == "whole" else dtype
+
+
+def matrix_product(A: Any) -> Product:
+    """Return ``x ↦ A @ x``, which refuses arrays of another namespace."""
+    if not is_array(A):
+        return lambda x: A @ x
+
+    def product(x: Array) -> Array:
+        namespace(A, x)  # a mix is refused by name
+        return A @ x
+
+    return product
 
 
 def as_product(name: str, function: Any) -> Any:

@@ -425,11 +425,14 @@ def test_redundant_rows_that_move_together():
 
 
 @pytest.mark.parametrize("method", ["projected_cg", "minres"])
-@pytest.mark.parametrize("M_", ["auto", None, "constraint"])
+@pytest.mark.parametrize("M_", ["auto", None, "constraint", "function"])
 def test_preconditioners_do_not_change_the_answer(method, M_):
     row, y, _ = solved(ROWS["b of x"])
     H = SMOOTH.hess(X, y)
-    M_ = sad.preconditioners.constraint(np.diag(H), A) if M_ == "constraint" else M_
+    if M_ == "function":
+        M_ = lambda K: sad.preconditioners.constraint(np.diag(H), A)
+    elif M_ == "constraint":
+        M_ = sad.preconditioners.constraint(np.diag(H), A)
     J = sad.derivative(row.problem, Solution(y=y, x=X), method=method, M=M_, rtol=1e-12)
     np.testing.assert_allclose(J @ np.eye(M), differences(row, y), atol=1e-8)
     assert J.T.matvec(y).shape == (M,)

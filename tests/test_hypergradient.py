@@ -198,7 +198,7 @@ def test_the_same_point_again_costs_almost_nothing():
     F = hypergradient(row, tol=1e-8)
     first = F.evaluate(row.x, certify=False)
     again = F.evaluate(row.x, certify=False)
-    assert first.n_hvp > 20
+    assert first.n_hvp > 5
     assert again.n_hvp <= 3
     assert again.value == first.value
     assert distance(again.gradient, first.gradient) <= 1e-7

@@ -332,7 +332,8 @@ def test_warm_start_saves_iterations_and_changes_nothing_else(name, method):
     row = BY_NAME[name]
     solution = row.at_solution()
     v = np.random.default_rng(4).standard_normal(row.n)
-    options = {"method": method, "rtol": 1e-8}
+    # Without a preconditioner: the exact one leaves a single iteration to both.
+    options = {"method": method, "rtol": 1e-8, "M": None}
     cold = sad.vjp(row.problem, solution, v, **options)
     near = v + 1e-5 * np.random.default_rng(5).standard_normal(row.n)
     start = sad.vjp(row.problem, solution, near, method=method, rtol=1e-12).adjoint
@@ -363,7 +364,7 @@ def test_tangent_warm_start_has_the_sign_of_the_tangent():
     assert difference(warm.y, cold.y) <= 1e-12
 
 
-@pytest.mark.parametrize("adjoint0", [np.ones(3), np.ones(8, dtype=int), np.eye(8)])
+@pytest.mark.parametrize("adjoint0", [np.ones(3), np.ones(8, dtype=int), np.ones((3, 2))])
 def test_wrong_warm_starts_are_refused(adjoint0):
     row = BY_NAME["quadratic"]
     with pytest.raises((ValueError, TypeError), match="adjoint0"):

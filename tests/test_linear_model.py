@@ -203,7 +203,7 @@ def dense_of(features):
     return np.asarray(features @ eye, dtype=float)
 
 
-def small_case(loss, penalty, features, intercept=True):
+def small_case(loss, penalty, features, intercept=True, **options):
     """Return (glm, x, y, reference) at a random point."""
     F = dense_of(features)
     N, p = F.shape
@@ -212,7 +212,13 @@ def small_case(loss, penalty, features, intercept=True):
     K = 3 if loss == "multinomial" else 1
     groups = np.arange(p) % 2 if penalty == "per-group" else None
     glm = Glm(
-        features, t, loss=loss, penalty=penalty, groups=groups, intercept=intercept
+        features,
+        t,
+        loss=loss,
+        penalty=penalty,
+        groups=groups,
+        intercept=intercept,
+        **options,
     )
     x = (rng.standard_normal(glm.m) - 1.0).astype(glm.dtype)
     y = (0.5 * rng.standard_normal(glm.n)).astype(glm.dtype)

@@ -5,5 +5,14 @@ from .diagonal import diagonal
 from .minres import minres
 from .projected_cg import projected_cg
 from .result import Iterate, KrylovResult
+from .workspace import Workspace
 
-__all__ = ["Iterate", "KrylovResult", "cg", "diagonal", "minres", "projected_cg"]
+__all__ = [
+    "Iterate",
+    "KrylovResult",
+    "Workspace",
+    "cg",
+    "diagonal",
+    "minres",
+    "projected_cg",
+]

@@ -2,99 +2,149 @@
 
     α = ρ / p'Ap,   x += α p,   r −= α Ap,   β = ρ₊ / ρ,   p = M r + β p,   ρ = r'M r
 
-The recurrence stands once, in :func:`iterates`; :func:`cg` adds the verified stop and
+The recurrence stands once, in :class:`Recurrence`; :func:`cg` adds the verified stop and
 the truncated Newton method (``solvers/newton_cg.py``) adds its own, earlier one.
-Storage: 4 n (x, r, p, Ap), 5 n with a preconditioner.
+Storage: 4 n (x, r, p, Ap), 5 n with a preconditioner, of which p, Ap and M r lie in the
+workspace; + 2 n with ``energy_rtol``.  Each step moves 10 n beside the product and M.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from typing import Any, NamedTuple
+from typing import Any
 
-from ..arrays import Array, axpy, dot, epsilon, namespace, norm
+from ..arrays import Array, as_tolerance, epsilon, namespace, norm
 from ..linear_operator import LinearOperator
 from ..status import Status
-from .result import (
-    Callback,
-    KrylovResult,
-    System,
-    operator_norm_estimate,
-    solve_columns,
-)
+from .energy import EnergyError, Step
+from .kernels import Kernels, Scalars, choose
+from .requests import Asking, Request, run
+from .result import Callback, KrylovResult
+from .system import System, operator_norm_estimate, solve_columns
+from .workspace import Workspace
+
+_NOT_DEFINITE = {
+    Status.NEGATIVE_CURVATURE,
+    Status.SINGULAR,
+    Status.NOT_SYMMETRIC,
+    Status.INDEFINITE_PRECONDITIONER,
+    Status.NOT_FINITE,
+}
 
 
-class Step(NamedTuple):
-    """One step of the recurrence, or why there is none."""
-
-    status: Status | None  # None: x and r have moved
-    residual_norm: float  # of the recurrence
-    decrease: float  # α ρ = ‖x₊ − x‖²_A
-    direction: Array | None  # p, when its curvature is not positive
-    a_norm: float  # lower estimate of ‖A‖
-    product: bool = True  # whether A was applied
-
-
-def iterates(
-    A: LinearOperator, x: Array, r: Array, M: LinearOperator | None = None
-) -> Iterator[Step]:
-    """Run the recurrence from x with residual r, both updated in place; one product each.
+class Recurrence:
+    """CG from x with residual r, both updated in place.
 
     Curvature counts as zero when it is below rounding relative to the largest
     Rayleigh quotient met so far, whatever the scale of A.
     """
-    unit = max(epsilon(r), A.accuracy or 0.0)
-    xp = namespace(r)
-    z = r if M is None else M.matvec(r)
-    p = xp.asarray(z, copy=True)
-    rho = dot(r, z)
-    p_square = rho  # ‖p‖² in the metric of M⁻¹, by its own recurrence
-    largest = a_norm = 0.0
-    while True:
+
+    def __init__(
+        self,
+        A: LinearOperator,
+        x: Array,
+        r: Array,
+        M: LinearOperator | None,
+        kernels: Kernels,
+        scratch: list[Array],
+    ) -> None:
+        self.A, self.M, self.x, self.r = A, M, x, r
+        self.kernels = kernels
+        self.p, self.q = scratch[0], scratch[1]
+        self.z = r if M is None else scratch[2]
+        self._unit = max(epsilon(r), A.accuracy or 0.0)
+        self._scalars = Scalars()
+        self._largest = self._a_norm = 0.0
+        self.rho = math.nan
+        self._p_square = math.nan  # ‖p‖² in the metric of M⁻¹, by its own recurrence
+
+    def begin(self) -> Asking[float]:
+        """Set the first direction; return ρ = r'M r."""
+        z, rho = yield from self._precondition()
+        self.p[...] = z
+        self.rho = self._p_square = rho
+        return rho
+
+    def _precondition(self, square: float | None = None) -> Asking[tuple[Array, float]]:
+        """Return M r, in a buffer or r itself, and r'M r."""
+        if self.M is None:
+            z = self.r
+        else:
+            z, square = yield Request(self.M, self.r, self.z)
+        return z, self.kernels.dot(self.r, z) if square is None else square
+
+    def step(self) -> Asking[Step]:
+        """Take one step, with one product."""
+        rho, s = self.rho, self._scalars
         if not 0.0 < rho < math.inf:
-            status = (
-                Status.INDEFINITE_PRECONDITIONER
-                if math.isfinite(rho)
-                else Status.NOT_FINITE
-            )
-            yield Step(status, norm(r), 0.0, None, a_norm, product=False)
-            return
-        q = A.matvec(p)
-        curvature = dot(p, q)
-        quotient = curvature / p_square
+            finite = math.isfinite(rho)
+            status = Status.INDEFINITE_PRECONDITIONER if finite else Status.NOT_FINITE
+            return self._refused(status, product=False)
+        q, curvature = yield Request(self.A, self.p, self.q)
+        if curvature is None:
+            curvature = self.kernels.dot(self.p, q)
+        quotient = curvature / self._p_square
         if not math.isfinite(curvature):
-            yield Step(Status.NOT_FINITE, norm(r), 0.0, None, a_norm)
-            return
-        largest = max(largest, abs(quotient))
-        if a_norm == 0.0:
-            a_norm = operator_norm_estimate(p, q)
-        if quotient <= 10.0 * unit * largest:
-            negative = quotient < -10.0 * unit * largest
+            return self._refused(Status.NOT_FINITE)
+        self._largest = max(self._largest, abs(quotient))
+        if self._a_norm == 0.0:
+            self._a_norm = operator_norm_estimate(self.p, q)
+        if quotient <= 10.0 * self._unit * self._largest:
+            negative = quotient < -10.0 * self._unit * self._largest
             status = Status.NEGATIVE_CURVATURE if negative else Status.SINGULAR
-            yield Step(status, norm(r), 0.0, p, a_norm)
-            return
-        alpha = rho / curvature
-        axpy(alpha, p, x)
-        axpy(-alpha, q, r)
-        z = r if M is None else M.matvec(r)
-        rho_new = dot(r, z)
-        residual_norm = math.sqrt(rho_new) if M is None and rho_new > 1e-30 else norm(r)
-        yield Step(
-            None, residual_norm, alpha * rho, None, max(a_norm, _top(M, largest))
+            return self._refused(status, self.p)
+        s.alpha = rho / curvature
+        self.kernels.cg_residual(self.r, q, s)
+        square = s.square
+        z, self.rho = yield from self._precondition(square)
+        s.beta = self.rho / rho
+        self.kernels.cg_advance(self.x, self.p, z, s)
+        self._p_square = self.rho + s.beta * s.beta * self._p_square
+        if self.M is None:
+            # Rayleigh quotients bound ‖A‖ from below in the plain metric only.
+            self._a_norm = max(self._a_norm, self._largest)
+        return Step(
+            status=None,
+            residual_norm=math.sqrt(square) if square > 1e-30 else norm(self.r),
+            alpha=s.alpha,
+            decrease=s.alpha * rho,
+            rho=self.rho,
+            least=self.rho * (self.rho / self._p_square) if self.rho > 0.0 else 0.0,
+            direction=None,
+            a_norm=self._a_norm,
         )
-        if residual_norm == 0.0:
-            return
-        beta = rho_new / rho
-        p *= beta
-        p += z
-        rho = rho_new
-        p_square = rho + beta * beta * p_square
+
+    def _refused(
+        self, status: Status, direction: Array | None = None, *, product: bool = True
+    ) -> Step:
+        if direction is not None:
+            direction = namespace(direction).asarray(direction, copy=True)
+        size, a_norm = norm(self.r), self._a_norm
+        return Step(status, size, 0.0, 0.0, self.rho, 0.0, direction, a_norm, product)
 
 
-def _top(M: LinearOperator | None, largest: float) -> float:
-    """Rayleigh quotients bound ‖A‖ from below only in the plain metric."""
-    return largest if M is None else 0.0
+def iterates(
+    A: LinearOperator,
+    x: Array,
+    r: Array,
+    M: LinearOperator | None = None,
+    workspace: Workspace | None = None,
+) -> Iterator[Step]:
+    """Run the recurrence from x with residual r, both updated in place; one product each.
+
+    It ends after a step with a status, or with no residual.
+    """
+    kernels = choose(None, r)
+    pool = Workspace() if workspace is None else workspace
+    with pool.lend(r, 2 + (M is not None)) as scratch:
+        recurrence = Recurrence(kernels.operator(A), x, r, M, kernels, scratch)
+        run(recurrence.begin(), kernels)
+        while True:
+            step = run(recurrence.step(), kernels)
+            yield step
+            if step.status is not None or step.residual_norm == 0.0:
+                return
 
 
 def cg(
@@ -107,6 +157,10 @@ def cg(
     maxiter: int | None = None,
     M: Any = None,
     callback: Callback | None = None,
+    smallest_eigenvalue: float | None = None,
+    energy_rtol: float | None = None,
+    kernels: str | None = None,
+    workspace: Workspace | None = None,
 ) -> KrylovResult:
     """Solve A x = b for a symmetric positive definite A.
 
@@ -115,7 +169,8 @@ def cg(
     A : operator (n, n)
         Anything :func:`aslinearoperator` accepts; symmetric positive definite.
     b : array (n,) or (n, k)
-        Right-hand side, or several.
+        Right-hand side, or several; several are solved together where a block of
+        products costs less than its columns.
     x0 : array like b, optional
         Start; it does not change the meaning of the tolerance.
     rtol, atol : float
@@ -126,29 +181,61 @@ def cg(
         Approximates A⁻¹; symmetric positive definite.
     callback : callable, optional
         ``callback(Iterate)`` from iteration 0 on; a true value or ``StopIteration``
-        stops the solve.
+        stops the solve (of that column).
+    smallest_eigenvalue : float, optional
+        A positive lower bound on the eigenvalues of A, of M A with a preconditioner: for
+        a ridge, its weight.  ``energy_error_bound`` is then an upper bound.
+    energy_rtol : float, optional
+        Iterate on after the stop until the square of ``energy_error`` is, by the
+        criterion of Meurant et al., at least 1 − ``energy_rtol`` of the true one; 0.25 is
+        a good value.  What is returned is the iterate of the stop, which ``energy_error``
+        speaks of; the steps beyond count in ``niter`` and ``n_matvec``.
+    kernels : {None, "reference", "compiled", "threaded"}
+        The make of the vector passes.  None: compiled by numba where it is installed,
+        the arrays are NumPy's and large.  "threaded" uses numba's threads.
+    workspace : Workspace, optional
+        Scratch that outlives the solve: the next one of this size allocates x and the
+        residual that it returns, and nothing else.
 
     Returns
     -------
     KrylovResult
         Numerical trouble is a status, never an exception: indefinite or singular A,
-        indefinite M, NaN, stagnation, the iteration limit.
+        A or M that is not symmetric, indefinite M, NaN, stagnation, the iteration limit.
 
     Notes
     -----
     A solve costs niter + 1 products (niter + 2 with ``x0``): the last one recomputes
     the residual.  Where the recurrence has drifted from it, the iteration restarts
-    from the recomputed one.  ``energy_error`` extrapolates the decreases α ρ of the
-    squared energy norm of the error beyond the last step (Hestenes & Stiefel 1952,
-    theorem 6:1; Strakoš & Tichý 2002): an estimate, not a bound.
+    from the recomputed one.  After a failure one or two more tell whether an A that
+    does not claim it is symmetric.
+
+    Without ``energy_rtol``, ``energy_error`` is extrapolated from what the last steps
+    took off the error, at no cost: mostly within a factor of two, not a bound.  The
+    upper bound is that of exact arithmetic, made true for the returned x by the drift of
+    the recurrence; it is NaN where the iteration refutes ``smallest_eigenvalue``.
 
     References
     ----------
     M. R. Hestenes, E. Stiefel, "Methods of conjugate gradients for solving linear
     systems", J. Res. NBS 49 (1952) 409-436.
+    G. Meurant, J. Papež, P. Tichý, "Accurate error estimation in CG", Numer. Algorithms
+    88 (2021) 1337-1359.
+    G. Meurant, P. Tichý, "On computing quadrature-based bounds for the A-norm of the
+    error in conjugate gradients", Numer. Algorithms 62 (2013) 163-191.
     """
+    mu, tau = smallest_eigenvalue, energy_rtol
+    for name, value in (("smallest_eigenvalue", mu), ("energy_rtol", tau)):
+        if value is not None and as_tolerance(name, value) == 0.0:
+            raise ValueError(f"{name} must be positive, found {value!r}")
+    vectors = 2 + (M is not None) + 2 * (tau is not None)
+
+    def method(system: System) -> Asking[KrylovResult]:
+        with system.workspace.lend(system.b, vectors) as scratch:
+            return (yield from _solve(system, scratch, mu, tau))
+
     return solve_columns(
-        _solve,
+        method,
         A,
         b,
         x0,
@@ -157,37 +244,58 @@ def cg(
         maxiter=maxiter,
         M=M,
         callback=callback,
+        kernels=kernels,
+        workspace=workspace,
     )
 
 
-def _solve(system: System) -> KrylovResult:
-    x, r, true_norm, n_matvec, status = system.start()
-    niter, a_norm = 0, 0.0
-    decreases: list[float] = []
+def _solve(
+    system: System, scratch: list[Array], mu: float | None, tau: float | None
+) -> Asking[KrylovResult]:
+    q = scratch[1]
+    x, r, true_norm, n_matvec, status = yield from system.start(q)
+    energy = EnergyError(mu)
+    niter, a_norm, error, bound = 0, 0.0, math.nan, None
     direction: Array | None = None
     # Below this the recurrence has nothing left to say about the residual.
     floor = 0.1 * epsilon(system.b) * max(system.b_norm, true_norm)
     while status is None and niter < system.maxiter:
-        before = true_norm
+        before = last = true_norm
         stop: Status | None = None
-        for step in iterates(system.A, x, r, system.M):
+        cg = Recurrence(system.A, x, r, system.M, system.kernels, scratch)
+        energy.start((yield from cg.begin()))
+        while stop is None and niter < system.maxiter:
+            step = yield from cg.step()
             n_matvec += step.product
             a_norm = max(a_norm, step.a_norm)
             if step.status is not None:
                 stop, direction = step.status, step.direction
                 break
             niter += 1
-            decreases.append(step.decrease)
-            if system.wants_stop(niter, x, step.residual_norm):
+            last = step.residual_norm
+            energy.add(step)
+            if system.wants_stop(niter, x, last):
                 stop = Status.STOPPED_BY_CALLBACK
+            elif last <= max(system.target, floor):
                 break
-            if step.residual_norm <= max(system.target, floor):
-                break
-            if niter == system.maxiter:
-                break
-        r = system.residual(x)
+        yield from system.residual(x, q, q)
         n_matvec += 1
-        true_norm = norm(r)
+        true_norm = norm(q)
+        error = energy.extrapolated() * max(1.0, true_norm / last if last else 1.0)
+        if mu is not None:
+            drift = r if tau is None else scratch[-1]
+            system.kernels.subtract(q, r, drift)
+            size = yield from system.metric_norm(drift, cg.z)
+            bound = energy.bound() + size / math.sqrt(mu)
+        if tau is not None and true_norm <= system.target and stop is None:
+            kept, residual = scratch[-2:]
+            kept[...], residual[...] = x, q
+            wait = _wait(system, cg, energy, tau, niter, floor)
+            found, steps, products = yield from wait
+            niter, n_matvec = niter + steps, n_matvec + products
+            error = error if found is None else found
+            x[...], q[...] = kept, residual
+        r[...] = q
         if not math.isfinite(true_norm):
             status = Status.NOT_FINITE
         elif true_norm <= system.target:
@@ -201,28 +309,48 @@ def _solve(system: System) -> KrylovResult:
         elif true_norm > 0.5 * before and niter < system.maxiter:
             status = Status.STAGNATED
     status = status or Status.ITERATION_LIMIT
+    if mu is not None and bound is None:
+        size = yield from system.metric_norm(r, q)
+        bound = size / math.sqrt(mu)
+    status, products = yield from system.reconsider(status, x, r, q)
+    if status in _NOT_DEFINITE and bound is not None:
+        bound = math.nan
     return KrylovResult(
         x=x,
         status=status,
         converged=status is Status.CONVERGED,
         niter=niter,
-        n_matvec=n_matvec,
+        n_matvec=n_matvec + products,
         residual_norm=true_norm,
         residual=r,
-        energy_error=0.0 if true_norm == 0.0 else _energy_error(decreases),
+        energy_error=0.0 if true_norm == 0.0 else error,
         direction=direction,
+        energy_error_bound=bound,
     )
 
 
-def _energy_error(decreases: list[float], window: int = 8) -> float:
-    """Extrapolate ‖x − x*‖²_A = Σ_{j ≥ k} α_j ρ_j from the decay of the last steps."""
-    if not decreases:
-        return math.nan  # nothing was measured: an exact start, or no step at all
-    last = decreases[-window:]
-    half = (len(last) + 1) // 2
-    early, late = sum(last[:half]), sum(last[-half:])
-    steps = len(last) - half
-    if steps == 0 or early <= 0.0:
-        return math.sqrt(max(last[-1], 0.0))
-    rate = min((late / early) ** (1.0 / steps), 0.99)
-    return math.sqrt(max(late / half * rate / (1.0 - rate), 0.0))
+def _wait(
+    system: System,
+    cg: Recurrence,
+    energy: EnergyError,
+    tau: float,
+    niter: int,
+    floor: float,
+) -> Asking[tuple[float | None, int, int]]:
+    """Iterate on until the steps tell the error before them; steps and products used."""
+    mark, steps, products = len(energy), 0, 0
+    while niter + steps < system.maxiter:
+        step = yield from cg.step()
+        products += step.product
+        if step.status is not None:
+            break
+        steps += 1
+        energy.add(step)
+        error = energy.since(mark, tau)
+        if error is None and step.residual_norm <= floor:
+            error = energy.taken(mark)
+        if error is not None:
+            return error, steps, products
+        if system.wants_stop(niter + steps, cg.x, step.residual_norm):
+            break
+    return None, steps, products

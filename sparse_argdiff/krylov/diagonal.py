@@ -12,7 +12,9 @@ from typing import Any
 
 from ..arrays import Array, namespace, norm
 from ..status import Status
-from .result import Callback, KrylovResult, System, solve_columns
+from .requests import Asking
+from .result import Callback, KrylovResult
+from .system import System, solve_columns
 
 
 def diagonal(
@@ -51,16 +53,17 @@ def diagonal(
     )
 
 
-def _solve(system: System) -> KrylovResult:
+def _solve(system: System) -> Asking[KrylovResult]:
     diag: Array = system.A.diagonal()
     xp = namespace(diag, system.b)
+    r = xp.empty_like(system.b)
     if bool(xp.any(diag == 0.0)):
-        start = dataclasses.replace(system, x0=None).start()
+        start = yield from dataclasses.replace(system, x0=None).start(r)
         return KrylovResult(
             start.x, Status.SINGULAR, False, 0, 0, start.residual_norm, start.r
         )
     x = system.b / diag
-    r = system.residual(x)
+    yield from system.residual(x, r, r)
     size = norm(r)
     if not math.isfinite(size):
         status = Status.NOT_FINITE

@@ -4,8 +4,10 @@ Lanczos builds A V_k = V_{k+1} T_k in the metric of M, Givens rotations reduce T
 
     x_k = argmin ‖b − A x‖_M  over the Krylov space,   φ_k = ‖b − A x_k‖_M.
 
-Storage: 9 n (x and its last verified value, r, v, the product, two residual vectors, two
-directions), + n with M.
+Storage: 8 n (x and its last verified value, r, two residual vectors, the product, two
+directions), + n with M; all but x and r lie in the workspace.  Each step moves 12 n
+beside the product and M: the Lanczos vectors are never normalised, their lengths are
+folded into the coefficients.
 """
 
 from __future__ import annotations
@@ -13,15 +15,13 @@ from __future__ import annotations
 import math
 from typing import Any, NamedTuple
 
-from ..arrays import Array, axpy, dot, namespace, norm
+from ..arrays import Array, norm
 from ..status import Status
-from .result import (
-    Callback,
-    KrylovResult,
-    System,
-    operator_norm_estimate,
-    solve_columns,
-)
+from .kernels import Scalars
+from .requests import Asking, Request
+from .result import Callback, KrylovResult
+from .system import System, operator_norm_estimate, solve_columns
+from .workspace import Workspace
 
 _RESTARTS = 3
 
@@ -36,6 +36,8 @@ def minres(
     maxiter: int | None = None,
     M: Any = None,
     callback: Callback | None = None,
+    kernels: str | None = None,
+    workspace: Workspace | None = None,
 ) -> KrylovResult:
     """Solve A x = b for a symmetric A that may be indefinite.
 
@@ -59,8 +61,13 @@ def minres(
     C. C. Paige, M. A. Saunders, "Solution of sparse indefinite systems of linear
     equations", SIAM J. Numer. Anal. 12 (1975) 617-629.
     """
+
+    def method(system: System) -> Asking[KrylovResult]:
+        with system.workspace.lend(system.b, 6 + (M is not None)) as scratch:
+            return (yield from _solve(system, _Vectors(*scratch)))
+
     return solve_columns(
-        _solve,
+        method,
         A,
         b,
         x0,
@@ -69,32 +76,49 @@ def minres(
         maxiter=maxiter,
         M=M,
         callback=callback,
+        kernels=kernels,
+        workspace=workspace,
     )
 
 
-def _solve(system: System) -> KrylovResult:
-    x, r, true_norm, n_matvec, status = system.start()
-    xp = namespace(x)
+class _Vectors(NamedTuple):
+    """Scratch of one solve."""
+
+    kept: Array  # x when it was last verified
+    older: Array
+    newer: Array
+    y: Array
+    w: Array
+    w_old: Array
+    v: Array | None = None  # M times the newer residual vector
+
+
+def _solve(system: System, vectors: _Vectors) -> Asking[KrylovResult]:
+    kept, fresh = vectors.kept, vectors.y
+    x, r, true_norm, n_matvec, status = yield from system.start(fresh)
     niter, restarts, a_norm, reduction = 0, 0, 0.0, 1.0
     while status is None and niter < system.maxiter:
-        kept, before = (xp.asarray(x, copy=True), r), true_norm
+        kept[...], before = x, true_norm
         wanted = reduction * system.target / true_norm
-        run = _lanczos(system, x, r, true_norm, wanted, niter, a_norm)
-        niter, a_norm, stop = niter + run.steps, run.a_norm, run.status
-        r = system.residual(x)
+        run = yield from _lanczos(system, vectors, x, r, true_norm, wanted, niter)
+        niter, a_norm, stop = niter + run.steps, max(a_norm, run.a_norm), run.status
+        yield from system.residual(x, fresh, fresh)
         n_matvec += run.products + 1
-        true_norm = norm(r)
-        # The M-norm falls, the 2-norm need not: only a restart makes a rise a failure.
-        worse = true_norm > before and (system.M is None or restarts > 0)
-        if stop is Status.LEAST_SQUARES and true_norm > system.target and not worse:
-            n_matvec += 1
-            if not _solves_least_squares(system, x, r, a_norm):
-                stop = None  # a small eigenvalue, not a zero one: go on from here
+        true_norm = norm(fresh)
+        # The M-norm falls, the 2-norm need not: only restarts make a rise a failure.
+        worse = true_norm > before and (system.M is None or restarts > _RESTARTS)
         if worse and stop is not Status.NOT_FINITE:
-            (x, r), true_norm = kept, before
+            x[...], true_norm = kept, before
             at_rounding = true_norm <= system.rounding_level(x, a_norm)
             status = Status.ROUNDING_LIMIT if at_rounding else Status.STAGNATED
-        elif not math.isfinite(true_norm):
+            break
+        r[...] = fresh
+        if stop is Status.LEAST_SQUARES and true_norm > system.target:
+            n_matvec += 1
+            solved = yield from _solves_least_squares(system, vectors, x, r, a_norm)
+            if not solved:
+                stop = None  # a small eigenvalue, not a zero one: go on from here
+        if not math.isfinite(true_norm):
             status = Status.NOT_FINITE
         elif true_norm <= system.target:
             status = Status.CONVERGED
@@ -111,23 +135,32 @@ def _solve(system: System) -> KrylovResult:
                 at_rounding = true_norm <= system.rounding_level(x, a_norm)
                 status = Status.ROUNDING_LIMIT if at_rounding else Status.STAGNATED
     status = status or Status.ITERATION_LIMIT
+    status, products = yield from system.reconsider(status, x, r, fresh)
     return KrylovResult(
         x=x,
         status=status,
         converged=status is Status.CONVERGED,
         niter=niter,
-        n_matvec=n_matvec,
+        n_matvec=n_matvec + products,
         residual_norm=true_norm,
         residual=r,
     )
 
 
-def _solves_least_squares(system: System, x: Array, r: Array, a_norm: float) -> bool:
-    """Test ‖A M r‖ against rounding, with one product: the recurrence only guessed."""
-    z = r if system.M is None else system.M.matvec(r)
-    reach = norm(z) * (1.0 + norm(x) * a_norm / norm(r))
-    size = norm(system.A.matvec(z))
-    return size <= 1e3 * system.unit_roundoff * a_norm * reach
+def _solves_least_squares(
+    system: System, vectors: _Vectors, x: Array, r: Array, a_norm: float
+) -> Asking[bool]:
+    """Test ‖A M r‖ against rounding, with one product: the recurrence only guessed.
+
+    Where x is so large that rounding would excuse anything, half the digits must show.
+    """
+    z = r
+    if system.M is not None:
+        z = (yield Request(system.M, r, vectors.newer)).y
+    unit = system.unit_roundoff
+    excused = 1e3 * unit * (1.0 + norm(x) * a_norm / norm(r))
+    size = norm((yield Request(system.A, z, vectors.y)).y)
+    return size <= min(excused, math.sqrt(unit)) * a_norm * norm(z)
 
 
 class _Run(NamedTuple):
@@ -139,50 +172,65 @@ class _Run(NamedTuple):
 
 def _lanczos(
     system: System,
+    vectors: _Vectors,
     x: Array,
     r: Array,
     r_norm: float,
     wanted: float,
     niter0: int,
-    a_norm: float,
-) -> _Run:
-    """Add to x (in place) until ‖r‖_M fell by ``wanted``; r is not changed."""
-    A, M, unit = system.A, system.M, system.unit_roundoff
-    xp = namespace(r)
-    older = xp.zeros_like(r)  # β_{k-1} times the previous Lanczos vector
-    newer = xp.asarray(r, copy=True)
-    v = newer if M is None else M.matvec(newer)
-    square = dot(newer, v)
+) -> Asking[_Run]:
+    """Add to x (in place) until ‖r‖_M fell by ``wanted``; r is not changed.
+
+    The vectors of Lanczos are kept with a length: ``newer`` is ``size`` times a vector
+    of length one in the metric of M, ``size`` = ``scale`` β.  The scale, a power of two
+    near 1/‖A‖, keeps squares in the floating range.
+    """
+    A, M, unit, kernels = system.A, system.M, system.unit_roundoff, system.kernels
+    s = Scalars()
+    _, older, newer, buffer, w, w_old, of_M = vectors
+    for vector in (older, w, w_old):
+        vector[...] = 0.0
+    newer[...] = r
+    v, square = newer, None
+    if M is not None:
+        v, square = yield from _own(M, newer, of_M)
+    square = kernels.dot(newer, v) if square is None else square
     if not 0.0 < square < math.inf:
-        return _Run(_bad_square(square), 0, 0, a_norm)
-    beta = beta_start = math.sqrt(square)
-    phi = beta
+        return _Run(_bad_square(square), 0, 0, 0.0)
+    size = beta = beta_start = phi = math.sqrt(square)
+    size_old, scale, a_norm = 1.0, 1.0, 0.0
     beta_old = delta_next = epsilon_next = 0.0
     cosine, sine = -1.0, 0.0
-    w, w_old = xp.zeros_like(r), xp.zeros_like(r)
     t_norm = 0.0  # ‖T‖_F, for what counts as zero
     steps = 0
     while niter0 + steps < system.maxiter:
-        v = v / beta
-        y = xp.asarray(A.matvec(v), copy=True)  # what a product returns is not ours
-        alpha = dot(v, y)
+        y, square = yield Request(A, v, buffer)
+        square = kernels.dot(v, y) if square is None else square
+        alpha = square / size / size
         if not math.isfinite(alpha):
             return _Run(Status.NOT_FINITE, steps, steps + 1, a_norm)
-        if M is None or steps == 0:
-            a_norm = max(a_norm, operator_norm_estimate(v, y))
-        if beta_old > 0.0:
-            axpy(-beta / beta_old, older, y)
-        axpy(-alpha / beta, newer, y)
-        older, newer = newer, y
-        z = newer if M is None else M.matvec(newer)
-        beta_old = beta
-        if M is None:
-            square = beta = norm(newer)  # without the square, which may leave the range
+        if steps == 0:
+            a_norm = operator_norm_estimate(v, y)
+            scale = _inverse_power_of_two(a_norm * (norm(v) / size) ** 2)
+        s.of_y = scale / size
+        s.of_newer = -(alpha * scale) / size
+        s.of_older = -(beta * scale) / size_old if steps else 0.0
+        kernels.lanczos(older, newer, y, s)
+        older, newer = newer, older
+        z, square = newer, s.square
+        if M is not None:
+            z, quadratic = yield from _own(M, newer, buffer)
+            square = kernels.dot(newer, z) if quadratic is None else quadratic
+        size_old, beta_old = size, beta
+        if M is None and not square > 1e-30:
+            size = norm(newer)  # without the square, which may leave the range
         else:
-            square = dot(newer, z)
-            beta = math.sqrt(max(square, 0.0))
+            size = math.sqrt(max(square, 0.0)) if square < math.inf else square
+        beta = size / scale
         t_norm = math.hypot(t_norm, alpha, beta_old * (steps > 0), beta)
-        if square < -unit * t_norm * t_norm or not math.isfinite(square):
+        if M is None:
+            a_norm = max(a_norm, math.hypot(alpha, beta_old * (steps > 0), beta))
+        if square < -unit * (t_norm * scale) ** 2 or not math.isfinite(size):
             return _Run(_bad_square(square), steps, steps + 1, a_norm)
         # The previous rotation, then the new one.
         epsilon_now, delta = epsilon_next, cosine * delta_next + sine * alpha
@@ -198,21 +246,36 @@ def _lanczos(
         if gamma <= 10.0 * unit * t_norm:
             return _Run(Status.LEAST_SQUARES, steps, steps + 1, a_norm)
         cosine, sine = gamma_bar / gamma, beta / gamma
-        step, phi = cosine * phi, sine * phi
-        # w = (v − ε w_old − δ w) / γ, in the buffer of the one before the last.
-        w_old *= -epsilon_now
-        axpy(-delta, w, w_old)
-        w_old += v
-        w_old /= gamma
+        s.step, phi = cosine * phi, sine * phi
+        # w = (v / size − ε w_old − δ w) / γ, in the buffer of the one before the last.
+        s.of_w_old, s.of_w = -epsilon_now / gamma, -delta / gamma
+        s.of_v = 1.0 / gamma / size_old
+        kernels.minres_advance(x, w_old, w, v, s)
         w_old, w = w, w_old
-        axpy(step, w, x)
         steps += 1
         if system.wants_stop(niter0 + steps, x, phi / beta_start * r_norm):
             return _Run(Status.STOPPED_BY_CALLBACK, steps, steps, a_norm)
         if phi <= max(wanted, 0.1 * unit) * beta_start or beta <= unit * t_norm:
             break
-        v = z
+        if M is not None:
+            v, buffer = z, v
+        else:
+            v = newer
     return _Run(None, steps, steps, a_norm)
+
+
+def _own(M: Any, r: Array, out: Array) -> Asking[tuple[Array, float | None]]:
+    """Return M r in ``out`` itself: it must outlive the next product with M."""
+    z, square = yield Request(M, r, out)
+    if z is not out:
+        out[...] = z
+    return out, square
+
+
+def _inverse_power_of_two(size: float) -> float:
+    if not 0.0 < size < math.inf:
+        return 1.0
+    return math.ldexp(1.0, min(max(-math.frexp(size)[1], -1000), 1000))
 
 
 def _bad_square(square: float) -> Status:

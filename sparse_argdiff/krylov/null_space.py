@@ -28,9 +28,9 @@ from ..arrays import (
 )
 from ..linear_operator import LinearOperator, aslinearoperator
 from .minres import minres
-from .row_factors import Rows, factorise
+from .row_factors import Rows, factorise, row_lengths
 
-_SWEEPS = 4
+_SWEEPS = 8  # at most; one or two as a rule
 
 
 class NullSpace:
@@ -45,16 +45,25 @@ class NullSpace:
     rank : int or None
         Rows that are independent to working precision; None where it is not known
         ("augmented").
+    row_lengths : array (p,)
+        ‖c_i‖₂, 1 for a zero row.
     dependent : int array or None
         Rows that others span ("disjoint" and "normal" only).
     """
 
     def __init__(
-        self, C: Any, root: Array | None, kind: str, rows: Rows, sizes: Array
+        self,
+        C: Any,
+        lengths: Array,
+        root: Array | None,
+        kind: str,
+        rows: Rows,
+        sizes: Array,
     ) -> None:
         self.C: LinearOperator = aslinearoperator(C)
         self.shape: tuple[int, int] = self.C.shape
         self.kind, self.rank, self.dependent = kind, rows.rank, rows.dependent
+        self.row_lengths = lengths
         self._rows, self._sizes, self._root = rows, sizes, root
 
     def __repr__(self) -> str:
@@ -188,6 +197,7 @@ def null_space(C: Any, metric: Any = None, *, kind: str | None = None) -> NullSp
     """
     if isinstance(C, NullSpace):
         return C
+    aslinearoperator(C)  # refuses what is no real matrix
     if sparse.issparse(C):
         floating = C.dtype in (np.float32, np.float64)
         C = sparse.csr_array(C)  # of all formats the one with sound products
@@ -203,14 +213,52 @@ def null_space(C: Any, metric: Any = None, *, kind: str | None = None) -> NullSp
             f"C must be an array or a sparse matrix, found {type(C).__name__}; only "
             "method='minres' can do with the products of an operator"
         )
-    if A.ndim != 2:
-        raise ValueError(f"C must be 2-D, found shape {tuple(A.shape)}")
     if not is_finite(entries):
         raise ValueError("C must be finite, found NaN or infinity")
     if metric is not None:
         metric = _as_metric(metric, A.shape[1], entries)
     root = None if metric is None else xp.sqrt(metric)
-    return NullSpace(C, root, *factorise(A, root, kind))
+    return NullSpace(C, row_lengths(A), root, *factorise(A, root, kind))
+
+
+def null_space_for(C: Any, M: Any, n: int) -> NullSpace:
+    """Return the null space of C in the metric of M: see ``projected_cg``.
+
+    Raises
+    ------
+    TypeError, ValueError
+        For an M that gives no metric, or does not belong to C.
+    """
+    given = getattr(M, "null_space", None)
+    if isinstance(given, NullSpace):
+        constraints = given
+    elif M is None:
+        constraints = null_space(C)
+    elif isinstance(C, NullSpace):
+        raise TypeError(
+            "M must be None for a C that is factorised, in a metric of its own; build it "
+            "as null_space(C, metric)"
+        )
+    else:
+        M = aslinearoperator(M)
+        diagonal = M.diagonal() if M.has_diagonal else None
+        if diagonal is None or M.shape != (n, n) or not _is_diagonal(M, diagonal):
+            raise ValueError(
+                "M must be preconditioners.constraint(...) or a diagonal operator of "
+                f"shape ({n}, {n}): the projection needs its inverse as a metric"
+            )
+        constraints = null_space(C, 1.0 / diagonal)
+    if constraints.shape != tuple(C.shape) or C.shape[1] != n:
+        raise ValueError(
+            f"C must have {n} columns like H and be the C of M, found shape "
+            f"{tuple(C.shape)} and {constraints.shape}"
+        )
+    return constraints
+
+
+def _is_diagonal(M: LinearOperator, diagonal: Array) -> bool:
+    xp = namespace(diagonal)
+    return bool(xp.all(M.matvec(xp.ones_like(diagonal)) == diagonal))
 
 
 def multipliers(C: Any, r: Array) -> Array:

@@ -28,7 +28,7 @@ from ..arrays import (
 )
 from ..linear_operator import LinearOperator, aslinearoperator
 from ..status import Status
-from .null_space import NullSpace, null_space
+from .null_space import NullSpace, null_space_for
 from .result import Callback, Iterate, KrylovResult
 
 
@@ -95,7 +95,7 @@ def projected_cg(
     (2001) 1376-1395.
     """
     H = _square("H", H)
-    constraints = constraints_in_metric(C, M, H.shape[0])
+    constraints = null_space_for(C, M, H.shape[0])
     p, n = constraints.shape
     b = as_floating("b", b, ndim=(1, 2))
     xp, columns = namespace(b), b.shape[1:]
@@ -147,6 +147,7 @@ class _Point(NamedTuple):
     residual: Array  # b − H y − C'ν
     residual_norm: float
     raw_norm: float  # ‖b − H y‖
+    force: float = 0.0  # the size of the terms that C'ν adds up
 
 
 def _point(N: NullSpace, b: Array, y: Array, Hy: Array | None) -> _Point:
@@ -156,8 +157,11 @@ def _point(N: NullSpace, b: Array, y: Array, Hy: Array | None) -> _Point:
         none = namespace(b).zeros((N.shape[0],), dtype=b.dtype, device=b.device)
         return _Point(y, none, raw, size, size)
     multipliers = N.multipliers(raw)
+    # Once more: large multipliers are exact to their own rounding only.
+    multipliers = multipliers + N.multipliers(raw - N.C.rmatvec(multipliers))
     residual = raw - N.C.rmatvec(multipliers)
-    return _Point(y, multipliers, residual, norm(residual), size)
+    force = norm(N.row_lengths * multipliers)
+    return _Point(y, multipliers, residual, norm(residual), size, force)
 
 
 def _solve(
@@ -183,7 +187,7 @@ def _solve(
 
     def floor(point: _Point) -> float:
         """Return the residual that rounding alone explains."""
-        known = b_norm + point.raw_norm + a_norm * norm(point.y)
+        known = b_norm + point.raw_norm + point.force + a_norm * norm(point.y)
         return 32.0 * unit_roundoff * known
 
     def feasible(y: Array) -> bool:
@@ -304,41 +308,6 @@ def _iterate(
     return _Run(None, steps, steps, a_norm, None)
 
 
-def constraints_in_metric(C: Any, M: Any, n: int) -> NullSpace:
-    """Return the null space of C in the metric of M: see :func:`projected_cg`.
-
-    Raises
-    ------
-    TypeError, ValueError
-        For an M that gives no metric, or does not belong to C.
-    """
-    given = getattr(M, "null_space", None)
-    if isinstance(given, NullSpace):
-        constraints = given
-    elif M is None:
-        constraints = null_space(C)
-    elif isinstance(C, NullSpace):
-        raise TypeError(
-            "M must be None for a C that is factorised, in a metric of its own; build it "
-            "as null_space(C, metric)"
-        )
-    else:
-        M = _square("M", M)
-        diagonal = M.diagonal() if M.has_diagonal else None
-        if diagonal is None or M.shape[0] != n or not _is_diagonal(M, diagonal):
-            raise ValueError(
-                "M must be preconditioners.constraint(...) or a diagonal operator of "
-                f"shape ({n}, {n}): the projection needs its inverse as a metric"
-            )
-        constraints = null_space(C, 1.0 / diagonal)
-    if constraints.shape != tuple(C.shape) or C.shape[1] != n:
-        raise ValueError(
-            f"C must have {n} columns like H and be the C of M, found shape "
-            f"{tuple(C.shape)} and {constraints.shape}"
-        )
-    return constraints
-
-
 def _of_shape(name: str, value: Any, shape: tuple[int, ...], like: Array) -> Array:
     array = as_floating(name, value, ndim=(len(shape),))
     namespace(array, like)  # a mix is refused by name
@@ -347,11 +316,6 @@ def _of_shape(name: str, value: Any, shape: tuple[int, ...], like: Array) -> Arr
             f"{name} must have shape {shape}, found shape {tuple(array.shape)}"
         )
     return array
-
-
-def _is_diagonal(M: LinearOperator, diagonal: Array) -> bool:
-    xp = namespace(diagonal)
-    return bool(xp.all(M.matvec(xp.ones_like(diagonal)) == diagonal))
 
 
 def _square(name: str, value: Any) -> LinearOperator:

@@ -27,7 +27,7 @@ _FILL = 20.0  # entries of A A' per entry of A from which on it is not formed
 _PIVOT = 1e-14  # added to the diagonal of A A', so that a zero pivot stays a number
 _SUSPECT = 1e-8  # pivots that may belong to dependent rows
 _DEPENDENT = 1e-12  # squared distance to the span of the others; unit rows
-_SHIFT = 1e-8  # δ: the augmented matrix is quasi-definite, factorised without pivoting
+_SHIFT = 1e-10  # δ: the augmented matrix is quasi-definite, factorised without pivoting
 
 
 class Rows(NamedTuple):
@@ -46,7 +46,7 @@ def factorise(C: Any, root: Array | None, kind: str | None) -> tuple[str, Rows, 
     ``root`` is G^{1/2}; C a dense floating array, or a CSR array without stored zeros.
     """
     A = C if root is None else _columns_over(C, root)
-    sizes = _row_lengths(A)
+    sizes = row_lengths(A)
     A = _rows_over(A, sizes)
     if kind is None:
         kind = _kind_of(A)
@@ -155,7 +155,7 @@ def _lift(keep: Array, sizes: Array) -> Any:
     return sparse.csr_array((1.0 / sizes[keep], (keep, np.arange(keep.size))), shape)
 
 
-def _row_lengths(A: Any) -> Array:
+def row_lengths(A: Any) -> Array:
     """Return ‖a_i‖, 1 for a zero row; without overflow on the way."""
     if sparse.issparse(A):
         peak = (

@@ -23,6 +23,7 @@ class Curvature(NamedTuple):
 
     diagonal: Array
     product: Callable[[Array], Array]  # may overwrite its operand
+    soft_max: tuple[Array, Array] | None = None  # (p, w) where it is w (diag p − p p')
 
 
 class Loss(Protocol):
@@ -276,7 +277,7 @@ class Multinomial:
             dz *= weighted
             return dz
 
-        return Curvature(weighted * (1.0 - p), product)
+        return Curvature(weighted * (1.0 - p), product, (p, weights))
 
     @staticmethod
     def probability(z: Array) -> Array:

@@ -1,12 +1,29 @@
 """Preconditioners M ≈ A⁻¹, one file each; each a function that returns an operator."""
 
+from .amg import amg
+from .auto import Auto, Choice
+from .block_jacobi import block_jacobi
+from .cholesky import cholesky
 from .constraint import ConstraintPreconditioner, constraint, constraint_of
+from .deflation import Recent, deflation, galerkin_start
 from .jacobi import jacobi, jacobi_of
+from .lbfgs import lbfgs
+from .nystrom import nystrom
 
 __all__ = [
+    "Auto",
+    "Choice",
     "ConstraintPreconditioner",
+    "Recent",
+    "amg",
+    "block_jacobi",
+    "cholesky",
     "constraint",
     "constraint_of",
+    "deflation",
+    "galerkin_start",
     "jacobi",
     "jacobi_of",
+    "lbfgs",
+    "nystrom",
 ]

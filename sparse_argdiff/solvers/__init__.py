@@ -27,6 +27,7 @@ def solve(
     tol: float = 1e-8,
     maxiter: int | None = None,
     callback: Callable[[NewtonIterate], Any] | None = None,
+    M: Any = "auto",
     on_failure: OnFailure = "raise",
 ) -> Solution:
     """Solve min_y f(x, y).
@@ -48,6 +49,9 @@ def solve(
         Iterations.
     callback : callable, optional
         Called with the iterate, 0 included; a true value or ``StopIteration`` stops.
+    M : operator, "auto", function or None
+        Preconditioner of the steps of "newton_cg", see :class:`preconditioners.Auto`; a function
+        takes f_YY and returns M ≈ f_YY⁻¹.
     on_failure : {"raise", "warn", "ignore"}
         What to do when the tolerance is not met.
 
@@ -83,8 +87,9 @@ def solve(
             raise ValueError(
                 f"method must be one of {known} or a callable, found {method!r}"
             )
+        options = {"M": M} if method == "newton_cg" else {}
         solution = _METHODS[method](
-            problem, x, y0, tol=tol, maxiter=maxiter, callback=callback
+            problem, x, y0, tol=tol, maxiter=maxiter, callback=callback, **options
         )
     if solution.status is not None:
         size = solution.residual_norm

@@ -100,12 +100,12 @@ def active_set(
             return found
         if status is not Status.CONVERGED:
             break
-    if run.error(run.best) <= tol:
+    if math.isfinite(run.best.size) and run.error(run.best) <= tol:
         status = Status.CONVERGED
-    run.note = run.note or (
-        "the active set did not settle: this is the end of the barrier path, where "
-        "sides that its last t leaves undecided are called weak"
-    )
+        run.note = run.note or (
+            "the active set did not settle: this is the end of the barrier path, where "
+            "sides that its last t leaves undecided are called weak"
+        )
     return run.solution(status)
 
 
@@ -133,8 +133,7 @@ class _Polish:
             now = run.at(Central(y, nu, z, 0.0 * z))
             if not math.isfinite(now.size):
                 return None
-            length = size_of(y)
-            force = max(run.scale, norm(now.grad)) / self.form.unit or 1.0
+            force, length = run.units(now.grad, y)
             sides = now.r_g
             missing = ~active & (sides > self.tol * length)
             held = xp.where(active, sides, 0.0 * sides)
@@ -222,7 +221,7 @@ class _Polish:
         if isinstance(y, np.ndarray):
             identity = sparse.eye_array(n, format="csr")
         step = self.step(now, active, identity)
-        force = max(run.scale, norm(now.grad)) / form.unit
+        force, _ = run.units(now.grad, y)
         if step is None or not norm(step.y) <= _NEAR * force:
             return None
         return self.settle(Central(y, step.nu, step.z, nothing), active)

@@ -21,7 +21,8 @@ from ..linear_operator import aslinearoperator
 from ..optimality import residual_scale, size_of
 from ..problem import ActiveSet, Problem, Solution
 from ..status import Status
-from .central import Central, Residuals, common, reach
+from .central import Central, Residuals, reach
+from .correctors import corrected
 from .lagrangian import explicit, lagrangian_hess
 from .newton_cg import NewtonIterate, asks_to_stop
 from .newton_step import Direction, NewtonSystem
@@ -32,7 +33,6 @@ from .standard_form import StandardForm, standard_form
 logger = logging.getLogger(__name__)
 
 _PATIENCE = 25
-_CORRECTORS = 4
 _FORCE = 10.0  # of a side at the start, relative to f_Y: too small costs iterations
 _UNDECIDED = 1e2  # a side is active or not when z / w is this far from 1
 
@@ -173,29 +173,40 @@ class InteriorPoint:
             if self.niter >= self.maxiter:
                 return Status.ITERATION_LIMIT
             if len(errors) > _PATIENCE and smallest > 0.9 * min(errors[:-_PATIENCE]):
-                return Status.STAGNATED
+                # The multipliers of a curved contradiction grow slowly: less will do.
+                return self.hopeless(now, far=30.0) or Status.STAGNATED
             new = self.step(now)
             if new is None:
                 rounding = 1e3 * epsilon(y)
-                small = smallest <= rounding
-                return Status.ROUNDING_LIMIT if small else Status.STAGNATED
+                if smallest <= rounding:
+                    return Status.ROUNDING_LIMIT
+                return self.hopeless(now, far=30.0) or Status.STAGNATED
             now = new
             self.niter += 1
 
     def error(self, now: Residuals) -> float:
         """Return the residual of the conditions, each relative to its scale."""
-        form, length = self.form, size_of(now.point.y)
-        force = max(self.scale, norm(now.grad)) / form.unit or 1.0
+        force, length = self.units(now.grad, now.point.y)
         off = max(largest(now.r_e), largest(now.r_g))
         return max(norm(now.r_d) / force, off / length, now.gap / (force * length))
 
-    def hopeless(self, now: Residuals) -> Status | None:
+    def units(self, grad: Array, y: Array) -> tuple[float, float]:
+        """Return the force and the length that others are compared with.
+
+        Where f_Y or y vanish at the solution, rounding at the start is what is left.
+        """
+        least = epsilon(y) ** 0.5
+        force = max(self.scale, norm(grad)) / self.form.unit
+        return max(force, least), max(size_of(y), least * self.reach)
+
+    def hopeless(self, now: Residuals, far: float = 1e6) -> Status | None:
         """Recognise an infeasible or an unbounded problem by its ray."""
         form, point = self.form, now.point
         length = size_of(point.y)
         off = max(largest(now.r_e), largest(now.r_g))
         if off > self.tol * length:
-            named = contradiction(form, point.nu, point.z, now, max(length, self.reach))
+            worst = max(largest(now.r_e), largest(now.sides), length, self.reach)
+            named = contradiction(form, point.nu, point.z, now, far * worst)
             if named:
                 self.note = named
                 return Status.INFEASIBLE
@@ -228,7 +239,8 @@ class InteriorPoint:
             )
             affine = system.solve(now.r_d, now.r_e, now.r_g, -complementarity)
             bend = system.curvature(affine.y)
-            self.n_hvp += system.n_hvp
+            spent = system.n_hvp
+            self.n_hvp += spent
             length = dot(affine.y, affine.y)
             if not math.isfinite(bend):
                 return None
@@ -236,49 +248,20 @@ class InteriorPoint:
                 break
             largest = max(largest, abs(bend) / length)
             shift = max(10.0 * shift, 1e-4, largest)
-        found = self.corrected(now, system, affine)
+        found = corrected(now, system, affine)
+        self.n_hvp += system.n_hvp - spent
         for direction in (found, affine):
             new = self.walk(now, direction)
             if new is not None:
                 return new
         return None
 
-    def corrected(
-        self, now: Residuals, system: NewtonSystem, affine: Direction
-    ) -> Direction:
-        """Return the step to a smaller μ: centred, and corrected for the curvature of wz."""
-        point = now.point
-        if point.w.shape[0] == 0:
-            return affine
-        alpha = common(point, affine)
-        w, z = point.w + alpha * affine.w, point.z + alpha * affine.z
-        ratio = max(dot(w, z), 0.0) / dot(point.w, point.z)
-        target = ratio**3 * now.mu
-        spent = system.n_hvp
-        c = target - point.w * point.z - affine.w * affine.z
-        direction = system.solve(now.r_d, now.r_e, now.r_g, c)
-        alpha = common(point, direction)
-        xp = namespace(c)
-        for _ in range(_CORRECTORS if system.factor is not None else 0):
-            # Further on, w z should lie within [0.1, 10] of the target (Gondzio 1996).
-            ahead = min(1.0, alpha + 0.3)
-            product = (point.w + ahead * direction.w) * (point.z + ahead * direction.z)
-            change = xp.clip(product, 0.1 * target, 10.0 * target) - product
-            again = c + xp.maximum(change, -10.0 * target)
-            other = system.solve(now.r_d, now.r_e, now.r_g, again)
-            further = common(point, other)
-            if not further >= alpha + 0.03:
-                break
-            c, direction, alpha = again, other, further
-        self.n_hvp += system.n_hvp - spent
-        return direction
-
     def walk(self, now: Residuals, step: Direction) -> Residuals | None:
         """Go along a direction: inside, and as far as the residuals fall.
 
         At first with lengths of their own for (y, w) and (ν, z), then with a common one.
         """
-        point, keep = now.point, max(0.99, 1.0 - now.mu)
+        point, keep = now.point, min(max(0.99, 1.0 - now.mu), 0.9999)
         primal = min(1.0, keep * reach(point.w, step.w))
         dual = min(1.0, keep * reach(point.z, step.z))
         rounding = 1e2 * epsilon(point.y) * (1.0 + norm(point.y) + norm(point.z))
@@ -347,8 +330,8 @@ class InteriorPoint:
     def strength(self) -> Array:
         """Return z / w of all sides, each relative to its unit: > 1 where active."""
         point = self.best.point
-        force = max(self.scale, norm(self.best.grad)) / self.form.unit or 1.0
-        return (point.z / force) / (point.w / size_of(point.y))
+        force, length = self.units(self.best.grad, point.y)
+        return (point.z / force) / (point.w / length)
 
     def active(self, undecided: float = _UNDECIDED) -> ActiveSet:
         """Classify the sides by z / w, relative to the units of both."""

@@ -67,4 +67,5 @@ def reach(values: Array, changes: Array) -> float:
 
 
 def common(point: Central, step: Direction) -> float:
+    """Return the length, at most 1, that both w and z allow."""
     return min(1.0, reach(point.w, step.w), reach(point.z, step.z))

@@ -19,7 +19,7 @@ from ..arrays import Array, dot, epsilon, namespace, norm
 from ..krylov.cg import iterates
 from ..linear_operator import LinearOperator
 from ..optimality import residual_scale
-from ..preconditioners import jacobi_of
+from ..preconditioners import Choice
 from ..problem import Problem, Solution
 from ..status import Status
 from .line_search import Travel, search
@@ -56,6 +56,7 @@ def newton_cg(
     tol: float = 1e-8,
     maxiter: int | None = None,
     callback: Callable[[NewtonIterate], Any] | None = None,
+    M: Any = "auto",
 ) -> Solution:
     """Minimise f(x, ·) from y0; stops on the true gradient norm.
 
@@ -66,6 +67,9 @@ def newton_cg(
         :func:`sparse_argdiff.optimality.residual_scale`.
     maxiter : int, optional
         Newton steps, 200 by default.
+    M : operator, "auto", function or None
+        Preconditioner M ≈ f_YY⁻¹; a function takes f_YY and returns it, such as a builder
+        of ``preconditioners`` or an ``Auto`` that several solves share.
 
     Returns
     -------
@@ -92,7 +96,7 @@ def newton_cg(
     n_grad = 2
     a_norm, misfit = 0.0, 1.0
     notes: tuple[str, ...] = ()
-    travel = Travel()
+    travel, choice = Travel(), Choice(M)
     while status is None:
         logger.debug("newton_cg %d: |grad| %.3e, %d products", niter, size, n_hvp)
         if not math.isfinite(size) or (value is not None and math.isnan(value)):
@@ -111,7 +115,7 @@ def newton_cg(
         # Beyond what the final tolerance needs, accuracy is wasted.
         forcing = min(0.25, math.sqrt(size / scale), misfit)
         forcing = min(max(forcing, 0.3 * tol * scale / size, epsilon(y)), 0.5)
-        step = _direction(hess, y, grad, size, forcing)
+        step = _direction(hess, y, grad, size, forcing, choice)
         n_hvp += step.n_hvp
         a_norm = max(a_norm, step.a_norm)
         if step.status is not None:
@@ -165,14 +169,21 @@ def asks_to_stop(
 
 
 def _direction(
-    hess: LinearOperator, y: Array, grad: Array, size: float, forcing: float
+    hess: LinearOperator,
+    y: Array,
+    grad: Array,
+    size: float,
+    forcing: float,
+    choice: Choice,
 ) -> _Direction:
     """Solve f_YY d = −f_Y roughly; on curvature ≤ 0 add that direction, downhill."""
     xp = namespace(grad)
     d, r = xp.zeros_like(grad), -grad
-    n_hvp, a_norm, predicted = 0, 0.0, size
+    built = choice.n_matvec
+    M = choice(hess)
+    n_hvp, a_norm, predicted = choice.n_matvec - built, 0.0, size
     limit = max(10 * grad.shape[0], 20)
-    for step in iterates(hess, d, r, jacobi_of(hess)):
+    for niter, step in enumerate(iterates(hess, d, r, M), 1):
         n_hvp += 1
         a_norm = max(a_norm, step.a_norm)
         if step.status in {Status.NEGATIVE_CURVATURE, Status.SINGULAR}:
@@ -185,6 +196,7 @@ def _direction(
         if step.status is not None:
             return _Direction(d, n_hvp, a_norm, False, size, step.status)
         predicted = step.residual_norm
-        if predicted <= forcing * size or n_hvp >= limit:
+        if predicted <= forcing * size or niter >= limit:
+            choice.observe(niter, predicted / size)
             break
     return _Direction(d, n_hvp, a_norm, False, predicted, None)

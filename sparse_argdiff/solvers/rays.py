@@ -15,8 +15,6 @@ from ..arrays import Array, dot, namespace, norm
 from ..linear_operator import LinearOperator, aslinearoperator
 from .standard_form import StandardForm
 
-_FAR = 1e6
-
 
 class Linearisation(Protocol):
     """What is known at a point: values of the rows, Jacobians and the gradient."""
@@ -45,12 +43,15 @@ class Linearisation(Protocol):
 def contradiction(
     form: StandardForm, nu: Array, z: Array, at: Linearisation, reach: float
 ) -> str:
-    """Name the constraints that contradict each other by these multipliers, if they do."""
+    """Name the constraints that these multipliers prove to contradict each other.
+
+    The proof holds within the distance ``reach``; it is empty where there is none.
+    """
     pull = form.back(at.J, z)
     if at.E is not None:
         pull = pull + aslinearoperator(at.E).T @ nu
     proof = dot(nu, at.r_e) + dot(z, at.sides)
-    if not proof > _FAR * reach * norm(pull):
+    if not proof > reach * norm(pull):
         return ""
     xp = namespace(z)
     rows, low, high = form.split(z)

@@ -1,0 +1,166 @@
+"""The primitives as fused loops, compiled by numba at first use and cached on disk.
+
+One pass each: a vector is read once and written once.  float32 vectors are combined in
+float32 and summed in float64.  Index arrays are viewed as unsigned: a signed index makes
+every gather test for a negative one.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import Any
+
+import numpy as np
+from scipy import sparse
+
+from ...arrays import Array
+from ...linear_operator import LinearOperator
+from .scalars import Scalars
+
+
+class Compiled:
+    """The loops of :func:`_loops`, called with scalars of the vectors' dtype."""
+
+    def __init__(self, loops: dict[str, Any], name: str) -> None:
+        self.name = name
+        self._loops = loops
+        self._dot = loops["dot"]
+        self._cg_residual = loops["cg_residual"]
+        self._cg_advance = loops["cg_advance"]
+        self._lanczos = loops["lanczos"]
+        self._minres_advance = loops["minres_advance"]
+
+    def operator(self, A: LinearOperator) -> LinearOperator:
+        """Give a plain CSR matrix the product that yields x'Ax in the same pass."""
+        matrix = A.matrix
+        if A.has_into or not sparse.issparse(matrix) or matrix.format != "csr":
+            return A
+        if matrix.dtype not in (np.float32, np.float64):
+            return A
+        unsigned = np.dtype(f"u{matrix.indices.dtype.itemsize}")
+        arrays = (
+            matrix.indptr.view(np.dtype(f"u{matrix.indptr.dtype.itemsize}")),
+            matrix.indices.view(unsigned),
+            matrix.data,
+        )
+        loop = self._loops["csr_product"]
+
+        def into(x: Array, out: Array) -> float:
+            return float(loop(*arrays, x, out))
+
+        return LinearOperator(
+            A.shape,
+            A.matvec,
+            A.rmatvec,
+            matmat=A.matmat if A.has_matmat else None,
+            into=into,
+            dtype=A.dtype,
+            symmetric=A.symmetric,
+            positive_definite=A.positive_definite,
+            diagonal=A.diagonal if A.has_diagonal else None,
+            accuracy=A.accuracy,
+            note=A.note,
+            matrix=matrix,
+        )
+
+    def accept(self, y: Array, out: Array) -> Array:
+        """Copy what is not a plain vector of our own kind: each kind is a compilation."""
+        flags = y.flags
+        if y.dtype == out.dtype and flags.c_contiguous and flags.writeable:
+            return y
+        out[...] = y
+        return out
+
+    def dot(self, x: Array, y: Array) -> float:
+        """Return x'y, summed in double precision."""
+        return float(self._dot(x, y))
+
+    def subtract(self, b: Array, y: Array, out: Array) -> None:
+        """Write b − y into ``out``: one pass as it is."""
+        np.subtract(b, y, out=out, casting="same_kind")
+
+    def cg_residual(self, r: Array, q: Array, s: Scalars) -> None:
+        """Step the residual, r −= α q."""
+        s.square = self._cg_residual(r, q, r.dtype.type(s.alpha))
+
+    def cg_advance(self, x: Array, p: Array, z: Array, s: Scalars) -> None:
+        """Step along p, x += α p, and turn it: p = z + β p."""
+        scalar = x.dtype.type
+        self._cg_advance(x, p, z, scalar(s.alpha), scalar(s.beta))
+
+    def lanczos(self, older: Array, newer: Array, y: Array, s: Scalars) -> None:
+        """Combine the three residual vectors."""
+        scalar = older.dtype.type
+        coefficients = scalar(s.of_older), scalar(s.of_newer), scalar(s.of_y)
+        s.square = self._lanczos(older, newer, y, *coefficients)
+
+    def minres_advance(
+        self, x: Array, w_old: Array, w: Array, v: Array, s: Scalars
+    ) -> None:
+        """Combine the two directions and v; step along the new one."""
+        scalar = x.dtype.type
+        coefficients = scalar(s.of_w_old), scalar(s.of_w), scalar(s.of_v)
+        self._minres_advance(x, w_old, w, v, *coefficients, scalar(s.step))
+
+
+@cache
+def compiled(*, threaded: bool) -> Compiled:
+    """Return the compiled make; ``threaded`` splits every loop over numba's threads."""
+    return Compiled(_loops(threaded), "threaded" if threaded else "compiled")
+
+
+def _loops(threaded: bool) -> dict[str, Any]:
+    import numba  # noqa: PLC0415 - the optional extra "fast"
+
+    prange, double = numba.prange, numba.float64
+
+    def dot(x, y):  # type: ignore[no-untyped-def]
+        total = 0.0
+        for i in prange(x.size):
+            total += double(x[i]) * double(y[i])
+        return total
+
+    def csr_product(indptr, indices, data, x, out):  # type: ignore[no-untyped-def]
+        total = 0.0
+        for i in prange(out.size):
+            row = data.dtype.type(0)
+            for k in range(indptr[i], indptr[i + 1]):
+                row += data[k] * x[indices[k]]
+            out[i] = row
+            total += double(x[i]) * double(row)
+        return total
+
+    def cg_residual(r, q, alpha):  # type: ignore[no-untyped-def]
+        total = 0.0
+        for i in prange(r.size):
+            entry = r[i] - alpha * q[i]
+            r[i] = entry
+            total += double(entry) * double(entry)
+        return total
+
+    def cg_advance(x, p, z, alpha, beta):  # type: ignore[no-untyped-def]
+        for i in prange(x.size):
+            entry = p[i]
+            x[i] += alpha * entry
+            p[i] = z[i] + beta * entry
+
+    def lanczos(older, newer, y, of_older, of_newer, of_y):  # type: ignore[no-untyped-def]
+        total = 0.0
+        for i in prange(older.size):
+            entry = of_older * older[i] + of_newer * newer[i] + of_y * y[i]
+            older[i] = entry
+            total += double(entry) * double(entry)
+        return total
+
+    def minres_advance(x, w_old, w, v, of_w_old, of_w, of_v, step):  # type: ignore[no-untyped-def]
+        for i in prange(x.size):
+            entry = of_w_old * w_old[i] + of_w * w[i] + of_v * v[i]
+            w_old[i] = entry
+            x[i] += step * entry
+
+    # Sums may be reordered, for SIMD; NaN and infinity stay what they are.
+    compile_loop = numba.njit(
+        cache=True, parallel=threaded, fastmath={"reassoc", "contract"}
+    )
+    loops = (dot, csr_product, cg_residual, cg_advance, lanczos, minres_advance)
+    return {loop.__name__: compile_loop(loop) for loop in loops}

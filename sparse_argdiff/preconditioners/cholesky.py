@@ -1,0 +1,137 @@
+"""The direct path for small n: all entries once, one Cholesky factor, exact for that A.
+
+    S A S = R'R  with S = diag(A)^-½,    M = S R⁻¹ R'⁻¹ S
+
+Conjugate gradients with this M end after a step or two, and still verify their residual;
+for a nearby matrix M remains a very good preconditioner.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+from scipy import linalg, sparse
+
+from ..arrays import Array
+from ..linear_operator import LinearOperator, aslinearoperator
+
+_COLUMNS = 64  # of the identity at once: what a block product holds stays small
+
+
+def cholesky(A: Any) -> LinearOperator:
+    """Return A⁻¹ by a Cholesky factor of all entries, on the host.
+
+    Parameters
+    ----------
+    A : operator (n, n)
+        Symmetric positive definite, of NumPy arrays.  An explicit matrix is used as it
+        is; of other operators the entries cost n products, in blocks.
+
+    Returns
+    -------
+    LinearOperator (n, n)
+        Symmetric positive definite, exact to rounding.  ``update`` of an operator with a
+        ``split`` factorises for another diagonal without products.  Storage: n² entries,
+        2 n² with a split.
+
+    Raises
+    ------
+    ValueError
+        When A is not symmetric positive definite to working precision.
+    """
+    A = aslinearoperator(A)
+    if A.shape[0] != A.shape[1]:
+        raise ValueError(f"A must be square, found shape {A.shape}")
+    if A.matrix is None and A.split is not None:
+        core, d = A.split
+        return _with_core(_entries(core), d, A.shape[0])
+    cost = 0 if A.matrix is not None else A.shape[0]
+    return _inverse(_entries(A), cholesky, cost)
+
+
+def _with_core(core: np.ndarray, d: Array, n_matvec: int) -> LinearOperator:
+    def update(other: Any) -> LinearOperator:
+        other = aslinearoperator(other)
+        if other.shape != core.shape or other.split is None:
+            return cholesky(other)
+        return _with_core(core, other.split[1], 0)
+
+    entries = core.copy()
+    np.fill_diagonal(entries, core.diagonal() + d)
+    return _inverse(entries, update, n_matvec)
+
+
+def _entries(A: LinearOperator) -> np.ndarray:
+    """Return a fresh array (n, n)."""
+    if A.matrix is not None:
+        if sparse.issparse(A.matrix):
+            return np.array(A.matrix.toarray(), dtype=A.dtype)
+        if not isinstance(A.matrix, np.ndarray):
+            raise TypeError(
+                "a direct factorisation is on the host and needs NumPy or SciPy "
+                f"entries, found {type(A.matrix).__name__}"
+            )
+        return np.array(A.matrix, dtype=A.dtype)
+    n = A.shape[0]
+    entries = np.empty((n, n), dtype=A.dtype or np.float64)
+    for start in range(0, n, _COLUMNS):
+        block = np.zeros((n, min(_COLUMNS, n - start)), dtype=entries.dtype)
+        np.fill_diagonal(block[start:], 1.0)
+        entries[:, start : start + block.shape[1]] = A.matmat(block)
+    return entries
+
+
+def _inverse(entries: np.ndarray, update: Any, n_matvec: int) -> LinearOperator:
+    n = entries.shape[0]
+    unit = float(np.finfo(entries.dtype).eps)
+    diagonal = entries.diagonal().copy()
+    if not np.isfinite(entries).all():
+        raise ValueError("A must be finite, found NaN or infinity among its entries")
+    if not (diagonal > 0.0).all():
+        raise ValueError(
+            f"A must be positive definite, its smallest diagonal entry is "
+            f"{diagonal.min()}"
+        )
+    scale = 1.0 / np.sqrt(diagonal)
+    entries *= scale
+    entries *= scale[:, None]
+    # Of products with rounding, or by differences: half the digits must agree.
+    skew = float(np.abs(entries - entries.T).max(initial=0.0))
+    if not skew <= math.sqrt(unit):
+        raise ValueError(
+            f"A must be symmetric, two of its entries differ by {skew:.1e} relative to "
+            "the diagonal"
+        )
+    size = float(np.abs(entries).sum(axis=0).max(initial=0.0))
+    try:
+        factor = linalg.cholesky(
+            entries, lower=True, overwrite_a=True, check_finite=False
+        )
+    except linalg.LinAlgError:
+        raise ValueError(
+            "A must be positive definite, its Cholesky factor fails"
+        ) from (None)
+    if n:
+        (condition,) = linalg.get_lapack_funcs(("pocon",), (factor,))
+        reciprocal, _ = condition(factor, size, uplo="L")
+        if not reciprocal > 10.0 * unit:
+            raise ValueError(
+                "A must be positive definite to working precision, its reciprocal "
+                f"condition number is {reciprocal:.1e}"
+            )
+
+    def product(r: Array) -> Array:
+        s = scale if r.ndim == 1 else scale[:, None]
+        return s * linalg.cho_solve((factor, True), s * r, check_finite=False)
+
+    return LinearOperator(
+        (n, n),
+        product,
+        matmat=product,
+        dtype=entries.dtype,
+        positive_definite=True,
+        update=update,
+        n_matvec=n_matvec,
+    )

@@ -1,0 +1,239 @@
+"""Randomised Nyström: one sketch of the curvature that x does not enter serves every x.
+
+    A = core + diag(d),   core ≈ U Λ U',   M = (diag(d) + t + U (Λ − t) U')⁻¹
+
+by Woodbury, with t = Λ_l for what the sketch misses.  The sketch costs one product for
+each of its l columns; a new d costs none.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from typing import Any
+
+import numpy as np
+
+from ..arrays import Array, as_count, epsilon, is_finite, namespace
+from ..linear_operator import LinearOperator, aslinearoperator
+
+FIRST_RANK = 20
+
+
+@dataclasses.dataclass(frozen=True)
+class Sketch:
+    """U Λ U' ≈ core, from the block product ``image`` = core · ``basis``.
+
+    Attributes
+    ----------
+    basis, image : array (n, l)
+        The orthonormal test matrix and its product with the core.
+    vectors : array (n, l)
+        U, orthonormal.
+    values : array (l,)
+        Λ >= 0, falling.
+    """
+
+    basis: Array
+    image: Array
+    vectors: Array
+    values: Array
+
+    @property
+    def rank(self) -> int:
+        """Columns, each of which cost one product."""
+        return int(self.values.shape[0])
+
+
+def nystrom(
+    A: Any,
+    *,
+    rank: int | None = None,
+    max_rank: int = 100,
+    least_fall: float = 1.0,
+    rng: Any = None,
+) -> LinearOperator:
+    """Return a randomised Nyström preconditioner M ≈ A⁻¹.
+
+    Parameters
+    ----------
+    A : operator (n, n)
+        Symmetric positive definite.  Where it knows its ``split``, the core alone is
+        sketched and ``M.update`` costs no products for other diagonals.
+    rank : int, optional
+        Columns of the sketch.  By default 20, doubled until the smallest eigenvalue
+        found is no more than ten times the typical entry of the diagonal that is added.
+    max_rank : int
+        Limit of the doubling.
+    least_fall : float
+        Refuse, at the price of the first columns alone, when Λ₁ / Λ_l is below this.
+    rng : numpy Generator or seed, optional
+        Of the test matrix; 0 by default, so that the result is reproducible.
+
+    Returns
+    -------
+    LinearOperator (n, n)
+        Symmetric positive definite; a product costs 4 n l operations.  ``n_matvec`` is
+        the number of products spent.
+
+    Raises
+    ------
+    ValueError
+        When the sketch finds negative curvature, no curvature, an asymmetry or NaN.
+
+    Notes
+    -----
+    Pays where the spectrum of the core falls off: correlated features, few samples.  The
+    Laplacian's does not.  An eigenvalue of M⁻¹A is at most about 1, and no less than
+    d / (d + t).
+
+    References
+    ----------
+    Z. Frangella, J. A. Tropp, M. Udell, "Randomized Nyström preconditioning",
+    SIAM J. Matrix Anal. Appl. 44 (2023) 718-752.
+    """
+    A = aslinearoperator(A)
+    n = A.shape[0]
+    if A.shape[1] != n:
+        raise ValueError(f"A must be square, found shape {A.shape}")
+    core = A if A.split is None else A.split[0]
+    limit = min(n, as_count("max_rank", max_rank))
+    size = min(n, FIRST_RANK, limit) if rank is None else min(n, as_count("rank", rank))
+    if n and size == 0:
+        raise ValueError("rank and max_rank must be at least 1, found 0")
+    rng = np.random.default_rng(0 if rng is None else rng)
+    found = sketch(core, size, _like(A), rng)
+    fall = float(found.values[0]) / least_fall if n else 0.0
+    if size < n and float(found.values[-1]) > fall:
+        raise ValueError(
+            f"the {size} largest eigenvalues of A must fall by {least_fall}, found them "
+            f"from {float(found.values[0]):.1e} to {float(found.values[-1]):.1e}"
+        )
+    while rank is None and found.rank < limit and wants_more(found, A):
+        found = sketch(core, min(2 * found.rank, limit), _like(A), rng, found)
+    return from_sketch(found, A, found.rank)
+
+
+def wants_more(found: Sketch, A: LinearOperator) -> bool:
+    """Tell whether the eigenvalues that the sketch misses still dwarf the diagonal."""
+    if A.split is None or found.rank == A.shape[0]:
+        return False
+    d = A.split[1]
+    xp = namespace(d)
+    d = d[d > 0.0]
+    if d.shape[0] == 0:
+        return True
+    typical = math.exp(float(xp.mean(xp.log(d))))
+    return float(found.values[-1]) > 10.0 * typical
+
+
+def sketch(
+    core: LinearOperator,
+    rank: int,
+    like: Array,
+    rng: np.random.Generator,
+    previous: Sketch | None = None,
+) -> Sketch:
+    """Sketch a symmetric positive semidefinite operator; costs the columns that are new.
+
+    The pseudo-inverse of basis' core basis is taken by its eigenvalues, shifted by the
+    rounding of the product: a Cholesky factor would need a guess and a retry.
+    """
+    xp, n = namespace(like), core.shape[0]
+    done = 0 if previous is None else previous.rank
+    omega = rng.standard_normal((n, rank - done))
+    basis = xp.asarray(omega, dtype=like.dtype, device=like.device)
+    if previous is not None:
+        for _ in range(2):  # twice is enough
+            basis = basis - previous.basis @ (previous.basis.T @ basis)
+            basis, _ = xp.linalg.qr(basis)
+        basis_image = core.matmat(basis)
+        image = xp.concat([previous.image, basis_image], axis=1)
+        basis = xp.concat([previous.basis, basis], axis=1)
+    else:
+        basis, _ = xp.linalg.qr(basis)
+        image = core.matmat(basis)
+    if not is_finite(image):
+        raise ValueError("A must be finite: a product has NaN or infinity")
+    gram = basis.T @ image
+    unit = max(epsilon(like), core.accuracy or 0.0)
+    size = float(xp.sqrt(xp.sum(image * image))) if rank else 0.0
+    skew = float(xp.max(xp.abs(gram - gram.T))) if rank else 0.0
+    if skew > math.sqrt(unit) * size:
+        raise ValueError(f"A must be symmetric: u'Av differs from v'Au by {skew:.1e}")
+    spectrum, rotation = xp.linalg.eigh(0.5 * (gram + gram.T))
+    lowest = float(spectrum[0]) if rank else 0.0
+    shift = math.sqrt(n) * unit * size
+    if lowest < -10.0 * shift:
+        raise ValueError(
+            f"A must be positive definite: the sketch has an eigenvalue {lowest:.1e}"
+        )
+    shift += max(-2.0 * lowest, 0.0)
+    root = xp.sqrt(spectrum + (shift or 1.0))
+    half = ((image + shift * basis) @ rotation) / root
+    vectors, singular, _ = xp.linalg.svd(half, full_matrices=False)
+    values = singular * singular - shift
+    return Sketch(basis, image, vectors, xp.where(values > 0.0, values, 0.0 * values))
+
+
+def from_sketch(found: Sketch, A: LinearOperator, n_matvec: int) -> LinearOperator:
+    """Return the preconditioner of A whose core has that sketch; no products."""
+    U, values = found.vectors, found.values
+    xp, n = namespace(U), A.shape[0]
+    d = xp.zeros_like(U[:, 0]) if A.split is None or n == 0 else A.split[1]
+    tail = float(values[-1]) if n else 0.0
+    lowest, largest = (float(xp.min(d)), float(xp.max(d))) if n else (1.0, 1.0)
+    if not (math.isfinite(largest) and lowest >= 0.0):
+        raise ValueError(
+            "the diagonal in A.split must be finite and >= 0, found entries from "
+            f"{lowest} to {largest}"
+        )
+    top = float(values[0]) if n else 1.0
+    if max(largest, top) <= 0.0:
+        raise ValueError("A must be positive definite: no positive curvature was found")
+    # Where neither the diagonal nor the sketch has anything, something has to stand.
+    floor = max(1e-12 * largest, epsilon(U) * top)
+    total = d + tail
+    e = 1.0 / xp.where(total < floor, floor + 0.0 * total, total)
+    weights = xp.sqrt(xp.where(values > tail, values - tail, 0.0 * values))
+    half = xp.sqrt(e)[:, None] * U * weights
+    squares, rotation = xp.linalg.eigh(half.T @ half)
+    squares = xp.where(squares > 0.0, squares, 0.0 * squares)
+    # 1 − s/(1 + s), kept above rounding: M stays positive where s is beyond 1 / ε.
+    keep = 1.0 / (1.0 + squares)
+    least = 10.0 * epsilon(U)
+    keep = xp.where(keep < least, (1.0 - least) / (squares + least), keep)
+    turned = weights[:, None] * rotation
+    small = (turned * keep) @ turned.T
+
+    def product(r: Array) -> Array:
+        scale = e if r.ndim == 1 else e[:, None]
+        u = scale * r
+        return u - scale * (U @ (small @ (U.T @ u)))
+
+    def update(other: Any) -> LinearOperator:
+        other = aslinearoperator(other)
+        if other.shape != A.shape:
+            raise ValueError(f"A must have shape {A.shape}, found {other.shape}")
+        if A.split is None or other.split is None:
+            return nystrom(other, rank=max(found.rank, 1))
+        return from_sketch(found, other, 0)
+
+    return LinearOperator(
+        A.shape,
+        product,
+        matmat=product,
+        dtype=U.dtype,
+        positive_definite=True,
+        update=update,
+        n_matvec=n_matvec,
+    )
+
+
+def _like(A: LinearOperator) -> Array:
+    """Return a vector of the arrays that A acts on."""
+    if A.split is not None:
+        return A.split[1]
+    if A.has_diagonal:
+        return A.diagonal()
+    return np.zeros(A.shape[0], dtype=A.dtype or np.float64)

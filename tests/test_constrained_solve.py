@@ -1,0 +1,705 @@
+"""Solving under constraints: re-solved differences, dense algebra, known optima, errors."""
+
+from __future__ import annotations
+
+import itertools
+
+import numpy as np
+import pytest
+import scipy.sparse
+from hypothesis import HealthCheck, assume, given, settings
+from hypothesis import strategies as st
+
+import sparse_argdiff as sad
+from sparse_argdiff import (
+    ConvergenceError,
+    Equality,
+    FunctionObjective,
+    Inequality,
+    LinearEquality,
+    Problem,
+    Status,
+)
+
+
+class Smooth:
+    """f = ½ y'Qy + ¼ e^{x_0} Σ y⁴ − (B x)'y, or its negative."""
+
+    def __init__(self, Q, B, quartic=1.0, sign=1.0):
+        self.Q, self.B, self.n, self.c, self.sign = Q, B, Q.shape[0], quartic, sign
+
+    def value(self, x, y):
+        quartic = 0.25 * self.c * np.exp(x[0]) * np.sum(y**4)
+        return self.sign * float(0.5 * y @ (self.Q @ y) + quartic - y @ (self.B @ x))
+
+    def grad(self, x, y):
+        quartic = self.c * np.exp(x[0]) * y**3
+        return self.sign * (self.Q @ y + quartic - self.B @ x)
+
+    def hess(self, x, y):
+        return self.sign * (self.Q + np.diag(3.0 * self.c * np.exp(x[0]) * y**2))
+
+    def cross(self, x, y):
+        cross = -self.B.copy()
+        cross[:, 0] += self.c * np.exp(x[0]) * y**3
+        return self.sign * cross
+
+
+def moving(A, D):
+    """A y = D x + 1."""
+    return LinearEquality(
+        A, lambda x: D @ x + 1.0, b_jvp=lambda x, u: D @ u, b_vjp=lambda x, w: D.T @ w
+    )
+
+
+def half_spaces(G, D, h):
+    """G y <= h + D x."""
+    return Inequality(
+        lambda x, y: G @ y - h - D @ x, lambda x, y: G, jac_x=lambda x, y: -D
+    )
+
+
+def ball(radius):
+    """½ y'y <= ½ radius² e^{x_1}."""
+    return Inequality(
+        lambda x, y: np.array([0.5 * (y @ y - radius**2 * np.exp(x[1]))]),
+        lambda x, y: y[None, :].copy(),
+        hess=lambda x, y, nu: nu[0] * np.eye(y.size),
+        jac_x=lambda x, y: np.array(
+            [[0.0, -0.5 * radius**2 * np.exp(x[1])] + [0.0] * (x.size - 2)]
+        ),
+    )
+
+
+def sphere(radius):
+    rows = ball(radius).rows
+    return Equality(rows.fun, rows.jac, hess=rows.hess, jac_x=rows.jac_x)
+
+
+KINDS = [
+    "none",
+    "linear",
+    "sphere",
+    "both equalities",
+    "half-spaces",
+    "ball",
+    "bounds",
+    "mixed",
+    "argmax",
+]
+
+
+def make(kind, n, seed):
+    """Return a random problem of a kind, and x."""
+    rng = np.random.default_rng(seed)
+    m, p, q = 3, max(n // 4, 1) if n > 1 else 0, max(n // 2, 1)
+    root = rng.standard_normal((n, n))
+    Q = root @ root.T / n + 0.3 * np.eye(n)
+    B = 2.0 * rng.standard_normal((n, m))
+    x = 0.5 * rng.standard_normal(m)
+    A = rng.standard_normal((p, n)) / np.sqrt(n)
+    G = rng.standard_normal((q, n)) / np.sqrt(n)
+    D = 0.3 * rng.standard_normal((p, m))
+    E = 0.1 * rng.standard_normal((q, m))
+    objective = Smooth(Q, B, 0.1, sign=-1.0 if kind == "argmax" else 1.0)
+    linear = {"equality": moving(A, 0.3 * D)} if p else {}
+    sides = half_spaces(G, E, 0.2 + rng.random(q))
+    radius = 0.7 * np.sqrt(n)
+    constraints = {
+        "none": {},
+        "linear": linear,
+        "sphere": {"equality": sphere(radius)},
+        "both equalities": {"equality": [*linear.values(), sphere(1.5 * radius)]},
+        "half-spaces": {"inequality": sides},
+        "ball": {"inequality": [ball(radius)]},
+        "bounds": {"lower": -0.5 + 0.1 * rng.random(n), "upper": 0.6},
+        "mixed": {**linear, "inequality": sides, "lower": -0.8, "upper": 2.0},
+        "argmax": {**linear, "inequality": sides, "maximize": True},
+    }[kind]
+    return Problem(objective, **constraints), x
+
+
+def solved(problem, x, y0=None, method=None, tol=1e-11):
+    n = problem.objective.n
+    y0 = 0.1 * np.ones(n) if y0 is None else y0
+    return sad.solve(problem, x, y0, method=method, tol=tol)
+
+
+def dense(matrix, shape):
+    if matrix is None:
+        return np.zeros(shape)
+    if hasattr(matrix, "todense"):
+        return np.asarray(matrix.todense())
+    return np.asarray(matrix)
+
+
+def dense_jacobian(problem, sol):
+    """Solve the KKT system of the active rows with dense algebra, written here."""
+    x, y, n, m = sol.x, sol.y, sol.y.size, sol.x.size
+    sign = -1.0 if problem.maximize else 1.0
+    H, cross = sign * problem.objective.hess(x, y), sign * problem.objective.cross(x, y)
+    C, M, start = np.zeros((0, n)), np.zeros((0, m)), 0
+    free = np.arange(n)
+    for stack, kind in ((problem.equalities, "e"), (problem.inequalities, "i")):
+        if stack is None:
+            continue
+        size = stack.value(x, y).size
+        nu = sol.multipliers[start : start + size]
+        start += size
+        keep = np.arange(size) if kind == "e" else np.flatnonzero(sol.active.strong)
+        C = np.vstack([C, dense(stack.jac(x, y), (size, n))[keep]])
+        M = np.vstack([M, dense(stack.jac_x(x, y), (size, m))[keep]])
+        H = H + dense(stack.hess(x, y, nu), (n, n))
+        cross = cross + dense(stack.cross(x, y, nu), (n, m))
+    if sol.active is not None:
+        free = np.flatnonzero(~sol.active.fixed)
+    C, k = C[:, free], C.shape[0]
+    K = np.block([[H[np.ix_(free, free)], C.T], [C, np.zeros((k, k))]])
+    J = np.zeros((n, m))
+    J[free] = -np.linalg.solve(K, np.vstack([cross[free], M]))[: free.size]
+    return J
+
+
+def differences(problem, sol, u, h=1e-4, **options):
+    """Fourth-order central differences of the re-solved problem along u."""
+    ys = [
+        solved(problem, sol.x + s * h * u, sol.y, **options).y for s in (-2, -1, 1, 2)
+    ]
+    return (ys[0] - 8.0 * ys[1] + 8.0 * ys[2] - ys[3]) / (12.0 * h)
+
+
+def clear(sol):
+    """Whether every side is well on one side, so that differences make sense."""
+    return sol.active is None or not sol.active.degenerate
+
+
+@pytest.mark.parametrize("n", [1, 2, 7, 60])
+@pytest.mark.parametrize("kind", KINDS)
+def test_derivative_after_solve(kind, n):
+    if kind == "both equalities" and n < 3:
+        pytest.skip("no freedom is left")
+    problem, x = make(kind, n, seed=n)
+    sol = solved(problem, x)
+    assert sol.status is Status.CONVERGED
+    assert clear(sol)
+    J = sad.derivative(problem, sol, rtol=1e-12)
+    expected = dense_jacobian(problem, sol)
+    size = np.abs(expected).max()
+    np.testing.assert_allclose(J @ np.eye(3), expected, rtol=0, atol=1e-9 * (size + 1))
+    u = np.array([0.6, -0.5, 0.3])
+    np.testing.assert_allclose(
+        J @ u, differences(problem, sol, u), rtol=0, atol=1e-6 * (size + 1)
+    )
+    v = np.linspace(-1.0, 1.0, n)
+    np.testing.assert_allclose(
+        J.T @ v, expected.T @ v, rtol=0, atol=1e-8 * n * (size + 1)
+    )
+
+
+@given(st.sampled_from(KINDS), st.integers(1, 200), st.integers(0, 2**31))
+@settings(
+    max_examples=30, deadline=None, suppress_health_check=[HealthCheck.filter_too_much]
+)
+def test_random_problems(kind, n, seed):
+    assume(not (kind == "both equalities" and n < 3))
+    problem, x = make(kind, n, seed)
+    if kind in {"sphere", "both equalities"}:  # not convex: any local minimum will do
+        sol = sad.solve(problem, x, 0.1 * np.ones(n), tol=1e-11, on_failure="ignore")
+        assume(sol.status is Status.CONVERGED)
+    else:
+        sol = solved(problem, x)
+    assume(clear(sol))
+    expected = dense_jacobian(problem, sol)
+    size = np.abs(expected).max() + 1.0
+    assume(size < 1e4)
+    u = np.array([0.6, -0.5, 0.3])
+    tangent = sad.jvp(problem, sol, u, rtol=1e-12).y
+    np.testing.assert_allclose(tangent, expected @ u, rtol=0, atol=1e-9 * size)
+
+
+@pytest.mark.parametrize("kind", ["half-spaces", "ball", "bounds", "mixed", "argmax"])
+def test_both_ways_agree(kind):
+    problem, x = make(kind, 12, seed=3)
+    exact, path = solved(problem, x), solved(problem, x, method="barrier", tol=1e-9)
+    np.testing.assert_allclose(path.y, exact.y, atol=1e-6)
+    np.testing.assert_allclose(path.multipliers, exact.multipliers, atol=1e-5)
+    assert path.value == pytest.approx(exact.value, rel=1e-7)
+    np.testing.assert_array_equal(path.active.strong, exact.active.strong)
+    np.testing.assert_array_equal(path.active.fixed, exact.active.fixed)
+    u = np.array([0.6, -0.5, 0.3])
+    # The path's y is a gap away from the solution: so is its derivative.
+    np.testing.assert_allclose(
+        sad.jvp(problem, path, u).y, sad.jvp(problem, exact, u).y, atol=1e-4
+    )
+
+
+def test_active_sides_hold_exactly():
+    problem, x = make("mixed", 30, seed=5)
+    sol = solved(problem, x, tol=1e-8)
+    lower, upper = problem.bounds(sol.y)
+    at = sol.y[sol.active.fixed]
+    assert sol.active.fixed.any()
+    assert np.all((at == lower[sol.active.fixed]) | (at == upper[sol.active.fixed]))
+    rows = problem.inequalities.value(x, sol.y)
+    assert sol.active.strong.any()
+    assert np.abs(rows[sol.active.strong]).max() <= 1e-13
+    multipliers = sol.multipliers[-rows.size :]
+    assert np.all(multipliers[~sol.active.strong & ~sol.active.weak] == 0.0)
+    assert np.all(multipliers >= 0.0)
+
+
+def test_method_by_default():
+    for kind, method in (
+        ("none", "newton_cg"),
+        ("linear", "newton_kkt"),
+        ("bounds", "active_set"),
+    ):
+        problem, x = make(kind, 5, seed=1)
+        chosen, named = solved(problem, x), solved(problem, x, method=method)
+        np.testing.assert_array_equal(chosen.y, named.y)
+
+
+# Newton on the conditions ----------------------------------------------------------------
+
+
+def test_convergence_is_quadratic():
+    """Distances of the last iterates to the solution: each the square of the last."""
+    problem, x = make("sphere", 8, seed=2)
+    sol = solved(problem, x, tol=1e-13)
+    seen = []
+    sad.solve(
+        problem,
+        x,
+        sol.y + 0.05 * np.cos(np.arange(8.0)),
+        method="newton_kkt",
+        tol=1e-13,
+        callback=lambda it: seen.append(np.linalg.norm(it.y - sol.y)),
+    )
+    assert len(seen) >= 3
+    for before, after in itertools.pairwise(seen):
+        assert after <= 10.0 * before**2
+    assert seen[-1] <= 1e-5
+
+
+def test_h_need_only_be_definite_on_the_null_space():
+    rng = np.random.default_rng(0)
+    A, B = rng.standard_normal((2, 6)), rng.standard_normal((6, 3))
+    P = np.eye(6) - np.linalg.pinv(A) @ A
+    problem = Problem(
+        Smooth(P - 5.0 * (np.eye(6) - P), B, 0.0), equality=moving(A, np.ones((2, 3)))
+    )
+    x = np.array([0.3, -0.4, 0.7])
+    sol = solved(problem, x)
+    expected = dense_jacobian(problem, sol)
+    J = sad.derivative(problem, sol, rtol=1e-12) @ np.eye(3)
+    np.testing.assert_allclose(J, expected, atol=1e-10)
+    np.testing.assert_allclose(A @ sol.y, np.ones((2, 3)) @ x + 1.0, atol=1e-12)
+
+
+@pytest.mark.parametrize("form", ["dense", "sparse", "operator"])
+def test_redundant_rows(form):
+    problem, x = make("linear", 8, seed=4)
+    rows = problem.equality.rows
+    A, b = problem.equality.A, -rows.fun(x, np.zeros(8))
+    weights = np.array([[1.0, 0.0], [0.0, 1.0], [2.0, -1.0]])
+    wrap = {
+        "dense": np.asarray,
+        "sparse": scipy.sparse.csr_array,
+        "operator": lambda a: sad.aslinearoperator(a) * 1.0,
+    }[form]
+    expected = solved(Problem(problem.objective, equality=LinearEquality(A, b)), x)
+    found = solved(
+        Problem(
+            problem.objective, equality=LinearEquality(wrap(weights @ A), weights @ b)
+        ),
+        x,
+    )
+    np.testing.assert_allclose(found.y, expected.y, atol=1e-9)
+    wrong = Problem(
+        problem.objective,
+        equality=LinearEquality(wrap(weights @ A), weights @ b + [0, 0, 0.1]),
+    )
+    with pytest.raises(ConvergenceError, match=r"INFEASIBLE.*row \d stays off by") as e:
+        solved(wrong, x)
+    assert e.value.status is Status.INFEASIBLE
+
+
+def test_maximum_minimum_and_saddle_are_stationary_points():
+    """f = ½ y'Dy − x'y + Σ y⁴/40 around each of its kinds: f_YY is not definite."""
+    for diagonal in ([1.0, 2.0], [-1.0, -2.0], [-2.0, 1.5]):
+        D = np.array(diagonal)
+        objective = FunctionObjective(
+            value=lambda x, y, D=D: float(
+                0.5 * y @ (D * y) - x @ y + np.sum(y**4) / 40
+            ),
+            grad=lambda x, y, D=D: D * y - x + y**3 / 10,
+            hvp=lambda x, y, v, D=D: (D + 0.3 * y**2) * v,
+            cross_jvp=lambda x, y, u: -u,
+            cross_vjp=lambda x, y, w: -w,
+            n=2,
+        )
+        problem, x = Problem(objective), np.array([0.2, -0.1])
+        sol = sad.solve(problem, x, np.zeros(2), method="newton_kkt", tol=1e-13)
+        assert np.linalg.norm(objective.grad(x, sol.y)) <= 1e-13
+        J = sad.derivative(problem, sol, method="minres", rtol=1e-13) @ np.eye(2)
+        np.testing.assert_allclose(J, np.diag(1.0 / (D + 0.3 * sol.y**2)), atol=1e-11)
+
+
+def three_branches():
+    """The paper's section 3.2: f = x y⁴ + 2 x² y³ − 12 y²."""
+    return Problem(
+        FunctionObjective(
+            value=lambda x, y: float(
+                x[0] * y[0] ** 4 + 2 * x[0] ** 2 * y[0] ** 3 - 12 * y[0] ** 2
+            ),
+            grad=lambda x, y: 4 * x * y**3 + 6 * x**2 * y**2 - 24 * y,
+            hvp=lambda x, y, v: (12 * x * y**2 + 12 * x**2 * y - 24) * v,
+            cross_jvp=lambda x, y, u: (4 * y**3 + 12 * x * y**2) * u,
+            cross_vjp=lambda x, y, w: (4 * y**3 + 12 * x * y**2) * w,
+            n=1,
+        )
+    )
+
+
+def branches(x):
+    root = np.sqrt(9 * x**4 + 96 * x)
+    return [0.0, (-3 * x**2 + root) / (4 * x), (-3 * x**2 - root) / (4 * x)]
+
+
+@pytest.mark.parametrize("branch", [0, 1, 2])
+@pytest.mark.parametrize("steps", [1, 4, 16])
+def test_a_branch_is_not_left(branch, steps):
+    problem, y = three_branches(), np.array([branches(0.25)[branch]])
+    for x in np.linspace(0.25, 4.0, steps + 1)[1:]:
+        y = sad.solve(problem, np.array([x]), y, method="newton_kkt", tol=1e-13).y
+        assert y[0] == pytest.approx(branches(x)[branch], abs=1e-10)
+
+
+@pytest.mark.parametrize("sign", [1.0, -1.0])
+def test_the_end_of_a_branch_is_said(sign):
+    """The fold is at x = −2 (4/3)^⅓ = −2.2013: beyond it y = 0 alone is stationary."""
+    problem, x, status = three_branches(), -3.0, Status.CONVERGED
+    y = np.array([(-3 * x**2 + sign * np.sqrt(9 * x**4 + 96 * x)) / (4 * x)])
+    while status is Status.CONVERGED and x < -1.0:
+        x += 0.025
+        sol = sad.solve(
+            problem,
+            np.array([x]),
+            y,
+            method="newton_kkt",
+            tol=1e-12,
+            on_failure="ignore",
+        )
+        y, status = sol.y, sol.status
+    assert status is Status.BRANCH_ENDS
+    assert "fold" in status.value
+    assert -2.2013 <= x <= -2.17
+
+
+# known optima, at scale, peers -----------------------------------------------------------
+
+
+def quadratic(P, q):
+    """½ y'Py + x'y, as matrices: x is the linear term."""
+    P = scipy.sparse.csr_array(P)
+    objective = FunctionObjective(
+        value=lambda x, y: float(0.5 * y @ (P @ y) + x @ y),
+        grad=lambda x, y: P @ y + x,
+        hvp=lambda x, y, v: P @ v,
+        cross_jvp=lambda x, y, u: u,
+        cross_vjp=lambda x, y, w: w,
+        n=len(q),
+    )
+    objective.hess = lambda x, y: P
+    return objective
+
+
+def polyhedron(G, h):
+    return Inequality(lambda x, y: G @ y - h, lambda x, y: G)
+
+
+def hock_schittkowski():
+    """Small QPs of the Maros-Meszaros set: P, q, what restricts y, the optimal value."""
+    inf = np.inf
+    return {
+        "HS21": (
+            np.diag([0.02, 2.0]),
+            np.zeros(2),
+            {
+                "inequality": polyhedron(np.array([[-10.0, 1.0]]), np.array([-10.0])),
+                "lower": np.array([2.0, -50.0]),
+                "upper": 50.0,
+            },
+            0.04,
+        ),
+        "HS35": (
+            np.array([[4.0, 2, 2], [2, 4, 0], [2, 0, 2]]),
+            np.array([-8.0, -6, -4]),
+            {
+                "inequality": polyhedron(np.array([[1.0, 1, 2]]), np.array([3.0])),
+                "lower": 0.0,
+            },
+            1.0 / 9.0 - 9.0,
+        ),
+        "HS76": (
+            np.array([[2.0, 0, -1, 0], [0, 1, 0, 0], [-1, 0, 2, 1], [0, 0, 1, 1]]),
+            np.array([-1.0, -3, 1, -1]),
+            {
+                "inequality": polyhedron(
+                    np.array([[1.0, 2, 1, 1], [3, 1, 2, -1], [0, -1, -4, 0]]),
+                    np.array([5.0, 4, -1.5]),
+                ),
+                "lower": 0.0,
+            },
+            -4.681818181818,
+        ),
+        "HS52": (
+            np.array(
+                [
+                    [32.0, -8, 0, 0, 0],
+                    [-8, 4, 2, 0, 0],
+                    [0, 2, 2, 0, 0],
+                    [0, 0, 0, 2, 0],
+                    [0, 0, 0, 0, 2],
+                ]
+            ),
+            np.array([0.0, -4, -4, -2, -2]),
+            {
+                "equality": LinearEquality(
+                    np.array([[1.0, 3, 0, 0, 0], [0, 0, 1, 1, -2], [0, 1, 0, 0, -1]]),
+                    np.zeros(3),
+                )
+            },
+            5.326647564 - 6.0,
+        ),
+        "HS53": (
+            np.array(
+                [
+                    [2.0, -2, 0, 0, 0],
+                    [-2, 4, 2, 0, 0],
+                    [0, 2, 2, 0, 0],
+                    [0, 0, 0, 2, 0],
+                    [0, 0, 0, 0, 2],
+                ]
+            ),
+            np.array([0.0, -4, -4, -2, -2]),
+            {
+                "equality": LinearEquality(
+                    np.array([[1.0, 3, 0, 0, 0], [0, 0, 1, 1, -2], [0, 1, 0, 0, -1]]),
+                    np.zeros(3),
+                ),
+                "lower": -10.0,
+                "upper": np.array([10.0, 10, 10, 10, inf]),
+            },
+            4.093023256 - 6.0,
+        ),
+        "ZECEVIC2": (
+            np.diag([0.0, 4.0]),
+            np.array([-2.0, -3.0]),
+            {
+                "inequality": polyhedron(
+                    np.array([[1.0, 1.0], [1.0, 4.0]]), np.array([2.0, 4.0])
+                ),
+                "lower": 0.0,
+                "upper": 10.0,
+            },
+            -4.125,
+        ),
+    }
+
+
+@pytest.mark.parametrize("method", [None, "barrier"])
+@pytest.mark.parametrize("name", sorted(hock_schittkowski()))
+def test_known_optima(name, method):
+    P, q, constraints, optimum = hock_schittkowski()[name]
+    sol = sad.solve(Problem(quadratic(P, q), **constraints), q, method=method)
+    assert sol.value == pytest.approx(optimum, rel=2e-8)
+
+
+def convex_qp(n, q, seed, sparse=True):
+    rng = np.random.default_rng(seed)
+    root = scipy.sparse.random_array((n, n), density=4.0 / n, rng=rng)
+    P = root @ root.T + 0.1 * scipy.sparse.eye_array(n)
+    G = scipy.sparse.random_array((q, n), density=5.0 / n, rng=rng, format="csr")
+    G = scipy.sparse.csr_array(
+        G + scipy.sparse.random_array((q, n), density=1 / n, rng=rng)
+    )
+    return P, G, 0.1 + rng.random(q), 3.0 * rng.standard_normal(n)
+
+
+def test_thousands_of_rows():
+    """The conditions of a convex QP, recomputed here, and no dense matrix on the way."""
+    n, q = 500, 4000
+    P, G, h, c = convex_qp(n, q, seed=0)
+    problem = Problem(
+        quadratic(P, c), inequality=polyhedron(G, h), lower=-1.0, upper=2.0
+    )
+    sol = sad.solve(problem, c, tol=1e-9)
+    force = P @ sol.y + c + G.T @ sol.multipliers
+    free = ~sol.active.fixed
+    assert np.linalg.norm(force[free]) <= 1e-9 * np.linalg.norm(c)
+    assert np.all(force[sol.y == -1.0] >= -1e-9 * np.linalg.norm(c))
+    assert np.all(force[sol.y == 2.0] <= 1e-9 * np.linalg.norm(c))
+    assert (G @ sol.y - h).max() <= 1e-10
+    assert sol.multipliers.min() >= 0.0
+    assert np.abs(sol.multipliers * (G @ sol.y - h)).max() <= 1e-12
+    assert sol.active.strong.sum() > 50
+    assert sol.niter <= 40
+
+
+def test_against_clarabel():
+    clarabel = pytest.importorskip("clarabel")
+    n, q = 60, 200
+    P, G, h, c = convex_qp(n, q, seed=1)
+    settings_ = clarabel.DefaultSettings()
+    settings_.verbose = False
+    settings_.tol_gap_abs = settings_.tol_gap_rel = settings_.tol_feas = 1e-11
+    peer = clarabel.DefaultSolver(
+        scipy.sparse.triu(P).tocsc(),
+        c,
+        scipy.sparse.csc_matrix(G),
+        h,
+        [clarabel.NonnegativeConeT(q)],
+        settings_,
+    ).solve()
+    for method in ("active_set", "barrier"):
+        sol = sad.solve(
+            Problem(quadratic(P, c), inequality=polyhedron(G, h)), c, method=method
+        )
+        np.testing.assert_allclose(sol.y, peer.x, atol=1e-6)
+        assert sol.value == pytest.approx(peer.obj_val, rel=1e-7)
+
+
+@pytest.mark.parametrize("method", ["active_set", "barrier"])
+def test_matrix_free(method):
+    """Operators for the Hessian and all Jacobians: the same solution by CG and MINRES."""
+    n, q = 30, 40
+    P, G, h, c = convex_qp(n, q, seed=2)
+    A = np.ones((1, n))
+    explicit = Problem(
+        quadratic(P, c),
+        inequality=polyhedron(G, h),
+        equality=LinearEquality(A, np.ones(1)),
+        lower=-1.0,
+    )
+    expected = sad.solve(explicit, c, tol=1e-10)
+    products = quadratic(P, c)
+    products.hess = lambda x, y: sad.aslinearoperator(P) * 1.0
+    rows = sad.aslinearoperator(G) * 1.0
+    free = Problem(
+        products,
+        inequality=polyhedron(rows, h),
+        equality=LinearEquality(sad.aslinearoperator(A) * 1.0, np.ones(1)),
+        lower=-1.0,
+    )
+    tol = 1e-8 if method == "active_set" else 1e-5
+    found = sad.solve(free, c, method=method, tol=tol)
+    np.testing.assert_allclose(found.y, expected.y, atol=1e3 * tol)
+
+
+def test_a_warm_start_costs_little():
+    problem, x = make("mixed", 40, seed=6)
+    sol = solved(problem, x, tol=1e-8)
+    again = solved(problem, x * (1.0 + 1e-4), sol.y, tol=1e-8)
+    assert again.niter <= 4 < sol.niter
+
+
+@pytest.mark.parametrize("kind", ["linear", "half-spaces", "bounds"])
+def test_float32_stays(kind):
+    problem, x = make(kind, 10, seed=7)
+    objective = problem.objective
+    objective.Q, objective.B = objective.Q.astype("f"), objective.B.astype("f")
+    reference = solved(problem, x)
+    sol = sad.solve(problem, x.astype("f"), np.zeros(10, "f"), tol=1e-4)
+    assert sol.y.dtype == np.float32 or kind != "bounds"
+    np.testing.assert_allclose(sol.y, reference.y, atol=1e-3)
+
+
+def test_weakly_active_sides_are_reported():
+    """min ½ (y − x)² with y <= 0: at x = 0 the row is active without a force."""
+    row = Inequality(lambda x, y: y - 0.0, lambda x, y: np.eye(1))
+    objective = quadratic(np.eye(1), np.zeros(1))
+    for constraints, mask in (
+        ({"inequality": row}, "weak"),
+        ({"upper": 0.0}, "weak_fixed"),
+    ):
+        sol = sad.solve(Problem(objective, **constraints), np.zeros(1))
+        assert getattr(sol.active, mask).all()
+        assert sol.active.degenerate
+
+
+# errors ---------------------------------------------------------------------------------
+
+
+def simple(n=4):
+    return quadratic(np.eye(n), np.zeros(n))
+
+
+@pytest.mark.parametrize("method", ["active_set", "barrier"])
+def test_infeasible_sides(method):
+    rows = polyhedron(np.array([[1.0, 0, 0, 0], [-1.0, 0, 0, 0]]), np.array([0.0, -1]))
+    with pytest.raises(ConvergenceError, match=r"INFEASIBLE.*inequality row 0"):
+        sad.solve(Problem(simple(), inequality=rows), np.ones(4), method=method)
+    sums = LinearEquality(np.ones((1, 4)), np.array([9.0]))
+    with pytest.raises(ConvergenceError, match=r"INFEASIBLE.*equality row 0.*upper"):
+        sad.solve(
+            Problem(simple(), equality=sums, upper=1.0), np.ones(4), method=method
+        )
+    apart = Inequality(
+        lambda x, y: np.array([y @ y - 1.0, (y - 3.0) @ (y - 3.0) - 1.0]),
+        lambda x, y: np.vstack([2 * y, 2 * (y - 3.0)]),
+        hess=lambda x, y, nu: 2 * nu.sum() * np.eye(4),
+    )
+    with pytest.raises(ConvergenceError, match="INFEASIBLE"):
+        sad.solve(Problem(simple(), inequality=apart), np.ones(4), method=method)
+
+
+def test_infeasible_nonlinear_equality():
+    never = Equality(
+        lambda x, y: np.array([y @ y + 1.0]),
+        lambda x, y: 2.0 * y[None, :],
+        hess=lambda x, y, nu: 2.0 * nu[0] * np.eye(4),
+    )
+    with pytest.raises(ConvergenceError, match=r"INFEASIBLE.*row 0 stays off"):
+        sad.solve(Problem(simple(), equality=never), np.ones(4), np.ones(4))
+
+
+@pytest.mark.parametrize("method", ["active_set", "barrier"])
+def test_unbounded(method):
+    flat = quadratic(np.zeros((4, 4)), np.zeros(4))
+    with pytest.raises(ConvergenceError, match="UNBOUNDED"):
+        sad.solve(Problem(flat, lower=0.0), -np.ones(4), method=method)
+
+
+def test_unbounded_under_equalities():
+    flat = quadratic(np.zeros((4, 4)), np.zeros(4))
+    sums = LinearEquality(np.ones((1, 4)), np.ones(1))
+    with pytest.raises(ConvergenceError, match="UNBOUNDED"):
+        sad.solve(Problem(flat, equality=sums), np.arange(4.0))
+
+
+@pytest.mark.parametrize("kind", ["equality", "inequality"])
+def test_nan_of_a_constraint(kind):
+    make_ = Equality if kind == "equality" else Inequality
+    rows = make_(lambda x, y: np.array([np.nan]), lambda x, y: np.ones((1, 4)))
+    with pytest.raises(ConvergenceError, match="NOT_FINITE"):
+        sad.solve(Problem(simple(), **{kind: rows}), np.ones(4))
+
+
+def test_wrong_arguments():
+    with pytest.raises(ValueError, match="lower must be <= upper"):
+        sad.solve(Problem(simple(), lower=1.0, upper=0.0), np.ones(4))
+    with pytest.raises(ValueError, match="'newton_kkt' is for equality"):
+        sad.solve(Problem(simple(), lower=0.0), np.ones(4), method="newton_kkt")
+    with pytest.raises(ValueError, match="method must be one of"):
+        sad.solve(Problem(simple()), np.ones(4), method="simplex")
+
+
+def test_singular_hessian_is_refused_by_the_derivative():
+    """Two variables that only their sum pins down: solved, and not differentiable."""
+    P = np.ones((2, 2))
+    problem = Problem(quadratic(P, np.zeros(2)), lower=-5.0, upper=5.0)
+    sol = sad.solve(problem, -np.ones(2))
+    assert sol.y.sum() == pytest.approx(1.0, rel=1e-7)
+    with pytest.raises(ConvergenceError, match="SINGULAR"):
+        sad.jvp(problem, sol, np.array([1.0, -1.0]))
