@@ -51,7 +51,7 @@ def kkt_newton(grad, hess, A, b, y, hess_rows=None):
         K = np.block([[H, J.T], [J, np.zeros((h.size, h.size))]])
         step = np.linalg.lstsq(K, -np.r_[grad(y) + J.T @ nu, h], rcond=1e-13)[0]
         y, nu = y + step[: y.size], nu + step[y.size :]
-        if np.linalg.norm(step) <= 1e-15 * (1.0 + np.linalg.norm(y)):
+        if np.linalg.norm(step) <= 1e-13 * (1.0 + np.linalg.norm(y)):
             break
     return y, nu
 

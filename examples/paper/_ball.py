@@ -15,6 +15,8 @@ from _softmax import Softmax
 
 import sparse_argdiff as sad
 
+FLAT = 1e-30  # a likelihood that is 1 to thirty digits has no likeliest point
+
 
 def maximum_in_ball(problem, theta, y0, tol) -> sad.Solution:
     """Solve ``Softmax.unit_ball()`` class by class; a ``method`` of ``sad.solve``.
@@ -22,13 +24,13 @@ def maximum_in_ball(problem, theta, y0, tol) -> sad.Solution:
     Stops when a full step is shorter than ``tol``: what is left is of order tol^2.
     """
     whole = problem.objective
-    points, multipliers, converged = [], [], True
+    points, multipliers, status = [], [], sad.Status.CONVERGED
     for i, start in zip(whole.classes, whole.rows(y0), strict=True):
         one = Softmax(whole.m, whole.n_features, i)
-        y, nu, done = _maximum(one, theta, start, tol)
+        y, nu, ended = _maximum(one, theta, start, tol)
         points.append(y)
         multipliers.append(nu)
-        converged &= done
+        status = status if ended is sad.Status.CONVERGED else ended
     y, nu = np.concatenate(points), np.array(multipliers)
     return sad.Solution(
         y=y,
@@ -36,7 +38,7 @@ def maximum_in_ball(problem, theta, y0, tol) -> sad.Solution:
         value=whole.value(theta, y),
         multipliers=nu,
         active=_active(nu, whole.n),
-        status=sad.Status.CONVERGED if converged else sad.Status.ITERATION_LIMIT,
+        status=status,
     )
 
 
@@ -44,17 +46,19 @@ def _maximum(one, theta, start, tol, maxiter=200):
     y = start / max(1.0, float(np.linalg.norm(start)))
     for _ in range(maxiter):
         g, H = -one.grad(theta, y), -one.hess(theta, y).todense()
+        if np.linalg.norm(g) + np.linalg.norm(H) < FLAT * one.scale(theta):
+            return y, 0.0, sad.Status.SINGULAR
         z, nu = model_minimum(H, g - H @ y)
         d, value, length = z - y, one.value(theta, y), 1.0
         if np.linalg.norm(d) <= tol:
-            return z, nu, True
+            return z, nu, sad.Status.CONVERGED
         slope, noise = g @ d, 1e-15 * (abs(value) + np.linalg.norm(g))
         while one.value(theta, y + length * d) < value - 1e-4 * length * slope - noise:
             length *= 0.5
             if length < 1e-10:
-                return y, nu, False
+                return y, nu, sad.Status.LINE_SEARCH_FAILED
         y = y + length * d
-    return y, nu, False
+    return y, nu, sad.Status.ITERATION_LIMIT
 
 
 def model_minimum(H, c):

@@ -84,7 +84,10 @@ class Softmax:
 
         def product(V):
             V = V.reshape(k, n, -1)
-            z = np.einsum("jp,ipc->ijc", a, V) - np.einsum("ip,ipc->ic", own, V)[:, None]
+            z = (
+                np.einsum("jp,ipc->ijc", a, V)
+                - np.einsum("ip,ipc->ic", own, V)[:, None]
+            )
             z = self._others(z)  # zero but for rounding
             z -= np.einsum("ij,ijc->ic", ell, z)[:, None]
             w = self._others(ell[:, :, None] * z)
