@@ -103,11 +103,11 @@ def test_figure_6_with_lbfgs_from_100_starts():
 
 @pytest.mark.slow
 def test_figure_6_with_a_fixed_step_from_100_starts():
-    """A fact, not a claim: about 72 of 100 with step 5, and those that fail say why."""
+    """A fact, not a claim: 72 of 100 with step 5; those that stay far off say why."""
     runs = [descend(hypergradient(), start(seed), 5.0) for seed in HELD_OUT]
     failed = [run for run in runs if run.reached() is None]
-    assert 22 <= len(failed) <= 32
-    assert all(run.remark for run in failed)
+    assert 25 <= len(failed) <= 31
+    assert all(run.remark for run in failed if run.values[-1] > 10.0 * GOAL)
 
 
 @pytest.mark.parametrize("seed", HELD_OUT[:3])
@@ -298,6 +298,7 @@ def test_descent_from_a_truncated_adjoint():
 
 def peak_of(work):
     """Return what ``work`` returns and the most bytes it held at once."""
+    work()  # imports on first use are not counted
     tracemalloc.start()
     try:
         return work(), tracemalloc.get_traced_memory()[1]
@@ -367,7 +368,7 @@ def test_circulant_by_fft():
     (solution, found), peak = peak_of(work)
     assert ref.worst(solution.y, filtered(x, 1.0 / symbol)) <= 1e-9
     assert ref.worst(found.x, filtered(v, 1.0 / symbol)) <= 1e-9
-    assert peak <= 200 * 8 * n  # the sketch of the automatic preconditioner is in it
+    assert peak <= 60 * 8 * n
 
 
 def test_projection_on_the_simplex():

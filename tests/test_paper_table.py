@@ -16,7 +16,7 @@ PAGE = (ROOT / "docs" / "paper.md").read_text("utf-8")
 ROWS = [
     [cell.strip() for cell in line.strip("| ").split(" | ")]
     for line in PAGE.splitlines()
-    if line.startswith("| ") and not line.startswith(("| paper", "| id"))
+    if line.startswith("| ") and "::" in line
 ]
 NAME = re.compile(r"`(test_\w+\.py)::(test_\w+)`")
 

@@ -70,9 +70,9 @@ def model_minimum(H, c):
     w = np.maximum(w, 1e-16 * w.max())
     c = V.T @ c
     size = float(np.linalg.norm(c))
-    if size == 0.0 or np.linalg.norm(c / w) <= 1.0:
+    if np.all(np.abs(c) <= w) and np.linalg.norm(c / w) <= 1.0:
         return -V @ (c / w), 0.0
-    shift = max(0.0, size - w.max())  # 2 nu
+    shift = max(1e-20 * size, size - w.max())  # 2 nu
     for _ in range(100):
         z = -c / (w + shift)
         length = np.linalg.norm(z)

@@ -125,7 +125,7 @@ def draw(path, first, run, curves) -> None:
 
 def main() -> None:
     parser = command_line(__doc__)
-    parser.add_argument("--starts", type=int, default=10, help="of the table")
+    parser.add_argument("--starts", type=int, default=5, help="of the table")
     args = parser.parse_args()
     args.out.mkdir(parents=True, exist_ok=True)
     theta = start(FIRST)
