@@ -66,8 +66,8 @@ class Status(enum.Enum):
         "signs (h <= 0), relax the rows that are named, or start elsewhere."
     )
     BRANCH_ENDS = (
-        "f_YY became singular on the way: the branch of stationary points on which y0 "
-        "lies ends before this x (a fold), or y0 is too flat a start. Take a smaller "
+        "The Hessian became singular on the way: the branch of stationary points of y0 "
+        "ends before this x (a fold), or y0 is too flat a start. Take a smaller "
         "step in x, or start from another branch; no derivative exists at the fold."
     )
     NOT_SYMMETRIC = (

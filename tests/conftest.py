@@ -8,6 +8,7 @@ are left at their defaults, which are the latest version of the standard it know
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import array_api_strict
@@ -26,6 +27,11 @@ def _cupy() -> Any:
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--slow", action="store_true", default=False, help="run the slow tests too"
+    )
+    parser.addoption(
+        "--data",
+        default=str(Path(__file__).parents[2] / "shared" / "data"),
+        help="folder of the shared data sets; tests that need one skip without it",
     )
 
 

@@ -9,6 +9,7 @@ import pytest
 import scipy.sparse
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
+from scipy.optimize import linprog
 
 import sparse_argdiff as sad
 from sparse_argdiff import (
@@ -654,6 +655,60 @@ def test_infeasible_sides(method):
         sad.solve(Problem(simple(), inequality=apart), np.ones(4), method=method)
 
 
+@pytest.mark.parametrize("method", ["active_set", "barrier"])
+def test_the_verdict_on_feasibility_is_that_of_a_linear_program(method):
+    n, verdicts = 6, set()
+    for seed in range(25):
+        problem, x = make("mixed", n, seed)
+        A, G = problem.equality.A, problem.inequality.rows.jac(x, np.zeros(n))
+        peer = linprog(
+            np.zeros(n),
+            A_ub=G,
+            b_ub=-problem.inequality.rows.fun(x, np.zeros(n)),
+            A_eq=A,
+            b_eq=-problem.equality.rows.fun(x, np.zeros(n)),
+            bounds=[(-0.8, 2.0)] * n,
+        )
+        sol = sad.solve(problem, x, np.zeros(n), method=method, on_failure="ignore")
+        expected = {0: Status.CONVERGED, 2: Status.INFEASIBLE}[peer.status]
+        assert sol.status is expected, seed
+        verdicts.add(expected)
+    assert len(verdicts) == 2
+
+
+@pytest.mark.parametrize("method", ["active_set", "barrier"])
+def test_small_and_empty(method):
+    """No rows, rows of zeros, copies of a row, all variables fixed, strange units."""
+
+    def y_of(problem, x):
+        return sad.solve(problem, x, method=method, tol=1e-9).y
+
+    x = -np.ones(3)
+    none = Inequality(lambda x, y: np.zeros(0), lambda x, y: np.zeros((0, 3)))
+    zero = polyhedron(np.zeros((1, 3)), np.ones(1))
+    same = polyhedron(np.ones((4, 3)), np.ones(4))
+    for constraints, expected in (
+        ({"inequality": none}, 1.0),
+        ({"inequality": zero}, 1.0),
+        ({"inequality": same}, 1.0 / 3.0),
+        ({"lower": 0.3, "upper": 0.3}, 0.3),
+        ({"lower": -np.inf, "upper": np.inf}, 1.0),
+    ):
+        y = y_of(Problem(simple(3), **constraints), x)
+        np.testing.assert_allclose(y, expected, rtol=1e-6)
+    for unit in (1e-30, 1e30):
+        problem = Problem(quadratic(unit * np.eye(3), np.zeros(3)), upper=0.5)
+        np.testing.assert_allclose(y_of(problem, unit * x), 0.5, rtol=1e-6)
+
+
+def test_inputs_are_left_alone():
+    problem, x = make("mixed", 6, seed=3)
+    y0 = np.full(12, 0.1)[::2]
+    y0.flags.writeable = x.flags.writeable = False
+    for method in ("active_set", "barrier"):
+        assert sad.solve(problem, x, y0, method=method).status is Status.CONVERGED
+
+
 def test_infeasible_nonlinear_equality():
     never = Equality(
         lambda x, y: np.array([y @ y + 1.0]),
@@ -691,6 +746,8 @@ def test_wrong_arguments():
         sad.solve(Problem(simple(), lower=1.0, upper=0.0), np.ones(4))
     with pytest.raises(ValueError, match="'newton_kkt' is for equality"):
         sad.solve(Problem(simple(), lower=0.0), np.ones(4), method="newton_kkt")
+    with pytest.raises(ValueError, match="'newton_cg' knows no constraints"):
+        sad.solve(Problem(simple(), lower=0.0), np.ones(4), method="newton_cg")
     with pytest.raises(ValueError, match="method must be one of"):
         sad.solve(Problem(simple()), np.ones(4), method="simplex")
 

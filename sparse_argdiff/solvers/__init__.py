@@ -30,7 +30,7 @@ def solve(
     M: Any = "auto",
     on_failure: OnFailure = "raise",
 ) -> Solution:
-    """Solve min_y f(x, y).
+    """Solve min_y f(x, y), or max_y, where the constraints hold.
 
     Parameters
     ----------
@@ -39,12 +39,22 @@ def solve(
         Parameters.
     y0 : array (n,), optional
         Start; zeros where the objective knows its ``n``.  It is not modified.
-    method : {"newton_cg"} or callable, optional
+    method : str or callable, optional
+        "newton_cg" without constraints (the default there): a minimum or maximum.
+        "newton_kkt" with equalities alone (the default there), by Newton on the
+        optimality conditions; without constraints, any nondegenerate stationary point
+        near y0, which is followed along a path of x and whose end is said.
+        "active_set" with inequalities or bounds (the default there): a point where the
+        active ones hold exactly.  "barrier": the path of the logarithmic barrier, to
+        within the gap.  Both are for convex problems, and factorise on the host where
+        Hessian and Jacobians are explicit.
         A callable is called as ``method(problem, x, y0, tol)`` and returns a
         ``Solution``.
     tol : float
         Stop when ‖f_Y(x, y)‖₂ ≤ tol · scale, where the scale is ‖f_Y(x, 0)‖ unless
-        the objective has its own: neither the units of f nor the start change it.
+        the objective has its own: neither the units of f nor the start change it.  With
+        constraints f_Y is the gradient of the Lagrangian and the scale at least ‖f_Y‖;
+        violations are ≤ tol · max |y| as distances in y.
     maxiter : int, optional
         Iterations.
     callback : callable, optional
@@ -62,9 +72,10 @@ def solve(
     Raises
     ------
     ConvergenceError
-        With the best point so far in its ``result``.
+        With the best point so far in its ``result``: ``INFEASIBLE`` names the constraints
+        that contradict each other, ``UNBOUNDED`` says that f falls forever, and so on.
     ValueError, TypeError
-        For wrong arguments.
+        For wrong arguments, and for a start outside the domain of a ``LogBarrier``.
     """
     check_on_failure(on_failure)
     if not isinstance(problem, Problem):
@@ -88,6 +99,11 @@ def solve(
                 f"method must be one of {known} or a callable, found {method!r}"
             )
         options = {"M": M} if method == "newton_cg" else {}
+        if method == "newton_cg" and problem.constrained:
+            raise ValueError(
+                "method 'newton_cg' knows no constraints, and this problem has some; "
+                f"use {_default(problem)!r}"
+            )
         solution = _METHODS[method](
             problem, x, y0, tol=tol, maxiter=maxiter, callback=callback, **options
         )

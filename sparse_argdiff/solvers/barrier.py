@@ -11,6 +11,7 @@ infeasibility are recognised.
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 import math
 from collections.abc import Callable
@@ -289,7 +290,10 @@ class InteriorPoint:
         """Return the best point as a solution."""
         now = self.best
         multipliers = self.form.multipliers(now.point.nu, now.point.z)
-        return self.record(now, multipliers, self.active(), status)
+        found = self.record(now, multipliers, self.active(), status)
+        # Of all the conditions, slacks and products w z included, as a force.
+        size = self.error(now) * max(self.scale, norm(now.grad))
+        return dataclasses.replace(found, residual_norm=size)
 
     def record(
         self,
