@@ -13,11 +13,23 @@ import pytest
 TESTS = Path(__file__).parent
 ROOT = TESTS.parent
 PAGE = (ROOT / "docs" / "paper.md").read_text("utf-8")
-ROWS = [
-    [cell.strip() for cell in line.strip("| ").split(" | ")]
-    for line in PAGE.splitlines()
-    if line.startswith("| ") and "::" in line
-]
+
+
+def rows_of(page):
+    """Return the cells of the rows of each table whose last column is "test"."""
+    found, wanted = [], False
+    lines = page.splitlines()
+    for line, following in zip(lines, [*lines[1:], ""], strict=True):
+        if not line.startswith("|"):
+            wanted = False
+        elif following.startswith("|---"):
+            wanted = line.endswith("| test |")
+        elif wanted and not line.startswith("|---"):
+            found.append([cell.strip() for cell in line.strip("| ").split(" | ")])
+    return found
+
+
+ROWS = rows_of(PAGE)
 NAME = re.compile(r"`(test_\w+\.py)::(test_\w+)`")
 
 
