@@ -252,6 +252,19 @@ def test_unit_ball_exactly(m, n, seed, i):
         assert np.abs(y @ J).max() <= 1e-12 * np.abs(J).max()
 
 
+@pytest.mark.parametrize(("m", "n", "seed", "i"), IN_THE_BALL)
+def test_a_solver_of_ones_own(m, n, seed, i):
+    """``_ball`` as a ``method`` of solve: point and multiplier to 1e-12."""
+    theta = draw_parameters(m, n, seed)
+    problem = Softmax(m, n, i).unit_ball()
+    solution = sad.solve(problem, theta, method=maximum_in_ball, tol=1e-9)
+    y, nu = ref.likeliest_in_ball(theta, i, n)
+    assert ref.worst(solution.y, y) <= 1e-12
+    assert solution.multipliers[0] == pytest.approx(nu, rel=1e-11, abs=1e-15)
+    J = jacobian(problem, solution)
+    assert ref.worst(J, closed_form(theta, y, i, ball_inverse(theta, y, i))) <= 1e-9
+
+
 def test_the_ball_against_differences_and_a_singular_hessian():
     """C18: W = H − 2νI is definite also where H is not (two classes in three dimensions)."""
     for m, n, seed, i in ((5, 2, 3, 0), (2, 3, 5, 0)):
