@@ -121,7 +121,7 @@ def derivative(
     system = solver.system
 
     def forward(u: Array) -> Array:
-        return -system.expand(solver(system.B @ u).x)[: system.n, ...]
+        return -system.expand(solver.push_forward(u).x)[: system.n, ...]
 
     def adjoint(v: Array) -> Array:
         return solver.pull_back(solver(system.right_hand_side(v)).x)
@@ -214,7 +214,7 @@ def jvp(
     start = None
     if tangent0 is not None:
         start = -system.restrict(solver.vector("tangent0", tangent0, system.size))
-    result = solver(system.B @ u, start)
+    result = solver.push_forward(u, start)
     tangent = -system.expand(result.x)
     return Tangent(
         y=tangent[: system.n],

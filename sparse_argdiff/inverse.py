@@ -148,6 +148,17 @@ class Inverse:
             )
         return result
 
+    def push_forward(self, u: Array, start: Array | None = None) -> KrylovResult:
+        """Solve K z = B u; where B u = 0 the answer 0 says nothing of K, which is tested."""
+        rhs = self.system.B @ u
+        if 0 not in rhs.shape and _vanishes(rhs) and not _vanishes(u):
+            rng = np.random.default_rng(0)
+            probe = namespace(rhs).asarray(
+                rng.standard_normal(rhs.shape[0]), dtype=rhs.dtype, device=rhs.device
+            )
+            self(probe)
+        return self(rhs, start)
+
     def pull_back(self, adjoint: Array) -> Array:
         """Return − Bᵀ adjoint, checked."""
         self._check_redundant_rows(adjoint)
@@ -207,6 +218,10 @@ class Inverse:
         value = as_vector(name, value, size)
         namespace(value, self.like)
         return value
+
+
+def _vanishes(values: Array) -> bool:
+    return not bool(namespace(values).any(values != 0.0))
 
 
 def _solver(
