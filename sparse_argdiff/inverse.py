@@ -153,10 +153,7 @@ class Inverse:
         rhs = self.system.B @ u
         if 0 not in rhs.shape and _vanishes(rhs) and not _vanishes(u):
             rng = np.random.default_rng(0)
-            probe = namespace(rhs).asarray(
-                rng.standard_normal(rhs.shape[0]), dtype=rhs.dtype, device=rhs.device
-            )
-            self(probe)
+            self(asarray(rng.standard_normal(rhs.shape[0]), rhs))
         return self(rhs, start)
 
     def pull_back(self, adjoint: Array) -> Array:
