@@ -11,6 +11,7 @@ import cupy_standin
 import numpy as np
 import pytest
 import scipy.sparse
+from conftest import BACKENDS
 
 import sparse_argdiff as sad
 from sparse_argdiff.linear_model import Glm
@@ -113,15 +114,15 @@ def problems(to):
 NAMES = list(problems(np.array))
 
 
-@pytest.fixture(params=["strict", "standin"])
-def there(request, monkeypatch):
+@pytest.fixture(
+    params=["strict", "standin", pytest.param("cupy", marks=pytest.mark.gpu)]
+)
+def there(request):
     """A device: ``to, back``."""
-    from conftest import BACKENDS
-
     if request.param == "standin":
         if cupy_standin.COMPILER is None:
             pytest.skip("needs a C++ compiler")
-        cupy_standin.install(monkeypatch)
+        cupy_standin.install(request.getfixturevalue("monkeypatch"))
     return BACKENDS[request.param]()
 
 
@@ -313,10 +314,7 @@ def test_lbfgs_is_scipys_and_says_so(there):
         ("multinomial", "per-coefficient"),
     ],
 )
-def test_linear_models(monkeypatch, loss, penalty, kind):
-    if cupy_standin.COMPILER is None:
-        pytest.skip("needs a C++ compiler")
-    cupy_standin.install(monkeypatch)
+def test_linear_models(cuda, loss, penalty, kind):
     rng = np.random.default_rng(3)
     features = scipy.sparse.random_array((90, 11), density=0.3, rng=rng, format="csr")
     features = features.toarray() if kind == "dense" else features.asformat(kind)
@@ -347,10 +345,7 @@ def test_linear_models(monkeypatch, loss, penalty, kind):
 @pytest.mark.parametrize("kernels", [None, "deterministic", "reference"])
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 @pytest.mark.parametrize("ones", [False, True])
-def test_gram_products(monkeypatch, kernels, dtype, ones):
-    if cupy_standin.COMPILER is None:
-        pytest.skip("needs a C++ compiler")
-    cupy_standin.install(monkeypatch)
+def test_gram_products(cuda, kernels, dtype, ones):
     rng = np.random.default_rng(3)
     features = scipy.sparse.random_array(
         (130, 40), density=0.1, rng=rng, format="csr", dtype=dtype
