@@ -212,7 +212,7 @@ def draw(path: pathlib.Path, name: str, runs: dict[str, Outcome]) -> None:
     """Draw the validation loss against iterations."""
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(7, 4.5), layout="constrained")
+    figure = Figure(figsize=(8.5, 4.5), layout="constrained")
     ax = figure.subplots()
     for label, run in runs.items():
         ours = label in {"maid", "lbfgs, 1e-4"}
@@ -220,7 +220,7 @@ def draw(path: pathlib.Path, name: str, runs: dict[str, Outcome]) -> None:
         ax.plot(run.products, run.values, style, lw=2 if ours else 1, label=label)
     ax.set(xscale="log", xlabel="gradients + Hessian products", title=name)
     ax.set_ylabel("validation loss")
-    ax.legend(fontsize=7)
+    ax.legend(fontsize=7, loc="center left", bbox_to_anchor=(1.0, 0.5))
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=130)
     print(f"picture {path}")

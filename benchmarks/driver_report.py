@@ -61,6 +61,7 @@ class Prior:
     def __init__(self, loss, centre: np.ndarray, rows: int) -> None:
         self.loss, self.centre, self.weight = loss, centre, 1.0 / rows
         self.grad_y, self.lipschitz = loss.grad_y, loss.lipschitz
+        self.direct_lipschitz = 0.0  # ∂f^U/∂x does not depend on y
 
     def value(self, x, y):
         """Return the loss plus half the weighted square of x − c."""

@@ -20,6 +20,7 @@ from .checks import (
     dot_test,
 )
 from .constraints import Equality, Inequality, LinearEquality
+from .error_bounds import Constants
 from .hypergradient import Hypergradient, HypergradientResult
 from .implicit import Adjoint, Tangent, derivative, jvp, vjp
 from .influence import influence
@@ -43,6 +44,7 @@ __all__ = [
     "Certificate",
     "CheckError",
     "CheckReport",
+    "Constants",
     "ConvergenceError",
     "ConvergenceWarning",
     "Equality",

@@ -15,7 +15,7 @@ from __future__ import annotations
 import math
 from typing import Any, NamedTuple
 
-from .arrays import Array, as_tolerance, namespace, norm
+from .arrays import Array, as_tolerance, namespace, norm, zeros
 from .blocks import diagonal_operator, gram
 from .linear_operator import LinearOperator, aslinearoperator
 from .problem import Problem
@@ -102,7 +102,7 @@ class BarrierObjective:
             return self.t * float(inner(x))
         if self._size is None:
             return math.nan
-        zero = namespace(x).zeros(self._size, dtype=getattr(self, "dtype", x.dtype))
+        zero = zeros(self._size, x, getattr(self, "dtype", x.dtype))
         return self.t * norm(self.problem.grad(x, zero))
 
     def outside(self, x: Array, y: Array) -> str:

@@ -13,6 +13,8 @@ from scipy import sparse
 
 from .arrays import (
     Array,
+    arange,
+    full,
     is_array,
     namespace,
     zeros,
@@ -117,12 +119,41 @@ def principal(operator: LinearOperator, index: Array) -> LinearOperator:
 
 
 def scatter(size: int, index: Array) -> Any:
-    """Return the function u ↦ the vector of that size with u at the index, zero elsewhere."""
+    """Return the function u ↦ the vector of that size with u at the index, zero elsewhere.
+
+    The index ascends.
+    """
+    xp = namespace(index)
+    if xp.__name__ not in {"numpy", "cupy"}:
+        return _gathering(size, index)
 
     def spread(u: Array) -> Array:
-        full = zeros((size, *u.shape[1:]), u)
-        full[index] = u
-        return full
+        result = zeros((size, *u.shape[1:]), u)
+        result[index] = u
+        return result
+
+    return spread
+
+
+def mask_of(size: int, index: Array) -> Array:
+    """Return the mask (size,) that is true at the index, which ascends."""
+    return scatter(size, index)(full(index.shape, True, index, namespace(index).bool))
+
+
+def _gathering(size: int, index: Array) -> Any:
+    """Do the same where the standard's arrays cannot be assigned to by index."""
+    xp, count = namespace(index), index.shape[0]
+    places = arange(size, index)
+    if count == 0:
+        return lambda u: zeros((size, *u.shape[1:]), u)
+    source = xp.searchsorted(index, places)
+    source = xp.where(source < count, source, count - 1)
+    hit = xp.take(index, source) == places
+
+    def spread(u: Array) -> Array:
+        taken = xp.take(u, source, axis=0)
+        mask = hit if u.ndim == 1 else hit[:, None]
+        return xp.where(mask, taken, xp.zeros_like(taken))
 
     return spread
 

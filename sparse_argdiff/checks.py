@@ -11,7 +11,15 @@ from typing import Any
 
 import numpy as np
 
-from .arrays import Array, as_vector, dot, epsilon, namespace, norm
+from .arrays import (
+    Array,
+    as_vector,
+    asarray,
+    dot,
+    epsilon,
+    namespace,
+    norm,
+)
 from .linear_operator import aslinearoperator
 from .objective import Objective
 from .problem import Problem
@@ -210,7 +218,7 @@ def check_hypergradient(
 
 
 def _random(rng: np.random.Generator, size: int, like: Array) -> Array:
-    return namespace(like).asarray(rng.standard_normal(size), dtype=like.dtype)
+    return asarray(rng.standard_normal(size), like)
 
 
 def _ratio(error: float, size: float) -> float:

@@ -42,7 +42,7 @@ class Constants:
     upper_lipschitz : float
         L_U: the force ∂f^U/∂y(y) − ∂f^U/∂y(y') is at most L_U ‖y − y'‖.
     direct_lipschitz : float
-        L_X: the same of ∂f^U/∂x, in the 2-norm.
+        L_X: the same of ∂f^U/∂x, in the 2-norm; 0 where there is none.
     metric : array (n,) or None
         W > 0; None for 1, the Euclidean norm.
     """
@@ -52,7 +52,7 @@ class Constants:
     cross: float
     cross_lipschitz: float
     upper_lipschitz: float = math.inf
-    direct_lipschitz: float = 0.0
+    direct_lipschitz: float = math.inf
     metric: Array | None = None
 
 

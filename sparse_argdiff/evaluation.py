@@ -25,6 +25,11 @@ class WarmState:
         Iterations of the last adjoint solve.
     n_hvp, n_grad, n_evaluations : int
         Totals so far.
+
+    Notes
+    -----
+    A preconditioner that learns, M = ``preconditioners.Auto()``, is the caller's state and
+    not in here: without it the next evaluation meets the same tolerances by another way.
     """
 
     y: Array | None = None

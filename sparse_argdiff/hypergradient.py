@@ -56,7 +56,7 @@ class Hypergradient:
     method, M : optional
         Of the adjoint solves, see :func:`derivative`.  An M that is a function, such as
         one ``preconditioners.Auto()`` for the whole sequence, serves the lower-level
-        solves, too.
+        solves, too; it is not part of ``state``, nor of a checkpoint.
     constants : Constants or callable, optional
         True bounds, or a function (x, y) → bounds: what is proven rests on them.  By
         default the objective's own ``constants(x, y)`` with ``upper.lipschitz(metric)``,
@@ -291,13 +291,8 @@ class Hypergradient:
 
     def certify(self, found: HypergradientResult) -> Certificate:
         """Say what is proven and estimated of an evaluation that was made without."""
-        certificate = certificates.certify(
-            self.problem,
-            self.upper,
-            self._point(found),
-            self.prove(found),
-            **self._vjp_options,
-        )
+        parts = self.problem, self.upper, self._point(found), self.prove(found)
+        certificate = certificates.certify(*parts, **self._vjp_options)
         self.y = certificate.refined.solution.y
         self.adjoint = certificate.refined.adjoint
         self.n_hvp += certificate.n_hvp
@@ -306,12 +301,8 @@ class Hypergradient:
 
     def prove(self, found: HypergradientResult) -> Bound:
         """Return what constants prove about an evaluation; no products."""
-        return certificates.prove(
-            self.problem,
-            self.upper,
-            self._point(found),
-            self._constants,
-        )
+        point = self._point(found)
+        return certificates.prove(self.problem, self.upper, point, self._constants)
 
     @staticmethod
     def _point(found: HypergradientResult) -> Point:

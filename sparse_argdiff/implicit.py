@@ -91,9 +91,8 @@ def derivative(
         operator.  "diagonal" replaces K by its diagonal (the paper's section 6).
     M : operator, "auto", function or None
         Preconditioner M ≈ K⁻¹.  "auto" is :class:`preconditioners.Auto`, for a sequence
-        of problems better given as one instance, and with active rows
-        :func:`sparse_argdiff.preconditioners.constraint` of the diagonal of H; a function
-        takes K and returns M.
+        of problems better given as one instance; a function takes K and returns M.
+        With active rows "auto" is :func:`preconditioners.constraint` of diag(H).
     rtol : float
         Of each linear solve, relative to its right-hand side.
     maxiter : int, optional
@@ -122,7 +121,7 @@ def derivative(
     system = solver.system
 
     def forward(u: Array) -> Array:
-        return -system.expand(solver(system.B @ u).x)[: system.n]
+        return -system.expand(solver.push_forward(u).x)[: system.n, ...]
 
     def adjoint(v: Array) -> Array:
         return solver.pull_back(solver(system.right_hand_side(v)).x)
@@ -215,7 +214,7 @@ def jvp(
     start = None
     if tangent0 is not None:
         start = -system.restrict(solver.vector("tangent0", tangent0, system.size))
-    result = solver(system.B @ u, start)
+    result = solver.push_forward(u, start)
     tangent = -system.expand(result.x)
     return Tangent(
         y=tangent[: system.n],

@@ -148,6 +148,14 @@ class Inverse:
             )
         return result
 
+    def push_forward(self, u: Array, start: Array | None = None) -> KrylovResult:
+        """Solve K z = B u; where B u = 0 the answer 0 says nothing of K, which is tested."""
+        rhs = self.system.B @ u
+        if 0 not in rhs.shape and _vanishes(rhs) and not _vanishes(u):
+            rng = np.random.default_rng(0)
+            self(asarray(rng.standard_normal(rhs.shape[0]), rhs))
+        return self(rhs, start)
+
     def pull_back(self, adjoint: Array) -> Array:
         """Return − Bᵀ adjoint, checked."""
         self._check_redundant_rows(adjoint)
@@ -209,6 +217,10 @@ class Inverse:
         return value
 
 
+def _vanishes(values: Array) -> bool:
+    return not bool(namespace(values).any(values != 0.0))
+
+
 def _solver(
     method: str | LinearSolver | None, system: KKTSystem, M: Any
 ) -> LinearSolver:
@@ -246,7 +258,8 @@ class _Projected:
         self, _: LinearOperator, rhs: Array, x0: Any = None, **options: Any
     ) -> KrylovResult:
         k, C, xp = self.H.shape[0], self.null_space.C, namespace(rhs)
-        b, c, start = rhs[:k], rhs[k:], None if x0 is None else x0[:k]
+        b, c = rhs[:k, ...], rhs[k:, ...]
+        start = None if x0 is None else x0[:k, ...]
         options["M"] = None  # it is the metric of the null space
         found = krylov.projected_cg(self.H, self.null_space, b, c, start, **options)
         z = xp.concat([found.x, found.multipliers])
@@ -286,7 +299,7 @@ def _preconditioner(M: Any, system: KKTSystem) -> Choice:
 def _contradiction(system: KKTSystem, rhs: Array, result: KrylovResult) -> str:
     """Return by how much C y misses its right-hand side."""
     k, xp = system.H.shape[0], namespace(rhs)
-    missed, whole = (float(xp.max(xp.abs(v[k:]))) for v in (result.residual, rhs))
+    missed, whole = (float(xp.max(xp.abs(v[k:, ...]))) for v in (result.residual, rhs))
     return f"C y misses c by {missed:.1e} in a row, where |c| is {whole:.1e} at most."
 
 

@@ -63,8 +63,8 @@ class KKTSystem:
         H, C, k = self.H, aslinearoperator(self.C), self.H.shape[0]
 
         def product(z: Array) -> Array:
-            y = z[:k]
-            return namespace(z).concat([H @ y + C.T @ z[k:], C @ y])
+            y = z[:k, ...]
+            return namespace(z).concat([H @ y + C.T @ z[k:, ...], C @ y])
 
         size = k + C.shape[0]
         return LinearOperator(

@@ -11,7 +11,12 @@ import dataclasses
 import math
 from typing import Any
 
-from .arrays import Array, as_vector, namespace
+from .arrays import (
+    Array,
+    as_vector,
+    asarray,
+    namespace,
+)
 from .constraints import Equality, Inequality, LinearEquality, Stack, stack
 from .linear_operator import LinearOperator, aslinearoperator
 from .objective import Objective
@@ -91,7 +96,7 @@ class Problem:
             ("lower", self.lower, -math.inf),
             ("upper", self.upper, math.inf),
         ):
-            side = xp.asarray(infinity if given is None else given, dtype=y.dtype)
+            side = asarray(infinity if given is None else given, y)
             if side.ndim != 0 and side.shape != y.shape:
                 raise ValueError(
                     f"{name} must be a number or have shape {tuple(y.shape)} like y, "

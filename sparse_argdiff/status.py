@@ -56,8 +56,9 @@ class Status(enum.Enum):
         "Remove or repair the dependent rows."
     )
     UNBOUNDED = (
-        "The objective falls without bound along the search direction: the problem has "
-        "no minimum for this x. Add a penalty or bound the parameters."
+        "The objective falls without bound, or for ever towards a limit, along the "
+        "search direction: the problem has no minimum for this x. Add a penalty or "
+        "bound the parameters."
     )
     INFEASIBLE = (
         "The constraints cannot hold all at once: for this x no y meets them, or, where "

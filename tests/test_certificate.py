@@ -326,6 +326,32 @@ def test_descent_is_proven_from_half_the_way_on(share):
     assert proven == (share > 0.5)
 
 
+@pytest.mark.parametrize("known", [False, True])
+def test_a_direct_part_that_depends_on_y_needs_its_own_constant(known):
+    """The model's constants know nothing of ∂f^U/∂x: a near miss, not a proof."""
+    problem, loss, x, _ = provable(1)
+
+    def grad_x(x, y):
+        return 1e6 * np.sum(y) + 0.0 * x
+
+    upper = sad.FunctionUpper(
+        lambda x, y: loss.value(x, y) + 1e6 * np.sum(x) * np.sum(y),
+        lambda x, y: loss.grad_y(x, y) + 1e6 * np.sum(x),
+        grad_x,
+    )
+    upper.lipschitz = loss.lipschitz  # true: the rest of grad_y does not depend on y
+    if known:
+        metric = problem.objective.constants(x, np.zeros(problem.objective.n)).metric
+        upper.direct_lipschitz = float(1e6 * np.sqrt(x.size * np.sum(1.0 / metric)))
+    F = sad.Hypergradient(problem, upper, tol=1e-3)
+    exact = sad.Hypergradient(problem, upper, tol=1e-13, on_failure="ignore")
+    _, z = exact(x)
+    found = F.evaluate(x)
+    bound = found.certificate.bound.gradient_error
+    assert math.isfinite(bound) == known
+    assert bound >= np.linalg.norm(found.gradient - z)
+
+
 def test_nothing_is_proven_without_constants():
     rng = np.random.default_rng(0)
     features, targets = rng.standard_normal((30, 4)), (rng.random(30) < 0.5) * 1.0

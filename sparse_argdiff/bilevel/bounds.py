@@ -8,7 +8,11 @@ from typing import Any
 import numpy as np
 from scipy.optimize import Bounds
 
-from ..arrays import Array, namespace
+from ..arrays import (
+    Array,
+    asarray,
+    namespace,
+)
 
 _FORMS = (
     "(low, high), a sequence of m pairs, an (m, 2) array or a scipy.optimize.Bounds"
@@ -64,13 +68,12 @@ def _is_pair(entry: Any) -> bool:
 
 
 def _side(name: str, side: Any, infinite: float, x0: Array) -> Array:
-    xp = namespace(x0)
     if isinstance(side, list):
         side = [infinite if s is None else float(s) for s in side]
-    side = xp.asarray(infinite if side is None else side, dtype=x0.dtype)
+    side = asarray(infinite if side is None else side, x0)
     if side.ndim > 1 or side.size not in {1, x0.shape[0]}:
         raise ValueError(
             f"bounds: {name} must be a number or have {x0.shape[0]} entries, found "
             f"shape {tuple(side.shape)}"
         )
-    return side + xp.zeros_like(x0)
+    return side + 0.0 * x0

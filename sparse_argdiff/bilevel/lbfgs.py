@@ -11,7 +11,10 @@ from typing import Any
 import numpy as np
 from scipy import optimize
 
-from ..arrays import Array
+from ..arrays import (
+    Array,
+    namespace,
+)
 from ..hypergradient import HypergradientResult
 from ..status import ConvergenceError, Status
 from .checkpoint import digest
@@ -33,6 +36,11 @@ def lbfgs(run: Run, x0: Array, maxiter: int) -> BilevelResult:
     A checkpoint holds the gradient of every evaluation so far: m numbers each, 44 MB
     after 100 evaluations with 54,877 parameters.
     """
+    if not isinstance(x0, np.ndarray):
+        raise TypeError(
+            "method='lbfgs' is SciPy's and needs NumPy arrays, found "
+            f"{namespace(x0).__name__}; 'maid' runs where x0 lives"
+        )
     x, found, memory = run.begin(x0, lambda x: run.F.evaluate(x, certify=False))
     if run.status is not None:
         return run.result(run.status)

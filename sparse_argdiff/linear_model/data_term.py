@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from ..arrays import Array, as_vector, dot, is_array, is_sparse, namespace
+from ..arrays import Array, as_vector, dot, is_array, is_sparse, moved, namespace
 from .design import Design, as_features, model_dtype
 from .losses import Loss
 
@@ -44,7 +44,7 @@ class DataTerm:
                 f"targets must have {n_samples} entries like the rows of features, "
                 f"found {self.targets.shape[0]}"
             )
-        self.total = float(n_samples)
+        self.total, self.weighted = float(n_samples), weights is not None
         if weights is None:
             self.weights = xp.full(n_samples, 1.0 / n_samples, dtype=dtype)
         else:
@@ -88,3 +88,7 @@ class DataTerm:
         along = along * self.design.forward(v)
         along = along if along.ndim == 1 else xp.sum(along, axis=1)
         return (along - self.weights @ along) / self.total
+
+    def given_weights(self, xp: Any) -> Array | None:
+        """Return the sample weights as they were given, in the namespace ``xp``."""
+        return moved(self.weights * self.total, xp) if self.weighted else None

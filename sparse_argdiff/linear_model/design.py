@@ -107,7 +107,7 @@ class Design:
         head = d[: self.n_coefficients]
         if self.outputs > 1:
             head = head.reshape((self.n_features, self.outputs))
-        if sparse.issparse(self.features):
+        if is_sparse(self.features):
             if self._squared is None:
                 self._squared = _squared(self.features)
             rows = self._squared @ head

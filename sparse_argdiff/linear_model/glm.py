@@ -16,6 +16,7 @@ from ..arrays import (
     moved,
     namespace,
     norm,
+    zeros,
 )
 from ..error_bounds import Constants
 from ..linear_operator import LinearOperator
@@ -116,7 +117,7 @@ class Glm:
             penalty=self._penalty.kind,
             groups=self._penalty.groups,
             intercept=data.design.intercept,
-            sample_weight=moved(data.weights, xp),
+            sample_weight=data.given_weights(xp),
             kernels=self._kernels,
             threads=self._threads,
         )
@@ -210,7 +211,7 @@ class Glm:
     def scale(self, x: Array) -> float:
         """Return ‖f_Y(x, 0)‖, which does not depend on x; computed once."""
         if self._scale is None:
-            zero = namespace(self._data.weights).zeros(self.n, dtype=self.dtype)
+            zero = zeros(self.n, self._data.weights, self.dtype)
             self._scale = norm(self._data.grad(zero))
         return self._scale
 
@@ -282,7 +283,7 @@ class HeldOutLoss:
             moved(data.targets, xp),
             loss=data.loss,
             intercept=data.design.intercept,
-            sample_weight=moved(data.weights, xp),
+            sample_weight=data.given_weights(xp),
             outputs=data.design.outputs if data.design.outputs > 1 else None,
         )
 

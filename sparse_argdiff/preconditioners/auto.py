@@ -15,10 +15,9 @@ import math
 from collections.abc import Callable
 from typing import Any
 
-import numpy as np
 from scipy import sparse
 
-from ..arrays import Array, full, namespace
+from ..arrays import Array, full, is_array, is_sparse, namespace
 from ..linear_operator import LinearOperator, aslinearoperator
 from .amg import amg
 from .cholesky import cholesky
@@ -190,7 +189,7 @@ class Auto:
         """Return name, products lost where it refuses, and builder, the best first."""
         n, matrix = K.shape[0], K.matrix
         found: list[tuple[str, int, Builder]] = []
-        if n <= _SMALL and (isinstance(matrix, np.ndarray) or sparse.issparse(matrix)):
+        if n <= _SMALL and (is_array(matrix) or is_sparse(matrix)):
             found.append(("cholesky", 0, cholesky))
         elif sparse.issparse(matrix) and self._built is None and _suits_amg(matrix):
             found.append(("amg", 0, amg))

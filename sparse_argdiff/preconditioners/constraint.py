@@ -52,7 +52,9 @@ class ConstraintPreconditioner:
     def matvec(self, z: Array) -> Array:
         """Return (G⁻¹ y, (C G⁻¹ C')⁺ c) of z = (y, c), (n + p,) or (n + p, k)."""
         n, N = self.null_space.shape[1], self.null_space
-        return namespace(z).concat([N.unmetric(z[:n]), N.gram_inverse(z[n:], 0.01)])
+        return namespace(z).concat(
+            [N.unmetric(z[:n, ...]), N.gram_inverse(z[n:, ...], 0.01)]
+        )
 
     rmatvec = matmat = rmatmat = matvec
 
@@ -61,7 +63,7 @@ class ConstraintPreconditioner:
 
     def _solve(self, z: Array) -> Array:
         n, N = self.null_space.shape[1], self.null_space
-        r, c = z[:n], z[n:]
+        r, c = z[:n, ...], z[n:, ...]
         y = N.particular(c)
         multipliers = N.multipliers(r) - N.gram_inverse(c)
         return namespace(z).concat([y + N.project(r), multipliers])

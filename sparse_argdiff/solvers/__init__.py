@@ -6,7 +6,15 @@ import math
 from collections.abc import Callable
 from typing import Any
 
-from ..arrays import Array, as_count, as_tolerance, as_vector, epsilon, namespace
+from ..arrays import (
+    Array,
+    as_count,
+    as_tolerance,
+    as_vector,
+    epsilon,
+    namespace,
+    zeros,
+)
 from ..optimality import residual_scale
 from ..problem import Problem, Solution
 from ..status import OnFailure, Status, caution, check_on_failure, settle
@@ -160,7 +168,7 @@ def _start(problem: Problem, x: Array, y0: Any) -> Array:
             "or give the objective an attribute n"
         )
     dtype = getattr(problem.objective, "dtype", None) or x.dtype
-    return _inside(problem, x, namespace(x).zeros(n, dtype=dtype))
+    return _inside(problem, x, zeros(n, x, dtype))
 
 
 def _inside(problem: Problem, x: Array, y0: Array) -> Array:

@@ -19,10 +19,11 @@ from typing import Any
 import numpy as np
 from scipy import sparse
 
-from ..arrays import Array, epsilon, namespace, norm
+from ..arrays import Array, epsilon, moved, namespace, norm
 from ..blocks import (
     diagonal_operator,
     is_explicit,
+    mask_of,
     principal,
     scatter,
     take_columns,
@@ -143,19 +144,14 @@ class _Polish:
             error = max(stationarity / force, largest(now.r_e) / length)
             error = max(error, largest(held) / length)
             wrong = active & (z < -self.tol * force)
-            logger.debug(
-                "active_set: error %.2e, %d to drop, %d to add",
-                error,
-                int(xp.sum(wrong)),
-                int(xp.sum(missing)),
-            )
             changed = bool(xp.any(wrong | missing))
+            logger.debug("active_set: error %.2e, set to change: %s", error, changed)
             if error <= self.tol and solved and not changed:
                 return self.solution(now, xp.where(active, z, 0.0 * z))
             if error <= max(self.tol, 1e-6) and changed:
                 active = (active & ~wrong) | missing
                 z = xp.where(active, z, 0.0 * z)
-                key = bytes(np.packbits(np.asarray(active)))
+                key = bytes(np.packbits(moved(active, np)))
                 if key in seen:
                     return None
                 seen.add(key)
@@ -177,33 +173,27 @@ class _Polish:
         """Return y with the variables of active bounds on them."""
         form, xp = self.form, namespace(y)
         _, low, high = form.split(active)
-        y = xp.asarray(y, copy=True)
-        for index, mask, side in (
-            (form.at_lower, low, form.lower),
-            (form.at_upper, high, form.upper),
+        for index, side in (
+            (form.at_lower[low], form.lower),
+            (form.at_upper[high], form.upper),
         ):
-            y[index[mask]] = side[index[mask]]
+            y = xp.where(mask_of(y.shape[0], index), side, y)
         return y
 
     def free(self, y: Array, active: Array) -> Array:
         """Return the index of the variables at no active bound."""
         form, xp = self.form, namespace(y)
         _, low, high = form.split(active)
-        held = xp.zeros(y.shape, dtype=xp.bool, device=y.device)
-        held[form.at_lower[low]] = True
-        held[form.at_upper[high]] = True
+        n = y.shape[0]
+        held = mask_of(n, form.at_lower[low]) | mask_of(n, form.at_upper[high])
         (free,) = xp.nonzero(~held)
         return free
 
     def bound_forces(self, r_d: Array, z: Array, active: Array) -> Array:
         """Return z with the forces of active bounds chosen such that r_d vanishes there."""
-        form, q = self.form, self.form.q
-        z = namespace(z).asarray(z, copy=True)
-        middle = q + form.at_lower.shape[0]
-        _, low, high = form.split(active)
-        z[q:middle] = z[q:middle] + low * r_d[form.at_lower]
-        z[middle:] = z[middle:] - high * r_d[form.at_upper]
-        return z
+        form, q, xp = self.form, self.form.q, namespace(z)
+        pulls = xp.concat([0.0 * z[:q], r_d[form.at_lower], -r_d[form.at_upper]])
+        return xp.where(active, z + pulls, z)
 
     def from_start(self, y0: Array) -> Solution | None:
         """Try a start that is close to a solution, such as that of a neighbouring x."""

@@ -18,6 +18,7 @@ from collections.abc import Callable
 from typing import Any
 
 from ..arrays import Array, dot, epsilon, namespace, norm
+from ..blocks import mask_of
 from ..linear_operator import aslinearoperator
 from ..optimality import residual_scale, size_of
 from ..problem import ActiveSet, Problem, Solution
@@ -339,17 +340,16 @@ class InteriorPoint:
 
     def active(self, undecided: float = _UNDECIDED) -> ActiveSet:
         """Classify the sides by z / w, relative to the units of both."""
-        form, point, xp = self.form, self.best.point, namespace(self.best.point.y)
+        form, n = self.form, self.best.point.y.shape[0]
         strength = self.strength()
         strong = strength > undecided
         weak = ~strong & (strength >= 1.0 / undecided)
-        fixed = xp.zeros(point.y.shape, dtype=xp.bool, device=point.y.device)
-        weak_fixed = xp.zeros_like(fixed)
-        for mask, marks in ((fixed, strong), (weak_fixed, weak)):
+        at_bound = []
+        for marks in (strong, weak):
             _, low, high = form.split(marks)
-            mask[form.at_lower[low]] = True
-            mask[form.at_upper[high]] = True
-        fixed[form.fixed] = True
+            lower = mask_of(n, form.at_lower[low])
+            at_bound.append(lower | mask_of(n, form.at_upper[high]))
+        fixed, weak_fixed = at_bound[0] | mask_of(n, form.fixed), at_bound[1]
         strong, weak = strong[: form.q], weak[: form.q]
         return ActiveSet(strong, weak, ~(strong | weak), fixed, weak_fixed & ~fixed)
 

@@ -22,7 +22,7 @@ from ..optimality import residual_scale
 from ..preconditioners import Choice
 from ..problem import Problem, Solution
 from ..status import Status
-from .line_search import search
+from .line_search import Travel, search
 
 logger = logging.getLogger(__name__)
 
@@ -97,13 +97,14 @@ def newton_cg(
     n_grad = 1 if own_scale else 2  # at y = 0
     a_norm, misfit = 0.0, 1.0
     notes: tuple[str, ...] = ()
-    choice = Choice(M)
+    travel, choice = Travel(), Choice(M)
     while status is None:
         logger.debug("newton_cg %d: |grad| %.3e, %d products", niter, size, n_hvp)
         if not math.isfinite(size) or (value is not None and math.isnan(value)):
             status = Status.NOT_FINITE
         elif size <= tol * scale:
-            status = Status.CONVERGED
+            endless = travel.is_endless(size / scale if scale else 0.0, y)
+            status = Status.UNBOUNDED if endless else Status.CONVERGED
         elif asks_to_stop(callback, NewtonIterate(niter, y, value, size, n_hvp)):
             status = Status.STOPPED_BY_CALLBACK
         elif niter >= maxiter:
@@ -131,6 +132,7 @@ def newton_cg(
             status = Status.ROUNDING_LIMIT if at_limit else found.status
             break
         niter += 1
+        travel.step(found.alpha * norm(step.d))
         before, size = size, norm(found.grad)
         misfit = abs(size - step.predicted) / before if found.alpha == 1.0 else 1.0
         if size > 0.5 * before and max(size, before) <= rounding:
@@ -182,8 +184,9 @@ def _direction(
     M = choice(hess)
     n_hvp, a_norm, predicted = choice.n_matvec - built, 0.0, size
     limit = max(10 * grad.shape[0], 20)
-    for niter, step in enumerate(iterates(hess, d, r, M), 1):
-        n_hvp += 1
+    aim = forcing * size
+    for niter, step in enumerate(iterates(hess, d, r, M, target=aim), 1):
+        n_hvp += step.products
         a_norm = max(a_norm, step.a_norm)
         if step.status in {Status.NEGATIVE_CURVATURE, Status.SINGULAR}:
             p = step.direction
@@ -195,7 +198,7 @@ def _direction(
         if step.status is not None:
             return _Direction(d, n_hvp, a_norm, False, size, step.status)
         predicted = step.residual_norm
-        if predicted <= forcing * size or niter >= limit:
+        if predicted <= aim or niter >= limit:
             choice.observe(niter, predicted / size)
             break
     return _Direction(d, n_hvp, a_norm, False, predicted, None)

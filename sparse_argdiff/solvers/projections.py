@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from ..arrays import Array, epsilon, namespace
+from ..arrays import Array, epsilon, namespace, zeros
 from ..blocks import is_explicit
 from ..krylov import minres
 from ..krylov.null_space import null_space
@@ -52,14 +52,16 @@ def saddle(H: LinearOperator, C: Any) -> LinearOperator:
     rows, n = aslinearoperator(C), H.shape[0]
 
     def product(z: Array) -> Array:
-        return namespace(z).concat([H @ z[:n] + rows.T @ z[n:], rows @ z[:n]])
+        return namespace(z).concat(
+            [H @ z[:n, ...] + rows.T @ z[n:, ...], rows @ z[:n, ...]]
+        )
 
     size = n + rows.shape[0]
     return LinearOperator((size, size), product, symmetric=True, accuracy=H.accuracy)
 
 
 def _zeros(size: int, like: Array) -> Array:
-    return namespace(like).zeros((size,), dtype=like.dtype, device=like.device)
+    return zeros((size,), like)
 
 
 def projections(C: Any) -> Any:

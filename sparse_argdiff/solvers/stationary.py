@@ -20,6 +20,7 @@ from ..linear_operator import LinearOperator
 from ..optimality import residual_scale
 from ..problem import Problem, Solution
 from ..status import Status
+from .line_search import Travel
 from .newton_cg import NewtonIterate, asks_to_stop
 
 logger = logging.getLogger(__name__)
@@ -67,12 +68,14 @@ def newton_stationary(
     status: Status | None = None
     niter, n_grad, alpha, a_norm = 0, 2, 1.0, 0.0
     notes: tuple[str, ...] = ()
+    travel = Travel()
     while status is None:
         logger.debug("newton_stationary %d: |grad| %.3e, step %.1e", niter, size, alpha)
         if not math.isfinite(size):
             status = Status.NOT_FINITE
         elif size <= tol * scale:
-            status = Status.CONVERGED
+            endless = travel.is_endless(size / scale if scale else 0.0, y)
+            status = Status.UNBOUNDED if endless else Status.CONVERGED
         elif asks_to_stop(callback, NewtonIterate(niter, y, None, size, n_hvp)):
             status = Status.STOPPED_BY_CALLBACK
         elif niter >= maxiter:
@@ -105,6 +108,7 @@ def newton_stationary(
                 status = Status.BRANCH_ENDS if flat else Status.LINE_SEARCH_FAILED
             break
         niter += 1
+        travel.step(norm(found[0] - y))
         before, size = size, norm(found[1])
         y, grad = found
         if max(size, before) <= rounding and size > 0.5 * before:
