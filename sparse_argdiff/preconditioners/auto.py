@@ -31,7 +31,9 @@ _ENTRIES = 2**21  # of a sketch; more of them take longer than most sparse produ
 _LARGE = _ENTRIES // FIRST_RANK
 _SLOW = 4.0  # iterations a digit; below, nothing that costs products pays
 _VERY_SLOW = 10.0  # the same for a sketch, whose own product costs like several with K
-_MULTIPLE = 10.0  # of the ridge, from which on the data's diagonal speaks for its spectrum
+_MULTIPLE = (
+    10.0  # of the ridge, from which on the data's diagonal speaks for its spectrum
+)
 _EVEN = 10.0  # largest over smallest entry of a ridge that counts as constant
 
 
