@@ -31,9 +31,7 @@ _ENTRIES = 2**21  # of a sketch; more of them take longer than most sparse produ
 _LARGE = _ENTRIES // FIRST_RANK
 _SLOW = 4.0  # iterations a digit; below, nothing that costs products pays
 _VERY_SLOW = 10.0  # the same for a sketch, whose own product costs like several with K
-_MULTIPLE = (
-    10.0  # of the ridge, from which on the data's diagonal speaks for its spectrum
-)
+_MULTIPLE = 10.0  # of the ridge; above, the data's diagonal speaks for its spectrum
 _EVEN = 10.0  # largest over smallest entry of a ridge that counts as constant
 
 
@@ -52,9 +50,10 @@ class Auto:
        fall more than tenfold over the first 20; ``cholesky`` for n up to 2000 at its full
        price.  A sketch of 20 columns comes first and must save a quarter of the
        iterations; the whole one, of at most 2²¹ entries, follows by the same rule;
-    4. the diagonal where it is known: the whole, or the split's with the mean of the
-       rest, or none.  With ``patience`` below 1 the second is tried too, where the first
-       is slow or the last solve asked for less than a digit; the faster one stays.
+    4. the diagonal where it is known: the whole, or the split's with something of the
+       rest, or none, in the order of ``_diagonals``.  With ``patience`` below 1 the second
+       is tried too, where the first is slow or the last solve asked for less than a digit;
+       the faster one stays.
 
     Parameters
     ----------
@@ -246,10 +245,11 @@ def _diagonals(K: LinearOperator) -> dict[str, LinearOperator | None]:
     differ by orders of magnitude, and it is right where the data determines most
     coordinates.  With fewer samples than coordinates it does harm: of rank N, the data
     leaves n − N eigenvalues at the ridge (Weyl), whatever its diagonal says, and dividing
-    by that diagonal spreads them over as many decades as it spans itself.  The sign of it
-    is a diagonal that typically is no multiple of the ridge.  Then the ridge alone gathers
-    the bulk, and a constant added to an even ridge does no harm.  To an uneven one the
-    geometric mean of the two parts is added: half the repair, half the spread.
+    by that diagonal spreads them over as many decades as it spans itself.  Its sign, for N
+    is not known here: a typical entry of the data's diagonal below ten times that of the
+    ridge (geometric means).  Then the ridge alone gathers the bulk, and a constant added to
+    an even ridge does no harm.  To an uneven one the geometric mean of the two parts is
+    added: half the repair, half the spread.
     """
     if K.split is None or not K.split[0].has_diagonal:
         whole = jacobi_of(K)
@@ -270,11 +270,9 @@ def _diagonals(K: LinearOperator) -> dict[str, LinearOperator | None]:
     least, most = _span(ridge)
     if most <= _EVEN * least:
         return {"shifted": jacobi(ridge + mean), "jacobi": whole}
-    between = ridge + xp.sqrt(ridge) * xp.sqrt(xp.where(data > 0.0, data, 0.0 * data))
-    return {
-        "between": jacobi(xp.where(ridge > 0.0, between, data)),
-        "jacobi": whole,
-    }
+    root = xp.sqrt(xp.where(data > 0.0, data, xp.zeros_like(data)))
+    between = xp.where(ridge > 0.0, ridge + xp.sqrt(ridge) * root, data)
+    return {"between": jacobi(between), "jacobi": whole}
 
 
 def _typical(diagonal: Array) -> float:
