@@ -80,9 +80,8 @@ class Hypergradient:
     ``scipy.optimize.minimize(F, x0, jac=True)`` works as it is.  An instance is not to
     be shared between threads.
 
-    The last y is the start as it is.  The tangent predictor y + g'(x) dx needs a linear
-    solve of its own, which on the data of ``benchmarks/driver_report.py predictor`` never
-    cost less than it saved.
+    The start is the last y, not y + g'(x) dx: on the data of ``benchmarks/driver_report.py
+    predictor`` that tangent never cost less than it saved.
     """
 
     def __init__(
