@@ -79,6 +79,9 @@ class Hypergradient:
     -----
     ``scipy.optimize.minimize(F, x0, jac=True)`` works as it is.  An instance is not to
     be shared between threads.
+
+    The start is the last y, not y + g'(x) dx: on the data of ``benchmarks/driver_report.py
+    predictor`` that tangent never cost less than it saved.
     """
 
     def __init__(

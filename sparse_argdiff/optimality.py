@@ -21,6 +21,7 @@ from .arrays import (
     Array,
     full,
     is_array,
+    is_sparse,
     namespace,
     norm,
     zeros,
@@ -72,19 +73,18 @@ def split(problem: Problem, x: Array, y: Array) -> tuple[Array, Array]:
     return h, g
 
 
-def row_norms(jac: Any) -> Array:
+def row_norms(jac: Any, like: Array) -> Array:
     """Return ‖∇h_i‖ of each row of a matrix; 1 for an operator, whose rows are unknown.
 
     A zero row has norm 1: its value is then measured as it is.
     """
-    if sparse.issparse(jac):
-        squares = sparse.csr_array(jac).power(2).sum(axis=1)
-        xp: Any = namespace(squares)
+    xp = namespace(like)
+    if is_sparse(jac):
+        squares = jac.power(2) @ full((jac.shape[1],), 1.0, like)
     elif is_array(jac):
-        xp = namespace(jac)
         squares = xp.sum(jac * jac, axis=1)
     else:
-        return np.ones(jac.shape[0])
+        return full((jac.shape[0],), 1.0, like)
     return xp.where(squares > 0.0, xp.sqrt(squares), 1.0)
 
 
@@ -107,13 +107,13 @@ def conditions(
     if p:
         assert problem.equalities is not None
         jac = problem.equalities.jac(x, y)
-        violation = _largest(xp.abs(h) / row_norms(jac))
+        violation = _largest(xp.abs(h) / row_norms(jac, y))
         if multipliers is not None:
             total = total + aslinearoperator(jac).T @ multipliers[:p]
     if g.shape[0]:
         assert problem.inequalities is not None
         jac = problem.inequalities.jac(x, y)
-        sizes = row_norms(jac)
+        sizes = row_norms(jac, y)
         slack = -g / sizes
         violation = max(violation, _largest(-slack))
         if multipliers is not None:
@@ -164,7 +164,7 @@ def classify(
     force, slack = none, none
     if found.inequality.shape[0]:
         assert problem.inequalities is not None
-        sizes = row_norms(problem.inequalities.jac(x, y))
+        sizes = row_norms(problem.inequalities.jac(x, y), y)
         force = multipliers[p:] * sizes / scale
         slack = -found.inequality / sizes / length
     strong, weak = _strong(force, slack, tol), _weak(force, slack, tol)
@@ -267,7 +267,7 @@ def _recover(problem: Problem, x: Array, y: Array) -> Array:
     if problem.inequalities is not None:
         jac = problem.inequalities.jac(x, y)
         jacobians.append(jac)
-        at_zero.append(g / row_norms(jac) >= -near)
+        at_zero.append(g / row_norms(jac, y) >= -near)
     candidates = xp.concat(at_zero)
     (index,) = xp.nonzero(candidates)
     if index.shape[0] == 0:

@@ -378,6 +378,22 @@ def test_gram_products(cuda, kernels, dtype, ones):
         )
 
 
+@pytest.mark.parametrize("kind", ["csr", "csc"])
+def test_sparse_rows_are_used_by_their_products(cuda, kind):
+    rows = scipy.sparse.csr_array(A).asformat(kind)
+    found = []
+    for device in (False, True):
+        to = sad.to_device if device else (lambda value: value)
+        f = Quartic(lambda array, to=to: to(np.array(array)))
+        problem = sad.Problem(f, equality=sad.LinearEquality(to(rows), to(np.ones(3))))
+        x = to(X.copy())
+        solution = sad.solve(problem, x, tol=1e-9)
+        adjoint = sad.vjp(problem, solution, to(GOAL.copy()), rtol=1e-10)
+        found.append([sad.to_host(solution.y), sad.to_host(adjoint.x)])
+    for host, device in zip(*found, strict=True):
+        np.testing.assert_allclose(device, host, rtol=1e-6, atol=1e-8)
+
+
 # every public name ------------------------------------------------------------------------
 
 COVERED = {
