@@ -4,7 +4,8 @@
 
 S: two Chebyshev steps on D⁻¹A over [λ/4, λ], with λ = ‖D⁻¹A‖_∞, a true bound.  The same
 S before and after makes M symmetric, and the bound makes it positive definite.  Every
-level has the dtype of A, and a block of columns goes through the levels at once.
+level has the dtype of A, and a block of columns goes through the levels at once.  Each
+level keeps five vectors, made at the first product; products at one time have their own.
 """
 
 from __future__ import annotations
@@ -14,8 +15,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from scipy import sparse
+from scipy.sparse import _sparsetools
 
 from ..arrays import Array, namespace
+from ..krylov.workspace import Workspace
 from ..linear_operator import LinearOperator, aslinearoperator
 from .cholesky import cholesky
 
@@ -140,21 +143,41 @@ def _cycle(matrix: Any, prolongations: list[Any], coarser: list[Any]) -> LinearO
     coarsest = _solver(last.toarray())
 
     n = matrix.shape[0]
+    kept = Workspace()
 
-    def cycle(r: Array, depth: int = 0) -> Array:
+    def cycle(r: Array, x: Array, pool: Workspace, depth: int = 0) -> None:
+        """Write the cycle's answer to r into x."""
         if depth == len(levels):
-            return coarsest(r)
+            x[...] = coarsest(r)
+            return
         level = levels[depth]
-        x, left = _smooth(level, r)
-        correction = level.P @ cycle(level.R @ left, depth + 1)
-        x += correction
-        left -= level.A @ correction
-        x += _smooth(level, left, last=True)[0]
-        return x
+        with (
+            pool.lend(x, 3) as (left, step, work),
+            pool.lend(x, 2, (level.R.shape[0], *x.shape[1:])) as (coarse, correction),
+        ):
+            _smooth(level, r, x, left, step, work)
+            _multiply(level.R, left, coarse)
+            cycle(coarse, correction, pool, depth + 1)
+            _multiply(level.P, correction, step)
+            x += step
+            _multiply(level.A, step, work)
+            np.subtract(left, work, out=left)
+            _smooth(level, left, x, left, step, work, last=True)
+
+    def into(r: Array, out: Array) -> None:
+        namespace(matrix.data, r, out)  # a mix is refused by name
+        fits = out.flags.c_contiguous and out.dtype == np.result_type(matrix, r)
+        if not fits or np.may_share_memory(r, out):
+            out[...] = product(r)
+            return
+        # Blocks come in many widths, and none is kept.
+        cycle(r, out, kept if r.ndim == 1 else Workspace())
 
     def product(r: Array) -> Array:
-        namespace(matrix.data, r)  # a mix is refused by name
-        return cycle(r)
+        namespace(matrix.data, r)
+        x = np.empty(r.shape, np.result_type(matrix, r))
+        into(r, x)
+        return x
 
     def update(other: Any) -> LinearOperator:
         other = _checked(other)
@@ -166,30 +189,66 @@ def _cycle(matrix: Any, prolongations: list[Any], coarser: list[Any]) -> LinearO
         (n, n),
         product,
         matmat=product,
+        into=into,
         dtype=matrix.dtype,
         positive_definite=True,
         update=update,
     )
 
 
-def _smooth(level: _Level, r: Array, *, last: bool = False) -> tuple[Array, Array]:
-    """Return two Chebyshev steps from zero, S r, and r − A S r unless it is the last."""
+def _smooth(
+    level: _Level,
+    r: Array,
+    x: Array,
+    left: Array,
+    step: Array,
+    work: Array,
+    *,
+    last: bool = False,
+) -> None:
+    """Take two Chebyshev steps for the residual r, and leave what remains in ``left``.
+
+    The first smoother begins at zero, x = S r; the last adds, x += S r, and what remains
+    is of no more use: ``left`` may be r.
+    """
     inverse = level.inverse_diagonal if r.ndim == 1 else level.inverse_diagonal[:, None]
     center, reach = 0.625 * level.bound, 0.375 * level.bound  # [λ/4, λ]
-    step = inverse * r
+    np.multiply(inverse, r, out=step)
     step /= center
-    x = step.copy()
-    left = r - level.A @ step
+    if last:
+        x += step
+    else:
+        x[...] = step
+    _multiply(level.A, step, work)
+    np.subtract(r, work, out=left)
     old = reach / center
     new = 1.0 / (2.0 / old - old)
     step *= new * old
-    second = inverse * left
-    second *= 2.0 * new / reach
-    step += second
+    np.multiply(inverse, left, out=work)
+    work *= 2.0 * new / reach
+    step += work
     x += step
     if not last:
-        left -= level.A @ step
-    return x, left
+        _multiply(level.A, step, work)
+        left -= work
+
+
+def _multiply(A: Any, x: Array, out: Array) -> None:
+    """Write A x into ``out``, both stored by rows: SciPy's loops, its allocation spared.
+
+    A vector of more than 32 MB that is allocated for each product is new memory each
+    time, and the system's handing it out costs as much as the product.
+    """
+    if A.dtype != x.dtype:
+        out[...] = A @ x
+        return
+    out[...] = 0
+    entries = A.indptr, A.indices, A.data
+    if x.ndim == 1:
+        _sparsetools.csr_matvec(*A.shape, *entries, x, out)
+    else:
+        columns = x.shape[1]
+        _sparsetools.csr_matvecs(*A.shape, columns, *entries, x.ravel(), out.ravel())
 
 
 def _solver(entries: np.ndarray) -> Callable[[Array], Array]:
