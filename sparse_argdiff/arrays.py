@@ -265,6 +265,16 @@ def is_finite(x: Array) -> bool:
     return bool(xp.all(xp.isfinite(x)))
 
 
+def as_number(name: str, value: Any) -> float:
+    """Return what a user's function returned as a float: a number or a 0-D array."""
+    try:
+        return float(value)
+    except (TypeError, ValueError) as error:
+        found = getattr(value, "shape", None)
+        what = type(value).__name__ if found is None else f"shape {tuple(found)}"
+        raise TypeError(f"{name} must return a number, found {what}") from error
+
+
 def as_tolerance(name: str, value: Any) -> float:
     """Return a finite number >= 0 of any kind as a float."""
     if isinstance(value, numbers.Real) and 0.0 <= float(value) < math.inf:

@@ -18,13 +18,13 @@ import math
 from collections.abc import Callable
 from typing import Any, Literal
 
-from .arrays import Array, dot, namespace, norm
+from .arrays import Array, dot, is_finite, namespace, norm
 from .error_bounds import Bound, Constants, bound
 from .inverse import Inverse
 from .optimality import residual
 from .problem import Problem, Solution
 from .status import Status
-from .upper import UpperObjective, gradient_y, total_gradient
+from .upper import UpperObjective, gradient_y, total_gradient, value_of
 
 Descent = Literal["proven", "estimated", "not shown"]
 
@@ -239,6 +239,8 @@ def _correct(
         residual=None,
     )
     left, more = residual(problem, there)
+    if not is_finite(left):  # the step left the domain of f
+        return _Correction(None, n_hvp=K.n_hvp, n_grad=n_grad + more)
     there = dataclasses.replace(there, residual=left)
     K2 = _inverse(problem, there, options)
     system = K2.system
@@ -251,7 +253,7 @@ def _correct(
     z = old + change.x
     adjoint = system.expand(z)
     gradient = total_gradient(upper, x, there.y, K2.pull_back(z))
-    value = float(upper.value(x, there.y)) - dot(adjoint, left)
+    value = value_of(upper, x, there.y) - dot(adjoint, left)
     size = norm(wrong)
     fall = norm(left) / size if size > 0.0 else 0.0
     found = Point(there, adjoint, value, gradient)

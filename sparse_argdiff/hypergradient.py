@@ -21,16 +21,16 @@ from .evaluation import HypergradientResult, WarmState
 from .implicit import Adjoint, vjp
 from .inverse import LinearSolver
 from .optimality import residual
+from .preconditioners.deflation import start_from
 from .problem import Problem, Solution
 from .refinement import Refinement
 from .solvers import LowerSolver, solve
 from .status import ConvergenceError, OnFailure, Status, settle
-from .upper import UpperObjective, gradient_y, total_gradient
+from .upper import UpperObjective, gradient_y, total_gradient, value_of
 
 Until = Literal["tolerance", "descent"]
 
 _WHAT = "evaluating the upper level"
-_LONG = 10  # iterations for each old adjoint that takes part in the next start
 
 
 class Hypergradient:
@@ -179,7 +179,7 @@ class Hypergradient:
         self, x: Array, *, tol: float | None = None
     ) -> tuple[float, float]:
         """Return F(x) alone and the correction in it, a measure of its error."""
-        x = as_vector("x", x)
+        x = _own(x)
         tol = self.tol if tol is None else tol
         solution = self.solve(x, tol=tol)
         value, correction, _ = self._value(x, solution, self.adjoint)
@@ -222,7 +222,7 @@ class Hypergradient:
         """
         if until not in {"tolerance", "descent"}:
             raise ValueError(f"until must be 'tolerance' or 'descent', found {until!r}")
-        x = as_vector("x", x)
+        x = _own(x)
         if adjoint_tol is None:
             adjoint_tol = self.adjoint_tol if tol is None else tol
         tol = self.tol if tol is None else tol
@@ -321,10 +321,7 @@ class Hypergradient:
         """Return the last adjoint, or the last three where the last solve was long."""
         if not self.warm_start or self.adjoint is None:
             return None
-        columns = [self.adjoint, *self.older]
-        if len(columns) == 1 or self.adjoint_niter < _LONG * len(columns):
-            return self.adjoint
-        return namespace(*columns).stack(columns, axis=1)
+        return start_from([self.adjoint, *self.older], self.adjoint_niter)
 
     def _keep(self, adjoint: Adjoint) -> None:
         if self.adjoint is not None and self.adjoint.shape == adjoint.adjoint.shape:
@@ -345,7 +342,7 @@ class Hypergradient:
         self, x: Array, solution: Solution, adjoint: Array | None
     ) -> tuple[float, float, int]:
         """Return the value, corrected where there is an adjoint; by what; the gradients."""
-        value, correction, n_grad = float(self.upper.value(x, solution.y)), 0.0, 0
+        value, correction, n_grad = value_of(self.upper, x, solution.y), 0.0, 0
         if adjoint is not None:
             left, n_grad = residual(self.problem, solution)
             self.n_grad += n_grad
@@ -355,6 +352,12 @@ class Hypergradient:
             detail = f"upper.value returned {value}."
             settle(Status.NOT_FINITE, solution, _WHAT, detail, self.on_failure)
         return value, correction, n_grad
+
+
+def _own(x: Any) -> Array:
+    """Return a copy: optimisers write the next x into the same array."""
+    x = as_vector("x", x)
+    return namespace(x).asarray(x, copy=True)
 
 
 __all__ = ["Hypergradient", "HypergradientResult", "WarmState"]

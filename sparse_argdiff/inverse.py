@@ -149,7 +149,7 @@ class Inverse:
                 f"of {attained:.1e}. {status.value}",
                 self.on_failure,
             )
-        return result
+        return result if status.acceptable else _without_zeros(rhs, result)
 
     def push_forward(self, u: Array, start: Array | None = None) -> KrylovResult:
         """Solve K z = B u; where B u = 0 the answer 0 says nothing of K, which is tested."""
@@ -218,6 +218,14 @@ class Inverse:
         value = as_vector(name, value, size)
         namespace(value, self.like)
         return value
+
+
+def _without_zeros(rhs: Array, failed: KrylovResult) -> KrylovResult:
+    """Return NaN where a failed solve never left zero: a zero would pass for an answer."""
+    xp = namespace(rhs)
+    void = xp.all(failed.x == 0.0, axis=0) & xp.any(rhs != 0.0, axis=0)
+    x = xp.where(void, xp.full_like(failed.x, math.nan), failed.x)
+    return dataclasses.replace(failed, x=x)
 
 
 def _vanishes(values: Array) -> bool:

@@ -115,18 +115,18 @@ def conditions(
         jac = problem.inequalities.jac(x, y)
         sizes = row_norms(jac, y)
         slack = -g / sizes
-        violation = max(violation, _largest(-slack))
+        violation = _worst(violation, _largest(-slack))
         if multipliers is not None:
             force = multipliers[p:] * sizes
             total = total + aslinearoperator(jac).T @ multipliers[p:]
             wrong = _largest(-force)
-            mismatch = max(
+            mismatch = _worst(
                 wrong, _largest(xp.abs(force) * xp.maximum(slack, 0.0)) / size_of(y)
             )
     free = total
     if problem.bounded:
         lower, upper = problem.bounds(y)
-        violation = max(violation, _largest(lower - y), _largest(y - upper))
+        violation = _worst(violation, _largest(lower - y), _largest(y - upper))
         near = ACTIVE_TOL * size_of(y)
         held = ((y - lower <= near) & (total > 0.0)) | (
             (upper - y <= near) & (total < 0.0)
@@ -194,6 +194,11 @@ def _largest(values: Array) -> float:
         return 0.0
     largest = float(namespace(values).max(values))
     return max(largest, 0.0)
+
+
+def _worst(*sizes: float) -> float:
+    """Return the largest; NaN where there is one, which ``max`` may lose."""
+    return math.nan if any(map(math.isnan, sizes)) else max(sizes)
 
 
 def force_scale(problem: Problem, x: Array, y: Array, grad: Array) -> float:

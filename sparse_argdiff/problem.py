@@ -13,6 +13,7 @@ from typing import Any
 
 from .arrays import (
     Array,
+    as_number,
     as_vector,
     asarray,
     namespace,
@@ -114,7 +115,7 @@ class Problem:
 
     def value(self, x: Array, y: Array) -> float:
         """Return the function that is minimised, at (x, y)."""
-        value = float(self.objective.value(x, y))
+        value = as_number("objective.value", self.objective.value(x, y))
         return -value if self.maximize else value
 
     def grad(self, x: Array, y: Array) -> Array:

@@ -102,7 +102,9 @@ def block_product(
         return zeros((shape[0], 0), x)
     if function is not None:
         return _of_shape(function(x), name, (shape[0], x.shape[1]))
-    return xp.stack([single(x[:, j]) for j in range(x.shape[1])], axis=1)
+    # Copies: the user's product may write into the same buffer again.
+    columns = [xp.asarray(single(x[:, j]), copy=True) for j in range(x.shape[1])]
+    return xp.stack(columns, axis=1)
 
 
 def _of_shape(result: Array, name: str, shape: tuple[int, ...]) -> Array:

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Protocol
 
-from .arrays import Array, as_vector
+from .arrays import Array, as_number, as_vector
 
 
 class UpperObjective(Protocol):
@@ -43,6 +43,11 @@ class FunctionUpper:
     def grad_x(self, x: Array, y: Array) -> Array | None:
         """Return ∂f^U/∂x, or None."""
         return None if self._grad_x is None else self._grad_x(x, y)
+
+
+def value_of(upper: UpperObjective, x: Array, y: Array) -> float:
+    """Return f^U(x, y), checked."""
+    return as_number("upper.value", upper.value(x, y))
 
 
 def gradient_y(upper: UpperObjective, x: Array, y: Array) -> Array:

@@ -463,3 +463,26 @@ def test_until_is_one_of_two_words(text):
     problem, upper, x = text
     with pytest.raises(ValueError, match="until must be"):
         sad.Hypergradient(problem, upper).evaluate(x, until="dawn")
+
+
+def test_a_newton_step_out_of_the_domain_estimates_nothing():
+    """Near the boundary of a barrier a loose y is corrected to a point outside."""
+    H = np.diag([1.0, 2.0])
+    objective = sad.FunctionObjective(
+        value=lambda x, y: 0.5 * y @ H @ y - x @ y,
+        grad=lambda x, y: H @ y - x,
+        hvp=lambda x, y, v: H @ v,
+        cross_vjp=lambda x, y, w: -w,
+        n=2,
+    )
+    problem = sad.LogBarrier(sad.Problem(objective, lower=0.0, upper=1.0), 30.0)
+    upper = sad.FunctionUpper(lambda x, y: 0.5 * float(y @ y), lambda x, y: y)
+    x, y0 = np.array([3.0, -3.0]), np.full(2, 0.05)
+    F = sad.Hypergradient(problem, upper, y0=y0, tol=0.95)
+    certificate = F.evaluate(x).certificate
+    assert certificate.gradient_error == np.inf
+    assert certificate.descent == "not shown"
+    assert ((F.y > 0.0) & (F.y < 1.0)).all()
+    fine = sad.Hypergradient(problem, upper, y0=y0, tol=1e-10).evaluate(x)
+    assert fine.certificate.gradient_error < 1e-6
+    assert fine.certificate.descent == "estimated"

@@ -1060,3 +1060,29 @@ def test_names_and_objects_are_the_same_losses():
         t = targets_for(name, np.random.default_rng(0), 9)
         assert_same_model(Glm(BASE, t, loss=name), Glm(BASE, t, loss=instance))
         assert f"9 x 5, loss={instance}" in repr(Glm(BASE, t, loss=name))
+
+
+@pytest.mark.parametrize("loss", ["squared", "logistic"])
+@pytest.mark.parametrize("intercept", [True, False])
+def test_no_features_at_all(loss, intercept):
+    """Then there are no penalties: F is a constant, its gradient is empty."""
+    targets = np.array([0.0, 1.0, 1.0])
+    glm = Glm(np.zeros((3, 0)), targets, loss=loss, intercept=intercept)
+    held_out = glm.held_out(np.zeros((3, 0)), targets)
+    found = sad.Hypergradient(sad.Problem(glm), held_out).evaluate(np.zeros(0))
+    z = 0.0
+    if intercept:
+        z = targets.mean() if loss == "squared" else np.log(2.0)
+    losses = {
+        "squared": 0.5 * (z - targets) ** 2,
+        "logistic": np.log1p(np.exp(z)) - targets * z,
+    }
+    np.testing.assert_allclose(found.value, losses[loss].mean(), rtol=1e-12)
+    assert found.gradient.shape == (0,)
+
+
+def test_features_as_lists():
+    rows, targets = [[1.0, 2.0], [0.0, 1.0], [3.0, 1.0]], [0.0, 1.0, 1.0]
+    x, y = np.zeros(2), np.ones(3)
+    found = Glm(rows, targets).grad(x, y)
+    np.testing.assert_array_equal(found, Glm(np.array(rows), targets).grad(x, y))

@@ -608,6 +608,125 @@ def test_mixed_namespaces_are_refused():
             assert namespace in str(caught.value), name
 
 
+# arrays that change hands -----------------------------------------------------------
+
+
+def test_the_caller_writes_the_next_x_into_the_same_array():
+    """Optimisers do.  A value kept for one x is not one of another."""
+    upper = sad.FunctionUpper(lambda x, y: 0.5 * float(y @ y), lambda x, y: y)
+    F = sad.Hypergradient(ROW.problem, upper, tol=1e-12)
+    x = np.array(ROW.x, copy=True)
+    F.value(x)
+    x *= 3.0
+    found = F.evaluate(x)
+    expected = sad.Hypergradient(ROW.problem, upper, tol=1e-12).evaluate(x.copy())
+    np.testing.assert_allclose(found.value, expected.value, rtol=1e-9)
+    np.testing.assert_allclose(found.gradient, expected.gradient, rtol=1e-8)
+    x[:] = 0.0
+    np.testing.assert_array_equal(found.solution.x, expected.solution.x)
+
+
+def test_products_that_write_into_one_buffer():
+    """A block of columns is not k times the last one."""
+    f, forward, backward = ROW.objective, np.empty(ROW.n), np.empty(ROW.m)
+
+    def jvp(x, y, u):
+        np.copyto(forward, f._cross_jvp(x, y, u))
+        return forward
+
+    def vjp(x, y, w):
+        np.copyto(backward, f._cross_vjp(x, y, w))
+        return backward
+
+    J = sad.derivative(spoilt(cross_jvp=jvp, cross_vjp=vjp), ROW.at_solution())
+    exact = sad.derivative(ROW.problem, ROW.at_solution())
+    np.testing.assert_allclose(J @ np.eye(ROW.m), exact @ np.eye(ROW.m), rtol=1e-7)
+    np.testing.assert_allclose(J.T @ np.eye(ROW.n), exact.T @ np.eye(ROW.n), rtol=1e-7)
+
+
+# on_failure -----------------------------------------------------------------------
+
+
+SADDLE = np.diag([1.0, -1.0])  # and a right-hand side that CG refuses at its first step
+
+
+@pytest.mark.parametrize(
+    "v", [np.array([1.0, 2.0]), np.array([[0.0, 1.0], [0.0, 2.0]])]
+)
+def test_a_failed_solve_never_answers_zero(v):
+    problem, solution = quadratic(SADDLE)
+    J = sad.derivative(problem, solution, method="cg", on_failure="ignore")
+    found = J.T @ v
+    failed = v.any(axis=0)
+    assert np.isnan(found[..., failed]).all()
+    if v.ndim == 2:  # the other column is solved by zero
+        np.testing.assert_array_equal(found[:, 0], 0.0)
+
+
+@pytest.mark.parametrize("method", ["maid", "hoag", "gradient_descent", "lbfgs"])
+@pytest.mark.parametrize("solver", [None, "newton_kkt"])
+def test_failed_solves_are_no_stationary_point(method, solver):
+    """The gradient of an adjoint that was never found must not end the search as zero."""
+    problem, _ = quadratic(SADDLE)
+    upper = sad.FunctionUpper(
+        lambda x, y: float((y - 1) @ (y - 1)), lambda x, y: 2 * (y - 1)
+    )
+    result = sad.minimize(
+        problem,
+        upper,
+        [1.0, 2.0],
+        method=method,
+        solver=solver,
+        on_failure="ignore",
+        maxiter=5,
+    )
+    assert not result.success
+    assert not result.status.acceptable
+
+
+@pytest.mark.parametrize("method", ["maid", "hoag", "gradient_descent", "lbfgs"])
+def test_a_small_gradient_of_a_poor_solve_is_no_success(method):
+    upper = sad.FunctionUpper(lambda x, y: 0.5 * float(y @ y), lambda x, y: y)
+    result = sad.minimize(
+        ROW.problem,
+        upper,
+        ROW.x,
+        method=method,
+        tol=1.0,
+        adjoint_maxiter=1,
+        M=None,
+        lower_tol=1e-12,
+        on_failure="ignore",
+    )
+    assert result.status is S.ITERATION_LIMIT
+    assert not result.success
+
+
+# what users' functions return ------------------------------------------------------
+
+
+@pytest.mark.parametrize("bad", [0, 1])
+def test_an_inequality_that_is_not_finite(bad):
+    """Its row is not inactive: nothing is known of it."""
+    h = np.array([-1.0, -1.0])
+    h[bad] = np.nan
+    rows = sad.Inequality(lambda x, y: h, lambda x, y: np.eye(ROW.n)[:2])
+    problem = sad.Problem(ROW.objective, inequality=rows)
+    with pytest.raises(sad.ConvergenceError) as caught:
+        sad.vjp(problem, ROW.at_solution(), V)
+    assert caught.value.status is S.NOT_FINITE
+
+
+@pytest.mark.parametrize("bad", [np.ones(1), [1.0], None, "one", 1j])
+def test_values_that_are_no_numbers_are_named(bad):
+    with pytest.raises(TypeError, match=r"upper\.value must return a number"):
+        sad.Hypergradient(
+            ROW.problem, sad.FunctionUpper(lambda x, y: bad, lambda x, y: y)
+        )(ROW.x)
+    with pytest.raises(TypeError, match=r"objective\.value must return a number"):
+        sad.solve(spoilt(value=lambda x, y: bad), ROW.x)
+
+
 # errors ---------------------------------------------------------------------------
 
 

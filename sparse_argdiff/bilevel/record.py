@@ -17,6 +17,7 @@ from ..certificate import Certificate
 from ..hypergradient import Hypergradient, HypergradientResult
 from ..optimality import residual, residual_scale
 from ..status import Status
+from ..upper import value_of
 from .checkpoint import Store
 from .history import BilevelResult, HistoryRecord
 
@@ -113,7 +114,7 @@ class Run:
     ) -> Status | None:
         """Record an accepted iterate and tell of it; return why to stop, or None."""
         self.memory = memory or {}
-        met = self._record(x, found)
+        ended = self._record(x, found)
         record = self.history[-1]
         if self.bar is not None:
             self.bar.set_postfix_str(
@@ -122,7 +123,7 @@ class Run:
             )
             self.bar.update(record.nit > 0)
         asked = self._ask(x, found)
-        self.status = Status.CONVERGED if met else asked
+        self.status = ended or asked
         if self.store is not None and record.nit % self.store.every == 0:
             self._save(self.store)
         return self.status
@@ -139,15 +140,17 @@ class Run:
         old = self.history.pop()
         if self.best is self.last:
             self.best = None
-        met = self._record(x, found)
+        self.status = self._record(x, found)
         self.history[-1] = dataclasses.replace(
             self.history[-1], step_norm=old.step_norm
         )
-        self.status = Status.CONVERGED if met else None
         return self.status
 
-    def _record(self, x: Array, found: HypergradientResult) -> bool:
-        """Append to the history; tell whether the tolerance is met."""
+    def _record(self, x: Array, found: HypergradientResult) -> Status | None:
+        """Append to the history; say how it ends where the tolerance is met.
+
+        A gradient that is small because a solve failed (``on_failure``) is no convergence.
+        """
         xp = namespace(x)
         slope = self.projected_gradient(x, found.gradient)
         size = float(xp.sqrt(xp.sum(slope * slope)))
@@ -175,7 +178,11 @@ class Run:
             size,
             record.n_hvp,
         )
-        return size <= self.tol * self.history[0].gradient_norm
+        if not size <= self.tol * self.history[0].gradient_norm:
+            return None
+        solves = found.solution.status, found.adjoint.krylov.status
+        failed = [s for s in solves if s is not None and not s.acceptable]
+        return failed[0] if failed else Status.CONVERGED
 
     def _ask(self, x: Array, found: HypergradientResult) -> Status | None:
         if self.callback is None:
@@ -250,7 +257,7 @@ class Run:
     def _check_data(self, found: HypergradientResult) -> None:
         """Refuse to go on with other data than those of the checkpoint."""
         F, there = self.F, found.solution
-        value = float(F.upper.value(there.x, there.y)) + found.correction
+        value = value_of(F.upper, there.x, there.y) + found.correction
         wrong = abs(value - found.value) / (abs(value) + abs(found.correction) or 1.0)
         if there.residual is not None:
             left, _ = residual(F.problem, dataclasses.replace(there, residual=None))

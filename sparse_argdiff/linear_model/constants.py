@@ -29,7 +29,7 @@ def constants_of(
     """Return the constants of a data term with ridge weights at y, or None."""
     design, loss = data.design, data.loss
     third = getattr(loss, "third_bound", math.inf)
-    if not (math.isfinite(third) and design.has_squares):
+    if not (math.isfinite(third) and design.has_squares and penalty.m):
         return None
     if design.intercept and not isinstance(loss, Squared):
         return None

@@ -126,6 +126,8 @@ def model_dtype(features: Any) -> Any:
 
 def as_features(features: Any) -> Any:
     """Return features as a floating CSR/CSC matrix, ndarray or operator."""
+    if isinstance(features, list | tuple):
+        features = np.asarray(features)
     if is_sparse(features):
         if features.ndim != 2:
             raise ValueError(f"features must be 2-D, found shape {features.shape}")

@@ -13,6 +13,8 @@ from typing import Any
 from ..arrays import Array, as_count, as_floating, epsilon, is_finite, namespace, norm
 from ..linear_operator import LinearOperator, aslinearoperator
 
+_LONG = 10  # iterations for each old solution that takes part in the next start
+
 
 def deflation(W: Any, AW: Any, *, M: Any = None) -> LinearOperator:
     """Return a preconditioner that is exact on the span of W.
@@ -135,11 +137,14 @@ class Recent:
 
     def start(self) -> Array | None:
         """Return None, the last solution (n,), or the last few as columns (n, k)."""
-        if not self.columns:
-            return None
-        if len(self.columns) == 1 or self.niter < 10 * len(self.columns):
-            return self.columns[0]
-        return namespace(*self.columns).stack(self.columns, axis=1)
+        return start_from(self.columns, self.niter) if self.columns else None
+
+
+def start_from(columns: list[Array], niter: int) -> Array:
+    """Return the first of old solutions, or all (n, k) where the last solve was long."""
+    if len(columns) == 1 or niter < _LONG * len(columns):
+        return columns[0]
+    return namespace(*columns).stack(columns, axis=1)
 
 
 def _conjugate(W: Array, AW: Array) -> tuple[Array, Array] | None:

@@ -47,8 +47,8 @@ class Sketch:
 
 def nystrom(
     A: Any,
-    *,
     rank: int | None = None,
+    *,
     max_rank: int = 100,
     least_fall: float = 1.0,
     rng: Any = None,
