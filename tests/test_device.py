@@ -394,6 +394,37 @@ def test_sparse_rows_are_used_by_their_products(cuda, kind):
         np.testing.assert_allclose(device, host, rtol=1e-6, atol=1e-8)
 
 
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_multigrid_moves_its_levels_once(cuda, dtype):
+    pytest.importorskip("pyamg")
+    side = 40
+    line = scipy.sparse.diags_array(
+        [-1.0, 2.0, -1.0], offsets=[-1, 0, 1], shape=(side,) * 2
+    )
+    eye = scipy.sparse.eye_array(side)
+    grid = scipy.sparse.kron(line, eye) + scipy.sparse.kron(eye, line)
+    matrix = scipy.sparse.csr_array(grid.astype(dtype))
+    host = sad.preconditioners.amg(matrix)
+    device = sad.preconditioners.amg(sad.to_device(matrix))
+    r = np.random.default_rng(0).standard_normal((side * side, 2)).astype(dtype)
+    there = sad.to_device(r)
+    before = cupy_standin.LOG["transfers"]
+    for found, expected in (
+        (device @ there, host @ r),
+        (device @ there[:, 0].copy(), host @ r[:, 0].copy()),
+    ):
+        assert found.dtype == dtype
+        np.testing.assert_allclose(
+            sad.to_host(found), expected, rtol=1e-3, atol=1e3 * np.finfo(dtype).eps
+        )
+    assert cupy_standin.LOG["transfers"] == before
+    b = sad.to_device(r[:, 0].astype(float))
+    A = sad.to_device(scipy.sparse.csr_array(grid))
+    solved = sad.cg(A, b, M=sad.preconditioners.amg(A))
+    assert solved.status is sad.Status.CONVERGED
+    assert solved.niter <= 12
+
+
 # every public name ------------------------------------------------------------------------
 
 COVERED = {
@@ -429,7 +460,7 @@ def test_every_public_function_is_here():
     builders = set(sad.preconditioners.__all__)
     classes = {"Auto", "Choice", "ConstraintPreconditioner", "Recent"}
     assert builders - classes - set(PRECONDITIONERS) <= {
-        "amg",  # of a sparse matrix: tests/test_approximate_inverses.py
+        "amg",  # of a sparse matrix: test_multigrid_moves_its_levels_once
         "constraint_of",
         "deflation",
         "galerkin_start",
