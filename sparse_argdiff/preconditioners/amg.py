@@ -146,8 +146,8 @@ def _cycle(
             coarser.append(_rows(R @ A @ P, A.dtype))
         inverse = 1.0 / A.diagonal()
         bound = float((abs(A).sum(axis=1) * inverse).max())
-        A, P, R, inverse = (moved(part, xp) for part in (A, P, R, inverse))
-        levels.append(_Level(A, P, R, inverse, bound))
+        there = [moved(part, xp) for part in (A, P, R, inverse)]
+        levels.append(_Level(there[0], there[1], there[2], there[3], bound))
     last = coarser[-1] if prolongations else matrix
     coarsest = _solver(last.toarray(), xp)
 
