@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import builtins
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -594,3 +595,27 @@ def test_a_scaled_or_restricted_operator_keeps_its_split_and_matrix():
     B = sad.aslinearoperator(dense)
     np.testing.assert_array_equal((2.0 * B).matrix, 2.0 * dense)
     assert (B + B).matrix is None
+
+
+def test_a_second_cycle_allocates_no_vector_but_its_answer():
+    pytest.importorskip("pyamg")
+    A = laplacian(120)
+    M = pc.amg(A)
+    r = np.random.default_rng(0).standard_normal(A.shape[0])
+    expected, out = M @ r, np.empty_like(r)
+    tracemalloc.start()
+    try:
+        M.apply(r, out)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak < r.nbytes
+    assert np.array_equal(out, expected)
+    overlapping = r.copy()
+    M.apply(overlapping, overlapping)
+    assert np.array_equal(overlapping, expected)
+    strided = np.empty((r.size, 2))[:, 0]
+    M.apply(r, strided)
+    assert np.array_equal(strided, expected)
+    block = M @ np.stack([r, -2.0 * r], axis=1)
+    assert np.allclose(block, np.stack([expected, -2.0 * expected], axis=1), rtol=1e-12)
