@@ -175,7 +175,8 @@ def as_floating(name: str, value: Any, *, ndim: tuple[int, ...] = (1,)) -> Array
     ValueError
         For the wrong number of dimensions.
     """
-    array = np.asarray(value) if isinstance(value, list | tuple | float) else value
+    foreign = isinstance(value, list | tuple | float | np.matrix)
+    array = np.asarray(value) if foreign else value
     if not is_array(array):
         raise TypeError(f"{name} must be an array, found {type(value).__name__}")
     xp = namespace(array)

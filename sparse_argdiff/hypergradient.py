@@ -235,7 +235,7 @@ class Hypergradient:
                 "adjoint0 must be an array for a problem with constraints, found a "
                 "function: it would have to be an inverse of the whole KKT matrix"
             )
-        start = self._start(solution) if adjoint0 is None else adjoint0
+        start = self._start() if adjoint0 is None else adjoint0
         options = dict(self._vjp_options)
         # With constraints the solve is as cheap as projections make it, and is not cut.
         descent = until == "descent" and not self.problem.constrained
@@ -314,7 +314,7 @@ class Hypergradient:
             found.adjoint.krylov.residual,
         )
 
-    def _start(self, solution: Solution) -> Array | None:
+    def _start(self) -> Array | None:
         """Return the last adjoint, or the last three where the last solve was long."""
         if not self.warm_start or self.adjoint is None:
             return None

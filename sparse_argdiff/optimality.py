@@ -65,14 +65,13 @@ class Conditions:
 
 def split(problem: Problem, x: Array, y: Array) -> tuple[Array, Array]:
     """Return the values of the equality rows (p,) and the inequality rows (q,)."""
-    namespace(y)
     none = zeros((0,), y)
     h = none if problem.equalities is None else problem.equalities.value(x, y)
     g = none if problem.inequalities is None else problem.inequalities.value(x, y)
     return h, g
 
 
-def row_norms(jac: Any) -> Array:
+def row_norms(jac: Any, like: Array | None = None) -> Array:
     """Return ‖∇h_i‖ of each row of a matrix; 1 for an operator, whose rows are unknown.
 
     A zero row has norm 1: its value is then measured as it is.
@@ -84,7 +83,8 @@ def row_norms(jac: Any) -> Array:
         xp = namespace(jac)
         squares = xp.sum(jac * jac, axis=1)
     else:
-        return np.ones(jac.shape[0])
+        shape = (jac.shape[0],)
+        return np.ones(shape) if like is None else full(shape, 1.0, like)
     return xp.where(squares > 0.0, xp.sqrt(squares), 1.0)
 
 
@@ -102,18 +102,23 @@ def conditions(
     xp = namespace(y)
     grad = problem.grad(x, y)
     h, g = split(problem, x, y)
-    p = h.shape[0]
+    p, rows = h.shape[0], h.shape[0] + g.shape[0]
+    if multipliers is not None and multipliers.shape[0] != rows:
+        raise ValueError(
+            f"multipliers must have shape ({rows},), of the equality rows and then of "
+            f"the inequality rows, found shape {tuple(multipliers.shape)}"
+        )
     total, violation, mismatch = grad, 0.0, 0.0
     if p:
         assert problem.equalities is not None
         jac = problem.equalities.jac(x, y)
-        violation = _largest(xp.abs(h) / row_norms(jac))
+        violation = _largest(xp.abs(h) / row_norms(jac, y))
         if multipliers is not None:
             total = total + aslinearoperator(jac).T @ multipliers[:p]
     if g.shape[0]:
         assert problem.inequalities is not None
         jac = problem.inequalities.jac(x, y)
-        sizes = row_norms(jac)
+        sizes = row_norms(jac, y)
         slack = -g / sizes
         violation = _worst(violation, _largest(-slack))
         if multipliers is not None:
@@ -164,7 +169,7 @@ def classify(
     force, slack = none, none
     if found.inequality.shape[0]:
         assert problem.inequalities is not None
-        sizes = row_norms(problem.inequalities.jac(x, y))
+        sizes = row_norms(problem.inequalities.jac(x, y), y)
         force = multipliers[p:] * sizes / scale
         slack = -found.inequality / sizes / length
     strong, weak = _strong(force, slack, tol), _weak(force, slack, tol)
@@ -272,7 +277,7 @@ def _recover(problem: Problem, x: Array, y: Array) -> Array:
     if problem.inequalities is not None:
         jac = problem.inequalities.jac(x, y)
         jacobians.append(jac)
-        at_zero.append(g / row_norms(jac) >= -near)
+        at_zero.append(g / row_norms(jac, y) >= -near)
     candidates = xp.concat(at_zero)
     (index,) = xp.nonzero(candidates)
     if index.shape[0] == 0:
@@ -334,7 +339,13 @@ def check_stationary(
         f"{name} = {size:.2e} is {size / unit if unit else math.inf:.1e} of its scale, "
         f"above stationarity = {tolerance:.0e}."
         for name, size, unit in (
-            ("‖f_Y(x, y)‖", found.stationarity, scale),
+            (
+                "the gradient of the Lagrangian"
+                if problem.constrained
+                else "‖f_Y(x, y)‖",
+                found.stationarity,
+                scale,
+            ),
             ("the violation of a constraint", found.infeasibility, size_of(y)),
             ("the violation of complementarity", found.complementarity, scale),
         )
