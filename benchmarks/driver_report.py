@@ -2,6 +2,7 @@
 
     python benchmarks/driver_report.py drivers  [--data DIR] [--out FOLDER]
     python benchmarks/driver_report.py cleaning [--data DIR] [--out FOLDER]
+    python benchmarks/driver_report.py predictor [--data DIR]
 
 ``drivers``: one log-penalty per feature of logistic models, all from the best single
 penalty c, on  F(x) = validation loss + ‖x − c‖² / (2 N),  N validation rows (a standard
@@ -12,12 +13,16 @@ where F, evaluated exactly beside the run and not charged for, is within 1 % of 
 value that any method found, and within 1 % of what there is to gain.
 
 ``cleaning``: see ``cleaning.py``.
+
+``predictor``: along the path of a run, lower-level solves from the last y and from
+y + g'(x) dx: what the tangent costs, and what it saves.
 """
 
 from __future__ import annotations
 
 import argparse
 import dataclasses
+import itertools
 import pathlib
 import sys
 
@@ -207,13 +212,44 @@ def draw(path: pathlib.Path, found: dict[str, dict[str, Curve]]) -> None:
     print(f"picture {path}")
 
 
+def predict(name, glm, loss, rows: int, steps: int) -> None:
+    """Print what lower-level solves cost with and without the tangent predictor."""
+    problem = sad.Problem(glm)
+    x0 = best_single(glm, loss)
+    path: list[np.ndarray] = []
+    sad.minimize(
+        problem,
+        Prior(loss, x0, rows),
+        x0,
+        bounds=(np.log(1e-8), np.log(1e3)),
+        maxiter=steps,
+        callback=lambda state: path.append(state.x.copy()),
+    )
+    for tol in (1e-2, 1e-3, 1e-5):
+        for rtol in (None, 0.3, 0.1):
+            solution = sad.solve(problem, path[0], tol=tol)
+            tangents = solves = 0
+            for before, after in itertools.pairwise(path):
+                start = solution.y
+                if rtol is not None:
+                    tangent = sad.jvp(problem, solution, after - before, rtol=rtol)
+                    tangents, start = tangents + tangent.n_hvp, start + tangent.y
+                solution = sad.solve(problem, after, start, tol=tol)
+                solves += solution.n_hvp + solution.n_grad
+            how = "from the last y " if rtol is None else f"tangent to {rtol:.1f} "
+            print(
+                f"{name:16} {len(path) - 1:3d} steps  tol {tol:.0e}  {how}  "
+                f"{tangents:5d} + {solves:4d} = {tangents + solves:5d} products"
+            )
+
+
 def main() -> None:
     """Parse the command line and run a part."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     add = parser.add_argument
-    add("part", choices=["drivers", "cleaning"])
+    add("part", choices=["drivers", "cleaning", "predictor"])
     add("--data", type=pathlib.Path, default=HERE.parent.parent / "shared" / "data")
     add("--out", type=pathlib.Path, default=pathlib.Path("output"))
     add("--steps", type=int, default=40)
@@ -228,9 +264,12 @@ def main() -> None:
         return
     found = {}
     for name, *rest in designs(args.data):
-        if args.sets is None or name in args.sets:
+        if args.part == "predictor":
+            predict(name, *rest, min(args.steps, 15))
+        elif args.sets is None or name in args.sets:
             found[name] = compare(name, *rest, args.steps, args.only)
-    draw(args.out / "driver_report.png", found)
+    if found:
+        draw(args.out / "driver_report.png", found)
 
 
 if __name__ == "__main__":

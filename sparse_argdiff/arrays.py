@@ -222,6 +222,12 @@ def as_vector(name: str, value: Any, size: int | None = None) -> Array:
     return vector
 
 
+def own_vector(name: str, value: Any) -> Array:
+    """Return a copy of a vector: optimisers write the next x into the same array."""
+    vector = as_vector(name, value)
+    return namespace(vector).asarray(vector, copy=True)
+
+
 def epsilon(array: Array) -> float:
     """Return the unit roundoff of the array's dtype (the distance from 1 to next)."""
     return float(namespace(array).finfo(array.dtype).eps)

@@ -62,7 +62,7 @@ class Certificate:
     lower_error: float
     bound: Bound
     descent: Descent
-    refined: Point
+    refined: Point = dataclasses.field(repr=False)
     n_hvp: int
     n_grad: int
 

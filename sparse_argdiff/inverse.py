@@ -131,6 +131,9 @@ class Inverse:
         )
         if status is Status.INCONSISTENT:
             detail = _contradiction(self.system, rhs, result)
+        elif status is Status.STAGNATED and self.system.C is not None:
+            missed = _contradiction(self.system, rhs, result)
+            detail = f"{detail} {missed} Rows close to dependent count as dependent."
         settle(
             status,
             result,

@@ -21,11 +21,12 @@ from .arrays import (
     Array,
     full,
     is_array,
+    is_sparse,
     namespace,
     norm,
     zeros,
 )
-from .blocks import scatter, take_columns, take_rows, vstack
+from .blocks import scatter, squares, take_columns, take_rows, vstack
 from .krylov.null_space import multipliers as fit_multipliers
 from .linear_operator import aslinearoperator
 from .problem import ActiveSet, Problem, Solution
@@ -71,21 +72,19 @@ def split(problem: Problem, x: Array, y: Array) -> tuple[Array, Array]:
     return h, g
 
 
-def row_norms(jac: Any, like: Array | None = None) -> Array:
+def row_norms(jac: Any, like: Array) -> Array:
     """Return ‖∇h_i‖ of each row of a matrix; 1 for an operator, whose rows are unknown.
 
     A zero row has norm 1: its value is then measured as it is.
     """
-    if sparse.issparse(jac):
-        squares = sparse.csr_array(jac).power(2).sum(axis=1)
-        xp: Any = namespace(squares)
+    xp = namespace(like)
+    if is_sparse(jac):
+        lengths = squares(jac) @ full((jac.shape[1],), 1.0, like)
     elif is_array(jac):
-        xp = namespace(jac)
-        squares = xp.sum(jac * jac, axis=1)
+        lengths = xp.sum(squares(jac), axis=1)
     else:
-        shape = (jac.shape[0],)
-        return np.ones(shape) if like is None else full(shape, 1.0, like)
-    return xp.where(squares > 0.0, xp.sqrt(squares), 1.0)
+        return full((jac.shape[0],), 1.0, like)
+    return xp.where(lengths > 0.0, xp.sqrt(lengths), 1.0)
 
 
 def size_of(y: Array) -> float:

@@ -220,7 +220,7 @@ class Solution:
     active: ActiveSet | None = None
     status: Status | None = None
     residual_norm: float | None = None
-    residual: Array | None = None
+    residual: Array | None = dataclasses.field(default=None, repr=False)
     niter: int = 0
     n_hvp: int = 0
     n_grad: int = 0

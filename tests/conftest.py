@@ -8,14 +8,19 @@ The CuPy stand-in goes where ``cupy`` is imported from and refuses what CuPy ref
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import array_api_strict
 import cupy_standin
 import numpy as np
 import pytest
+
+try:
+    import array_api_strict
+except ImportError:  # a bare machine with a device: ``pytest -m gpu`` needs it not
+    array_api_strict = None
 
 
 def _cupy() -> Any:
@@ -51,6 +56,12 @@ def pytest_collection_modifyitems(
                 item.add_marker(skip)
 
 
+def pytest_collection_finish() -> None:
+    """Keep what thousands of collected tests are made of out of every later collection."""
+    gc.collect()
+    gc.freeze()
+
+
 class Backend(NamedTuple):
     """Two functions: NumPy array to the backend's (always a copy), and back."""
 
@@ -63,6 +74,8 @@ def _numpy_backend() -> Backend:
 
 
 def _strict_backend() -> Backend:
+    if array_api_strict is None:
+        pytest.skip("needs array-api-strict")
     xp = array_api_strict
     device, host = xp.Device("device1"), xp.Device("CPU_DEVICE")
 
@@ -109,3 +122,13 @@ def xp_array(
 def strict_array() -> Backend:
     """The strict backend alone, to mix with NumPy."""
     return _strict_backend()
+
+
+@pytest.fixture(params=["standin", pytest.param("cupy", marks=pytest.mark.gpu)])
+def cuda(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """CuPy: its stand-in, whose kernels a compiler of the host runs, and itself."""
+    if request.param == "cupy":
+        return _cupy()
+    if cupy_standin.COMPILER is None:
+        pytest.skip("needs a C++ compiler")
+    return cupy_standin.install(monkeypatch)

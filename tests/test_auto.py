@@ -144,10 +144,77 @@ def test_nystrom_is_refused_once_where_the_spectrum_is_flat():
     assert auto.n_matvec == 20
 
 
-def test_the_better_diagonal_stays():
+def split_of(data, ridge):
+    """An operator that knows nothing but the diagonals of its two parts."""
+    core = sad.LinearOperator(
+        (data.size, data.size), lambda v: data * v, symmetric=True, diagonal=data
+    )
+    return sad.LinearOperator(
+        core.shape,
+        lambda v: data * v + ridge * v,
+        symmetric=True,
+        diagonal=data + ridge,
+        split=(core, ridge),
+    )
+
+
+SPREAD = np.geomspace(0.1, 10.0, 50)
+
+
+@pytest.mark.parametrize(
+    ("data", "ridge", "first", "expected"),
+    [
+        (100.0 * SPREAD, np.ones(50), "jacobi", 100.0 * SPREAD + 1.0),
+        (SPREAD, np.zeros(50), "jacobi", SPREAD),
+        (SPREAD, np.ones(50), "shifted", 1.0 + SPREAD.mean()),
+        (SPREAD, 1e3 * SPREAD, "between", 1e3 * SPREAD + 1e3**0.5 * SPREAD),
+    ],
+    ids=["data", "no ridge", "even ridge", "uneven ridge"],
+)
+def test_the_diagonal_of_a_single_solve(data, ridge, first, expected):
+    auto = pc.Auto()
+    M = auto(split_of(data, ridge))
+    assert auto.name == first
+    np.testing.assert_allclose(1.0 / M.diagonal(), expected * np.ones(50))
+
+
+def test_an_unpenalised_coordinate_gets_its_own_curvature():
+    data, ridge = SPREAD[::-1].copy(), 1e3 * SPREAD
+    ridge[0], data[0] = 0.0, 7.0
+    M = pc.Auto()(split_of(data, ridge))
+    assert M.diagonal()[0] == pytest.approx(1.0 / 7.0)
+    M = pc.Auto()(split_of(np.r_[data, 0.0], np.r_[ridge, 1.0]))
+    assert M.diagonal()[-1] == pytest.approx(1.0)
+
+
+@pytest.mark.parametrize("x", [[-6.0, 0.0], [-7.0, 2.0]], ids=["even", "uneven"])
+def test_few_samples_cost_no_more_than_with_the_whole_diagonal(x):
+    """Text: most features are rare, and the ridge is the bulk of the spectrum."""
+    rng = np.random.default_rng(0)
+    frequency = 0.5 / np.arange(1, 2001.0) ** 0.8
+    F = sparse.csr_array((rng.random((120, 2000)) < frequency).astype(float))
+    glm = Glm(F[:60], (rng.random(60) < 0.5).astype(float))
+    mean, deviation = x
+    x = mean + deviation * rng.standard_normal(glm.m)
+    problem, y = sad.Problem(glm), np.zeros(glm.n)
+    v = rng.standard_normal(glm.n)
+    solution = sad.Solution(y=y, x=x, status=sad.Status.CONVERGED)
+
+    def products(M):
+        return sad.vjp(problem, solution, v, rtol=1e-6, M=M).n_hvp
+
+    assert products("auto") <= 0.75 * products(pc.jacobi_of)
+
+
+@pytest.mark.parametrize(
+    ("log_ridge", "first", "second"),
+    [(-9.0, "jacobi", "shifted"), (0.0, "shifted", "jacobi")],
+)
+def test_the_better_diagonal_stays(log_ridge, first, second):
     problem, _ = correlated()
-    H = problem.hess(np.zeros(problem.objective.m), np.zeros(problem.objective.n))
-    for rates, best in (((9, 3), "shifted"), ((3, 9), "jacobi")):
+    x = np.full(problem.objective.m, log_ridge)
+    H = problem.hess(x, np.zeros(problem.objective.n))
+    for rates, best in (((9, 3), second), ((3, 9), first)):
         auto = pc.Auto(max_rank=10**6)
         for niter in rates:
             auto(H)
@@ -160,7 +227,8 @@ def test_the_better_diagonal_stays():
 
 def test_a_patient_auto_does_not_experiment():
     problem, _ = correlated()
-    H = problem.hess(np.zeros(problem.objective.m), np.zeros(problem.objective.n))
+    x = np.full(problem.objective.m, -9.0)
+    H = problem.hess(x, np.zeros(problem.objective.n))
     auto = pc.Auto(patience=2.0)
     for _ in range(5):
         auto(H)

@@ -703,7 +703,7 @@ def _check_kills(method, kills, folder, seed):
 
 @pytest.mark.skipif(os.name != "posix", reason="needs SIGKILL")
 def test_killed(tmp_path):
-    _check_kills("gradient_descent", 4, tmp_path, seed=0)
+    _check_kills("gradient_descent", 2, tmp_path, seed=0)
 
 
 @pytest.mark.slow

@@ -11,6 +11,7 @@ import cupy_standin
 import numpy as np
 import pytest
 import scipy.sparse
+from conftest import BACKENDS
 
 import sparse_argdiff as sad
 from sparse_argdiff.linear_model import Glm
@@ -113,15 +114,15 @@ def problems(to):
 NAMES = list(problems(np.array))
 
 
-@pytest.fixture(params=["strict", "standin"])
-def there(request, monkeypatch):
+@pytest.fixture(
+    params=["strict", "standin", pytest.param("cupy", marks=pytest.mark.gpu)]
+)
+def there(request):
     """A device: ``to, back``."""
-    from conftest import BACKENDS
-
     if request.param == "standin":
         if cupy_standin.COMPILER is None:
             pytest.skip("needs a C++ compiler")
-        cupy_standin.install(monkeypatch)
+        cupy_standin.install(request.getfixturevalue("monkeypatch"))
     return BACKENDS[request.param]()
 
 
@@ -313,10 +314,7 @@ def test_lbfgs_is_scipys_and_says_so(there):
         ("multinomial", "per-coefficient"),
     ],
 )
-def test_linear_models(monkeypatch, loss, penalty, kind):
-    if cupy_standin.COMPILER is None:
-        pytest.skip("needs a C++ compiler")
-    cupy_standin.install(monkeypatch)
+def test_linear_models(cuda, loss, penalty, kind):
     rng = np.random.default_rng(3)
     features = scipy.sparse.random_array((90, 11), density=0.3, rng=rng, format="csr")
     features = features.toarray() if kind == "dense" else features.asformat(kind)
@@ -347,10 +345,7 @@ def test_linear_models(monkeypatch, loss, penalty, kind):
 @pytest.mark.parametrize("kernels", [None, "deterministic", "reference"])
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 @pytest.mark.parametrize("ones", [False, True])
-def test_gram_products(monkeypatch, kernels, dtype, ones):
-    if cupy_standin.COMPILER is None:
-        pytest.skip("needs a C++ compiler")
-    cupy_standin.install(monkeypatch)
+def test_gram_products(cuda, kernels, dtype, ones):
     rng = np.random.default_rng(3)
     features = scipy.sparse.random_array(
         (130, 40), density=0.1, rng=rng, format="csr", dtype=dtype
@@ -381,6 +376,53 @@ def test_gram_products(monkeypatch, kernels, dtype, ones):
         np.testing.assert_allclose(
             found, host.hess(x, y) @ columns, rtol=tolerance, atol=tolerance
         )
+
+
+@pytest.mark.parametrize("kind", ["csr", "csc"])
+def test_sparse_rows_are_used_by_their_products(cuda, kind):
+    rows = scipy.sparse.csr_array(A).asformat(kind)
+    found = []
+    for device in (False, True):
+        to = sad.to_device if device else (lambda value: value)
+        f = Quartic(lambda array, to=to: to(np.array(array)))
+        problem = sad.Problem(f, equality=sad.LinearEquality(to(rows), to(np.ones(3))))
+        x = to(X.copy())
+        solution = sad.solve(problem, x, tol=1e-9)
+        adjoint = sad.vjp(problem, solution, to(GOAL.copy()), rtol=1e-10)
+        found.append([sad.to_host(solution.y), sad.to_host(adjoint.x)])
+    for host, device in zip(*found, strict=True):
+        np.testing.assert_allclose(device, host, rtol=1e-6, atol=1e-8)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_multigrid_moves_its_levels_once(cuda, dtype):
+    pytest.importorskip("pyamg")
+    side = 40
+    line = scipy.sparse.diags_array(
+        [-1.0, 2.0, -1.0], offsets=[-1, 0, 1], shape=(side,) * 2
+    )
+    eye = scipy.sparse.eye_array(side)
+    grid = scipy.sparse.kron(line, eye) + scipy.sparse.kron(eye, line)
+    matrix = scipy.sparse.csr_array(grid.astype(dtype))
+    host = sad.preconditioners.amg(matrix)
+    device = sad.preconditioners.amg(sad.to_device(matrix))
+    r = np.random.default_rng(0).standard_normal((side * side, 2)).astype(dtype)
+    there = sad.to_device(r)
+    before = cupy_standin.LOG["transfers"]
+    for found, expected in (
+        (device @ there, host @ r),
+        (device @ there[:, 0].copy(), host @ r[:, 0].copy()),
+    ):
+        assert found.dtype == dtype
+        np.testing.assert_allclose(
+            sad.to_host(found), expected, rtol=1e-3, atol=1e3 * np.finfo(dtype).eps
+        )
+    assert cupy_standin.LOG["transfers"] == before
+    b = sad.to_device(r[:, 0].astype(float))
+    A = sad.to_device(scipy.sparse.csr_array(grid))
+    solved = sad.cg(A, b, M=sad.preconditioners.amg(A))
+    assert solved.status is sad.Status.CONVERGED
+    assert solved.niter <= 12
 
 
 # every public name ------------------------------------------------------------------------
@@ -418,7 +460,7 @@ def test_every_public_function_is_here():
     builders = set(sad.preconditioners.__all__)
     classes = {"Auto", "Choice", "ConstraintPreconditioner", "Recent"}
     assert builders - classes - set(PRECONDITIONERS) <= {
-        "amg",  # of a sparse matrix: tests/test_approximate_inverses.py
+        "amg",  # of a sparse matrix: test_multigrid_moves_its_levels_once
         "constraint_of",
         "deflation",
         "galerkin_start",

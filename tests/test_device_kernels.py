@@ -139,6 +139,17 @@ def test_the_host_looks_once_every_ten_iterations(cupy, solver, preconditioned):
     assert counts[120] - counts[20] <= most
 
 
+@pytest.mark.parametrize("every", [1, 3, 25])
+@pytest.mark.parametrize("solver", [sad.cg, sad.minres])
+def test_how_often_the_host_looks_is_the_callers(cupy, solver, every):
+    A, b = spd(60)
+    host = solver(A, b, kernels="reference")
+    found = solver(cupy.array(A), cupy.array(b), kernels=Device(check_every=every))
+    assert found.status is Status.CONVERGED
+    assert abs(found.niter - host.niter) <= 2
+    assert found.n_matvec <= found.niter + 1 + every
+
+
 def test_launches_of_an_iteration(cupy):
     """CG: the product and three kernels; MINRES: the product and three kernels."""
     A, b = spd(200, condition=1e5)

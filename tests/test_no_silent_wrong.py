@@ -12,6 +12,7 @@ import scipy.sparse
 from problems import BY_NAME, STATIONARY, quadratic_objective, scaled
 
 import sparse_argdiff as sad
+from sparse_argdiff.blocks import gram
 from sparse_argdiff.optimality import row_norms
 
 S = sad.Status
@@ -761,10 +762,16 @@ def test_multipliers_of_another_problem():
         sad.vjp(problem, wrong, V)
 
 
-def test_rows_known_by_products_have_norms_of_the_dtype_of_y():
-    C = sad.LinearOperator((2, 3), lambda v: v[:2], lambda w: np.r_[w, w[:1] * 0])
-    like = np.ones(3, np.float32)
-    assert row_norms(C, like).dtype == np.float32
+def test_duplicate_entries_stay_the_callers():
+    """SciPy's ``power`` adds them up in place, and fails on read-only ones."""
+    parts = np.array([1.0, 2.0, 5.0]), np.array([0, 0, 1]), np.array([0, 2, 3])
+    jac = scipy.sparse.csr_array(parts, shape=(2, 3))
+    for part in (jac.data, jac.indices, jac.indptr):
+        part.flags.writeable = False
+    np.testing.assert_array_equal(row_norms(jac, np.ones(3)), [3.0, 5.0])
+    diagonal = gram(jac, np.array([1.0, 2.0])).diagonal()
+    np.testing.assert_array_equal(diagonal, [9.0, 50.0, 0.0])
+    assert jac.nnz == 3
 
 
 @pytest.mark.parametrize("bad", [np.ones(1), [1.0], None, "one", 1j])

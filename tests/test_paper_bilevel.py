@@ -95,9 +95,9 @@ def test_figure_6_with_a_line_search_from_100_starts():
 
 @pytest.mark.slow
 def test_figure_6_with_lbfgs_from_100_starts():
-    """A fact: a failed solve in its line search ends it; others take 10 iterations."""
+    """At least 95 of 100: a trial whose solve fails is rejected, not the end."""
     runs = [learn(start(seed), "lbfgs")[0] for seed in HELD_OUT]
-    assert sum(values[-1] < GOAL for values in runs) >= 90
+    assert sum(values[-1] < GOAL and len(values) <= 100 for values in runs) >= 95
     assert np.median([len(values) for values in runs]) <= 13
 
 

@@ -247,6 +247,24 @@ def test_rows_that_contradict_each_other():
     assert np.linalg.norm(C @ result.x - c) > 1e-4
 
 
+def second_differences(p):
+    ones = np.ones(p)
+    return sp.diags_array([-ones, 2 * ones, -ones], offsets=[0, 1, 2], shape=(p, p + 2))
+
+
+@pytest.mark.parametrize("given", [False, True], ids=["cold", "warm"])
+def test_rows_close_to_dependent_do_not_contradict_zero(given):
+    """The trap: 10,000 second differences, of which the last is 1e-6 from the others."""
+    C = sp.csr_array(second_differences(10_000))
+    n = C.shape[1]
+    assert null_space(C).rank == n - 3
+    H, b = sp.eye_array(n), np.random.default_rng(0).standard_normal(n)
+    result = projected_cg(H, C, b, x0=b if given else None, rtol=1e-10)
+    assert result.status is Status.STAGNATED
+    assert not result.converged
+    assert np.linalg.norm(C @ result.x) > 1e-8 * np.linalg.norm(result.x)
+
+
 def test_large_multipliers_do_not_loosen_the_tolerance():
     H, C, b, c, (y, nu) = random_problem(40, 9, 4)
     far = b + C.T @ (1e5 * np.ones(9))

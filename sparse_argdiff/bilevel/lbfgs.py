@@ -1,5 +1,11 @@
 """L-BFGS-B from SciPy on F, with its bounds (Byrd, Lu, Nocedal & Zhu 1995).
 
+    q(p) = F + ∇F'p + ½ β ‖p‖²,    β = −∇F'p / (θ ‖p‖²)        at a trial x + p that fails
+
+A trial whose solve fails is one that the line search rejects: SciPy is told value and
+gradient of q, which joins F at the iterate x and is least at the fraction θ of the way, where
+the search looks next.  As q(p) > F(x) such a trial is never accepted.
+
 SciPy keeps its memory to itself.  A resumed run therefore gives it the recorded values and
 gradients again, in order: it takes the same path, and no solve is made twice.
 """
@@ -20,6 +26,8 @@ from ..status import ConvergenceError, Status
 from .checkpoint import digest
 from .record import BilevelResult, Run
 
+_LEAST = 0.1  # of the way to a trial that failed, the fraction where q is least
+
 
 class _Stop(Exception):
     def __init__(self, status: Status, detail: str = "") -> None:
@@ -34,7 +42,10 @@ def lbfgs(run: Run, x0: Array, maxiter: int) -> BilevelResult:
     Notes
     -----
     A checkpoint holds the gradient of every evaluation so far: m numbers each, 44 MB
-    after 100 evaluations with 54,877 parameters.
+    after 100 evaluations with 54,877 parameters.  Trials that failed are in it with what
+    SciPy was told of them, so that a resumed run takes the same path; they are never an
+    iterate, and are not in the history.  A run whose last searches met such a trial and
+    found no way on ends with the status of that failure.
     """
     if not isinstance(x0, np.ndarray):
         raise TypeError(
@@ -66,6 +77,9 @@ def lbfgs(run: Run, x0: Array, maxiter: int) -> BilevelResult:
         return run.result(stop.status, stop.detail)
     # SciPy's own words where its line search gave up: the values are too inexact.
     out_of_budget = ended.nit >= maxiter or ended.nfev >= 20 * maxiter
+    failure = path.failed or path.failure
+    if failure is not None and not out_of_budget:
+        return run.result(failure.status, str(failure))  # what its last search ran into
     status = Status.ITERATION_LIMIT if out_of_budget else Status.LINE_SEARCH_FAILED
     return run.result(status, f"(SciPy: {ended.message})")
 
@@ -79,12 +93,15 @@ class _Path:
         self.dtype = run.last.solution.x.dtype
         self.evaluations = self.iterates = 0
         self.latest: tuple[str, HypergradientResult] = ("", run.last)
+        self.base: tuple[Array, float, Array] | None = None
+        # Of a trial since the last iterate, and of one between the two before.
+        self.failed: ConvergenceError | None = None
+        self.failure: ConvergenceError | None = None
 
     def fun(self, x: Array) -> tuple[float, Array]:
         x = x.astype(self.dtype)
         if self.evaluations == len(self.log):
-            found = self._evaluate(x)
-            self.log.append((digest(x), found.value, found.gradient))
+            self.log.append((digest(x), *self._trial(x)))
         key, value, gradient = self.log[self.evaluations]
         if key != digest(x):
             raise ValueError(
@@ -92,23 +109,48 @@ class _Path:
                 "points than it did then. Use the version of SciPy that wrote it"
             )
         self.evaluations += 1
+        if self.base is None:
+            self.base = x, value, gradient
         return value, gradient
 
     def accept(self, x: Array) -> None:
         self.iterates += 1
+        self.failed, self.failure = None, self.failed
+        x = x.astype(self.dtype)
+        # The line search ends at a point that it asked for.
+        for key, value, gradient in reversed(self.log[: self.evaluations]):
+            if key == digest(x):
+                self.base = x, value, gradient
+                break
         if self.iterates < len(self.run.history):
             return  # recorded before
-        x = x.astype(self.dtype)
         key, found = self.latest
-        found = found if key == digest(x) else self._evaluate(x)
+        if key != digest(x):
+            try:
+                found = self._evaluate(x)
+            except ConvergenceError as error:
+                raise _Stop(error.status, str(error)) from error
         status = self.run.accept(x, found, memory={"log": self.log})
         if status is not None:
             raise _Stop(status)
 
     def _evaluate(self, x: Array) -> HypergradientResult:
-        try:
-            found = self.run.F.evaluate(x, certify=False)
-        except ConvergenceError as error:
-            raise _Stop(error.status, str(error)) from error
+        found = self.run.F.evaluate(x, certify=False)
         self.latest = (digest(x), found)
         return found
+
+    def _trial(self, x: Array) -> tuple[float, Array]:
+        """Return value and gradient at x, of q where they cannot be had."""
+        try:
+            found = self._evaluate(x)
+        except ConvergenceError as error:
+            assert self.base is not None
+            start, value, gradient = self.base
+            way = x - start
+            slope, square = float(gradient @ way), float(way @ way)
+            if not (slope < 0.0 and square > 0.0):
+                raise _Stop(error.status, str(error)) from error
+            self.failed = error
+            beta = -slope / (_LEAST * square)
+            return value + slope + 0.5 * beta * square, gradient + beta * way
+        return found.value, found.gradient

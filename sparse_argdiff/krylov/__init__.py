@@ -2,12 +2,14 @@
 
 from .cg import cg
 from .diagonal import diagonal
+from .kernels import Device
 from .minres import minres
 from .projected_cg import projected_cg
 from .result import Iterate, KrylovResult
 from .workspace import Workspace
 
 __all__ = [
+    "Device",
     "Iterate",
     "KrylovResult",
     "Workspace",

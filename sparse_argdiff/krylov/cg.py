@@ -16,6 +16,7 @@ from ..arrays import Array, as_tolerance, epsilon, norm
 from ..status import Status
 from .device_loops import DeviceRecurrence
 from .energy import NO_BOUND, EnergyError
+from .kernels import Device
 from .recurrence import Recurrence, recurrence
 from .requests import Asking, Request
 from .result import Callback, KrylovResult
@@ -35,7 +36,7 @@ def cg(
     callback: Callback | None = None,
     smallest_eigenvalue: float | None = None,
     energy_rtol: float | None = None,
-    kernels: str | None = None,
+    kernels: str | Device | None = None,
     workspace: Workspace | None = None,
 ) -> KrylovResult:
     """Solve A x = b for a symmetric positive definite A.
@@ -66,9 +67,10 @@ def cg(
         criterion of Meurant et al., at least 1 − ``energy_rtol`` of the true one; 0.25 is
         a good value.  What is returned is the iterate of the stop, which ``energy_error``
         speaks of; the steps beyond count in ``niter`` and ``n_matvec``.
-    kernels : {None, "reference", "compiled", "threaded"}
-        The make of the vector passes.  None: compiled by numba where it is installed,
-        the arrays are NumPy's and large.  "threaded" uses numba's threads.
+    kernels : {None, "reference", "compiled", "threaded", "device"} or Device, optional
+        The make of the vector passes.  None: "device" for CuPy arrays; compiled by numba
+        where it is installed, the arrays are NumPy's and large.  "threaded" uses numba's
+        threads; ``krylov.Device(check_every=10)`` says how often the host looks.
     workspace : Workspace, optional
         Scratch that outlives the solve: the next one of this size allocates x and the
         residual that it returns, and nothing else.

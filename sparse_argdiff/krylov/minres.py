@@ -38,7 +38,7 @@ def minres(
     maxiter: int | None = None,
     M: Any = None,
     callback: Callback | None = None,
-    kernels: str | None = None,
+    kernels: str | Device | None = None,
     workspace: Workspace | None = None,
 ) -> KrylovResult:
     """Solve A x = b for a symmetric A that may be indefinite.

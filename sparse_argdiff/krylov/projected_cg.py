@@ -81,7 +81,8 @@ def projected_cg(
         ``x`` is y, ``multipliers`` ν, (p,) or (p, k), ``residual`` b − H y − C'ν.
         Numerical trouble is a status, never an exception: curvature that is not positive
         on the null space (with its ``direction``), rows that contradict each other,
-        NaN, stagnation, the iteration limit.
+        NaN, stagnation, the iteration limit.  A y that misses C y = c has stagnated where
+        c = 0: rows that are close to dependent count as dependent (``null_space``).
 
     Notes
     -----
@@ -195,18 +196,20 @@ def _solve(
     def feasible(y: Array) -> bool:
         return N.mismatch(c, y) <= max(options.rtol, 1e3 * epsilon(b))
 
+    # y = 0 meets C y = 0: what misses it is the projection, not a contradiction.
+    infeasible = Status.INCONSISTENT if c_norm else Status.STAGNATED
     status: Status | None = None
     if x0 is not None and scale > 0.0:
         warm = x0 + N.particular(c - N.C.matvec(x0))
         n_matvec += 1
         there = _point(N, b, warm, H.matvec(warm))
-        if there.residual_norm <= scale:
+        if there.residual_norm <= scale and feasible(warm):
             at = there
     asked = options.wants_stop(0, at.y, at.residual_norm)
     if not math.isfinite(at.residual_norm):
         status = Status.NOT_FINITE
     elif not feasible(at.y):
-        status = Status.INCONSISTENT
+        status = infeasible
     elif at.residual_norm <= max(target, 0.25 * floor(at)):
         status = Status.CONVERGED
     elif asked:
@@ -224,7 +227,7 @@ def _solve(
         if not math.isfinite(true_norm):
             status = Status.NOT_FINITE
         elif not feasible(y):
-            status = Status.INCONSISTENT
+            status = infeasible
         elif true_norm <= target:
             status = Status.CONVERGED
         elif true_norm <= floor(at) and (

@@ -27,7 +27,7 @@ from ..arrays import (
 )
 from ..linear_operator import LinearOperator, aslinearoperator
 from ..status import Status
-from .kernels import Make, choose
+from .kernels import Device, Make, choose
 from .requests import Asking, Request, run, run_together
 from .result import Callback, Iterate, KrylovResult, in_units, stack
 from .workspace import Workspace
@@ -187,7 +187,7 @@ def solve_columns(
     maxiter: int | None,
     M: Any,
     callback: Callback | None,
-    kernels: str | None = None,
+    kernels: str | Device | None = None,
     workspace: Workspace | None = None,
 ) -> KrylovResult:
     """Check the arguments of a solver and run ``method`` on each right-hand side.

@@ -4,7 +4,9 @@
 
 S: two Chebyshev steps on D⁻¹A over [λ/4, λ], with λ = ‖D⁻¹A‖_∞, a true bound.  The same
 S before and after makes M symmetric, and the bound makes it positive definite.  Every
-level has the dtype of A, and a block of columns goes through the levels at once.
+level has the dtype of A, and a block of columns goes through the levels at once.  Each
+level keeps five vectors, made at the first product; products at one time have their own.
+The setup is on the host; the levels of a matrix on a device move there once.
 """
 
 from __future__ import annotations
@@ -15,9 +17,15 @@ from typing import Any, NamedTuple
 import numpy as np
 from scipy import sparse
 
-from ..arrays import Array, namespace
+from ..arrays import Array, is_sparse, moved, namespace
+from ..krylov.workspace import Workspace
 from ..linear_operator import LinearOperator, aslinearoperator
 from .cholesky import cholesky
+
+try:  # not public: without it products allocate
+    from scipy.sparse import _sparsetools
+except ImportError:
+    _sparsetools = None
 
 _COARSEST = 500
 
@@ -36,8 +44,8 @@ def amg(A: Any, *, method: str = "ruge_stuben", **options: Any) -> LinearOperato
     Parameters
     ----------
     A : sparse matrix (n, n), or operator made from one
-        SciPy's; symmetric positive definite.  Best for M-matrices: diffusion, graph
-        Laplacians, smoothness penalties.
+        SciPy's or CuPy's; symmetric positive definite.  Best for M-matrices: diffusion,
+        graph Laplacians, smoothness penalties.
     method : {"ruge_stuben", "smoothed_aggregation"}
         The setup of PyAMG: the first for M-matrices, the second for systems and where
         off-diagonal entries have both signs.
@@ -74,9 +82,9 @@ def amg(A: Any, *, method: str = "ruge_stuben", **options: Any) -> LinearOperato
         raise ImportError(
             "amg needs PyAMG, which is an extra: pip install sparse_argdiff[amg]"
         ) from None
-    matrix = _checked(A)
+    matrix, xp = _checked(A)
     if matrix.shape[0] <= _COARSEST:
-        return _cycle(matrix, [], [])
+        return _cycle(matrix, [], [], xp)
     options = {"max_coarse": _COARSEST, **options}
     # The setup in double precision, on a copy of its own.
     found = getattr(pyamg, f"{method}_solver")(
@@ -84,14 +92,15 @@ def amg(A: Any, *, method: str = "ruge_stuben", **options: Any) -> LinearOperato
     )
     prolongations = [_rows(level.P, matrix.dtype) for level in found.levels[:-1]]
     coarser = [_rows(level.A, matrix.dtype) for level in found.levels[1:]]
-    return _cycle(matrix, prolongations, coarser)
+    return _cycle(matrix, prolongations, coarser, xp)
 
 
-def _checked(A: Any) -> Any:
-    """Return a CSR array with 32-bit indices, symmetric with a positive diagonal."""
+def _checked(A: Any) -> tuple[Any, Any]:
+    """Return a checked CSR array on the host, and the namespace A came from."""
     matrix = aslinearoperator(A).matrix
-    if not sparse.issparse(matrix):
-        raise TypeError("A must be a sparse matrix of SciPy, found no sparse entries")
+    if not is_sparse(matrix):
+        raise TypeError("A must be a sparse matrix, found no sparse entries")
+    xp, matrix = namespace(matrix.data), moved(matrix, np)
     if matrix.shape[0] != matrix.shape[1]:
         raise ValueError(f"A must be square, found shape {matrix.shape}")
     dtype = matrix.dtype if matrix.dtype.kind == "f" else np.float64
@@ -107,7 +116,7 @@ def _checked(A: Any) -> Any:
     skew = abs(matrix - matrix.T).max() if matrix.nnz else 0.0
     if skew > np.finfo(dtype).eps ** 0.5 * diagonal.max(initial=0.0):
         raise ValueError(f"A must be symmetric, two entries differ by {skew:.1e}")
-    return matrix
+    return matrix, xp
 
 
 def _rows(matrix: Any, dtype: Any) -> Any:
@@ -125,8 +134,10 @@ def _rows(matrix: Any, dtype: Any) -> Any:
     return matrix
 
 
-def _cycle(matrix: Any, prolongations: list[Any], coarser: list[Any]) -> LinearOperator:
-    """Return the V-cycle on matrix with given prolongations (fine to coarse)."""
+def _cycle(
+    matrix: Any, prolongations: list[Any], coarser: list[Any], xp: Any
+) -> LinearOperator:
+    """Return the V-cycle on matrix with given prolongations (fine to coarse), in xp."""
     levels = []
     for depth, P in enumerate(prolongations):
         A = matrix if depth == 0 else coarser[depth - 1]
@@ -135,67 +146,128 @@ def _cycle(matrix: Any, prolongations: list[Any], coarser: list[Any]) -> LinearO
             coarser.append(_rows(R @ A @ P, A.dtype))
         inverse = 1.0 / A.diagonal()
         bound = float((abs(A).sum(axis=1) * inverse).max())
-        levels.append(_Level(A, P, R, inverse, bound))
+        there = [moved(part, xp) for part in (A, P, R, inverse)]
+        levels.append(_Level(there[0], there[1], there[2], there[3], bound))
     last = coarser[-1] if prolongations else matrix
-    coarsest = _solver(last.toarray())
+    coarsest = _solver(last.toarray(), xp)
 
-    n = matrix.shape[0]
+    n, home = matrix.shape[0], xp.empty(0, dtype=matrix.dtype)
+    kept = Workspace()
 
-    def cycle(r: Array, depth: int = 0) -> Array:
+    def cycle(r: Array, x: Array, pool: Workspace, depth: int = 0) -> None:
+        """Write the cycle's answer to r into x."""
         if depth == len(levels):
-            return coarsest(r)
+            x[...] = coarsest(r)
+            return
         level = levels[depth]
-        x, left = _smooth(level, r)
-        correction = level.P @ cycle(level.R @ left, depth + 1)
-        x += correction
-        left -= level.A @ correction
-        x += _smooth(level, left, last=True)[0]
-        return x
+        with (
+            pool.lend(x, 3) as (left, step, work),
+            pool.lend(x, 2, (level.R.shape[0], *x.shape[1:])) as (coarse, correction),
+        ):
+            _smooth(level, r, x, left, step, work)
+            _multiply(level.R, left, coarse)
+            cycle(coarse, correction, pool, depth + 1)
+            _multiply(level.P, correction, step)
+            x += step
+            _multiply(level.A, step, work)
+            xp.subtract(left, work, out=left)
+            _smooth(level, left, x, left, step, work, last=True)
+
+    def into(r: Array, out: Array) -> None:
+        namespace(home, r, out)  # a mix is refused by name
+        fits = out.flags.c_contiguous and out.dtype == np.result_type(
+            matrix.dtype, r.dtype
+        )
+        if not fits or xp.may_share_memory(r, out):
+            out[...] = product(r)
+            return
+        # Blocks come in many widths, and none is kept.
+        cycle(r, out, kept if r.ndim == 1 else Workspace())
 
     def product(r: Array) -> Array:
-        namespace(matrix.data, r)  # a mix is refused by name
-        return cycle(r)
+        namespace(home, r)
+        x = xp.empty(r.shape, dtype=np.result_type(matrix.dtype, r.dtype))
+        into(r, x)
+        return x
 
     def update(other: Any) -> LinearOperator:
-        other = _checked(other)
+        other, there = _checked(other)
         if other.shape != (n, n):
             raise ValueError(f"A must have shape {(n, n)}, found {other.shape}")
-        return _cycle(other, prolongations, [])
+        return _cycle(other, prolongations, [], there)
 
     return LinearOperator(
         (n, n),
         product,
         matmat=product,
+        into=into,
         dtype=matrix.dtype,
         positive_definite=True,
         update=update,
     )
 
 
-def _smooth(level: _Level, r: Array, *, last: bool = False) -> tuple[Array, Array]:
-    """Return two Chebyshev steps from zero, S r, and r − A S r unless it is the last."""
+def _smooth(
+    level: _Level,
+    r: Array,
+    x: Array,
+    left: Array,
+    step: Array,
+    work: Array,
+    *,
+    last: bool = False,
+) -> None:
+    """Take two Chebyshev steps for the residual r, and leave what remains in ``left``.
+
+    The first smoother begins at zero, x = S r; the last adds, x += S r, and what remains
+    is of no more use: ``left`` may be r.
+    """
     inverse = level.inverse_diagonal if r.ndim == 1 else level.inverse_diagonal[:, None]
     center, reach = 0.625 * level.bound, 0.375 * level.bound  # [λ/4, λ]
-    step = inverse * r
+    xp = namespace(r)
+    xp.multiply(inverse, r, out=step)
     step /= center
-    x = step.copy()
-    left = r - level.A @ step
+    if last:
+        x += step
+    else:
+        x[...] = step
+    _multiply(level.A, step, work)
+    xp.subtract(r, work, out=left)
     old = reach / center
     new = 1.0 / (2.0 / old - old)
     step *= new * old
-    second = inverse * left
-    second *= 2.0 * new / reach
-    step += second
+    xp.multiply(inverse, left, out=work)
+    work *= 2.0 * new / reach
+    step += work
     x += step
     if not last:
-        left -= level.A @ step
-    return x, left
+        _multiply(level.A, step, work)
+        left -= work
 
 
-def _solver(entries: np.ndarray) -> Callable[[Array], Array]:
+def _multiply(A: Any, x: Array, out: Array) -> None:
+    """Write A x into ``out``, both stored by rows: SciPy's loops, its allocation spared.
+
+    A vector of more than 32 MB that is allocated for each product is new memory each
+    time, and the system's handing it out costs as much as the product.
+    """
+    ours = isinstance(x, np.ndarray) and A.dtype == x.dtype
+    if _sparsetools is None or not ours:
+        out[...] = A @ x
+        return
+    out[...] = 0
+    entries = A.indptr, A.indices, A.data
+    if x.ndim == 1:
+        _sparsetools.csr_matvec(*A.shape, *entries, x, out)
+    else:
+        columns = x.shape[1]
+        _sparsetools.csr_matvecs(*A.shape, columns, *entries, x.ravel(), out.ravel())
+
+
+def _solver(entries: np.ndarray, xp: Any) -> Callable[[Array], Array]:
     """Return the solver of the coarsest level; of a singular one its pseudo-inverse."""
     try:
-        factor = cholesky(entries)
+        factor = cholesky(moved(entries, xp))
         return lambda r: factor @ r
     except ValueError:
         values, vectors = np.linalg.eigh(entries)
@@ -206,5 +278,5 @@ def _solver(entries: np.ndarray) -> Callable[[Array], Array]:
                 f"{values[0]:.1e}"
             ) from None
         kept = vectors[:, values > floor]
-        inverse = (kept / values[values > floor]) @ kept.T
+        inverse = moved((kept / values[values > floor]) @ kept.T, xp)
         return lambda r: inverse @ r

@@ -17,11 +17,11 @@ from typing import Any
 
 from scipy import sparse
 
-from ..arrays import full, is_array, is_sparse, namespace
+from ..arrays import Array, full, is_array, is_sparse, namespace
 from ..linear_operator import LinearOperator, aslinearoperator
 from .amg import amg
 from .cholesky import cholesky
-from .jacobi import jacobi, jacobi_of
+from .jacobi import jacobi, jacobi_of, jacobi_where_definite
 from .nystrom import FIRST_RANK, example, nystrom
 
 Builder = Callable[[LinearOperator], LinearOperator]
@@ -31,6 +31,8 @@ _ENTRIES = 2**21  # of a sketch; more of them take longer than most sparse produ
 _LARGE = _ENTRIES // FIRST_RANK
 _SLOW = 4.0  # iterations a digit; below, nothing that costs products pays
 _VERY_SLOW = 10.0  # the same for a sketch, whose own product costs like several with K
+_MULTIPLE = 10.0  # of the ridge; above, the data's diagonal speaks for its spectrum
+_EVEN = 10.0  # largest over smallest entry of a ridge that counts as constant
 
 
 class Auto:
@@ -48,9 +50,10 @@ class Auto:
        fall more than tenfold over the first 20; ``cholesky`` for n up to 2000 at its full
        price.  A sketch of 20 columns comes first and must save a quarter of the
        iterations; the whole one, of at most 2²¹ entries, follows by the same rule;
-    4. the diagonal where it is known: the whole, or the split's with the mean of the
-       rest, or none.  With ``patience`` below 1 the second is tried too, where the first
-       is slow or the last solve asked for less than a digit; the faster one stays.
+    4. the diagonal where it is known: the whole, or the split's with something of the
+       rest, or none, in the order of ``_diagonals``.  With ``patience`` below 1 the second
+       is tried too, where the first is slow or the last solve asked for less than a digit;
+       the faster one stays.
 
     Parameters
     ----------
@@ -224,9 +227,9 @@ class Auto:
             self.name = "none"
             return None
         untried = [name for name in known if name not in self._tally]
-        safest = next(iter(known))
-        if safest in untried:
-            self.name = safest
+        first = next(iter(known))
+        if first in untried:
+            self.name = first
         elif untried and self.patience < 1.0 and (self._loose or self._slow()):
             self.name = untried[0]
         else:
@@ -236,26 +239,55 @@ class Auto:
 
 
 def _diagonals(K: LinearOperator) -> dict[str, LinearOperator | None]:
-    """Return the candidates that need no products, the safer one first.
+    """Return the candidates that need no products; the first is what one solve gets.
 
-    The whole diagonal repairs units that differ by orders of magnitude.  Where they do
-    not it may do harm: it lifts rare features to the level of the frequent ones, and the
-    spectrum loses its fall.
+    K is the data's part plus the ridge, a diagonal.  The whole diagonal repairs units that
+    differ by orders of magnitude, and it is right where the data determines most
+    coordinates.  With fewer samples than coordinates it does harm: of rank N, the data
+    leaves n − N eigenvalues at the ridge (Weyl), whatever its diagonal says, and dividing
+    by that diagonal spreads them over as many decades as it spans itself.  Its sign, for N
+    is not known here: a typical entry of the data's diagonal below ten times that of the
+    ridge (geometric means).  Then the ridge alone gathers the bulk, and a constant added to
+    an even ridge does no harm.  To an uneven one the geometric mean of the two parts is
+    added: half the repair, half the spread.
     """
-    whole = jacobi_of(K)
+    if K.split is None or not K.split[0].has_diagonal:
+        whole = jacobi_of(K)
+        return {} if whole is None else {"jacobi": whole, "none": None}
+    core, ridge = K.split
+    data, xp = core.diagonal(), namespace(ridge)
+    whole = jacobi_where_definite(data + ridge)
     if whole is None:
         return {}
-    if K.split is None or not K.split[0].has_diagonal:
-        return {"jacobi": whole, "none": None}
-    core, d = K.split
-    diagonal, xp = core.diagonal(), namespace(d)
-    mean = float(xp.mean(diagonal))
-    if not 0.0 < mean < math.inf:
+    mean = float(xp.mean(data))
+    if not 0.0 < mean < math.inf or not float(xp.min(ridge)) >= 0.0:
         return {"jacobi": whole}
-    typical = math.exp(float(xp.mean(xp.log(diagonal[diagonal > 0.0]))))
-    if mean > 100.0 * typical:
-        return {"jacobi": whole}  # units that differ this much are not worth a trial
-    return {"jacobi": whole, "shifted": jacobi(d + mean)}
+    typical = _typical(data)
+    if typical > _MULTIPLE * _typical(ridge):
+        if mean > 100.0 * typical:
+            return {"jacobi": whole}  # units that differ this much: not worth a trial
+        return {"jacobi": whole, "shifted": jacobi(ridge + mean)}
+    least, most = _span(ridge)
+    if most <= _EVEN * least:
+        return {"shifted": jacobi(ridge + mean), "jacobi": whole}
+    root = xp.sqrt(xp.where(data > 0.0, data, xp.zeros_like(data)))
+    between = xp.where(ridge > 0.0, ridge + xp.sqrt(ridge) * root, data)
+    return {"between": jacobi(between), "jacobi": whole}
+
+
+def _typical(diagonal: Array) -> float:
+    """Return the geometric mean of the positive entries, 0 where there are none."""
+    positive = diagonal[diagonal > 0.0]
+    if positive.shape[0] == 0:
+        return 0.0
+    xp = namespace(diagonal)
+    return math.exp(float(xp.mean(xp.log(positive))))
+
+
+def _span(diagonal: Array) -> tuple[float, float]:
+    """Return the least and the largest of the positive entries, of which there are some."""
+    xp, positive = namespace(diagonal), diagonal[diagonal > 0.0]
+    return float(xp.min(positive)), float(xp.max(positive))
 
 
 def _suits_amg(matrix: Any) -> bool:

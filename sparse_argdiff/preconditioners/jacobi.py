@@ -68,7 +68,11 @@ def jacobi_of(A: LinearOperator) -> LinearOperator | None:
     """
     if not A.has_diagonal or A.shape[0] == 0:
         return None
-    diag = A.diagonal()
+    return jacobi_where_definite(A.diagonal())
+
+
+def jacobi_where_definite(diag: Array) -> LinearOperator | None:
+    """Return :func:`jacobi` of a finite and positive diagonal, None of others."""
     smallest, largest = _range(diag)
     return jacobi(diag) if smallest > 0.0 and largest < math.inf else None
 

@@ -184,8 +184,9 @@ def _direction(
     M = choice(hess)
     n_hvp, a_norm, predicted = choice.n_matvec - built, 0.0, size
     limit = max(10 * grad.shape[0], 20)
-    for niter, step in enumerate(iterates(hess, d, r, M), 1):
-        n_hvp += 1
+    aim = forcing * size
+    for niter, step in enumerate(iterates(hess, d, r, M, target=aim), 1):
+        n_hvp += step.products
         a_norm = max(a_norm, step.a_norm)
         if step.status in {Status.NEGATIVE_CURVATURE, Status.SINGULAR}:
             p = step.direction
@@ -197,7 +198,7 @@ def _direction(
         if step.status is not None:
             return _Direction(d, n_hvp, a_norm, False, size, step.status)
         predicted = step.residual_norm
-        if predicted <= forcing * size or niter >= limit:
+        if predicted <= aim or niter >= limit:
             choice.observe(niter, predicted / size)
             break
     return _Direction(d, n_hvp, a_norm, False, predicted, None)

@@ -58,7 +58,7 @@ class _Point:
         if self.h.shape[0] == 0:
             return 0.0
         xp = namespace(self.h)
-        return float(xp.max(xp.abs(self.h) / row_norms(self.jac)))
+        return float(xp.max(xp.abs(self.h) / row_norms(self.jac, self.h)))
 
 
 def newton_kkt(
@@ -347,7 +347,7 @@ class _NewtonKKT:
 def _name_row(left: Array, jac: Any, affine: bool) -> str:
     """Say which row cannot be met, and by how much."""
     xp = namespace(left)
-    worst = int(xp.argmax(xp.abs(left) / row_norms(jac)))
+    worst = int(xp.argmax(xp.abs(left) / row_norms(jac, left)))
     off = f"row {worst} stays off by {float(left[worst]):.2e}"
     if affine:
         return (

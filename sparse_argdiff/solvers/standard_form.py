@@ -122,11 +122,11 @@ def standard_form(problem: Problem, x: Array, y: Array, unit: float) -> Standard
     ones = xp.ones_like
     e_parts, g_scale = [], ones(y[:0])
     if problem.equalities is not None:
-        norms = row_norms(problem.equalities.jac(x, y))
+        norms = row_norms(problem.equalities.jac(x, y), y)
         e_parts.append(xp.asarray(norms, dtype=y.dtype))
     p = int(e_parts[0].shape[0]) if e_parts else 0
     if problem.inequalities is not None:
-        norms = row_norms(problem.inequalities.jac(x, y))
+        norms = row_norms(problem.inequalities.jac(x, y), y)
         g_scale = xp.asarray(norms, dtype=y.dtype)
     e_scale = xp.concat([*e_parts, ones(y[fixed])])
     return StandardForm(

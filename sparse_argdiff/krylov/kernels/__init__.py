@@ -65,7 +65,7 @@ class Kernels(Protocol):
 Make = Kernels | Device
 
 
-def choose(kernels: str | None, like: Array) -> Make:
+def choose(kernels: str | Device | None, like: Array) -> Make:
     """Return the make that was asked for, or the best one there is for ``like``.
 
     Raises
@@ -78,13 +78,16 @@ def choose(kernels: str | None, like: Array) -> Make:
         When compiled kernels are asked for and numba is not installed.
     """
     known = (None, "reference", "compiled", "threaded", "device")
+    make = kernels if isinstance(kernels, Device) else Device()
+    if kernels is make:
+        kernels = "device"
     if kernels not in known:
         raise ValueError(f"kernels must be one of {known}, found {kernels!r}")
     home = namespace(like).__name__
     if kernels == "device" or (kernels is None and home == "cupy"):
         if home != "cupy":
             raise TypeError(f"kernels='device' needs CuPy arrays, found {home}")
-        return Device()
+        return make
     on_host = home == "numpy"
     if kernels is None:
         large = like.shape[0] >= WORTH_COMPILING
