@@ -175,7 +175,8 @@ def as_floating(name: str, value: Any, *, ndim: tuple[int, ...] = (1,)) -> Array
     ValueError
         For the wrong number of dimensions.
     """
-    array = np.asarray(value) if isinstance(value, list | tuple | float) else value
+    foreign = isinstance(value, list | tuple | float | np.matrix)
+    array = np.asarray(value) if foreign else value
     if not is_array(array):
         raise TypeError(f"{name} must be an array, found {type(value).__name__}")
     xp = namespace(array)
@@ -219,6 +220,12 @@ def as_vector(name: str, value: Any, size: int | None = None) -> Array:
             f"{name} must have shape ({size},), found shape {tuple(vector.shape)}"
         )
     return vector
+
+
+def own_vector(name: str, value: Any) -> Array:
+    """Return a copy of a vector: optimisers write the next x into the same array."""
+    vector = as_vector(name, value)
+    return namespace(vector).asarray(vector, copy=True)
 
 
 def epsilon(array: Array) -> float:

@@ -169,8 +169,7 @@ def gram(matrix: Any, weights: Array) -> LinearOperator:
     if is_explicit(matrix):
 
         def diagonal() -> Array:
-            squares = matrix.power(2) if sparse.issparse(matrix) else matrix * matrix
-            return squares.T @ weights
+            return squares(matrix).T @ weights
 
     return LinearOperator(
         (n, n),
@@ -181,6 +180,15 @@ def gram(matrix: Any, weights: Array) -> LinearOperator:
         symmetric=True,
         diagonal=diagonal,
     )
+
+
+def squares(matrix: Any) -> Any:
+    """Return the entries squared, of an array or a sparse matrix, which stays as it is."""
+    if is_array(matrix):
+        return matrix * matrix
+    if not getattr(matrix, "has_canonical_format", True):
+        matrix = matrix.copy()  # SciPy adds up duplicates where they lie
+    return matrix.power(2)
 
 
 def diagonal_operator(entries: Array) -> LinearOperator:

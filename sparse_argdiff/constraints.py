@@ -11,6 +11,8 @@ import dataclasses
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
+
 from .arrays import Array, as_vector, namespace
 from .blocks import vstack, zero
 from .linear_operator import LinearOperator, aslinearoperator
@@ -66,6 +68,8 @@ class LinearEquality:
         b_jvp: Callable[[Array, Array], Array] | None = None,
         b_vjp: Callable[[Array, Array], Array] | None = None,
     ) -> None:
+        if isinstance(A, list | tuple | np.matrix):
+            A = np.asarray(A)
         operator = aslinearoperator(A)
         p = operator.shape[0]
         for name, function in (("b_jvp", b_jvp), ("b_vjp", b_vjp)):
@@ -162,7 +166,8 @@ class Stack:
         ]
         xp = namespace(y, *values)
         self._sizes = [int(v.shape[0]) for v in values]
-        return values[0] if len(values) == 1 else xp.concat(values)
+        # A copy: the user's function may write into the same buffer again.
+        return xp.concat(values) if len(values) > 1 else xp.asarray(*values, copy=True)
 
     def jac(self, x: Array, y: Array) -> Any:
         """Return h_Y, (p, n): a dense or sparse matrix where all parts are, else an operator."""
@@ -243,6 +248,8 @@ def stack(name: str, given: Any, kinds: tuple[type, ...]) -> Stack | None:
 
 
 def _of_shape(name: str, matrix: Any, shape: tuple[int, int]) -> Any:
+    if isinstance(matrix, np.matrix):  # whose `*` is another one
+        matrix = np.asarray(matrix)
     found = getattr(matrix, "shape", None)
     if found is None or tuple(found) != shape:
         what = type(matrix).__name__ if found is None else tuple(found)

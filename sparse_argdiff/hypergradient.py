@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator
 from typing import Any, Literal
 
 from . import certificate as certificates
-from .arrays import Array, as_vector, dot, is_finite, namespace
+from .arrays import Array, dot, is_finite, namespace, own_vector
 from .certificate import Certificate, Point
 from .error_bounds import Bound, Constants
 from .evaluation import HypergradientResult, WarmState
@@ -179,12 +179,11 @@ class Hypergradient:
         self, x: Array, *, tol: float | None = None
     ) -> tuple[float, float]:
         """Return F(x) alone and the correction in it, a measure of its error."""
-        x = _own(x)
+        x = own_vector("x", x)
         tol = self.tol if tol is None else tol
         solution = self.solve(x, tol=tol)
-        value, correction, _ = self._value(x, solution, self.adjoint)
         self._paid = (dataclasses.replace(solution, n_hvp=0, n_grad=0), tol)
-        return value, correction
+        return self._value(x, solution, self.adjoint)
 
     def evaluate(
         self,
@@ -222,7 +221,7 @@ class Hypergradient:
         """
         if until not in {"tolerance", "descent"}:
             raise ValueError(f"until must be 'tolerance' or 'descent', found {until!r}")
-        x = _own(x)
+        x = own_vector("x", x)
         if adjoint_tol is None:
             adjoint_tol = self.adjoint_tol if tol is None else tol
         tol = self.tol if tol is None else tol
@@ -238,7 +237,7 @@ class Hypergradient:
                 "adjoint0 must be an array for a problem with constraints, found a "
                 "function: it would have to be an inverse of the whole KKT matrix"
             )
-        start = self._start(solution) if adjoint0 is None else adjoint0
+        start = self._start() if adjoint0 is None else adjoint0
         options = dict(self._vjp_options)
         # With constraints the solve is as cheap as projections make it, and is not cut.
         descent = until == "descent" and not self.problem.constrained
@@ -265,7 +264,7 @@ class Hypergradient:
             detail = "∂f^U/∂x or f_XYᵀ λ is not finite."
             settle(Status.NOT_FINITE, adjoint, _WHAT, detail, self.on_failure)
         gradient = namespace(x).asarray(gradient, dtype=x.dtype)
-        value, correction, _ = self._value(x, solution, adjoint.adjoint)
+        value, correction = self._value(x, solution, adjoint.adjoint)
         self._keep(adjoint)
         self.n_hvp += adjoint.n_hvp
         self.n_evaluations += 1
@@ -317,7 +316,7 @@ class Hypergradient:
             found.adjoint.krylov.residual,
         )
 
-    def _start(self, solution: Solution) -> Array | None:
+    def _start(self) -> Array | None:
         """Return the last adjoint, or the last three where the last solve was long."""
         if not self.warm_start or self.adjoint is None:
             return None
@@ -340,9 +339,9 @@ class Hypergradient:
 
     def _value(
         self, x: Array, solution: Solution, adjoint: Array | None
-    ) -> tuple[float, float, int]:
-        """Return the value, corrected where there is an adjoint; by what; the gradients."""
-        value, correction, n_grad = value_of(self.upper, x, solution.y), 0.0, 0
+    ) -> tuple[float, float]:
+        """Return the value, corrected where there is an adjoint, and by what."""
+        value, correction = value_of(self.upper, x, solution.y), 0.0
         if adjoint is not None:
             left, n_grad = residual(self.problem, solution)
             self.n_grad += n_grad
@@ -351,13 +350,7 @@ class Hypergradient:
         if not math.isfinite(value):
             detail = f"upper.value returned {value}."
             settle(Status.NOT_FINITE, solution, _WHAT, detail, self.on_failure)
-        return value, correction, n_grad
-
-
-def _own(x: Any) -> Array:
-    """Return a copy: optimisers write the next x into the same array."""
-    x = as_vector("x", x)
-    return namespace(x).asarray(x, copy=True)
+        return value, correction
 
 
 __all__ = ["Hypergradient", "HypergradientResult", "WarmState"]

@@ -316,7 +316,6 @@ def _contradiction(system: KKTSystem, rhs: Array, result: KrylovResult) -> str:
 
 def _symmetric_along(K: LinearOperator, rhs: Array, result: KrylovResult) -> bool:
     """Test u'Kv = v'Ku for the solution u, whose product is known, and a random v."""
-    namespace(rhs)
     u, Ku = result.x, rhs - result.residual
     rng = np.random.default_rng(0)
     if u.ndim == 2:

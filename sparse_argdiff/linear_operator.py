@@ -325,6 +325,8 @@ def aslinearoperator(A: Any) -> LinearOperator:
     """
     if isinstance(A, LinearOperator):
         return A
+    if isinstance(A, np.matrix):  # whose products of vectors are rows
+        A = np.asarray(A)
     shape, dtype = matrix_type(A)
     if hasattr(A, "matvec"):
         return LinearOperator(

@@ -26,7 +26,7 @@ from .arrays import (
     norm,
     zeros,
 )
-from .blocks import scatter, take_columns, take_rows, vstack
+from .blocks import scatter, squares, take_columns, take_rows, vstack
 from .krylov.null_space import multipliers as fit_multipliers
 from .linear_operator import aslinearoperator
 from .problem import ActiveSet, Problem, Solution
@@ -66,7 +66,6 @@ class Conditions:
 
 def split(problem: Problem, x: Array, y: Array) -> tuple[Array, Array]:
     """Return the values of the equality rows (p,) and the inequality rows (q,)."""
-    namespace(y)
     none = zeros((0,), y)
     h = none if problem.equalities is None else problem.equalities.value(x, y)
     g = none if problem.inequalities is None else problem.inequalities.value(x, y)
@@ -80,12 +79,12 @@ def row_norms(jac: Any, like: Array) -> Array:
     """
     xp = namespace(like)
     if is_sparse(jac):
-        squares = jac.power(2) @ full((jac.shape[1],), 1.0, like)
+        lengths = squares(jac) @ full((jac.shape[1],), 1.0, like)
     elif is_array(jac):
-        squares = xp.sum(jac * jac, axis=1)
+        lengths = xp.sum(squares(jac), axis=1)
     else:
         return full((jac.shape[0],), 1.0, like)
-    return xp.where(squares > 0.0, xp.sqrt(squares), 1.0)
+    return xp.where(lengths > 0.0, xp.sqrt(lengths), 1.0)
 
 
 def size_of(y: Array) -> float:
@@ -102,7 +101,12 @@ def conditions(
     xp = namespace(y)
     grad = problem.grad(x, y)
     h, g = split(problem, x, y)
-    p = h.shape[0]
+    p, rows = h.shape[0], h.shape[0] + g.shape[0]
+    if multipliers is not None and multipliers.shape[0] != rows:
+        raise ValueError(
+            f"multipliers must have shape ({rows},), of the equality rows and then of "
+            f"the inequality rows, found shape {tuple(multipliers.shape)}"
+        )
     total, violation, mismatch = grad, 0.0, 0.0
     if p:
         assert problem.equalities is not None
@@ -334,7 +338,13 @@ def check_stationary(
         f"{name} = {size:.2e} is {size / unit if unit else math.inf:.1e} of its scale, "
         f"above stationarity = {tolerance:.0e}."
         for name, size, unit in (
-            ("‖f_Y(x, y)‖", found.stationarity, scale),
+            (
+                "the gradient of the Lagrangian"
+                if problem.constrained
+                else "‖f_Y(x, y)‖",
+                found.stationarity,
+                scale,
+            ),
             ("the violation of a constraint", found.infeasibility, size_of(y)),
             ("the violation of complementarity", found.complementarity, scale),
         )

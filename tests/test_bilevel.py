@@ -1262,3 +1262,8 @@ def test_wrong_problem_and_upper():
 @pytest.mark.parametrize("maxiter", [2, 2.0, np.int64(2)])
 def test_numbers_of_every_kind(tol, maxiter):
     assert Quadratic().minimize(tol=tol, maxiter=maxiter).nit <= 2
+
+
+def test_an_unknown_option_is_named():
+    with pytest.raises(TypeError, match=r"has no option 'gtol'; it has .*lower_tol"):
+        sad.minimize(None, None, np.zeros(1), gtol=1e-3)

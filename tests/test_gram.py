@@ -13,6 +13,7 @@ import pickle
 import subprocess
 import sys
 import tracemalloc
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -478,3 +479,21 @@ def test_solving_and_differentiating_agree_with_the_reference(loss):
         found.append((solution.y, J.T @ v, J @ np.eye(glm.m)[:, :7]))
     for mine, theirs in zip(*found, strict=True):
         np.testing.assert_allclose(mine, theirs, 1e-7, 1e-9)
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_a_thread_that_fails_leaves_no_product():
+    """Rows that were never added must not be missed in silence."""
+    features = sparse.random_array((40, 6), density=0.5, rng=0, format="csr")
+    glm = Glm(features, np.zeros(40), loss="squared", kernels="compiled", threads=2)
+    product = glm._gram
+    first = product.chunks[1][0]
+
+    def add(begin, end, target):
+        if begin == first:
+            sys.exit()  # ends the thread, without a trace on the screen
+        return 0.0
+
+    scratch = SimpleNamespace(take=np.empty, give=lambda copy: None)
+    with pytest.raises(RuntimeError, match="its rows are missing"):
+        product._by_chunks(add, np.zeros(7), scratch)

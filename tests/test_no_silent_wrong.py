@@ -12,6 +12,8 @@ import scipy.sparse
 from problems import BY_NAME, STATIONARY, quadratic_objective, scaled
 
 import sparse_argdiff as sad
+from sparse_argdiff.blocks import gram
+from sparse_argdiff.optimality import row_norms
 
 S = sad.Status
 ROW = BY_NAME["quadratic"]
@@ -715,6 +717,61 @@ def test_an_inequality_that_is_not_finite(bad):
     with pytest.raises(sad.ConvergenceError) as caught:
         sad.vjp(problem, ROW.at_solution(), V)
     assert caught.value.status is S.NOT_FINITE
+
+
+def test_a_constraint_that_writes_into_one_buffer():
+    """The values at a trial point must not become those of the point before it."""
+    C, values = np.eye(ROW.n)[:2], np.empty(2)
+    plain = sad.Equality(
+        lambda x, y: y[:2] ** 2 - 0.25, lambda x, y: 2.0 * C * y[:2, None]
+    )
+
+    def fun(x, y):
+        return np.subtract(y[:2] ** 2, 0.25, out=values)
+
+    shared = sad.Equality(fun, plain.rows.jac)
+    problem = sad.Problem(ROW.objective, equality=shared)
+    before = problem.equalities.value(ROW.x, np.ones(ROW.n))
+    problem.equalities.value(ROW.x, np.zeros(ROW.n))
+    np.testing.assert_array_equal(before, 0.75)
+
+
+@pytest.mark.filterwarnings("ignore::PendingDeprecationWarning")
+def test_matrices_of_the_old_kind():
+    """What ``spmatrix.todense`` returns: its `*` is `@`, its products are 2-D."""
+    H, B = ROW.dense_hess(0, 0), ROW.dense_cross(0, 0)
+    problem = sad.Problem(Matrices(hess=np.matrix(H), cross=np.matrix(B)))
+    J = sad.derivative(problem, sad.solve(problem, ROW.x))
+    np.testing.assert_allclose(J @ U, -np.linalg.solve(H, B @ U), rtol=1e-6)
+    C = np.triu(np.ones((ROW.n, ROW.n)))[:2]
+    rows = sad.Inequality(lambda x, y: C @ y - 0.1, lambda x, y: np.matrix(C))
+    found = sad.solve(sad.Problem(ROW.objective, inequality=rows), ROW.x)
+    rows = sad.Inequality(lambda x, y: C @ y - 0.1, lambda x, y: C)
+    expected = sad.solve(sad.Problem(ROW.objective, inequality=rows), ROW.x)
+    np.testing.assert_allclose(found.y, expected.y, rtol=1e-10)
+
+
+def test_multipliers_of_another_problem():
+    C = np.eye(ROW.n)[:1]
+    problem = sad.Problem(ROW.objective, equality=sad.LinearEquality(C, [0.0]))
+    solution = dataclasses.replace(
+        sad.solve(problem, ROW.x), status=None, residual=None
+    )
+    wrong = dataclasses.replace(solution, multipliers=np.ones(3))
+    with pytest.raises(ValueError, match=r"multipliers must have shape \(1,\)"):
+        sad.vjp(problem, wrong, V)
+
+
+def test_duplicate_entries_stay_the_callers():
+    """SciPy's ``power`` adds them up in place, and fails on read-only ones."""
+    parts = np.array([1.0, 2.0, 5.0]), np.array([0, 0, 1]), np.array([0, 2, 3])
+    jac = scipy.sparse.csr_array(parts, shape=(2, 3))
+    for part in (jac.data, jac.indices, jac.indptr):
+        part.flags.writeable = False
+    np.testing.assert_array_equal(row_norms(jac, np.ones(3)), [3.0, 5.0])
+    diagonal = gram(jac, np.array([1.0, 2.0])).diagonal()
+    np.testing.assert_array_equal(diagonal, [9.0, 50.0, 0.0])
+    assert jac.nnz == 3
 
 
 @pytest.mark.parametrize("bad", [np.ones(1), [1.0], None, "one", 1j])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import inspect
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -28,6 +29,12 @@ _METHODS: dict[str, Callable[[Run, Array, int], BilevelResult]] = {
     "hoag_quadratic": functools.partial(hoag, schedule="quadratic"),
     "gradient_descent": gradient_descent,
     "lbfgs": lbfgs,
+}
+
+_OPTIONS = {"lower_tol", *inspect.signature(Hypergradient).parameters} - {
+    "problem",
+    "upper",
+    "tol",
 }
 
 
@@ -113,6 +120,10 @@ def minimize(
         known = ", ".join(repr(name) for name in _METHODS)
         raise ValueError(f"method must be one of {known}, found {method!r}")
     maxiter, tol = as_count("maxiter", maxiter), as_tolerance("tol", tol)
+    unknown = sorted(options.keys() - _OPTIONS)
+    if unknown:
+        known = ", ".join(sorted(_OPTIONS))
+        raise TypeError(f"minimize has no option {unknown[0]!r}; it has {known}")
     lower_tol = options.pop("lower_tol", 1e-8)
     F = Hypergradient(problem, upper, y0=y0, tol=lower_tol, **options)
     low, high = as_bounds(bounds, x0)

@@ -49,20 +49,20 @@ def hoag(
     L = size / math.sqrt(max(x0.shape[0], 1)) if size > 0.0 else 1.0
     L, tolerance = memory.get("L", L), memory.get("tolerance", _FIRST)
     halved = memory.get("halved", 1.0)  # by rejected steps, on top of the schedule
-    k, failures = memory.get("k", 0), 0
+    k, failures, reason = memory.get("k", 0), 0, ""
     while run.status is None:
         if len(run.history) > maxiter:
             return run.result(Status.ITERATION_LIMIT)
         if failures > 60:
-            return run.result(Status.LINE_SEARCH_FAILED)
+            return run.result(Status.LINE_SEARCH_FAILED, reason)
         k += 1
         previous, tolerance = tolerance, _FIRST * SCHEDULES[schedule](k) * halved
         point = run.project(x - found.gradient / L)
         moved = norm(point - x)
         try:
             trial = run.F.evaluate(point, tol=max(tolerance, run.F.tol), certify=False)
-        except ConvergenceError:
-            L, failures = 2.0 * L, failures + 1
+        except ConvergenceError as error:
+            L, failures, reason = 2.0 * L, failures + 1, str(error)
             continue
         slack = _C * tolerance + previous * (_C + 1.0) * moved - L * moved**2
         if trial.value <= found.value + slack:

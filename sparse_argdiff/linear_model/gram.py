@@ -241,7 +241,7 @@ class OnePass:
         """Run ``add(first, last, target)`` on all chunks of rows; sum what they return."""
         extra = self.chunks[1:]
         copies = [scratch.take(out.shape[0]) for _ in extra]
-        squares = [0.0] * len(self.chunks)
+        squares: dict[int, float] = {}
 
         def work(t: int) -> None:
             copies[t - 1][...] = 0
@@ -257,7 +257,9 @@ class OnePass:
             worker.join()
             out += copy
             scratch.give(copy)
-        return sum(squares)
+        if len(squares) < len(self.chunks):
+            raise RuntimeError("a thread of the product failed: its rows are missing")
+        return sum(squares[t] for t in range(len(self.chunks)))
 
 
 class _Scratch:
