@@ -40,6 +40,10 @@ _SLOW = 8
 _FORCE = 10.0  # of a side at the start, relative to f_Y: too small costs iterations
 _BALANCE = 3e-3  # least μ that is aimed at, relative to the residuals as at the start
 _UNDECIDED = 1e2  # a side is active or not when z / w is this far from 1
+_NOT_CONVEX = (
+    "negative curvature was met where the constraints leave room: the problem is not "
+    "convex; start nearer to the minimum that is meant, or add curvature"
+)
 
 
 def barrier(
@@ -100,6 +104,7 @@ class InteriorPoint:
         self.niter, self.n_hvp, self.n_grad = 0, 0, 0
         self.note = ""
         self.level: Level | None = None
+        self.bent = False  # whether the Hessian had to be shifted
         self.reach = size_of(y0)
         y = namespace(y0).asarray(y0, copy=True)
         grad = problem.grad(x, y)
@@ -289,9 +294,13 @@ class InteriorPoint:
             length = dot(affine.y, affine.y)
             if not math.isfinite(bend):
                 return None
-            if bend >= 1e-12 * largest * length:
+            if bend >= 1e-12 * largest * length and not system.bends_down:
                 break
-            largest = max(largest, abs(bend) / length)
+            if self.can_descend(now):
+                return self.step(self.descend(now))
+            if length > 0.0:
+                largest = max(largest, abs(bend) / length)
+            self.bent = True
             shift = max(10.0 * shift, 1e-4, largest)
         if self.level is not None:
             return self.fall(now, affine, bend, self.level)
@@ -398,6 +407,9 @@ class InteriorPoint:
             xp.where(active.strong, rows, 0.0 * rows),
         ]
         residual = xp.concat(parts)
+        notes = [self.note]
+        if self.bent and status is Status.STAGNATED:
+            notes.append(_NOT_CONVEX)
         sided = problem.inequalities is not None or problem.bounded
         return Solution(
             y=now.point.y,
@@ -411,7 +423,7 @@ class InteriorPoint:
             niter=self.niter,
             n_hvp=self.n_hvp,
             n_grad=self.n_grad,
-            warnings=(self.note,) if self.note else (),
+            warnings=tuple(note for note in notes if note),
         )
 
     def strength(self) -> Array:

@@ -20,6 +20,7 @@ from ..blocks import diagonal_operator, gram, is_explicit
 from ..krylov import cg, minres, projected_cg
 from ..linear_operator import aslinearoperator
 from ..preconditioners import jacobi_of
+from ..status import Status
 from .factor import Factor
 from .lagrangian import explicit
 from .projections import projections, saddle
@@ -66,6 +67,7 @@ class NewtonSystem:
     ) -> None:
         self.form, self.E, self.J, self.w, self.z = form, E, J, w, z
         self.rtol, self.n_hvp = rtol, 0
+        self.bends_down = False  # whether negative curvature was met
         self.ratio = z / w
         sigma = form.bound_diagonal(self.ratio) + shift
         self.operator = aslinearoperator(H) + diagonal_operator(sigma)
@@ -84,6 +86,7 @@ class NewtonSystem:
                 np.zeros(0 if E is None else E.shape[0]), 1.0 / self.ratio[: form.q]
             ]
             self.factor = Factor(top, C, D)
+            self.bends_down = self.factor.bends_down()
         elif E is not None:
             self.rows = projections(E) if rows is None else rows
 
@@ -126,6 +129,8 @@ class NewtonSystem:
             result = minres(saddle(self.operator, self.E), rhs, rtol=self.rtol)
             dy, dnu = result.x[:n], result.x[n:]
         self.n_hvp += result.n_matvec
+        if result.status is Status.NEGATIVE_CURVATURE:
+            self.bends_down = True
         return dy, dnu
 
     def curvature(self, dy: Array) -> float:
