@@ -312,9 +312,6 @@ def test_barrier_tends_to_the_exact_ball():
     assert ratios[1:] == pytest.approx(10.0, rel=0.1)
 
 
-@pytest.mark.xfail(
-    strict=False, reason="the barrier path stagnates on this convex problem"
-)
 @pytest.mark.parametrize("seed", [1004, 1009])
 def test_large_weights_by_the_active_set(seed):
     """One step of Figure 6 away from N(0, 1): multipliers 3e-4 beside 0.03 and 0.5."""

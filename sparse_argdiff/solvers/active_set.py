@@ -260,6 +260,8 @@ def _solve(
         H = sparse.csr_array(H)
         C = sparse.csr_array((0, H.shape[0])) if C is None else sparse.csr_array(C)
         factor = Factor(H, C, np.zeros(C.shape[0]))
+        if factor.bends_down():  # Newton would go to a saddle
+            return None, 0
         z = factor.solve(np.concatenate([force, c]))
         return z.astype(force.dtype, copy=False), 0
     H = aslinearoperator(H)

@@ -26,6 +26,7 @@ from ..status import Status
 from .central import Central, Residuals, reach
 from .correctors import corrected
 from .lagrangian import explicit, lagrangian_hess
+from .levels import Level
 from .newton_cg import NewtonIterate, asks_to_stop
 from .newton_step import Direction, NewtonSystem
 from .projections import projections
@@ -35,8 +36,14 @@ from .standard_form import StandardForm, standard_form
 logger = logging.getLogger(__name__)
 
 _PATIENCE = 25
+_SLOW = 8
 _FORCE = 10.0  # of a side at the start, relative to f_Y: too small costs iterations
+_BALANCE = 3e-3  # least μ that is aimed at, relative to the residuals as at the start
 _UNDECIDED = 1e2  # a side is active or not when z / w is this far from 1
+_NOT_CONVEX = (
+    "negative curvature was met where the constraints leave room: the problem is not "
+    "convex; start nearer to the minimum that is meant, or add curvature"
+)
 
 
 def barrier(
@@ -96,6 +103,8 @@ class InteriorPoint:
         self.maxiter = 300 if maxiter is None else maxiter
         self.niter, self.n_hvp, self.n_grad = 0, 0, 0
         self.note = ""
+        self.level: Level | None = None
+        self.bent = False  # whether the Hessian had to be shifted
         self.reach = size_of(y0)
         y = namespace(y0).asarray(y0, copy=True)
         grad = problem.grad(x, y)
@@ -110,6 +119,7 @@ class InteriorPoint:
         self._jacobians: tuple[Any, Any] | None = None
         self._rows: Any = None
         self.best = self.start(y)
+        self.balance = _BALANCE * self.best.mu / self.best.size if self.best.size else 0.0
 
     def start(self, y: Array) -> Residuals:
         """Return a first point inside: bounds are kept, slacks make up for the rows."""
@@ -176,8 +186,19 @@ class InteriorPoint:
                 return Status.ITERATION_LIMIT
             if len(errors) > _PATIENCE and smallest > 0.9 * min(errors[:-_PATIENCE]):
                 # The multipliers of a curved contradiction grow slowly: less will do.
-                return self.hopeless(now, far=30.0) or Status.STAGNATED
+                verdict = self.hopeless(now, far=30.0)
+                if verdict is not None or not self.can_descend(now):
+                    return verdict or Status.STAGNATED
+                now, errors = self.descend(now), [math.inf]
+            elif len(errors) > _SLOW and self.crawls(now, smallest, errors):
+                now, errors = self.descend(now), [math.inf]
             new = self.step(now)
+            if new is None and self.level is None and self.can_descend(now):
+                verdict = self.hopeless(now, far=30.0)
+                if verdict is not None:
+                    return verdict
+                now, errors = self.descend(now), [math.inf]
+                new = self.step(now)
             if new is None:
                 rounding = 1e3 * epsilon(y)
                 if smallest <= rounding:
@@ -185,6 +206,30 @@ class InteriorPoint:
                 return self.hopeless(now, far=30.0) or Status.STAGNATED
             now = new
             self.niter += 1
+
+    def can_descend(self, now: Residuals) -> bool:
+        """Tell whether the barrier function may take over from the residuals."""
+        return self.level is None and now.value is not None and now.point.w.shape[0] > 0
+
+    def crawls(self, now: Residuals, smallest: float, errors: list[float]) -> bool:
+        """Tell whether little has been gained of late, though nearly all rows hold."""
+        if not self.can_descend(now) or smallest <= 0.5 * min(errors[:-_SLOW]):
+            return False
+        length = self.units(now.grad, now.point.y)[1]
+        return max(largest(now.r_e), largest(now.r_g)) <= 1e-2 * length
+
+    def descend(self, now: Residuals) -> Residuals:
+        """Go over to steps that lower the barrier function, see ``levels``."""
+        length = self.units(now.grad, now.point.y)[1]
+        self.level = Level(now, length)
+        return self.placed(now, self.level.centred(now))
+
+    def placed(self, now: Residuals, point: Central) -> Residuals:
+        """Return the residuals with other slacks and multipliers z at the same y."""
+        pull = self.form.back(now.J, point.z - now.point.z)
+        return dataclasses.replace(
+            now, point=point, r_d=now.r_d + pull, r_g=now.sides + point.w
+        )
 
     def error(self, now: Residuals) -> float:
         """Return the residual of the conditions, each relative to its scale."""
@@ -233,30 +278,46 @@ class InteriorPoint:
         ):
             self._rows = projections(now.E)
         shift, largest = 0.0, 0.0
-        complementarity = point.w * point.z
+        if self.level is not None:
+            force, size = self.units(now.grad, point.y)
+            self.level.lower(now, 0.1 * self.tol * force * size)
+        aim = (0.0 if self.level is None else self.level.mu) - point.w * point.z
         rtol = min(max(0.01 * self.tol, 100.0 * epsilon(point.y)), 1e-4)
         for _ in range(12):
             system = NewtonSystem(
                 form, H, now.E, now.J, point.w, point.z, shift, rtol, self._rows
             )
-            affine = system.solve(now.r_d, now.r_e, now.r_g, -complementarity)
+            affine = system.solve(now.r_d, now.r_e, now.r_g, aim)
             bend = system.curvature(affine.y)
             spent = system.n_hvp
             self.n_hvp += spent
             length = dot(affine.y, affine.y)
             if not math.isfinite(bend):
                 return None
-            if bend >= 1e-12 * largest * length:
+            if bend >= 1e-12 * largest * length and not system.bends_down:
                 break
-            largest = max(largest, abs(bend) / length)
+            if self.can_descend(now):
+                return self.step(self.descend(now))
+            if length > 0.0:
+                largest = max(largest, abs(bend) / length)
+            self.bent = True
             shift = max(10.0 * shift, 1e-4, largest)
-        found = corrected(now, system, affine)
+        if self.level is not None:
+            return self.fall(now, affine, bend, self.level)
+        found = corrected(now, system, affine, self.least(now))
         self.n_hvp += system.n_hvp - spent
         for direction in (found, affine):
             new = self.walk(now, direction)
             if new is not None:
                 return new
         return None
+
+    def least(self, now: Residuals) -> float:
+        """Return the smallest μ to aim at: w and z must not vanish before the residuals.
+
+        Where they do, w_i z_i → 0 far from a solution, and steps are cut to nothing.
+        """
+        return self.balance * now.size
 
     def walk(self, now: Residuals, step: Direction) -> Residuals | None:
         """Go along a direction: inside, and as far as the residuals fall.
@@ -285,6 +346,36 @@ class InteriorPoint:
             if sound and new.size <= allowed:
                 return new
             primal = dual = alpha if primal != dual else 0.5 * alpha
+        return None
+
+    def fall(
+        self, now: Residuals, step: Direction, bend: float, level: Level
+    ) -> Residuals | None:
+        """Go along a direction as far as the barrier function falls."""
+        point, unit, keep = now.point, self.form.unit, 0.99
+        alpha = min(1.0, keep * reach(point.w, step.w))
+        dual = min(1.0, keep * reach(point.z, step.z))
+        slope = level.slope(now, step, bend, unit)
+        start, shortest = level.value(now, unit), 1e-3 * epsilon(point.y) ** 0.5
+        first = True
+        while alpha >= shortest:
+            trial = self.at(
+                Central(
+                    y=point.y + alpha * step.y,
+                    nu=point.nu + alpha * step.nu,
+                    z=point.z + dual * step.z,
+                    w=point.w + alpha * step.w,
+                )
+            )
+            own = level.settled(now, trial, keep) if math.isfinite(trial.size) else None
+            if own is not None:
+                new = self.placed(trial, own)
+                fell = level.enough(start, slope, alpha, level.value(new, unit))
+                # Near the end the values are too inexact to tell.
+                near = first and level.residual(new) <= 0.5 * level.residual(now)
+                if slope < 0.0 and fell or near:
+                    return new
+            first, alpha = False, 0.5 * alpha
         return None
 
     def solution(self, status: Status) -> Solution:
@@ -316,6 +407,9 @@ class InteriorPoint:
             xp.where(active.strong, rows, 0.0 * rows),
         ]
         residual = xp.concat(parts)
+        notes = [self.note]
+        if self.bent and status is Status.STAGNATED:
+            notes.append(_NOT_CONVEX)
         sided = problem.inequalities is not None or problem.bounded
         return Solution(
             y=now.point.y,
@@ -329,7 +423,7 @@ class InteriorPoint:
             niter=self.niter,
             n_hvp=self.n_hvp,
             n_grad=self.n_grad,
-            warnings=(self.note,) if self.note else (),
+            warnings=tuple(note for note in notes if note),
         )
 
     def strength(self) -> Array:

@@ -14,7 +14,9 @@ from .newton_step import Direction, NewtonSystem
 _CORRECTORS = 4
 
 
-def corrected(now: Residuals, system: NewtonSystem, affine: Direction) -> Direction:
+def corrected(
+    now: Residuals, system: NewtonSystem, affine: Direction, least: float
+) -> Direction:
     """Return the step to a smaller μ: centred, and corrected for the curvature of w z.
 
     References
@@ -28,7 +30,7 @@ def corrected(now: Residuals, system: NewtonSystem, affine: Direction) -> Direct
     alpha = common(point, affine)
     w, z = point.w + alpha * affine.w, point.z + alpha * affine.z
     ratio = max(dot(w, z), 0.0) / dot(point.w, point.z)
-    target = ratio**3 * now.mu
+    target = max(ratio**3 * now.mu, least)
     c = target - point.w * point.z - affine.w * affine.z
     direction = system.solve(now.r_d, now.r_e, now.r_g, c)
     alpha = common(point, direction)

@@ -63,6 +63,17 @@ class Factor:
         except RuntimeError:  # exactly singular: a pivot is zero
             return None
 
+    def bends_down(self) -> bool:
+        """Tell whether H is not positive on the null space of C (D = 0), by the inertia.
+
+        Without row exchanges L U is L D Lᵀ, and the signs of its pivots are those of the
+        eigenvalues (Sylvester).  False where the pivoting hides them.
+        """
+        if self._lu is None or not np.array_equal(self._lu.perm_r, self._lu.perm_c):
+            return False
+        pivots = self._lu.U.diagonal()
+        return int(np.sum(pivots < 0.0)) > int(np.sum(self._signs < 0.0))
+
     def solve(self, rhs: np.ndarray, rtol: float = 1e-12) -> np.ndarray:
         """Return K⁻¹ rhs; ``residual`` says how well it solves the system."""
         x, self.residual = self._refine(rhs, rtol)

@@ -5,7 +5,7 @@
     [ J         0   −w/z  ] [dz_J]
 
 factorised where H, E and J are explicit; otherwise dz_J is eliminated, which leaves
-H + Σ_b + Jᵀ (z/w) J for CG, projected CG or MINRES.
+H + Σ_b + Jᵀ (z/w) J for CG, or CG in the null space of E.
 """
 
 from __future__ import annotations
@@ -17,12 +17,13 @@ from scipy import sparse
 
 from ..arrays import Array, namespace
 from ..blocks import diagonal_operator, gram, is_explicit
-from ..krylov import cg, minres, projected_cg
-from ..linear_operator import aslinearoperator
+from ..krylov import cg, projected_cg
+from ..linear_operator import LinearOperator, aslinearoperator
 from ..preconditioners import jacobi_of
+from ..status import Status
 from .factor import Factor
 from .lagrangian import explicit
-from .projections import projections, saddle
+from .projections import projections
 from .standard_form import StandardForm
 
 
@@ -66,6 +67,7 @@ class NewtonSystem:
     ) -> None:
         self.form, self.E, self.J, self.w, self.z = form, E, J, w, z
         self.rtol, self.n_hvp = rtol, 0
+        self.bends_down = False  # whether negative curvature was met
         self.ratio = z / w
         sigma = form.bound_diagonal(self.ratio) + shift
         self.operator = aslinearoperator(H) + diagonal_operator(sigma)
@@ -84,6 +86,7 @@ class NewtonSystem:
                 np.zeros(0 if E is None else E.shape[0]), 1.0 / self.ratio[: form.q]
             ]
             self.factor = Factor(top, C, D)
+            self.bends_down = self.factor.bends_down()
         elif E is not None:
             self.rows = projections(E) if rows is None else rows
 
@@ -122,10 +125,16 @@ class NewtonSystem:
             result = projected_cg(self.operator, self.rows, force, c, rtol=self.rtol)
             dy, dnu = result.x, result.multipliers
         else:
-            rhs = namespace(force).concat([force, c])
-            result = minres(saddle(self.operator, self.E), rhs, rtol=self.rtol)
-            dy, dnu = result.x[:n], result.x[n:]
+            # CG in the null space: MINRES on the saddle loses the digits of a large z / w.
+            H, P = self.operator, self.rows.project
+            base = self.rows.particular(c)
+            inner = LinearOperator((n, n), lambda v: P(H @ P(v)), symmetric=True)
+            result = cg(inner, P(force - H @ base), rtol=self.rtol)
+            dy = base + P(result.x)
+            dnu = self.rows.multipliers(force - H @ dy)
         self.n_hvp += result.n_matvec
+        if result.status is Status.NEGATIVE_CURVATURE:
+            self.bends_down = True
         return dy, dnu
 
     def curvature(self, dy: Array) -> float:

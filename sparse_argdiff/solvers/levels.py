@@ -1,0 +1,113 @@
+"""The barrier function at a fixed μ, for steps where the residuals do not fall.
+
+    φ(y, w) = f / unit − μ Σ log w_i + ρ ‖(e, G + w)‖
+
+The residuals of a convex problem may rise on the way down (where gradients fade, or rows
+are curved); φ does not: with curvature along it, the Newton step for this μ is a descent of
+φ, whether f is convex or not.  Rows that hold strictly keep w = −G, so that φ is there the
+barrier function itself, and μ is lowered once its own conditions are nearly met.
+"""
+
+from __future__ import annotations
+
+import math
+
+from ..arrays import dot, namespace, norm
+from .central import Central, Residuals
+from .newton_step import Direction
+from .rays import largest
+
+_ARMIJO = 1e-4
+_LOWER = 0.1  # what μ is multiplied with
+_MET = 10.0  # in μ: conditions that are met to this let it be lowered
+_SPREAD = 1e2  # w_i z_i stay within this factor of μ
+
+
+class Level:
+    """The μ of the moment and the weight ρ of the violations.
+
+    Parameters
+    ----------
+    now : Residuals
+        Where to start: w and z are set anew by :meth:`centred`.
+    length : float
+        A size of y, in which forces become products w z.
+
+    References
+    ----------
+    A. Wächter, L. T. Biegler, Math. Program. 106 (2006) 25-57 (levels, multipliers kept
+    near μ / w).
+    R. H. Byrd, J. Nocedal, R. A. Waltz, in "Large-Scale Nonlinear Optimization", 2006,
+    35-59 (the slacks of strictly feasible rows).
+    """
+
+    def __init__(self, now: Residuals, length: float) -> None:
+        self.length = length
+        self.mu = max(now.mu, 0.1 * length * norm(now.r_d))
+        self.weight = 0.0
+
+    def centred(self, now: Residuals) -> Central:
+        """Return the point with slacks of its own and z = μ / w."""
+        point, xp = now.point, namespace(now.point.y)
+        least = 1e-3 * self.length
+        w = xp.maximum(-now.sides, least + 0.0 * point.w)
+        return point._replace(w=w, z=self.mu / w)
+
+    def lower(self, now: Residuals, least: float) -> None:
+        """Lower μ, not below ``least``, as often as its conditions are met."""
+        products = now.point.w * now.point.z
+        while self.mu > least:
+            off = max(
+                norm(now.r_d) * self.length,
+                largest(now.r_e),
+                largest(now.r_g),
+                largest(products - self.mu),
+            )
+            if off > _MET * self.mu:
+                return
+            self.mu = max(min(_LOWER * self.mu, self.mu**1.5), least)
+            self.weight = 0.0
+
+    def slope(self, now: Residuals, step: Direction, bend: float, unit: float) -> float:
+        """Return dφ along the step, and raise ρ until it is negative."""
+        fall = dot(now.grad, step.y) / unit - self.mu * _total(step.w / now.point.w)
+        off = self._off(now)
+        if off > 0.0:
+            self.weight = max(self.weight, 2.0 * (fall + 0.5 * bend) / off)
+        return fall - self.weight * off
+
+    def value(self, now: Residuals, unit: float) -> float:
+        """Return φ, infinite outside."""
+        w, xp = now.point.w, namespace(now.point.w)
+        if now.value is None or not bool(xp.all(w > 0.0)):
+            return math.inf
+        value = now.value / unit - self.mu * _total(xp.log(w))
+        value += self.weight * self._off(now)
+        return value if math.isfinite(value) else math.inf
+
+    def settled(self, before: Residuals, after: Residuals, keep: float) -> Central | None:
+        """Return a trial with w = −G where rows held before, None where one is left."""
+        xp, old, point = namespace(after.point.w), before.point.w, after.point
+        exact = xp.abs(before.r_g) <= 1e-12 * (old + xp.abs(before.sides))
+        inside = -after.sides
+        if bool(xp.any(exact & (inside < (1.0 - keep) * old))):
+            return None
+        # A slack that is too small only costs; one of a row met again is its own.
+        w = xp.where(exact | (inside > point.w), inside, point.w)
+        z = xp.clip(point.z, self.mu / (_SPREAD * w), _SPREAD * self.mu / w)
+        return point._replace(w=w, z=z)
+
+    def enough(self, start: float, slope: float, alpha: float, new: float) -> bool:
+        """Tell whether φ fell from ``start`` to ``new`` as it should."""
+        return new <= start + _ARMIJO * alpha * slope
+
+    def residual(self, now: Residuals) -> float:
+        """Return the size of all conditions for this μ."""
+        return math.hypot(now.size, norm(now.point.w * now.point.z - self.mu))
+
+    def _off(self, now: Residuals) -> float:
+        return math.hypot(norm(now.r_e), norm(now.r_g))
+
+
+def _total(values: object) -> float:
+    return float(namespace(values).sum(values))
