@@ -221,7 +221,7 @@ def test_random_problems(kind, n, seed):
         sol = sad.solve(problem, x, 0.1 * np.ones(n), tol=1e-11, on_failure="ignore")
         assume(sol.status is Status.CONVERGED)
     else:
-        sol = sad.solve(problem, x, tol=1e-11, on_failure="ignore")
+        sol = sad.solve(problem, x, 0.1 * np.ones(n), tol=1e-11, on_failure="ignore")
         if sol.status is Status.INFEASIBLE:  # a seed may draw such rows
             assert has_no_feasible_point(problem, x, n)
             return
