@@ -50,6 +50,7 @@ logger = logging.getLogger(__name__)
 _STEPS = 30
 _NEAR = 0.1  # a start whose conditions are met to this is tried without the path
 _GUESSES = (1e-6, 1.0, 1e-4)  # how far the path is followed: absolute, then tol times
+_USEFUL = (Status.STAGNATED, Status.NEGATIVE_CURVATURE)  # ends to guess a set from
 
 
 def active_set(
@@ -93,7 +94,7 @@ def active_set(
     for factor in _GUESSES:
         run.tol = max(1e-6, tol) if factor == _GUESSES[0] else factor * tol
         status = run.follow()
-        if not status.acceptable and status is not Status.STAGNATED:
+        if not status.acceptable and status not in _USEFUL:
             break
         point = run.best.point
         found = polish.settle(point, run.strength() > 1.0)
@@ -101,7 +102,8 @@ def active_set(
             return found
         if status is not Status.CONVERGED:
             break
-    if math.isfinite(run.best.size) and run.error(run.best) <= tol:
+    saddle = status is Status.NEGATIVE_CURVATURE
+    if not saddle and math.isfinite(run.best.size) and run.error(run.best) <= tol:
         status = Status.CONVERGED
         run.note = run.note or (
             "the active set did not settle: this is the end of the barrier path, where "

@@ -104,6 +104,7 @@ class InteriorPoint:
         self.niter, self.n_hvp, self.n_grad = 0, 0, 0
         self.note = ""
         self.level: Level | None = None
+        self.shift = 0.0  # of the Hessian in the last step
         self.bent = False  # whether the Hessian had to be shifted
         self.reach = size_of(y0)
         y = namespace(y0).asarray(y0, copy=True)
@@ -119,7 +120,9 @@ class InteriorPoint:
         self._jacobians: tuple[Any, Any] | None = None
         self._rows: Any = None
         self.best = self.start(y)
-        self.balance = _BALANCE * self.best.mu / self.best.size if self.best.size else 0.0
+        self.balance = (
+            _BALANCE * self.best.mu / self.best.size if self.best.size else 0.0
+        )
 
     def start(self, y: Array) -> Residuals:
         """Return a first point inside: bounds are kept, slacks make up for the rows."""
@@ -172,6 +175,8 @@ class InteriorPoint:
             if error < smallest:
                 smallest, self.best = error, now
             if error <= self.tol:
+                if self.shift > 0.0:  # where the last step started f curved down
+                    return Status.NEGATIVE_CURVATURE
                 return Status.CONVERGED
             force, y = norm(now.r_d) * self.form.unit, now.point.y
             iterate = NewtonIterate(self.niter, y, now.value, force, self.n_hvp)
@@ -302,6 +307,7 @@ class InteriorPoint:
                 largest = max(largest, abs(bend) / length)
             self.bent = True
             shift = max(10.0 * shift, 1e-4, largest)
+        self.shift = shift
         if self.level is not None:
             return self.fall(now, affine, bend, self.level)
         found = corrected(now, system, affine, self.least(now))
@@ -408,7 +414,7 @@ class InteriorPoint:
         ]
         residual = xp.concat(parts)
         notes = [self.note]
-        if self.bent and status is Status.STAGNATED:
+        if self.bent and not status.acceptable:
             notes.append(_NOT_CONVEX)
         sided = problem.inequalities is not None or problem.bounded
         return Solution(

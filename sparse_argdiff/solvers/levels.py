@@ -85,7 +85,9 @@ class Level:
         value += self.weight * self._off(now)
         return value if math.isfinite(value) else math.inf
 
-    def settled(self, before: Residuals, after: Residuals, keep: float) -> Central | None:
+    def settled(
+        self, before: Residuals, after: Residuals, keep: float
+    ) -> Central | None:
         """Return a trial with w = −G where rows held before, None where one is left."""
         xp, old, point = namespace(after.point.w), before.point.w, after.point
         exact = xp.abs(before.r_g) <= 1e-12 * (old + xp.abs(before.sides))
