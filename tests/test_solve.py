@@ -39,7 +39,8 @@ def test_finds_the_known_solution(row):
     f_Y = row.objective.grad(row.x, solution.y)
     assert solution.status in OK
     assert distance(solution.y, row.solution()) <= 1e-8
-    assert solution.x is row.x
+    assert solution.x is not row.x  # which its owner may rewrite
+    np.testing.assert_array_equal(solution.x, row.x)
     assert solution.residual_norm == pytest.approx(np.linalg.norm(f_Y), abs=1e-12)
     # The value is the user's own f, also of a maximum.
     assert solution.value == pytest.approx(row.objective.value(row.x, solution.y))
@@ -527,3 +528,21 @@ def test_tol_may_be_any_real_number():
     row = BY_NAME["quadratic"]
     for tol in (np.float32(1e-6), np.float64(1e-6)):
         assert sad.solve(row.problem, row.x, tol=tol).status is sad.Status.CONVERGED
+
+
+def test_a_solution_of_another_x_is_refused():
+    row = BY_NAME["sparse_chain"]
+
+    def of_another(problem, x, y0, tol):
+        return sad.Solution(y=row.solution(), x=x + 1.0)
+
+    with pytest.raises(ValueError, match="of the x that it was given"):
+        sad.solve(row.problem, row.x, row.y0, method=of_another)
+
+
+def test_the_solution_keeps_its_x_when_the_owner_rewrites_it():
+    row = BY_NAME["sparse_chain"]
+    x = row.x.copy()
+    solution = sad.solve(row.problem, x, row.y0)
+    x *= 5.0
+    np.testing.assert_array_equal(solution.x, row.x)

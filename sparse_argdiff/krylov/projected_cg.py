@@ -101,7 +101,7 @@ def projected_cg(
     constraints = null_space_for(C, M, H.shape[0])
     p, n = constraints.shape
     b = as_floating("b", b, ndim=(1, 2))
-    _xp, columns = namespace(b), b.shape[1:]
+    columns = b.shape[1:]
     b = _of_shape("b", b, (n, *columns), b)
     if c is None:
         c = zeros((p, *columns), b)

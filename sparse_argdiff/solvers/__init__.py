@@ -13,6 +13,7 @@ from ..arrays import (
     as_vector,
     epsilon,
     namespace,
+    own_vector,
     zeros,
 )
 from ..optimality import residual_scale
@@ -88,7 +89,7 @@ def solve(
     check_on_failure(on_failure)
     if not isinstance(problem, Problem):
         raise TypeError(f"problem must be a Problem, found {type(problem).__name__}")
-    x = as_vector("x", x)
+    x = own_vector("x", x)
     y0 = _start(problem, x, y0)
     tol = as_tolerance("tol", tol)
     if maxiter is not None:
@@ -99,6 +100,11 @@ def solve(
             raise TypeError(
                 f"method must return a Solution, found {type(solution).__name__}"
             )
+        same = solution.x.shape == x.shape and bool(
+            namespace(x, solution.x).all((solution.x == x) | (x != x))
+        )
+        if not same:
+            raise ValueError("method must return a Solution of the x that it was given")
     else:
         method = _default(problem) if method is None else method
         if method not in _METHODS:

@@ -379,7 +379,7 @@ class InteriorPoint:
                 fell = level.enough(start, slope, alpha, level.value(new, unit))
                 # Near the end the values are too inexact to tell.
                 near = first and level.residual(new) <= 0.5 * level.residual(now)
-                if slope < 0.0 and fell or near:
+                if (slope < 0.0 and fell) or near:
                     return new
             first, alpha = False, 0.5 * alpha
         return None
