@@ -38,6 +38,7 @@ from ..problem import Problem, Solution
 from ..status import Status
 from .barrier import InteriorPoint
 from .central import Central, Residuals
+from .ends import record, strength
 from .factor import Factor
 from .lagrangian import explicit, lagrangian_hess
 from .newton_cg import NewtonIterate
@@ -97,7 +98,7 @@ def active_set(
         if not status.acceptable and status not in _USEFUL:
             break
         point = run.best.point
-        found = polish.settle(point, run.strength() > 1.0)
+        found = polish.settle(point, strength(run) > 1.0)
         if found is not None:
             return found
         if status is not Status.CONVERGED:
@@ -248,7 +249,7 @@ class _Polish:
         run, point, xp = self.run, now.point, namespace(z)
         multipliers = self.form.multipliers(point.nu, xp.where(z > 0.0, z, 0.0 * z))
         active = classify(run.problem, run.x, point.y, multipliers)
-        return run.record(now, multipliers, active, Status.CONVERGED)
+        return record(run, now, multipliers, active, Status.CONVERGED)
 
 
 def _solve(

@@ -18,13 +18,13 @@ from collections.abc import Callable
 from typing import Any
 
 from ..arrays import Array, dot, epsilon, namespace, norm
-from ..blocks import mask_of
 from ..linear_operator import aslinearoperator
 from ..optimality import residual_scale, size_of
-from ..problem import ActiveSet, Problem, Solution
+from ..problem import Problem, Solution
 from ..status import Status
 from .central import Central, Residuals, reach
 from .correctors import corrected
+from .ends import solution
 from .lagrangian import explicit, lagrangian_hess
 from .levels import Level
 from .newton_cg import NewtonIterate, asks_to_stop
@@ -39,11 +39,6 @@ _PATIENCE = 25
 _SLOW = 8
 _FORCE = 10.0  # of a side at the start, relative to f_Y: too small costs iterations
 _BALANCE = 3e-3  # least μ that is aimed at, relative to the residuals as at the start
-_UNDECIDED = 1e2  # a side is active or not when z / w is this far from 1
-_NOT_CONVEX = (
-    "negative curvature was met where the constraints leave room: the problem is not "
-    "convex; start nearer to the minimum that is meant, or add curvature"
-)
 
 
 def barrier(
@@ -309,7 +304,7 @@ class InteriorPoint:
             shift = max(10.0 * shift, 1e-4, largest)
         self.shift = shift
         if self.level is not None:
-            return self.fall(now, affine, bend, self.level)
+            return self.level.fall(now, affine, bend, form.unit, self.at)
         found = corrected(now, system, affine, self.least(now))
         self.n_hvp += system.n_hvp - spent
         for direction in (found, affine):
@@ -354,104 +349,9 @@ class InteriorPoint:
             primal = dual = alpha if primal != dual else 0.5 * alpha
         return None
 
-    def fall(
-        self, now: Residuals, step: Direction, bend: float, level: Level
-    ) -> Residuals | None:
-        """Go along a direction as far as the barrier function falls."""
-        point, unit, keep = now.point, self.form.unit, 0.99
-        alpha = min(1.0, keep * reach(point.w, step.w))
-        dual = min(1.0, keep * reach(point.z, step.z))
-        slope = level.slope(now, step, bend, unit)
-        start, shortest = level.value(now, unit), 1e-3 * epsilon(point.y) ** 0.5
-        first = True
-        while alpha >= shortest:
-            trial = self.at(
-                Central(
-                    y=point.y + alpha * step.y,
-                    nu=point.nu + alpha * step.nu,
-                    z=point.z + dual * step.z,
-                    w=point.w + alpha * step.w,
-                )
-            )
-            own = level.settled(now, trial, keep) if math.isfinite(trial.size) else None
-            if own is not None:
-                new = self.placed(trial, own)
-                fell = level.enough(start, slope, alpha, level.value(new, unit))
-                # Near the end the values are too inexact to tell.
-                near = first and level.residual(new) <= 0.5 * level.residual(now)
-                if (slope < 0.0 and fell) or near:
-                    return new
-            first, alpha = False, 0.5 * alpha
-        return None
-
     def solution(self, status: Status) -> Solution:
         """Return the best point as a solution."""
-        now = self.best
-        multipliers = self.form.multipliers(now.point.nu, now.point.z)
-        found = self.record(now, multipliers, self.active(), status)
-        # Of all the conditions, slacks and products w z included, as a force.
-        size = self.error(now) * max(self.scale, norm(now.grad))
-        return dataclasses.replace(found, residual_norm=size)
-
-    def record(
-        self,
-        now: Residuals,
-        multipliers: Array,
-        active: ActiveSet,
-        status: Status,
-    ) -> Solution:
-        """Return a point in the problem's own units."""
-        form, problem, xp = self.form, self.problem, namespace(multipliers)
-        value = now.value
-        if value is not None and problem.maximize:
-            value = -value
-        left = form.unit * now.r_d
-        rows = form.split(now.sides)[0] * form.g_scale
-        parts = [
-            xp.where(active.fixed, 0.0 * left, left),
-            (now.r_e * form.e_scale)[: form.p],
-            xp.where(active.strong, rows, 0.0 * rows),
-        ]
-        residual = xp.concat(parts)
-        notes = [self.note]
-        if self.bent and not status.acceptable:
-            notes.append(_NOT_CONVEX)
-        sided = problem.inequalities is not None or problem.bounded
-        return Solution(
-            y=now.point.y,
-            x=self.x,
-            value=value,
-            multipliers=multipliers,
-            active=active if sided else None,
-            status=status,
-            residual_norm=norm(residual),
-            residual=residual,
-            niter=self.niter,
-            n_hvp=self.n_hvp,
-            n_grad=self.n_grad,
-            warnings=tuple(note for note in notes if note),
-        )
-
-    def strength(self) -> Array:
-        """Return z / w of all sides, each relative to its unit: > 1 where active."""
-        point = self.best.point
-        force, length = self.units(self.best.grad, point.y)
-        return (point.z / force) / (point.w / length)
-
-    def active(self, undecided: float = _UNDECIDED) -> ActiveSet:
-        """Classify the sides by z / w, relative to the units of both."""
-        form, n = self.form, self.best.point.y.shape[0]
-        strength = self.strength()
-        strong = strength > undecided
-        weak = ~strong & (strength >= 1.0 / undecided)
-        at_bound = []
-        for marks in (strong, weak):
-            _, low, high = form.split(marks)
-            lower = mask_of(n, form.at_lower[low])
-            at_bound.append(lower | mask_of(n, form.at_upper[high]))
-        fixed, weak_fixed = at_bound[0] | mask_of(n, form.fixed), at_bound[1]
-        strong, weak = strong[: form.q], weak[: form.q]
-        return ActiveSet(strong, weak, ~(strong | weak), fixed, weak_fixed & ~fixed)
+        return solution(self, status)
 
 
 def _factorable(w: Array, H: Any, now: Residuals) -> bool:

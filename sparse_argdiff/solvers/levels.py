@@ -11,9 +11,10 @@ barrier function itself, and μ is lowered once its own conditions are nearly me
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
-from ..arrays import dot, namespace, norm
-from .central import Central, Residuals
+from ..arrays import dot, epsilon, namespace, norm
+from .central import Central, Residuals, reach
 from .newton_step import Direction
 from .rays import largest
 
@@ -106,6 +107,41 @@ class Level:
     def residual(self, now: Residuals) -> float:
         """Return the size of all conditions for this μ."""
         return math.hypot(now.size, norm(now.point.w * now.point.z - self.mu))
+
+    def fall(
+        self,
+        now: Residuals,
+        step: Direction,
+        bend: float,
+        unit: float,
+        at: Callable[[Central], Residuals],
+    ) -> Residuals | None:
+        """Go along a direction as far as the barrier function falls."""
+        point, keep = now.point, 0.99
+        alpha = min(1.0, keep * reach(point.w, step.w))
+        dual = min(1.0, keep * reach(point.z, step.z))
+        slope = self.slope(now, step, bend, unit)
+        start, shortest = self.value(now, unit), 1e-3 * epsilon(point.y) ** 0.5
+        first = True
+        while alpha >= shortest:
+            trial = at(
+                Central(
+                    y=point.y + alpha * step.y,
+                    nu=point.nu + alpha * step.nu,
+                    z=point.z + dual * step.z,
+                    w=point.w + alpha * step.w,
+                )
+            )
+            own = self.settled(now, trial, keep) if math.isfinite(trial.size) else None
+            if own is not None:
+                new = at(own)
+                fell = self.enough(start, slope, alpha, self.value(new, unit))
+                # Near the end the values are too inexact to tell.
+                near = first and self.residual(new) <= 0.5 * self.residual(now)
+                if (slope < 0.0 and fell) or near:
+                    return new
+            first, alpha = False, 0.5 * alpha
+        return None
 
     def _off(self, now: Residuals) -> float:
         return math.hypot(norm(now.r_e), norm(now.r_g))
