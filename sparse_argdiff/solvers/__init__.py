@@ -101,7 +101,7 @@ def solve(
                 f"method must return a Solution, found {type(solution).__name__}"
             )
         same = solution.x.shape == x.shape and bool(
-            namespace(x, solution.x).all((solution.x == x) | (x != x))
+            namespace(x, solution.x).all((solution.x == x) | namespace(x).isnan(x))
         )
         if not same:
             raise ValueError("method must return a Solution of the x that it was given")
