@@ -55,8 +55,9 @@ def solve(
         near y0, which is followed along a path of x and whose end is said.
         "active_set" with inequalities or bounds (the default there): a point where the
         active ones hold exactly.  "barrier": the path of the logarithmic barrier, to
-        within the gap.  Both are for convex problems, and factorise on the host where
-        Hessian and Jacobians are explicit.
+        within the gap.  Both are meant for convex problems: of others they find a local
+        minimum or say that f is not convex.  Where Hessian and Jacobians are explicit
+        they factorise on the host.
         A callable is called as ``method(problem, x, y0, tol)`` and returns a
         ``Solution``.
     tol : float

@@ -69,7 +69,7 @@ def barrier(
     Notes
     -----
     Where Hessian and Jacobians are arrays or sparse matrices the steps are factorised on
-    the host (SciPy's SuperLU); otherwise they come from CG, projected CG or MINRES.
+    the host (SciPy's SuperLU); otherwise they come from CG or projected CG.
 
     References
     ----------
