@@ -1598,3 +1598,20 @@ def test_a_large_laplacian_takes_as_long_as_scipy_at_most_twice(solver):
         reference(A, b, rtol=0.0, maxiter=100)
         theirs.append(time.perf_counter() - start)
     assert min(ours) <= 2.0 * min(theirs)
+
+
+def test_a_residual_as_large_as_the_right_hand_side_is_no_rounding_limit():
+    """MINRES with a preconditioner on a singular, inconsistent system: x runs away."""
+    n = 60
+    line = scipy.sparse.diags_array(
+        [-np.ones(n - 1), np.r_[1.0, 2.0 * np.ones(n - 2), 1.0], -np.ones(n - 1)],
+        offsets=[-1, 0, 1],
+    ).tocsr()
+    scale = np.geomspace(1.0, 1e3, n)
+    A = scipy.sparse.diags_array(scale) @ line @ scipy.sparse.diags_array(scale)
+    b = np.random.default_rng(0).standard_normal(n)
+    M = jacobi(A.diagonal())
+    for solver in (cg, minres):
+        found = solver(A, b, rtol=1e-10, M=M)
+        small = found.residual_norm <= 0.1 * np.linalg.norm(b)
+        assert small or not found.status.acceptable

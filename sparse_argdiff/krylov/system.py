@@ -120,8 +120,13 @@ class System:
         return max(epsilon(self.b), self.A.accuracy or 0.0)
 
     def rounding_level(self, x: Array, a_norm: float) -> float:
-        """Return the residual norm that rounding alone explains at ``x``."""
-        return 32.0 * self.unit_roundoff * (a_norm * norm(x) + self.b_norm)
+        """Return the residual norm that rounding alone explains at ``x``.
+
+        Never more than a tenth of ‖b‖: an x so large that rounding would excuse anything
+        is no answer.
+        """
+        level = 32.0 * self.unit_roundoff * (a_norm * norm(x) + self.b_norm)
+        return min(level, 0.1 * self.b_norm)
 
     def wants_stop(self, niter: int, x: Array, residual_norm: float) -> bool:
         """Tell the callback where we are; True when it asks to stop."""
