@@ -8,14 +8,13 @@ rounding, not to the bit), else F and then its stored transpose.
 
 from __future__ import annotations
 
-import re
-from functools import cache
 from importlib import resources
 from typing import Any
 
 import numpy as np
 
 from ..arrays import Array, namespace
+from ..krylov.kernels.device import functions
 from .design import Design
 from .gram_reference import Products
 from .losses import Curvature
@@ -24,7 +23,6 @@ L2_BYTES = 40 * 2**20  # of an A100; an H100 has 50 MiB
 _THREADS = 256
 _MOST_BLOCKS = 4096
 SOURCE = resources.files(__package__).joinpath("gram.cu").read_text("utf-8")
-_KERNELS = tuple(re.findall(r"__global__ void (\w+)\(", SOURCE))
 
 
 class DeviceGram:
@@ -83,7 +81,7 @@ class _Rows:
         self._matrix = (None if ones else matrix.data, indices, matrix.indptr)
         ctype = "float" if matrix.dtype == np.float32 else "double"
         index = "int" if matrix.indptr.dtype == np.int32 else "long long"
-        self._functions = _functions(xp, f"<{ctype}, {index}>")
+        self._functions = functions(xp, SOURCE, f"<{ctype}, {index}>")
 
     def __call__(self, name: str, *arguments: Any) -> None:
         self.launch(name, 32 * int(self.rows), self.rows, *self._matrix, *arguments)
@@ -92,15 +90,3 @@ class _Rows:
         """Launch a kernel on at least one block, and at most as many as are useful."""
         blocks = min(max(-(-threads // _THREADS), 1), _MOST_BLOCKS)
         self._functions[name]((blocks,), (_THREADS,), arguments)
-
-
-@cache
-def _functions(xp: Any, types: str) -> dict[str, Any]:
-    names = [f"{name}{types}" for name in _KERNELS]
-    module = xp.RawModule(
-        code=SOURCE, options=("--std=c++17",), name_expressions=tuple(names)
-    )
-    return {
-        kernel: module.get_function(name)
-        for kernel, name in zip(_KERNELS, names, strict=True)
-    }

@@ -33,18 +33,19 @@ SOURCE = resources.files(__package__).joinpath(_SOURCE).read_text("utf-8")
 SLOT = _enumerated(SOURCE, "ACTIVE")
 ENDED = {i: name for name, i in _enumerated(SOURCE, "GOING").items()}
 LINE = _enumerated(SOURCE, "H_ALPHA")
-_KERNELS = tuple(re.findall(r"__global__ void (\w+)\(", SOURCE))
 
 
 @cache
-def _functions(xp: Any, ctype: str) -> dict[str, Any]:
-    names = [f"{name}<{ctype}>" for name in _KERNELS]
+def functions(xp: Any, source: str, types: str) -> dict[str, Any]:
+    """Compile all kernels of a source for template arguments such as "<float>", by name."""
+    kernels = re.findall(r"__global__ void (\w+)\(", source)
+    names = [f"{kernel}{types}" for kernel in kernels]
     module = xp.RawModule(
-        code=SOURCE, options=("--std=c++17",), name_expressions=tuple(names)
+        code=source, options=("--std=c++17",), name_expressions=tuple(names)
     )
     return {
         kernel: module.get_function(name)
-        for kernel, name in zip(_KERNELS, names, strict=True)
+        for kernel, name in zip(kernels, names, strict=True)
     }
 
 
@@ -96,8 +97,8 @@ class Record:
     def __init__(self, like: Array, length: int) -> None:
         xp = namespace(like)
         self._xp, self._n, self.length = xp, np.uint64(like.shape[0]), length
-        self._functions = _functions(
-            xp, "float" if like.dtype == np.float32 else "double"
+        self._functions = functions(
+            xp, SOURCE, "<float>" if like.dtype == np.float32 else "<double>"
         )
         self._threads = 32
         while self._threads < min(like.shape[0], THREADS):

@@ -69,14 +69,6 @@ __device__ void end(double* record, int status) {
     record[ACTIVE] = 0.0;
 }
 
-template <typename T>
-__global__ void dot(size_t n, const T* x, const T* y, double* sum, double* partials,
-                    unsigned* ticket) {
-    double share = 0.0, all;
-    EACH(i, n) share += (double)x[i] * (double)y[i];
-    if (total(share, &all, partials, ticket)) *sum = all;
-}
-
 // conjugate gradients ----------------------------------------------------------------------
 
 template <typename T>
