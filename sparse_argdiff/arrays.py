@@ -16,6 +16,8 @@ import numpy as np
 from scipy import sparse
 from scipy.linalg.blas import daxpy, saxpy
 
+LINE = 64  # bytes of a cache line
+
 Array = Any
 """A real floating array of one of the supported namespaces."""
 
@@ -134,9 +136,17 @@ def zeros(shape: Any, like: Array, dtype: Any = None) -> Array:
 
 
 def empty(shape: Any, like: Array) -> Array:
-    """Return an array with undefined entries where ``like`` lives."""
+    """Return an array with undefined entries where ``like`` lives.
+
+    On the host it begins with a cache line: rows of a block then lie in whole ones.
+    """
     xp = namespace(like)
-    return xp.empty(shape, dtype=like.dtype, **placement(like))
+    if xp is not np:
+        return xp.empty(shape, dtype=like.dtype, **placement(like))
+    size, item = math.prod(shape) if isinstance(shape, tuple) else shape, like.itemsize
+    room = np.empty(size + LINE // item, like.dtype)
+    offset = -room.ctypes.data % LINE // item
+    return room[offset : offset + size].reshape(shape)
 
 
 def full(shape: Any, fill: Any, like: Array, dtype: Any = None) -> Array:

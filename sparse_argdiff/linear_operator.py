@@ -6,6 +6,7 @@ derivatives, preconditioners, and the derivative of an argmin itself.
 
 from __future__ import annotations
 
+import copy
 import numbers
 from collections.abc import Callable
 from typing import Any, cast
@@ -40,6 +41,9 @@ class LinearOperator:
     into : callable, optional
         ``into(x, out)`` writes A x into ``out`` and allocates nothing; it returns x'Ax
         where the product yields it at no cost, otherwise None.
+    into_block : callable, optional
+        ``into_block(X, out)`` does so for C-ordered blocks of at least two columns; it
+        returns the x'Ax of the columns, shape (k,), or None.
     dtype : dtype, optional
         Of the entries, when it is known.
     symmetric, positive_definite : bool
@@ -47,6 +51,8 @@ class LinearOperator:
         symmetric is tested before it is differentiated through.
     diagonal : array or callable, optional
         The exact diagonal, or a function that computes it when it is asked for.
+    is_diagonal : bool
+        Whether the diagonal is all there is.
     accuracy : float, optional
         Relative accuracy of a product where it is worse than rounding (finite
         differences).
@@ -81,10 +87,12 @@ class LinearOperator:
         matmat: Product | None = None,
         rmatmat: Product | None = None,
         into: Callable[[Array, Array], float | None] | None = None,
+        into_block: Callable[[Array, Array], Array | None] | None = None,
         dtype: Any = None,
         symmetric: bool = False,
         positive_definite: bool = False,
         diagonal: Array | Callable[[], Array] | None = None,
+        is_diagonal: bool = False,
         accuracy: float | None = None,
         note: str = "",
         matrix: Any = None,
@@ -116,7 +124,10 @@ class LinearOperator:
             self._rmatmat = self._rmatmat or self._matmat
         self._into: Callable[[Array, Array], float | None] | None
         self._into = as_product("into", into)
+        self._into_block: Callable[[Array, Array], Array | None] | None
+        self._into_block = as_product("into_block", into_block)
         self._diagonal = diagonal
+        self.is_diagonal = is_diagonal
 
     def __repr__(self) -> str:
         kind = "symmetric " if self.symmetric else ""
@@ -134,6 +145,11 @@ class LinearOperator:
     def has_matmat(self) -> bool:
         """Whether a block of columns is multiplied as a whole."""
         return self._matmat is not None
+
+    @property
+    def has_into_block(self) -> bool:
+        """Whether :meth:`apply_block` writes into the buffer itself, without a copy."""
+        return self._into_block is not None
 
     def matvec(self, x: Array) -> Array:
         """Return A x for x of shape (columns,)."""
@@ -159,6 +175,23 @@ class LinearOperator:
             return self._into(x, out)
         out[...] = self.matvec(x)
         return None
+
+    def apply_block(self, X: Array, out: Array) -> Array | None:
+        """Write A X into ``out`` (rows, k); return x'Ax of the columns if it was free."""
+        if self._into_block is not None:
+            return self._into_block(X, out)
+        out[...] = self.matmat(X)
+        return None
+
+    def writing(
+        self,
+        into: Callable[[Array, Array], float | None],
+        into_block: Callable[[Array, Array], Array | None] | None,
+    ) -> LinearOperator:
+        """Return the same operator with other products into buffers."""
+        twin = copy.copy(self)
+        twin._into, twin._into_block = into, into_block
+        return twin
 
     def __matmul__(self, other: Any) -> Any:
         if isinstance(other, LinearOperator):

@@ -107,7 +107,8 @@ def cg(
     for name, value in (("smallest_eigenvalue", mu), ("energy_rtol", tau)):
         if value is not None and as_tolerance(name, value) == 0.0:
             raise ValueError(f"{name} must be positive, found {value!r}")
-    vectors = 2 + (M is not None) + 2 * (tau is not None)
+    moving = 4 + (M is not None)
+    vectors = moving - 2 + 2 * (tau is not None)
 
     def method(system: System) -> Asking[KrylovResult]:
         with system.workspace.lend(system.b, vectors) as scratch:
@@ -125,6 +126,7 @@ def cg(
         callback=callback,
         kernels=kernels,
         workspace=workspace,
+        vectors=moving,
     )
 
 
@@ -154,10 +156,11 @@ def _solve(
             niter += 1
             last = step.residual_norm
             energy.add(step)
-            if system.wants_stop(niter, x, last):
+            if system.wants_stop(niter, cg.x, last):
                 stop = Status.STOPPED_BY_CALLBACK
             elif last <= aim:
                 break
+        yield from cg.end()
         yield from system.residual(x, q, q)
         n_matvec += 1
         true_norm = norm(q)

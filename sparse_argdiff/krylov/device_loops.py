@@ -68,6 +68,10 @@ class DeviceRecurrence:
         )
         return rho
 
+    def end(self) -> Asking[None]:
+        """Do nothing: x and r are where they were given."""
+        yield from ()
+
     def step(self) -> Asking[Step]:
         """Return the next step; launch the next iterations when there is none."""
         if not self._ready:

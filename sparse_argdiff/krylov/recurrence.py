@@ -15,8 +15,8 @@ from ..linear_operator import LinearOperator
 from ..status import Status
 from .device_loops import DeviceRecurrence
 from .energy import Step
-from .kernels import Device, Kernels, Make, Scalars, choose
-from .requests import Asking, Request, run
+from .kernels import Device, Make, Scalars, choose
+from .requests import Asking, Join, Leave, Pass, Request, run
 from .system import operator_norm_estimate
 from .workspace import Workspace
 
@@ -28,24 +28,29 @@ class Recurrence:
     Rayleigh quotient met so far, whatever the scale of A.
     """
 
+    carried = 3  # x, r and p; the others are written before they are read
+
     def __init__(
         self,
         A: LinearOperator,
         x: Array,
         r: Array,
         M: LinearOperator | None,
-        kernels: Kernels,
         scratch: list[Array],
     ) -> None:
-        self.A, self.M, self.x, self.r = A, M, x, r
-        self.kernels = kernels
-        self.p, self.q = scratch[0], scratch[1]
-        self.z = r if M is None else scratch[2]
+        self.A, self.M = A, M
+        self.own = (x, r, *scratch[: 2 + (M is not None)])
+        self.use(self.own)
         self._unit = max(epsilon(r), A.accuracy or 0.0)
         self._scalars = Scalars()
         self._largest = self._a_norm = 0.0
         self.rho = math.nan
         self._p_square = math.nan  # ‖p‖² in the metric of M⁻¹, by its own recurrence
+
+    def use(self, vectors: tuple[Array, ...]) -> None:
+        """Go on with x, r, p, q, and z where there is an M, in these arrays."""
+        self.x, self.r, self.p, self.q, *rest = vectors
+        self.z = rest[0] if rest else self.r
 
     def begin(self, target: float = 0.0, limit: float = math.inf) -> Asking[float]:
         """Set the first direction; return ρ = r'M r.
@@ -56,7 +61,12 @@ class Recurrence:
         z, rho = yield from self._precondition()
         self.p[...] = z
         self.rho = self._p_square = rho
+        yield Join(self)
         return rho
+
+    def end(self) -> Asking[None]:
+        """Leave x and r where they were given."""
+        yield Leave(self)
 
     def _precondition(self, square: float | None = None) -> Asking[tuple[Array, float]]:
         """Return M r, in a buffer or r itself, and r'M r."""
@@ -64,7 +74,9 @@ class Recurrence:
             z = self.r
         else:
             z, square = yield Request(self.M, self.r, self.z)
-        return z, self.kernels.dot(self.r, z) if square is None else square
+        if square is None:
+            square = yield Pass("dot", (self.r, z))
+        return z, square
 
     def step(self) -> Asking[Step]:
         """Take one step, with one product."""
@@ -75,7 +87,7 @@ class Recurrence:
             return self._refused(status, products=0)
         q, curvature = yield Request(self.A, self.p, self.q)
         if curvature is None:
-            curvature = self.kernels.dot(self.p, q)
+            curvature = yield Pass("dot", (self.p, q))
         quotient = curvature / self._p_square
         if not math.isfinite(curvature):
             return self._refused(Status.NOT_FINITE)
@@ -87,11 +99,11 @@ class Recurrence:
             status = Status.NEGATIVE_CURVATURE if negative else Status.SINGULAR
             return self._refused(status, self.p)
         s.alpha = rho / curvature
-        self.kernels.cg_residual(self.r, q, s)
+        yield Pass("cg_residual", (self.r, q), s)
         square = s.square
         z, self.rho = yield from self._precondition(square)
         s.beta = self.rho / rho
-        self.kernels.cg_advance(self.x, self.p, z, s)
+        yield Pass("cg_advance", (self.x, self.p, z), s)
         self._p_square = self.rho + s.beta * s.beta * self._p_square
         if self.M is None:
             # Rayleigh quotients bound ‖A‖ from below in the plain metric only.
@@ -127,7 +139,7 @@ def recurrence(
     """Return the recurrence that goes with the kernels."""
     if isinstance(kernels, Device):
         return DeviceRecurrence(A, x, r, M, kernels, scratch)
-    return Recurrence(A, x, r, M, kernels, scratch)
+    return Recurrence(A, x, r, M, scratch)
 
 
 def iterates(

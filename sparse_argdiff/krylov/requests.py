@@ -1,4 +1,4 @@
-"""Products are asked for, not done: whoever runs several solves may do them together.
+"""Work is asked for, not done: whoever runs several solves may do theirs together.
 
 A solver is a generator.  It yields a :class:`Request`, is sent the product, and returns
 its result:
@@ -6,18 +6,18 @@ its result:
     y, square = yield Request(A, p, out)          # y = A p, in ``out`` or elsewhere
 
 so that one algorithm serves one right-hand side and many, each with its own status, and
-a column that has ended asks for nothing more.
+a column that has ended asks for nothing more.  Between :class:`Join` and :class:`Leave`
+its vectors may lie beside those of others, and its passes are asked for too.
 """
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterable
-from typing import NamedTuple, TypeVar
+from collections.abc import Generator
+from typing import Any, NamedTuple, Protocol, TypeVar
 
 from ..arrays import Array
 from ..linear_operator import LinearOperator
-from .kernels import Make
-from .workspace import Workspace
+from .kernels import Make, Scalars
 
 T = TypeVar("T")
 
@@ -37,11 +37,46 @@ class Answer(NamedTuple):
     square: float | None  # x'A x, where it came at no cost
 
 
-Asking = Generator[Request, Answer, T]
+class Pass(NamedTuple):
+    """A pass over vectors, one of the primitives of :class:`Kernels`."""
+
+    name: str
+    vectors: tuple[Array, ...]
+    s: Scalars | None = None  # what the primitive reads and writes, but for a dot
 
 
-def answer(request: Request, kernels: Make) -> Answer:
-    """Do one product: into the buffer where A can, else where A puts it."""
+class Movable(Protocol):
+    """What has vectors that may be moved."""
+
+    own: tuple[Array, ...]  # where they are by themselves
+    carried: int  # so many of them, the first, have to be copied
+
+    def use(self, vectors: tuple[Array, ...]) -> None:
+        """Take these for its vectors from now on."""
+
+
+class Join(NamedTuple):
+    """From here on the vectors may be moved beside those of others."""
+
+    who: Movable
+
+
+class Leave(NamedTuple):
+    """From here on the vectors must be its own again."""
+
+    who: Movable
+
+
+Asking = Generator[Request | Pass | Join | Leave, Any, T]
+
+
+def answer(request: Request | Pass | Join | Leave, kernels: Make) -> Any:
+    """Do one product, into the buffer where A can, else where A puts it; or one pass."""
+    if isinstance(request, Pass):
+        scalars = () if request.s is None else (request.s,)
+        return getattr(kernels, request.name)(*request.vectors, *scalars)
+    if not isinstance(request, Request):
+        return None  # alone there is nobody to join
     A, x, out = request
     if A.has_into:
         return Answer(out, A.apply(x, out))
@@ -60,76 +95,3 @@ def run(asking: Asking[T], kernels: Make) -> T:
             request = asking.send(product)
         except StopIteration as end:
             return end.value  # type: ignore[no-any-return]
-
-
-def run_together(
-    solves: Iterable[Asking[T]],
-    kernels: Make,
-    workspace: Workspace,
-    width: int,
-    blocked: list[LinearOperator],
-) -> list[T]:
-    """Run several solves, up to ``width`` at a time, the ``blocked`` products in blocks.
-
-    A solve that ends makes room for the next: the block holds no finished column.
-    """
-    waiting = enumerate(solves)
-    running: dict[int, tuple[Asking[T], Request]] = {}
-    results: dict[int, T] = {}
-
-    def resume(j: int, solve: Asking[T], product: Answer | None) -> None:
-        try:
-            request = next(solve) if product is None else solve.send(product)
-        except StopIteration as end:
-            results[j] = end.value
-            running.pop(j, None)
-        else:
-            running[j] = solve, request
-
-    while True:
-        while len(running) < width and (first := next(waiting, None)) is not None:
-            resume(*first, None)
-        if not running:
-            return [results[j] for j in sorted(results)]
-        turns = list(running.items())
-        requests = [request for _, (_, request) in turns]
-        products = _in_blocks(requests, kernels, workspace, width, blocked)
-        for (j, (solve, _)), product in zip(turns, products, strict=True):
-            resume(j, solve, product)
-
-
-def _own(product: Answer, request: Request) -> Answer:
-    """Return the product in the request's buffer: the user's may serve the next column."""
-    if product.y is not request.out:
-        request.out[...] = product.y
-    return Answer(request.out, product.square)
-
-
-def _in_blocks(
-    requests: list[Request],
-    kernels: Make,
-    workspace: Workspace,
-    width: int,
-    blocked: list[LinearOperator],
-) -> list[Answer]:
-    """Do the products, those with one operator of ``blocked`` as one block."""
-    products: dict[int, Answer] = {}
-    groups: dict[int, list[int]] = {}
-    for j, request in enumerate(requests):
-        groups.setdefault(id(request.A), []).append(j)
-    for members in groups.values():
-        A = requests[members[0]].A
-        if len(members) == 1 or not any(A is operator for operator in blocked):
-            products |= {
-                j: _own(answer(requests[j], kernels), requests[j]) for j in members
-            }
-            continue
-        x = requests[members[0]].x
-        with workspace.lend(x, 1, (width, x.shape[0])) as (block,):
-            for row, j in enumerate(members):
-                block[row, :] = requests[j].x
-            Y = A.matmat(block[: len(members), :].T)
-            for column, j in enumerate(members):
-                y = kernels.accept(Y[:, column], requests[j].out)
-                products[j] = Answer(y, None)
-    return [products[j] for j in range(len(requests))]

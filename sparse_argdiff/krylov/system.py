@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Callable, Generator
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -28,14 +28,16 @@ from ..arrays import (
 from ..linear_operator import LinearOperator, aslinearoperator
 from ..status import Status
 from .kernels import Device, Make, choose
-from .requests import Asking, Request, run, run_together
+from .kernels.blocks import lanes_for
+from .requests import Asking, Request, run
 from .result import Callback, Iterate, KrylovResult, in_units, stack
+from .together import Lanes, run_together
 from .workspace import Workspace
 
 # A block of columns is multiplied at once from so many entries a row on; below, the
 # copies into and out of the block cost more than reading the matrix once saves.
 _ROW_WORTH_A_BLOCK = 15
-_WIDTH = 32  # columns solved together
+_WIDTH = 32  # columns whose products are formed together
 
 _QUESTIONABLE = {
     Status.ITERATION_LIMIT,
@@ -178,7 +180,7 @@ class System:
         return status if symmetric else Status.NOT_SYMMETRIC, n_matvec
 
 
-Method = Callable[[System], Generator[Request, Any, KrylovResult]]
+Method = Callable[[System], Asking[KrylovResult]]
 
 
 def solve_columns(
@@ -194,8 +196,11 @@ def solve_columns(
     callback: Callback | None,
     kernels: str | Device | None = None,
     workspace: Workspace | None = None,
+    vectors: int = 0,
 ) -> KrylovResult:
     """Check the arguments of a solver and run ``method`` on each right-hand side.
+
+    ``vectors`` says how many a solve moves when it joins others; 0: it never does.
 
     Raises
     ------
@@ -262,16 +267,25 @@ def solve_columns(
 
     if b.ndim == 1:
         return run(solve(0, b, x0), make)
+    xp, k = namespace(b), b.shape[1]
+
+    def column(of: Array, j: int) -> Array:
+        return xp.asarray(of[:, j], copy=True)
+
     solves = (
-        solve(j, b[:, j], None if x0 is None else x0[:, j]) for j in range(b.shape[1])
+        solve(j, column(b, j), None if x0 is None else column(x0, j)) for j in range(k)
     )
-    if b.shape[1] > 1 and _gains_by_blocks(A):
-        blocked, width = [A], min(_WIDTH, b.shape[1])
-        # One that knows its diagonal is one: nothing is shared between columns.
-        if M is not None and _gains_by_blocks(M) and not M.has_diagonal:
-            blocked.append(M)
-        return stack(run_together(solves, make, pool, width, blocked), b)
-    return stack([run(one, make) for one in solves], b)
+    if k == 1 or not _gains_by_blocks(A):
+        return stack([run(one, make) for one in solves], b)
+    # One that is its diagonal shares nothing between columns.
+    shares = M is not None and _gains_by_blocks(M) and not M.is_diagonal
+    blocked = [A, M] if shares else [A]
+    if vectors == 0 or not A.has_into_block or not (M is None or M.has_matmat):
+        return stack(run_together(solves, make, pool, min(_WIDTH, k), blocked), b)
+    count = lanes_for(k, b)
+    with pool.lend(b, vectors, (n, count)) as blocks:
+        lanes = Lanes(A, blocks)
+        return stack(run_together(solves, make, pool, min(count, k), blocked, lanes), b)
 
 
 def _gains_by_blocks(A: LinearOperator) -> bool:

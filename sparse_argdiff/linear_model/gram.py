@@ -20,7 +20,8 @@ from typing import Any
 import numpy as np
 from scipy import sparse
 
-from ..arrays import Array, as_count, is_sparse
+from ..arrays import LINE, Array, as_count, empty, is_sparse
+from ..krylov.kernels.blocks import lane_loops
 from .design import Design
 from .gram_device import DeviceGram
 from .gram_reference import Gram, Products, TwoPasses
@@ -29,8 +30,8 @@ from .losses import Curvature
 KERNELS = (None, "reference", "compiled", "deterministic")
 WORTHWHILE = 100_000  # nonzeros from which compiled loops are the default
 CACHE = 2**20  # bytes of a product up to which it stays near the core: one pass
-WIDEST = 128  # bytes of a row of a tile: two cache lines
-LINE = 64
+WIDTHS = (32, 64, 128)  # bytes of a row of a tile: up to two cache lines
+WIDEST = WIDTHS[-1]
 
 
 def gram_of(design: Design, kernels: str | None, threads: int) -> Gram:
@@ -155,7 +156,23 @@ class OnePass:
             )
             return out
 
-        return Products(matvec, matmat if outputs == 1 else None, into)
+        def into_block(V: Array, out: Array) -> Array | None:
+            width = V.shape[1] * dtype.itemsize
+            rows = all(
+                ours(B) and B.flags.c_contiguous and B.ctypes.data % LINE == 0
+                for B in (V, out)
+            )
+            if not rows or width not in WIDTHS or np.may_share_memory(V, out):
+                out[...] = matmat(V)
+                return None
+            tile, result = V.reshape(-1), out.reshape(-1)
+            lanes = (0,) * V.shape[1]
+            squares = lane_loops().scale(weights, tile, result, lanes)
+            return squares + self._add_tile(d, None, tile, lanes, result, scratch)
+
+        if outputs > 1:
+            return Products(matvec, None, into, None)
+        return Products(matvec, matmat, into, into_block)
 
     def _vector(
         self, d: Array, weights: Array, v: Array, out: Array, scratch: _Scratch
@@ -186,6 +203,34 @@ class OnePass:
         scratch.give(staged)
         return float(square)
 
+    def _add_tile(
+        self,
+        d: Array,
+        p: Array | None,
+        tile: Array,
+        width: tuple[int, ...],
+        result: Array,
+        scratch: _Scratch,
+    ) -> Array:
+        """Add F' W F times a tile to ``result``; return the curvature of each column."""
+
+        def add(first: int, last: int, target: Array) -> Array:
+            return _kernels().add_tile(
+                self.values,
+                self.indices,
+                self.indptr,
+                first,
+                last,
+                d,
+                p,
+                tile,
+                width,
+                self.design.intercept,
+                target,
+            )
+
+        return self._by_chunks(add, result, scratch)
+
     def _tiles(
         self,
         d: Array,
@@ -207,41 +252,23 @@ class OnePass:
         # λ lies like v for several outputs, and is one number a row for a block.
         step, across = (1, 0) if p is None else (columns, 1)
         square = 0.0
-
-        def add(first: int, last: int, target: Array) -> float:
-            return float(
-                loops.add_tile(
-                    self.values,
-                    self.indices,
-                    self.indptr,
-                    first,
-                    last,
-                    d,
-                    p,
-                    tile,
-                    width,
-                    self.design.intercept,
-                    target,
-                )
-            )
-
         for first in range(0, columns, lanes):
             count = min(lanes, columns - first)
             square += loops.start_tile(
                 weights, step, across, v, *strides, first, count, width, tile, result
             )
-            square += self._by_chunks(add, result, scratch)
+            square += self._add_tile(d, p, tile, width, result, scratch).sum()
             loops.finish_tile(result, width, *strides, first, count, out)
         scratch.give(pair)
         return float(square)
 
     def _by_chunks(
-        self, add: Callable[[int, int, Array], float], out: Array, scratch: _Scratch
-    ) -> float:
+        self, add: Callable[[int, int, Array], Any], out: Array, scratch: _Scratch
+    ) -> Any:
         """Run ``add(first, last, target)`` on all chunks of rows; sum what they return."""
         extra = self.chunks[1:]
         copies = [scratch.take(out.shape[0]) for _ in extra]
-        squares: dict[int, float] = {}
+        squares: dict[int, Any] = {}
 
         def work(t: int) -> None:
             copies[t - 1][...] = 0
@@ -266,17 +293,15 @@ class _Scratch:
     """Buffers that are taken and given back: none is allocated twice, none is shared."""
 
     def __init__(self, dtype: Any) -> None:
-        self.dtype = np.dtype(dtype)
+        self.like = np.empty(0, dtype)
         self.free: dict[int, list[Array]] = {}
 
     def take(self, size: int) -> Array:
-        """Return ``size`` entries, not cleared, from the start of a cache line."""
+        """Return ``size`` entries, not cleared."""
         try:
             return self.free[size].pop()
         except (KeyError, IndexError):
-            room = np.empty(size + LINE // self.dtype.itemsize, self.dtype)
-            offset = (-room.ctypes.data % LINE) // self.dtype.itemsize
-            return room[offset : offset + size]
+            return empty(size, self.like)
 
     def give(self, buffer: Array | None) -> None:
         """Keep a buffer for the next ``take`` of its size."""

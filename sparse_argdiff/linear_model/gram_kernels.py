@@ -16,30 +16,14 @@ where every entry is one, and ``staged`` is None for one pass, else (rows of F,)
 
 from __future__ import annotations
 
-from typing import Any
-
-import numba
 import numpy as np
-from llvmlite import ir  # type: ignore[import-untyped]
-from numba import types
-from numba.core import cgutils
-from numba.extending import intrinsic
 
-
-def _compile(**options: Any) -> Any:
-    def decorate(function: Any) -> Any:
-        try:
-            return numba.njit(cache=True, nogil=True, **options)(function)
-        except RuntimeError:  # neither the package nor the user's cache can be written
-            return numba.njit(nogil=True, **options)(function)
-
-    return decorate
-
+from ..krylov.kernels.lanes import compile_loop, gather_row, scatter_row
 
 # one vector ---------------------------------------------------------------------------
 
 
-@_compile(fastmath={"reassoc", "contract", "nsz"})
+@compile_loop(fastmath={"reassoc", "contract", "nsz"})
 def start(weights, v, out):
     """Write λ ∘ v into ``out``, zero beyond λ; return v'(λ ∘ v)."""
     square = 0.0
@@ -53,7 +37,7 @@ def start(weights, v, out):
     return square
 
 
-@_compile(fastmath={"reassoc", "contract", "nsz"})
+@compile_loop(fastmath={"reassoc", "contract", "nsz"})
 def add_gram(
     values, indices, indptr, first, last, curvature, v, intercept, staged, out
 ):
@@ -91,7 +75,7 @@ def add_gram(
     return square
 
 
-@_compile()
+@compile_loop()
 def add_rows(values, indices, indptr, first, last, s, out):
     """Add F' s over some rows to ``out``."""
     for i in range(first, last):
@@ -105,109 +89,10 @@ def add_rows(values, indices, indptr, first, last, s, out):
                 out[indices[k]] += values[k] * u
 
 
-# several columns: tiles of a fixed width ----------------------------------------------
-#
-# A tile holds ``width`` columns side by side, so that one entry of the matrix acts on one
-# or two whole cache lines.  LLVM does not vectorise such short loops by itself, and gains
-# nothing where rows of a tile straddle lines: hence vector instructions by hand, and
-# aligned buffers (2.5 and 1.7 times faster).  The width travels in a type, as the length
-# of a tuple.
+# several columns: tiles of a fixed width (see krylov/kernels/lanes.py) -----------------
 
 
-def _row(context, builder, kind, array, row, width):
-    """Return a pointer to row ``row`` of a flat tile, as one vector."""
-    data = context.make_array(kind)(context, builder, array).data
-    offset = builder.mul(row, ir.Constant(row.type, width))
-    vector = ir.VectorType(context.get_value_type(kind.dtype), width)
-    return builder.bitcast(builder.gep(data, [offset]), vector.as_pointer())
-
-
-def _load(builder, pointer, itemsize):
-    loaded = builder.load(pointer)
-    loaded.align = itemsize  # what any array has
-    return loaded
-
-
-def _store(builder, vector, pointer, itemsize):
-    builder.store(vector, pointer).align = itemsize
-
-
-def _scaled(context, builder, kinds, args, k, vector):
-    """Return values[k] times the vector, or the vector where every value is one."""
-    if isinstance(kinds[0], types.NoneType):
-        return vector
-    data = context.make_array(kinds[0])(context, builder, args[0]).data
-    value = builder.load(builder.gep(data, [k]))
-    undefined = ir.Constant(vector.type, ir.Undefined)
-    lane = ir.IntType(32)
-    single = builder.insert_element(undefined, value, ir.Constant(lane, 0))
-    lanes = ir.Constant(ir.VectorType(lane, vector.type.count), None)
-    return builder.fmul(builder.shuffle_vector(single, undefined, lanes), vector)
-
-
-def _column(context, builder, kinds, args, k):
-    data = context.make_array(kinds[1])(context, builder, args[1]).data
-    index = builder.load(builder.gep(data, [k]))
-    return index if index.type == k.type else builder.zext(index, k.type)
-
-
-@intrinsic
-def _gather(_, values, indices, begin, end, tile, width, row, i):
-    """Write Σ_k values[k] tile[indices[k]] into row i of ``row``."""
-
-    def code(context, builder, signature, args):
-        kinds, lanes = signature.args, signature.args[5].count
-        size = kinds[4].dtype.bitwidth // 8
-        zero = ir.VectorType(context.get_value_type(kinds[4].dtype), lanes)
-        total = cgutils.alloca_once_value(builder, ir.Constant(zero, None))
-        step = ir.Constant(args[2].type, 1)
-        with cgutils.for_range_slice(builder, args[2], args[3], step, step.type) as (
-            k,
-            _,
-        ):
-            j = _column(context, builder, kinds, args, k)
-            source = _row(context, builder, kinds[4], args[4], j, lanes)
-            entry = _load(builder, source, size)
-            entry = _scaled(context, builder, kinds, args, k, entry)
-            builder.store(builder.fadd(builder.load(total), entry), total)
-        target = _row(context, builder, kinds[6], args[6], args[7], lanes)
-        _store(builder, builder.load(total), target, size)
-        return context.get_dummy_value()
-
-    signature = types.void(values, indices, begin, end, tile, width, row, i)
-    return signature, code
-
-
-@intrinsic
-def _scatter(_, values, indices, begin, end, tile, width, row, i):
-    """Add values[k] times row i of ``row`` to each tile[indices[k]]."""
-
-    def code(context, builder, signature, args):
-        kinds, lanes = signature.args, signature.args[5].count
-        size = kinds[4].dtype.bitwidth // 8
-        source = _row(context, builder, kinds[6], args[6], args[7], lanes)
-        own = _load(builder, source, size)
-        step = ir.Constant(args[2].type, 1)
-        with cgutils.for_range_slice(builder, args[2], args[3], step, step.type) as (
-            k,
-            _,
-        ):
-            j = _column(context, builder, kinds, args, k)
-            target = _row(context, builder, kinds[4], args[4], j, lanes)
-            entry = _scaled(context, builder, kinds, args, k, own)
-            _store(
-                builder,
-                builder.fadd(_load(builder, target, size), entry),
-                target,
-                size,
-            )
-        return context.get_dummy_value()
-
-    signature = types.void(values, indices, begin, end, tile, width, row, i)
-    return signature, code
-
-
-@_compile(fastmath={"reassoc", "contract", "nsz"})
+@compile_loop(fastmath={"reassoc", "contract", "nsz"})
 def start_tile(weights, step, across, V, down, right, first, count, width, tile, out):
     """Copy ``count`` columns of V to a tile; start its product.
 
@@ -233,7 +118,7 @@ def start_tile(weights, step, across, V, down, right, first, count, width, tile,
     return square
 
 
-@_compile(fastmath={"contract"})
+@compile_loop(fastmath={"contract"})
 def add_tile(
     values,
     indices,
@@ -247,28 +132,28 @@ def add_tile(
     intercept,
     out,
 ):
-    """Add F' W (F tile) over some rows to ``out``; return the sum of Z ∘ W Z.
+    """Add F' W (F tile) over some rows to ``out``; return Z ∘ W Z, summed by column.
 
     W is w_i in each column, or with ``probability`` p (rows of F, K) the soft-max's
-    w_i (diag p_i − p_i p_i') across the first K columns; the sum is then
-    w_i Σ_c p_ic (z_ic − p_i'z_i)², which cannot be negative.
+    w_i (diag p_i − p_i p_i') across the first K columns; the sum is then that of
+    w_i p_ic (z_ic − p_i'z_i)², which cannot be negative.
     """
     lanes = len(width)
     rows = np.uint64(tile.shape[0] // lanes - 1)  # of the intercept, the last of a tile
     zero = tile.dtype.type(0)
     total = np.zeros(lanes, tile.dtype)
     own = np.empty(lanes, tile.dtype)
-    square = 0.0
+    squares = np.zeros(lanes)
     for i in range(first, last):
         begin, end = np.uint64(indptr[i]), np.uint64(indptr[i + 1])
-        _gather(values, indices, begin, end, tile, width, own, np.uint64(0))
+        gather_row(values, indices, begin, end, tile, width, own, np.uint64(0))
         if intercept:
             for c in range(lanes):
                 own[c] += tile[rows * np.uint64(lanes) + np.uint64(c)]
         if probability is None:
             for c in range(lanes):
                 u = curvature[i] * own[c]
-                square += np.float64(own[c]) * np.float64(u)
+                squares[c] += np.float64(own[c]) * np.float64(u)
                 own[c] = u
         else:
             mean = zero
@@ -277,19 +162,19 @@ def add_tile(
             for c in range(probability.shape[1]):
                 centred = own[c] - mean
                 u = curvature[i] * probability[i, c] * centred
-                square += np.float64(centred) * np.float64(u)
+                squares[c] += np.float64(centred) * np.float64(u)
                 own[c] = u
         if intercept:
             for c in range(lanes):
                 total[c] += own[c]
-        _scatter(values, indices, begin, end, out, width, own, np.uint64(0))
+        scatter_row(values, indices, begin, end, out, width, own, np.uint64(0))
     if intercept:
         for c in range(lanes):
             out[rows * np.uint64(lanes) + np.uint64(c)] += total[c]
-    return square
+    return squares
 
 
-@_compile()
+@compile_loop()
 def finish_tile(tile, width, down, right, first, count, out):
     """Copy ``count`` columns of a tile to where ``out`` has them, as V in start_tile."""
     lanes = len(width)

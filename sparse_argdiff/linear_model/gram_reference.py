@@ -18,7 +18,8 @@ class Products(NamedTuple):
 
     matvec: Callable[[Array], Array]
     matmat: Callable[[Array], Array] | None
-    into: Callable[[Array, Array], float | None] | None
+    into: Callable[[Array, Array], float | None] | None = None
+    into_block: Callable[[Array, Array], Array | None] | None = None
 
 
 class Gram(Protocol):
@@ -50,4 +51,4 @@ class TwoPasses:
             result[:count] += weights[:, None] * V[:count]
             return result
 
-        return Products(matvec, matmat if design.outputs == 1 else None, None)
+        return Products(matvec, matmat if design.outputs == 1 else None)

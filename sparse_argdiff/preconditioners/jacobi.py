@@ -57,6 +57,7 @@ def jacobi(diag: Any, *, floor: float = 1e-12) -> LinearOperator:
         dtype=inverse.dtype,
         positive_definite=True,
         diagonal=inverse,
+        is_diagonal=True,
     )
 
 

@@ -15,6 +15,7 @@ from scipy import sparse
 
 from ...arrays import Array
 from ...linear_operator import LinearOperator
+from .blocks import BLOCKS
 from .scalars import Scalars
 
 
@@ -31,9 +32,13 @@ class Compiled:
         self._minres_advance = loops["minres_advance"]
 
     def operator(self, A: LinearOperator) -> LinearOperator:
-        """Give a plain CSR matrix the product that yields x'Ax in the same pass."""
+        """Give a diagonal or a plain CSR matrix products that yield x'Ax on the way."""
+        if A.has_into:
+            return A
+        if A.is_diagonal:
+            return self._diagonal(A)
         matrix = A.matrix
-        if A.has_into or not sparse.issparse(matrix) or matrix.format != "csr":
+        if not sparse.issparse(matrix) or matrix.format != "csr":
             return A
         if matrix.dtype not in (np.float32, np.float64):
             return A
@@ -48,20 +53,20 @@ class Compiled:
         def into(x: Array, out: Array) -> float:
             return float(loop(*arrays, x, out))
 
-        return LinearOperator(
-            A.shape,
-            A.matvec,
-            A.rmatvec,
-            matmat=A.matmat if A.has_matmat else None,
-            into=into,
-            dtype=A.dtype,
-            symmetric=A.symmetric,
-            positive_definite=A.positive_definite,
-            diagonal=A.diagonal if A.has_diagonal else None,
-            accuracy=A.accuracy,
-            note=A.note,
-            matrix=matrix,
-        )
+        return A.writing(into, None)
+
+    def _diagonal(self, A: LinearOperator) -> LinearOperator:
+        diagonal = np.ascontiguousarray(A.diagonal()).view()
+        diagonal.flags.writeable = False  # users' may be: each kind is a compilation
+        loop = self._loops["diagonal_product"]
+
+        def into(x: Array, out: Array) -> float:
+            return float(loop(diagonal, x, out))
+
+        def into_block(X: Array, out: Array) -> Array:
+            return BLOCKS.scale(diagonal, X, out)
+
+        return A.writing(into, into_block)
 
     def accept(self, y: Array, out: Array) -> Array:
         """Copy what is not a plain vector of our own kind: each kind is a compilation."""
@@ -165,6 +170,14 @@ def _loops(threaded: bool) -> dict[str, Any]:
             i += step
         return total
 
+    def diagonal_product(diagonal, x, out):  # type: ignore[no-untyped-def]
+        total = 0.0
+        for i in prange(x.size):
+            entry = diagonal[i] * x[i]
+            out[i] = entry
+            total += double(entry) * double(x[i])
+        return total
+
     def cg_residual(r, q, alpha):  # type: ignore[no-untyped-def]
         total = 0.0
         for i in prange(r.size):
@@ -202,7 +215,7 @@ def _loops(threaded: bool) -> dict[str, Any]:
         except RuntimeError:  # neither the package nor the user's cache can be written
             return numba.njit(**options)(loop)
 
-    loops = (dot, cg_residual, cg_advance, lanczos, minres_advance)
+    loops = (dot, diagonal_product, cg_residual, cg_advance, lanczos, minres_advance)
     product = csr_product if threaded else csr_by_fours
     compiled_loops = {loop.__name__: compile_loop(loop) for loop in loops}
     return compiled_loops | {"csr_product": compile_loop(product)}

@@ -1,0 +1,79 @@
+"""The primitives of CG on blocks: the vectors of several solves, side by side.
+
+    R (n, k), C-ordered:   r_c = R[:, c],   with an α, a β and an ‖r‖² of its own
+
+Each reads a row of the block at a time, where the columns would be read one after another.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib
+from typing import Any
+
+import numpy as np
+
+from ...arrays import Array
+from .scalars import Scalars
+
+WIDTH = 64  # bytes of a row: one cache line
+
+
+class Blocks:
+    """Passes over aligned blocks of 4, 8 or 16 columns; ``s`` has the columns' scalars.
+
+    A column that ``s`` does not have gets no step, but has no use for its vectors either.
+    """
+
+    def dot(self, X: Array, Y: Array) -> Array:
+        """Return x'y of each column, summed in double precision."""
+        return lane_loops().dot(X.reshape(-1), Y.reshape(-1), _width(X))
+
+    def scale(self, diagonal: Array, X: Array, out: Array) -> Array:
+        """Write D x into ``out``; return x'D x of each column."""
+        diagonal = diagonal.astype(X.dtype, copy=False)
+        flat = X.reshape(-1), out.reshape(-1)
+        return lane_loops().scale(diagonal, *flat, _width(X))
+
+    def cg_residual(self, R: Array, Q: Array, s: dict[int, Scalars]) -> None:
+        """Step the residuals, r −= α q."""
+        alpha = _repeated(R, {c: own.alpha for c, own in s.items()})
+        flat = R.reshape(-1), Q.reshape(-1)
+        squares = lane_loops().cg_residual(*flat, alpha, _width(R)).tolist()
+        for c, own in s.items():
+            own.square = squares[c]
+
+    def cg_advance(self, X: Array, P: Array, Z: Array, s: dict[int, Scalars]) -> None:
+        """Step along p, x += α p, and turn it: p = z + β p."""
+        alpha = _repeated(X, {c: own.alpha for c, own in s.items()})
+        beta = _repeated(X, {c: own.beta for c, own in s.items()})
+        lane_loops().cg_advance(
+            X.reshape(-1), P.reshape(-1), Z.reshape(-1), alpha, beta
+        )
+
+
+BLOCKS = Blocks()
+
+
+def lanes_for(columns: int, like: Array) -> int:
+    """Return the columns of a block for so many solves: half a cache line, or one."""
+    most = WIDTH // like.itemsize
+    return int(most // 2 if columns <= most // 2 else most)
+
+
+@functools.cache
+def lane_loops() -> Any:
+    """Import numba where it is first needed: half a second."""
+    return importlib.import_module(".lanes", __package__)
+
+
+def _width(X: Array) -> tuple[int, ...]:
+    return (0,) * int(X.shape[1])
+
+
+def _repeated(X: Array, values: dict[int, float]) -> Array:
+    """Return the scalars of the columns, zero where there is none, along a stretch."""
+    row = np.zeros(X.shape[1], X.dtype)
+    for c, value in values.items():
+        row[c] = value
+    return np.tile(row, lane_loops().STRETCH // row.size)
