@@ -9,20 +9,23 @@ from __future__ import annotations
 import copy
 import numbers
 from collections.abc import Callable
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 
-from .arrays import Array, as_dtype, namespace
+from .arrays import Array, as_dtype
 from .products import (
     Product,
     as_product,
     as_shape,
     block_product,
+    matrix_diagonal,
     matrix_product,
     matrix_type,
     vector_product,
 )
+
+Into = Callable[[Array, Array], Any]
 
 
 class LinearOperator:
@@ -41,9 +44,8 @@ class LinearOperator:
     into : callable, optional
         ``into(x, out)`` writes A x into ``out`` and allocates nothing; it returns x'Ax
         where the product yields it at no cost, otherwise None.
-    into_block : callable, optional
-        ``into_block(X, out)`` does so for C-ordered blocks of at least two columns; it
-        returns the x'Ax of the columns, shape (k,), or None.
+    into_blocks : bool
+        Whether ``into`` takes C-ordered blocks (columns, k) too, and gives k curvatures.
     dtype : dtype, optional
         Of the entries, when it is known.
     symmetric, positive_definite : bool
@@ -86,8 +88,8 @@ class LinearOperator:
         *,
         matmat: Product | None = None,
         rmatmat: Product | None = None,
-        into: Callable[[Array, Array], float | None] | None = None,
-        into_block: Callable[[Array, Array], Array | None] | None = None,
+        into: Into | None = None,
+        into_blocks: bool = False,
         dtype: Any = None,
         symmetric: bool = False,
         positive_definite: bool = False,
@@ -122,10 +124,8 @@ class LinearOperator:
         if symmetric:
             self._rmatvec = self._rmatvec or self._matvec
             self._rmatmat = self._rmatmat or self._matmat
-        self._into: Callable[[Array, Array], float | None] | None
-        self._into = as_product("into", into)
-        self._into_block: Callable[[Array, Array], Array | None] | None
-        self._into_block = as_product("into_block", into_block)
+        self.into: Into | None = as_product("into", into)
+        self.into_blocks = into_blocks
         self._diagonal = diagonal
         self.is_diagonal = is_diagonal
 
@@ -137,19 +137,9 @@ class LinearOperator:
     # products ---------------------------------------------------------------------
 
     @property
-    def has_into(self) -> bool:
-        """Whether :meth:`apply` writes into the buffer itself, without a copy."""
-        return self._into is not None
-
-    @property
     def has_matmat(self) -> bool:
         """Whether a block of columns is multiplied as a whole."""
         return self._matmat is not None
-
-    @property
-    def has_into_block(self) -> bool:
-        """Whether :meth:`apply_block` writes into the buffer itself, without a copy."""
-        return self._into_block is not None
 
     def matvec(self, x: Array) -> Array:
         """Return A x for x of shape (columns,)."""
@@ -169,28 +159,17 @@ class LinearOperator:
             self._rmatmat, self.rmatvec, "rmatmat", y, self.shape[::-1]
         )
 
-    def apply(self, x: Array, out: Array) -> float | None:
-        """Write A x into ``out`` (rows,); return x'Ax where it came at no cost."""
-        if self._into is not None:
-            return self._into(x, out)
-        out[...] = self.matvec(x)
+    def apply(self, x: Array, out: Array) -> Any:
+        """Write A x, or A X, into ``out``; return x'Ax of each, or None, as ``into``."""
+        if self.into is not None and (x.ndim == 1 or self.into_blocks):
+            return self.into(x, out)
+        out[...] = self @ x
         return None
 
-    def apply_block(self, X: Array, out: Array) -> Array | None:
-        """Write A X into ``out`` (rows, k); return x'Ax of the columns if it was free."""
-        if self._into_block is not None:
-            return self._into_block(X, out)
-        out[...] = self.matmat(X)
-        return None
-
-    def writing(
-        self,
-        into: Callable[[Array, Array], float | None],
-        into_block: Callable[[Array, Array], Array | None] | None,
-    ) -> LinearOperator:
-        """Return the same operator with other products into buffers."""
+    def writing(self, into: Into, *, into_blocks: bool = False) -> LinearOperator:
+        """Return the same operator with another product into a buffer."""
         twin = copy.copy(self)
-        twin._into, twin._into_block = into, into_block
+        twin.into, twin.into_blocks = into, into_blocks
         return twin
 
     def __matmul__(self, other: Any) -> Any:
@@ -280,13 +259,10 @@ class LinearOperator:
         return self.matmat(xp.eye(self.shape[1], dtype=self.dtype or xp.float64))
 
 
-def _join_notes(a: LinearOperator, b: LinearOperator) -> str:
+def _caveats(a: LinearOperator, b: LinearOperator) -> dict[str, Any]:
     notes = [note for op in (a, b) for note in op.note.split("; ") if note]
-    return "; ".join(dict.fromkeys(notes))
-
-
-def _worst_accuracy(a: LinearOperator, b: LinearOperator) -> float | None:
-    return max((op.accuracy for op in (a, b) if op.accuracy is not None), default=None)
+    accuracy = max(a.accuracy or 0.0, b.accuracy or 0.0)
+    return {"accuracy": accuracy or None, "note": "; ".join(dict.fromkeys(notes))}
 
 
 def _compose(a: LinearOperator, b: LinearOperator) -> LinearOperator:
@@ -299,8 +275,7 @@ def _compose(a: LinearOperator, b: LinearOperator) -> LinearOperator:
         matmat=lambda x: a.matmat(b.matmat(x)),
         rmatmat=lambda y: b.rmatmat(a.rmatmat(y)),
         dtype=a.dtype if a.dtype == b.dtype else None,
-        accuracy=_worst_accuracy(a, b),
-        note=_join_notes(a, b),
+        **_caveats(a, b),
     )
 
 
@@ -318,8 +293,7 @@ def _add(a: LinearOperator, b: LinearOperator) -> LinearOperator:
         symmetric=a.symmetric and b.symmetric,
         positive_definite=a.positive_definite and b.positive_definite,
         diagonal=(lambda: a.diagonal() + b.diagonal()) if known else None,
-        accuracy=_worst_accuracy(a, b),
-        note=_join_notes(a, b),
+        **_caveats(a, b),
     )
 
 
@@ -379,15 +353,6 @@ def aslinearoperator(A: Any) -> LinearOperator:
         matmat=forward,
         rmatmat=backward,
         dtype=dtype,
-        diagonal=_diagonal_of(A),
+        diagonal=matrix_diagonal(A),
         matrix=A,
     )
-
-
-def _diagonal_of(A: Any) -> Callable[[], Array] | None:
-    square = A.shape[0] == A.shape[1]
-    if square and hasattr(A, "diagonal"):
-        return cast("Callable[[], Array]", A.diagonal)
-    if square and hasattr(A, "__array_namespace__"):
-        return lambda: namespace(A).linalg.diagonal(A)
-    return None

@@ -134,7 +134,7 @@ def test_the_fused_product_is_the_product_and_its_quadratic_form(make, dtype, in
     A.data.flags.writeable = A.indices.flags.writeable = False
     (x,) = vectors(A.shape[0], 1, dtype)
     operator = kernels(make, dtype).operator(aslinearoperator(A))
-    assert operator.has_into
+    assert operator.into is not None
     out = np.full(A.shape[0], np.nan, dtype)
     square = operator.apply(x, out)
     np.testing.assert_allclose(out, A @ x, atol=1e-5 if dtype is np.float32 else 1e-13)

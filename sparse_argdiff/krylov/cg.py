@@ -126,7 +126,7 @@ def cg(
         callback=callback,
         kernels=kernels,
         workspace=workspace,
-        vectors=moving,
+        moving=moving,
     )
 
 

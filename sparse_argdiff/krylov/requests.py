@@ -78,7 +78,7 @@ def answer(request: Request | Pass | Join | Leave, kernels: Make) -> Any:
     if not isinstance(request, Request):
         return None  # alone there is nobody to join
     A, x, out = request
-    if A.has_into:
+    if A.into is not None:
         return Answer(out, A.apply(x, out))
     return Answer(kernels.accept(A.matvec(x), out), None)
 

@@ -27,17 +27,18 @@ from ..arrays import (
 )
 from ..linear_operator import LinearOperator, aslinearoperator
 from ..status import Status
-from .kernels import Device, Make, choose
+from .kernels import Compiled, Device, Make, choose
 from .kernels.blocks import lanes_for
 from .requests import Asking, Request, run
 from .result import Callback, Iterate, KrylovResult, in_units, stack
-from .together import Lanes, run_together
+from .together import Apart, Lanes, run_together
 from .workspace import Workspace
 
 # A block of columns is multiplied at once from so many entries a row on; below, the
 # copies into and out of the block cost more than reading the matrix once saves.
 _ROW_WORTH_A_BLOCK = 15
 _WIDTH = 32  # columns whose products are formed together
+_FEWEST = 3  # from so many columns on a block beats a product that writes in place
 
 _QUESTIONABLE = {
     Status.ITERATION_LIMIT,
@@ -196,11 +197,11 @@ def solve_columns(
     callback: Callback | None,
     kernels: str | Device | None = None,
     workspace: Workspace | None = None,
-    vectors: int = 0,
+    moving: int = 0,
 ) -> KrylovResult:
     """Check the arguments of a solver and run ``method`` on each right-hand side.
 
-    ``vectors`` says how many a solve moves when it joins others; 0: it never does.
+    ``moving`` vectors of a solve go with it when it joins others; 0: it never does.
 
     Raises
     ------
@@ -275,17 +276,20 @@ def solve_columns(
     solves = (
         solve(j, column(b, j), None if x0 is None else column(x0, j)) for j in range(k)
     )
-    if k == 1 or not _gains_by_blocks(A):
+    few = 1 if A.into is None else _FEWEST - 1
+    if k <= few or not _gains_by_blocks(A):
         return stack([run(one, make) for one in solves], b)
+    in_lanes = moving > 0 and isinstance(make, Compiled) and A.into_blocks
+    if in_lanes and (M is None or M.has_matmat):
+        width = lanes_for(k, b)
+        with pool.lend(b, moving, (n, width)) as blocks:
+            lanes = Lanes(A, blocks, Apart(make, pool))
+            return stack(run_together(solves, min(width, k), lanes), b)
     # One that is its diagonal shares nothing between columns.
     shares = M is not None and _gains_by_blocks(M) and not M.is_diagonal
-    blocked = [A, M] if shares else [A]
-    if vectors == 0 or not A.has_into_block or not (M is None or M.has_matmat):
-        return stack(run_together(solves, make, pool, min(_WIDTH, k), blocked), b)
-    count = lanes_for(k, b)
-    with pool.lend(b, vectors, (n, count)) as blocks:
-        lanes = Lanes(A, blocks)
-        return stack(run_together(solves, make, pool, min(count, k), blocked, lanes), b)
+    width = min(_WIDTH, k)
+    apart = Apart(make, pool, width, [A, M] if shares else [A])
+    return stack(run_together(solves, width, apart), b)
 
 
 def _gains_by_blocks(A: LinearOperator) -> bool:

@@ -176,7 +176,7 @@ class Glm:
             products.matvec,
             matmat=products.matmat,
             into=products.into,
-            into_block=products.into_block,
+            into_blocks=products.into_blocks,
             dtype=self.dtype,
             symmetric=True,
             diagonal=diagonal if design.has_squares else None,

@@ -112,7 +112,9 @@ class OnePass:
         def ours(v: Any) -> bool:
             return isinstance(v, np.ndarray) and v.dtype == dtype
 
-        def into(v: Array, out: Array) -> float | None:
+        def into(v: Array, out: Array) -> Any:
+            if v.ndim == 2:
+                return into_block(v, out)
             if not ours(v) or not ours(out):
                 out[...] = two.matvec(v)
                 return None
@@ -171,8 +173,8 @@ class OnePass:
             return squares + self._add_tile(d, None, tile, lanes, result, scratch)
 
         if outputs > 1:
-            return Products(matvec, None, into, None)
-        return Products(matvec, matmat, into, into_block)
+            return Products(matvec, None, into)
+        return Products(matvec, matmat, into, into_blocks=True)
 
     def _vector(
         self, d: Array, weights: Array, v: Array, out: Array, scratch: _Scratch

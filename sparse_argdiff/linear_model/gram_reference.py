@@ -6,7 +6,7 @@ H v = F' W F v + λ ∘ v,        W: the curvature of the loss,   λ: the ridge'
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from ..arrays import Array, namespace
 from .design import Design
@@ -18,8 +18,8 @@ class Products(NamedTuple):
 
     matvec: Callable[[Array], Array]
     matmat: Callable[[Array], Array] | None
-    into: Callable[[Array, Array], float | None] | None = None
-    into_block: Callable[[Array, Array], Array | None] | None = None
+    into: Callable[[Array, Array], Any] | None = None
+    into_blocks: bool = False
 
 
 class Gram(Protocol):

@@ -31,9 +31,13 @@ class Blocks:
 
     def scale(self, diagonal: Array, X: Array, out: Array) -> Array:
         """Write D x into ``out``; return x'D x of each column."""
-        diagonal = diagonal.astype(X.dtype, copy=False)
-        flat = X.reshape(-1), out.reshape(-1)
-        return lane_loops().scale(diagonal, *flat, _width(X))
+        loop = lane_loops().scale
+        return loop(diagonal, X.reshape(-1), out.reshape(-1), _width(X))
+
+    def csr_product(self, arrays: tuple[Array, ...], X: Array, out: Array) -> Array:
+        """Write A x into ``out``; return x'A x of each column."""
+        loop = lane_loops().csr_product
+        return loop(*arrays, X.reshape(-1), _width(X), out.reshape(-1))
 
     def cg_residual(self, R: Array, Q: Array, s: dict[int, Scalars]) -> None:
         """Step the residuals, r −= α q."""

@@ -33,7 +33,7 @@ class Compiled:
 
     def operator(self, A: LinearOperator) -> LinearOperator:
         """Give a diagonal or a plain CSR matrix products that yield x'Ax on the way."""
-        if A.has_into:
+        if A.into is not None:
             return A
         if A.is_diagonal:
             return self._diagonal(A)
@@ -50,23 +50,24 @@ class Compiled:
         )
         loop = self._loops["csr_product"]
 
-        def into(x: Array, out: Array) -> float:
+        def into(x: Array, out: Array) -> Any:
+            if x.ndim == 2:
+                return BLOCKS.csr_product(arrays, x, out)
             return float(loop(*arrays, x, out))
 
-        return A.writing(into, None)
+        return A.writing(into, into_blocks=True)
 
     def _diagonal(self, A: LinearOperator) -> LinearOperator:
         diagonal = np.ascontiguousarray(A.diagonal()).view()
         diagonal.flags.writeable = False  # users' may be: each kind is a compilation
         loop = self._loops["diagonal_product"]
 
-        def into(x: Array, out: Array) -> float:
+        def into(x: Array, out: Array) -> Any:
+            if x.ndim == 2:
+                return BLOCKS.scale(diagonal, x, out)
             return float(loop(diagonal, x, out))
 
-        def into_block(X: Array, out: Array) -> Array:
-            return BLOCKS.scale(diagonal, X, out)
-
-        return A.writing(into, into_block)
+        return A.writing(into, into_blocks=True)
 
     def accept(self, y: Array, out: Array) -> Array:
         """Copy what is not a plain vector of our own kind: each kind is a compilation."""

@@ -58,12 +58,13 @@ def _store(builder, vector, pointer, itemsize):
     builder.store(vector, pointer).align = itemsize
 
 
-def _scaled(context, builder, kinds, args, k, vector):
-    """Return values[k] times the vector, or the vector where every value is one."""
+def _scaled(context, builder, kinds, args, k, vector, dtype):
+    """Return values[k], in the vector's dtype, times it; it alone where all are one."""
     if isinstance(kinds[0], types.NoneType):
         return vector
     data = context.make_array(kinds[0])(context, builder, args[0]).data
     value = builder.load(builder.gep(data, [k]))
+    value = context.cast(builder, value, kinds[0].dtype, dtype)
     undefined = ir.Constant(vector.type, ir.Undefined)
     lane = ir.IntType(32)
     single = builder.insert_element(undefined, value, ir.Constant(lane, 0))
@@ -94,7 +95,7 @@ def gather_row(_, values, indices, begin, end, tile, width, row, i):
             j = _column(context, builder, kinds, args, k)
             source = _row(context, builder, kinds[4], args[4], j, lanes)
             entry = _load(builder, source, size)
-            entry = _scaled(context, builder, kinds, args, k, entry)
+            entry = _scaled(context, builder, kinds, args, k, entry, kinds[4].dtype)
             builder.store(builder.fadd(builder.load(total), entry), total)
         target = _row(context, builder, kinds[6], args[6], args[7], lanes)
         _store(builder, builder.load(total), target, size)
@@ -120,7 +121,7 @@ def scatter_row(_, values, indices, begin, end, tile, width, row, i):
         ):
             j = _column(context, builder, kinds, args, k)
             target = _row(context, builder, kinds[4], args[4], j, lanes)
-            entry = _scaled(context, builder, kinds, args, k, own)
+            entry = _scaled(context, builder, kinds, args, k, own, kinds[4].dtype)
             _store(
                 builder,
                 builder.fadd(_load(builder, target, size), entry),
@@ -143,7 +144,7 @@ def scale_row(_, scale, j, X, width, out, i):
         own = _load(
             builder, _row(context, builder, kinds[2], args[2], args[1], lanes), size
         )
-        own = _scaled(context, builder, (kinds[0],), (args[0],), args[1], own)
+        own = _scaled(context, builder, kinds, args, args[1], own, kinds[2].dtype)
         target = _row(context, builder, kinds[4], args[4], args[5], lanes)
         _store(builder, own, target, size)
         return context.get_dummy_value()
@@ -216,5 +217,20 @@ def scale(d, X, out, width):
             scale_row(d, j, X, width, out, j)
         for t in range(max(b, d.size * lanes), min(b + STRETCH, X.size)):
             out[t] = 0
+        _add_products(X[b : b + STRETCH], out[b : b + STRETCH], sums)
+    return _fold(sums, width)
+
+
+@compile_loop(fastmath={"contract"})
+def csr_product(indptr, indices, data, X, width, out):
+    """Write A x into ``out``; return x'A x of each column."""
+    lanes = len(width)
+    sums = np.zeros(STRETCH)
+    rows = STRETCH // lanes
+    for b in range(0, X.size, STRETCH):
+        first = b // lanes
+        for i in range(np.uint64(first), np.uint64(min(first + rows, X.size // lanes))):
+            begin, end = np.uint64(indptr[i]), np.uint64(indptr[i + np.uint64(1)])
+            gather_row(data, indices, begin, end, X, width, out, i)
         _add_products(X[b : b + STRETCH], out[b : b + STRETCH], sums)
     return _fold(sums, width)
