@@ -5,6 +5,7 @@
 The recurrence stands once, in ``recurrence.py``; here is the verified stop.
 Storage: 4 n (x, r, p, Ap), 5 n with a preconditioner, of which p, Ap and M r lie in the
 workspace; + 2 n with ``energy_rtol``.  Each step moves 10 n beside the product and M.
+Columns that march in lanes (``together.py``) have x, r, p, Ap and M r there once more.
 """
 
 from __future__ import annotations
@@ -46,8 +47,9 @@ def cg(
     A : operator (n, n)
         Anything :func:`aslinearoperator` accepts; symmetric positive definite.
     b : array (n,) or (n, k)
-        Right-hand side, or several; several are solved together where a block of
-        products costs less than its columns.
+        Right-hand side, or several; several are solved together, each by itself, where
+        a block of products costs less than its columns: side by side with compiled
+        kernels, so that A is read once for 8 of them (16 in float32).
     x0 : array like b, optional
         Start; it does not change the meaning of the tolerance.
     rtol, atol : float

@@ -15,8 +15,8 @@ from ..linear_operator import LinearOperator
 from ..status import Status
 from .device_loops import DeviceRecurrence
 from .energy import Step
-from .kernels import Device, Make, Scalars, choose
-from .requests import Asking, Join, Leave, Pass, Request, run
+from .kernels import Device, Kernels, Make, Scalars, choose
+from .requests import PASSES, Asking, Join, Leave, Request, run
 from .system import operator_norm_estimate
 from .workspace import Workspace
 
@@ -36,9 +36,10 @@ class Recurrence:
         x: Array,
         r: Array,
         M: LinearOperator | None,
+        kernels: Kernels,
         scratch: list[Array],
     ) -> None:
-        self.A, self.M = A, M
+        self.A, self.M, self._make = A, M, kernels
         self.own = (x, r, *scratch[: 2 + (M is not None)])
         self.use(self.own)
         self._unit = max(epsilon(r), A.accuracy or 0.0)
@@ -49,6 +50,7 @@ class Recurrence:
 
     def use(self, vectors: tuple[Array, ...]) -> None:
         """Go on with x, r, p, q, and z where there is an M, in these arrays."""
+        self._kernels = self._make if vectors is self.own else PASSES
         self.x, self.r, self.p, self.q, *rest = vectors
         self.z = rest[0] if rest else self.r
 
@@ -75,8 +77,12 @@ class Recurrence:
         else:
             z, square = yield Request(self.M, self.r, self.z)
         if square is None:
-            square = yield Pass("dot", (self.r, z))
+            square = yield from self._dot(self.r, z)
         return z, square
+
+    def _dot(self, x: Array, y: Array) -> Asking[float]:
+        found = self._kernels.dot(x, y)
+        return found if isinstance(found, float) else (yield found)
 
     def step(self) -> Asking[Step]:
         """Take one step, with one product."""
@@ -87,7 +93,7 @@ class Recurrence:
             return self._refused(status, products=0)
         q, curvature = yield Request(self.A, self.p, self.q)
         if curvature is None:
-            curvature = yield Pass("dot", (self.p, q))
+            curvature = yield from self._dot(self.p, q)
         quotient = curvature / self._p_square
         if not math.isfinite(curvature):
             return self._refused(Status.NOT_FINITE)
@@ -99,11 +105,15 @@ class Recurrence:
             status = Status.NEGATIVE_CURVATURE if negative else Status.SINGULAR
             return self._refused(status, self.p)
         s.alpha = rho / curvature
-        yield Pass("cg_residual", (self.r, q), s)
+        asked = self._kernels.cg_residual(self.r, q, s)
+        if asked is not None:
+            yield asked
         square = s.square
         z, self.rho = yield from self._precondition(square)
         s.beta = self.rho / rho
-        yield Pass("cg_advance", (self.x, self.p, z), s)
+        asked = self._kernels.cg_advance(self.x, self.p, z, s)
+        if asked is not None:
+            yield asked
         self._p_square = self.rho + s.beta * s.beta * self._p_square
         if self.M is None:
             # Rayleigh quotients bound ‖A‖ from below in the plain metric only.
@@ -139,7 +149,7 @@ def recurrence(
     """Return the recurrence that goes with the kernels."""
     if isinstance(kernels, Device):
         return DeviceRecurrence(A, x, r, M, kernels, scratch)
-    return Recurrence(A, x, r, M, scratch)
+    return Recurrence(A, x, r, M, kernels, scratch)
 
 
 def iterates(

@@ -45,6 +45,25 @@ class Pass(NamedTuple):
     s: Scalars | None = None  # what the primitive reads and writes, but for a dot
 
 
+class Passes:
+    """The primitives of CG for vectors beside others: they are asked for, not done."""
+
+    def dot(self, x: Array, y: Array) -> Pass:
+        """Ask for x'y."""
+        return Pass("dot", (x, y))
+
+    def cg_residual(self, r: Array, q: Array, s: Scalars) -> Pass:
+        """Ask for the step of the residual."""
+        return Pass("cg_residual", (r, q), s)
+
+    def cg_advance(self, x: Array, p: Array, z: Array, s: Scalars) -> Pass:
+        """Ask for the step along p and the next direction."""
+        return Pass("cg_advance", (x, p, z), s)
+
+
+PASSES = Passes()
+
+
 class Movable(Protocol):
     """What has vectors that may be moved."""
 
@@ -71,12 +90,9 @@ Asking = Generator[Request | Pass | Join | Leave, Any, T]
 
 
 def answer(request: Request | Pass | Join | Leave, kernels: Make) -> Any:
-    """Do one product, into the buffer where A can, else where A puts it; or one pass."""
-    if isinstance(request, Pass):
-        scalars = () if request.s is None else (request.s,)
-        return getattr(kernels, request.name)(*request.vectors, *scalars)
+    """Do one product: into the buffer where A can, else where A puts it."""
     if not isinstance(request, Request):
-        return None  # alone there is nobody to join
+        return None  # there is nobody to join, to leave or to march with
     A, x, out = request
     if A.into is not None:
         return Answer(out, A.apply(x, out))

@@ -7,7 +7,7 @@
 
 The algorithms (``cg.py``, ``minres.py``) are written over these alone, with the scalars in
 a record: a make may keep the record where its vectors live.  The counts are vectors read
-and written by a fused make.
+and written by a fused make.  ``blocks.py`` has those of CG for vectors side by side.
 """
 
 from __future__ import annotations
