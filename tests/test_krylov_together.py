@@ -7,7 +7,7 @@ import pytest
 import scipy.sparse
 
 import sparse_argdiff as sad
-from sparse_argdiff import LinearOperator, Status, cg
+from sparse_argdiff import LinearOperator, Status, cg, minres
 from sparse_argdiff.krylov import Workspace
 from sparse_argdiff.krylov.kernels.blocks import BLOCKS, lanes_for
 from sparse_argdiff.krylov.kernels.compiled import compiled
@@ -16,6 +16,8 @@ from sparse_argdiff.linear_model import Glm
 from sparse_argdiff.preconditioners import jacobi
 
 pytest.importorskip("numba")
+
+both = pytest.mark.parametrize("solver", [cg, minres], ids=["cg", "minres"])
 
 
 def spectral(eigenvalues, seed=0):
@@ -82,54 +84,57 @@ def assert_same(together, alone, j):
 # the same as one by one ---------------------------------------------------------------
 
 
+@both
 @pytest.mark.parametrize("k", [3, 4, 5, 8, 9, 21])
 @pytest.mark.parametrize("M", ["none", "jacobi", "dense"])
 @pytest.mark.parametrize("curvature", [True, False])
-def test_lanes_do_what_single_solves_do(k, M, curvature):
+def test_lanes_do_what_single_solves_do(solver, k, M, curvature):
     n = 70
     A = spectral(np.geomspace(1.0, 15.0, n))
     written = Written(A, curvature=curvature)
     B, M = columns(n, k), preconditioner(M, A)
-    result = cg(written.operator, B, M=M, rtol=1e-7, kernels="compiled")
+    result = solver(written.operator, B, M=M, rtol=1e-7, kernels="compiled")
     assert result.status is Status.CONVERGED
     assert written.blocks > 0
     assert written.blocks + written.singles <= result.n_matvec
     for j in range(k):
-        assert_same(result, cg(A, B[:, j], M=M, rtol=1e-7, kernels="compiled"), j)
+        assert_same(result, solver(A, B[:, j], M=M, rtol=1e-7, kernels="compiled"), j)
         gap = np.linalg.norm(B[:, j] - A @ result.x[:, j])
         assert gap <= 1.001e-7 * np.linalg.norm(B[:, j])
         assert gap == pytest.approx(result.residual_norm[j], rel=1e-6)
     np.testing.assert_allclose(result.residual, B - A @ result.x, rtol=0, atol=1e-12)
 
 
+@both
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 @pytest.mark.parametrize("A_dtype", [np.float32, np.float64])
 @pytest.mark.parametrize("k", [3, 11, 17])
-def test_sparse_rows_are_read_once_for_all_lanes(dtype, A_dtype, k):
+def test_sparse_rows_are_read_once_for_all_lanes(solver, dtype, A_dtype, k):
     n = 300
     rng = np.random.default_rng(0)
     A = scipy.sparse.random_array((n, n), density=0.1, rng=rng).toarray()
     A = scipy.sparse.csr_array(A @ A.T + n / 10.0 * np.eye(n)).astype(A_dtype)
     B, M = columns(n, k, dtype), jacobi(A.diagonal())
-    result = cg(A, B, M=M, rtol=1e-4, kernels="compiled")
+    result = solver(A, B, M=M, rtol=1e-4, kernels="compiled")
     assert result.status is Status.CONVERGED
     assert result.x.dtype == dtype
     for j in range(k):
-        assert_same(result, cg(A, B[:, j], M=M, rtol=1e-4, kernels="compiled"), j)
+        assert_same(result, solver(A, B[:, j], M=M, rtol=1e-4, kernels="compiled"), j)
 
 
-def test_warm_starts_keep_their_columns():
+@both
+def test_warm_starts_keep_their_columns(solver):
     A, B, X0 = (
-        spectral(np.geomspace(1.0, 1e3, 40)),
+        spectral(np.geomspace(1.0, 15.0, 40)),
         columns(40, 6),
         columns(40, 6, seed=2),
     )
     X0[:, 2] = np.linalg.solve(A, B[:, 2])  # an exact start
-    result = cg(Written(A).operator, B, X0, kernels="compiled", rtol=1e-9)
+    result = solver(Written(A).operator, B, X0, kernels="compiled", rtol=1e-9)
     assert result.converged.all()
     assert result.niter[2] == 0
     for j in range(6):
-        alone = cg(A, B[:, j], X0[:, j], kernels="compiled", rtol=1e-9)
+        alone = solver(A, B[:, j], X0[:, j], kernels="compiled", rtol=1e-9)
         assert_same(result, alone, j)
 
 
@@ -227,7 +232,8 @@ def test_an_idle_lane_shows_nothing_to_the_preconditioner():
     assert not result.converged[1]
 
 
-def test_a_callback_sees_the_lane_and_stops_it_alone():
+@both
+def test_a_callback_sees_the_lane_and_stops_it_alone(solver):
     A, B = spectral(np.geomspace(1.0, 1e4, 30)), columns(30, 5)
     seen = {}
 
@@ -237,7 +243,7 @@ def test_a_callback_sees_the_lane_and_stops_it_alone():
         seen.setdefault(it.column, []).append(it.niter)
         return it.column == 1 and it.niter == 4
 
-    result = cg(
+    result = solver(
         Written(A).operator, B, callback=callback, kernels="compiled", rtol=1e-5
     )
     assert result.converged.tolist() == [True, False, True, True, True]
@@ -248,7 +254,8 @@ def test_a_callback_sees_the_lane_and_stops_it_alone():
         assert seen[j] == list(range(int(result.niter[j]) + 1))
 
 
-def test_an_error_in_a_product_reaches_the_caller_and_frees_the_blocks():
+@both
+def test_an_error_in_a_product_reaches_the_caller_and_frees_the_blocks(solver):
     A, B, workspace = spectral(np.geomspace(1.0, 1e4, 30)), columns(30, 8), Workspace()
     written = Written(A)
     into, left = written.operator.into, [5]
@@ -261,28 +268,30 @@ def test_an_error_in_a_product_reaches_the_caller_and_frees_the_blocks():
 
     bad = written.operator.writing(failing, into_blocks=True)
     with pytest.raises(RuntimeError, match="no more products"):
-        cg(bad, B, kernels="compiled", workspace=workspace)
+        solver(bad, B, kernels="compiled", workspace=workspace)
     before = workspace.nbytes
-    assert cg(
+    assert solver(
         written.operator, B, kernels="compiled", workspace=workspace
     ).converged.all()
     assert workspace.nbytes == before
 
 
+@both
 @pytest.mark.parametrize("maxiter", [0, 1, 3])
-def test_the_limit_holds_for_each_lane(maxiter):
+def test_the_limit_holds_for_each_lane(solver, maxiter):
     A, B = spectral(np.geomspace(1.0, 1e4, 30)), columns(30, 5)
-    result = cg(Written(A).operator, B, kernels="compiled", maxiter=maxiter)
+    result = solver(Written(A).operator, B, kernels="compiled", maxiter=maxiter)
     assert result.status is Status.ITERATION_LIMIT
     assert result.niter.tolist() == [maxiter] * 5
     for j in range(5):
-        alone = cg(A, B[:, j], kernels="compiled", maxiter=maxiter)
+        alone = solver(A, B[:, j], kernels="compiled", maxiter=maxiter)
         np.testing.assert_allclose(result.x[:, j], alone.x, rtol=1e-10)
 
 
-def test_drifting_columns_restart_in_their_lanes():
+@both
+def test_drifting_columns_restart_in_their_lanes(solver):
     A, B = spectral(np.geomspace(1.0, 1e9, 50)), columns(50, 6)
-    result = cg(Written(A).operator, B, kernels="compiled", rtol=1e-8, maxiter=5000)
+    result = solver(Written(A).operator, B, kernels="compiled", rtol=1e-8, maxiter=5000)
     for j in range(6):
         gap = np.linalg.norm(B[:, j] - A @ result.x[:, j])
         assert gap == pytest.approx(result.residual_norm[j], rel=1e-4)
@@ -305,11 +314,12 @@ def test_columns_are_carried_while_half_the_lanes_are_busy():
     assert written.singles == result.niter[0] - 1 + 8
 
 
-def test_who_ends_makes_room_for_the_next():
+@both
+def test_who_ends_makes_room_for_the_next(solver):
     A = spectral(np.geomspace(1.0, 30.0, 40))
     B = columns(40, 24)
     written = Written(A)
-    result = cg(written.operator, B, kernels="compiled", rtol=1e-6)
+    result = solver(written.operator, B, kernels="compiled", rtol=1e-6)
     assert result.converged.all()
     steps = int(result.niter.sum())
     assert sum(written.live) + written.singles == steps + 24
@@ -403,3 +413,38 @@ def test_a_row_of_a_block_is_half_a_cache_line_or_one():
     block = sad.arrays.empty((10, 8), f64)
     assert block.ctypes.data % 64 == 0
     assert block.shape == (10, 8)
+
+
+def indefinite(n, seed=0):
+    half = np.geomspace(1.0, 4.0, n // 2)
+    return spectral(np.concatenate([-half, half]), seed)
+
+
+@pytest.mark.parametrize("M", ["none", "dense"])
+@pytest.mark.parametrize("k", [3, 8, 20])
+def test_indefinite_columns_march_in_step_too(k, M):
+    n = 50
+    A, B = indefinite(n), columns(n, k)
+    M = None if M == "none" else np.linalg.inv(spectral(np.geomspace(1.0, 3.0, n), 4))
+    M = None if M is None else (M + M.T) / 2.0
+    written = Written(A)
+    result = minres(written.operator, B, M=M, rtol=1e-5, kernels="compiled")
+    assert result.status is Status.CONVERGED
+    assert written.blocks > 0
+    for j in range(k):
+        gap = np.linalg.norm(B[:, j] - A @ result.x[:, j])
+        assert gap <= 1.001e-5 * np.linalg.norm(B[:, j])
+        alone = minres(A, B[:, j], M=M, rtol=1e-5, kernels="compiled")
+        assert abs(result.niter[j] - alone.niter) <= 2
+
+
+def test_least_squares_columns_end_by_themselves():
+    A = indefinite(40)
+    A[0] = A[:, 0] = 0.0
+    B = columns(40, 6)
+    B[0, [0, 2, 3, 5]] = 0.0  # consistent
+    result = minres(Written(A).operator, B, kernels="compiled", rtol=1e-8)
+    assert result.converged.tolist() == [True, False, True, True, False, True]
+    assert result.status is Status.LEAST_SQUARES
+    for j in (1, 4):
+        assert result.residual_norm[j] == pytest.approx(abs(B[0, j]), rel=1e-6)

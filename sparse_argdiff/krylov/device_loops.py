@@ -147,7 +147,7 @@ class LanczosVectors(NamedTuple):
     buffer: Array
     w: Array
     w_old: Array
-    of_M: Array | None
+    of_M: Array | None = None
 
 
 def lanczos(

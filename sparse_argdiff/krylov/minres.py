@@ -5,7 +5,8 @@ Lanczos builds A V_k = V_{k+1} T_k in the metric of M, Givens rotations reduce T
     x_k = argmin ‖b − A x‖_M  over the Krylov space,   φ_k = ‖b − A x_k‖_M.
 
 Storage: 8 n (x and its last verified value, r, two residual vectors, the product, two
-directions), + n with M; all but x and r lie in the workspace.  Each step moves 12 n
+directions), + n with M; all but x and r lie in the workspace.  Columns that march in
+lanes (``together.py``) have seven, or eight, of them there once more.  Each step moves 12 n
 beside the product and M: the Lanczos vectors are never normalised, their lengths are
 folded into the coefficients.
 """
@@ -13,14 +14,13 @@ folded into the coefficients.
 from __future__ import annotations
 
 import math
-from typing import Any, NamedTuple
+from typing import Any
 
 from ..arrays import Array, norm
 from ..status import Status
 from .device_loops import LanczosRun, LanczosVectors, lanczos
-from .kernels import Scalars
-from .kernels.device import Device
-from .requests import Asking, Request
+from .kernels import Device, Kernels, Scalars
+from .requests import PASSES, Answer, Asking, Join, Leave, Passes, Request, dot
 from .result import Callback, KrylovResult
 from .system import System, operator_norm_estimate, solve_columns
 from .workspace import Workspace
@@ -65,8 +65,10 @@ def minres(
     """
 
     def method(system: System) -> Asking[KrylovResult]:
-        with system.workspace.lend(system.b, 6 + (M is not None)) as scratch:
-            return (yield from _solve(system, _Vectors(*scratch)))
+        with system.workspace.lend(system.b, moving) as scratch:
+            return (yield from _solve(system, scratch))
+
+    moving = 6 + (M is not None)
 
     return solve_columns(
         method,
@@ -80,29 +82,39 @@ def minres(
         callback=callback,
         kernels=kernels,
         workspace=workspace,
+        moving=moving,
     )
 
 
-class _Vectors(NamedTuple):
-    """Scratch of one solve."""
-
-    kept: Array  # x when it was last verified
-    older: Array
-    newer: Array
-    y: Array
-    w: Array
-    w_old: Array
-    v: Array | None = None  # M times the newer residual vector
+# Where x (of the scratch, x when it was last verified) and the vectors of Lanczos are.
+X, OLDER, NEWER, Y, W, W_OLD, V = range(7)
 
 
-def _solve(system: System, vectors: _Vectors) -> Asking[KrylovResult]:
-    kept, fresh = vectors.kept, vectors.y
+class _Vectors:
+    """x and the vectors of one run of Lanczos, wherever they lie."""
+
+    period = 2  # older and newer, w_old and w change places with each step
+
+    def __init__(self, own: tuple[Array, ...], kernels: Kernels) -> None:
+        self._make, self.own = kernels, own
+        self.carried = len(own)
+        self.use(own)
+
+    def use(self, vectors: tuple[Array, ...]) -> None:
+        """Go on in these arrays."""
+        self.at = vectors
+        self.kernels: Kernels | Passes
+        self.kernels = self._make if vectors is self.own else PASSES
+
+
+def _solve(system: System, scratch: list[Array]) -> Asking[KrylovResult]:
+    kept, fresh = scratch[X], scratch[Y]
     x, r, true_norm, n_matvec, status = yield from system.start(fresh)
     niter, restarts, a_norm, reduction = 0, 0, 0.0, 1.0
     while status is None and niter < system.maxiter:
         kept[...], before = x, true_norm
         wanted = reduction * system.target / true_norm
-        run = yield from _lanczos(system, vectors, x, r, true_norm, wanted, niter)
+        run = yield from _lanczos(system, scratch, x, r, true_norm, wanted, niter)
         niter, a_norm, stop = niter + run.steps, max(a_norm, run.a_norm), run.status
         yield from system.residual(x, fresh, fresh)
         n_matvec += run.products + 1
@@ -118,7 +130,7 @@ def _solve(system: System, vectors: _Vectors) -> Asking[KrylovResult]:
         if stop is Status.LEAST_SQUARES and true_norm > system.target:
             n_matvec += 1
             solved = yield from _solves_least_squares(
-                system, vectors, x, r, a_norm, stagnated=False
+                system, scratch, x, r, a_norm, stagnated=False
             )
             if not solved:
                 stop = None  # a small eigenvalue, not a zero one: go on from here
@@ -142,7 +154,7 @@ def _solve(system: System, vectors: _Vectors) -> Asking[KrylovResult]:
     if status is Status.STAGNATED:
         n_matvec += 1
         solved = yield from _solves_least_squares(
-            system, vectors, x, r, a_norm, stagnated=True
+            system, scratch, x, r, a_norm, stagnated=True
         )
         status = Status.LEAST_SQUARES if solved else status
     status, products = yield from system.reconsider(status, x, r, fresh)
@@ -159,7 +171,7 @@ def _solve(system: System, vectors: _Vectors) -> Asking[KrylovResult]:
 
 def _solves_least_squares(
     system: System,
-    vectors: _Vectors,
+    scratch: list[Array],
     x: Array,
     r: Array,
     a_norm: float,
@@ -173,46 +185,60 @@ def _solves_least_squares(
     """
     z = r
     if system.M is not None:
-        z = (yield Request(system.M, r, vectors.newer)).y
+        z = (yield Request(system.M, r, scratch[NEWER])).y
     unit = system.unit_roundoff
     excused = 1e3 * unit * (1.0 + norm(x) * a_norm / norm(r))
     excused = math.inf if stagnated else excused
-    size = norm((yield Request(system.A, z, vectors.y)).y)
+    size = norm((yield Request(system.A, z, scratch[Y])).y)
     return size <= min(excused, math.sqrt(unit)) * a_norm * norm(z)
 
 
 def _lanczos(
     system: System,
-    vectors: _Vectors,
+    scratch: list[Array],
     x: Array,
     r: Array,
     r_norm: float,
     wanted: float,
     niter0: int,
 ) -> Asking[LanczosRun]:
-    """Add to x (in place) until ‖r‖_M fell by ``wanted``; r is not changed.
+    """Add to x (in place) until ‖r‖_M fell by ``wanted``; r is not changed."""
+    make = system.kernels
+    own = (x, *scratch[1:])
+    for which in (OLDER, W, W_OLD):
+        own[which][...] = 0.0
+    own[NEWER][...] = r
+    if isinstance(make, Device):
+        there = LanczosVectors(*own)
+        return (
+            yield from lanczos(
+                system, there, make, r_norm, wanted, niter0, _inverse_power_of_two
+            )
+        )
+    vectors = _Vectors(own, make)
+    run = yield from _steps(system, vectors, r_norm, wanted, niter0)
+    yield Leave(vectors)
+    return run
+
+
+def _steps(
+    system: System, vectors: _Vectors, r_norm: float, wanted: float, niter0: int
+) -> Asking[LanczosRun]:
+    """Take steps on the host.
 
     The vectors of Lanczos are kept with a length: ``newer`` is ``size`` times a vector
     of length one in the metric of M, ``size`` = ``scale`` β.  The scale, a power of two
     near 1/‖A‖, keeps squares in the floating range.
     """
-    A, M, unit, kernels = system.A, system.M, system.unit_roundoff, system.kernels
-    s = Scalars()
-    _, older, newer, buffer, w, w_old, of_M = vectors
-    for vector in (older, w, w_old):
-        vector[...] = 0.0
-    newer[...] = r
-    if isinstance(kernels, Device):
-        there = LanczosVectors(x, older, newer, buffer, w, w_old, of_M)
-        return (
-            yield from lanczos(
-                system, there, kernels, r_norm, wanted, niter0, _inverse_power_of_two
-            )
-        )
+    A, M, unit = system.A, system.M, system.unit_roundoff
+    s, at = Scalars(), vectors.at
+    older, newer, buffer, w_old, w = OLDER, NEWER, Y, W_OLD, W
     v, square = newer, None
     if M is not None:
-        v, square = yield from _own(M, newer, of_M)
-    square = kernels.dot(newer, v) if square is None else square
+        v = V
+        square = yield from _own(M, at[newer], at[v])
+    if square is None:
+        square = yield from dot(vectors.kernels, at[newer], at[v])
     if not 0.0 < square < math.inf:
         return LanczosRun(_bad_square(square), 0, 0, 0.0)
     size = beta = beta_start = phi = math.sqrt(square)
@@ -221,27 +247,35 @@ def _lanczos(
     cosine, sine = -1.0, 0.0
     t_norm = 0.0  # ‖T‖_F, for what counts as zero
     steps = 0
+    yield Join(vectors)
     while niter0 + steps < system.maxiter:
-        y, square = yield Request(A, v, buffer)
-        square = kernels.dot(v, y) if square is None else square
+        at = vectors.at
+        y, square = yield Request(A, at[v], at[buffer])
+        at, kernels = vectors.at, vectors.kernels  # who waited may have been moved
+        if square is None:
+            square = yield from dot(kernels, at[v], y)
         alpha = square / size / size
         if not math.isfinite(alpha):
             return LanczosRun(Status.NOT_FINITE, steps, steps + 1, a_norm)
         if steps == 0:
-            a_norm = operator_norm_estimate(v, y)
-            scale = _inverse_power_of_two(a_norm * (norm(v) / size) ** 2)
+            a_norm = operator_norm_estimate(at[v], y)
+            scale = _inverse_power_of_two(a_norm * (norm(at[v]) / size) ** 2)
         s.of_y = scale / size
         s.of_newer = -(alpha * scale) / size
         s.of_older = -(beta * scale) / size_old if steps else 0.0
-        kernels.lanczos(older, newer, y, s)
+        asked = kernels.lanczos(at[older], at[newer], y, s)
+        if asked is not None:
+            yield asked
         older, newer = newer, older
-        z, square = newer, s.square
+        square = s.square
         if M is not None:
-            z, quadratic = yield from _own(M, newer, buffer)
-            square = kernels.dot(newer, z) if quadratic is None else quadratic
+            quadratic = yield from _own(M, at[newer], at[buffer])
+            if quadratic is None:
+                quadratic = yield from dot(kernels, at[newer], at[buffer])
+            square = quadratic
         size_old, beta_old = size, beta
         if M is None and not square > 1e-30:
-            size = norm(newer)  # without the square, which may leave the range
+            size = norm(at[newer])  # without the square, which may leave the range
         else:
             size = math.sqrt(max(square, 0.0)) if square < math.inf else square
         beta = size / scale
@@ -258,7 +292,7 @@ def _lanczos(
         gamma = math.hypot(gamma_bar, beta)
         # ‖A r‖ = φ root: zero while φ is not, the least-squares point is reached.
         if root <= math.sqrt(unit) * t_norm and phi > wanted * beta_start:
-            reach = beta_start * (1.0 + t_norm * norm(x) / r_norm)
+            reach = beta_start * (1.0 + t_norm * norm(at[X]) / r_norm)
             if phi * root <= 1e4 * unit * t_norm * reach:
                 return LanczosRun(Status.LEAST_SQUARES, steps, steps + 1, a_norm)
         if gamma <= 10.0 * unit * t_norm:
@@ -268,26 +302,28 @@ def _lanczos(
         # w = (v / size − ε w_old − δ w) / γ, in the buffer of the one before the last.
         s.of_w_old, s.of_w = -epsilon_now / gamma, -delta / gamma
         s.of_v = 1.0 / gamma / size_old
-        kernels.minres_advance(x, w_old, w, v, s)
+        asked = kernels.minres_advance(at[X], at[w_old], at[w], at[v], s)
+        if asked is not None:
+            yield asked
         w_old, w = w, w_old
         steps += 1
-        if system.wants_stop(niter0 + steps, x, phi / beta_start * r_norm):
+        if system.wants_stop(niter0 + steps, at[X], phi / beta_start * r_norm):
             return LanczosRun(Status.STOPPED_BY_CALLBACK, steps, steps, a_norm)
         if phi <= max(wanted, 0.1 * unit) * beta_start or beta <= unit * t_norm:
             break
         if M is not None:
-            v, buffer = z, v
+            v, buffer = buffer, v
         else:
             v = newer
     return LanczosRun(None, steps, steps, a_norm)
 
 
-def _own(M: Any, r: Array, out: Array) -> Asking[tuple[Array, float | None]]:
-    """Return M r in ``out`` itself: it must outlive the next product with M."""
-    z, square = yield Request(M, r, out)
-    if z is not out:
-        out[...] = z
-    return out, square
+def _own(M: Any, r: Array, out: Array) -> Asking[float | None]:
+    """Write M r into ``out`` itself: it must outlive the next product with M."""
+    product: Answer = yield Request(M, r, out)
+    if product.y is not out:
+        out[...] = product.y
+    return product.square
 
 
 def _inverse_power_of_two(size: float) -> float:

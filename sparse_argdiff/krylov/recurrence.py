@@ -16,7 +16,7 @@ from ..status import Status
 from .device_loops import DeviceRecurrence
 from .energy import Step
 from .kernels import Device, Kernels, Make, Scalars, choose
-from .requests import PASSES, Asking, Join, Leave, Request, run
+from .requests import PASSES, Asking, Join, Leave, Request, dot, run
 from .system import operator_norm_estimate
 from .workspace import Workspace
 
@@ -28,7 +28,7 @@ class Recurrence:
     Rayleigh quotient met so far, whatever the scale of A.
     """
 
-    carried = 3  # x, r and p; the others are written before they are read
+    period, carried = 1, 3  # x, r and p; the others are written before they are read
 
     def __init__(
         self,
@@ -77,12 +77,8 @@ class Recurrence:
         else:
             z, square = yield Request(self.M, self.r, self.z)
         if square is None:
-            square = yield from self._dot(self.r, z)
+            square = yield from dot(self._kernels, self.r, z)
         return z, square
-
-    def _dot(self, x: Array, y: Array) -> Asking[float]:
-        found = self._kernels.dot(x, y)
-        return found if isinstance(found, float) else (yield found)
 
     def step(self) -> Asking[Step]:
         """Take one step, with one product."""
@@ -93,7 +89,7 @@ class Recurrence:
             return self._refused(status, products=0)
         q, curvature = yield Request(self.A, self.p, self.q)
         if curvature is None:
-            curvature = yield from self._dot(self.p, q)
+            curvature = yield from dot(self._kernels, self.p, q)
         quotient = curvature / self._p_square
         if not math.isfinite(curvature):
             return self._refused(Status.NOT_FINITE)

@@ -17,7 +17,7 @@ from typing import Any, NamedTuple, Protocol, TypeVar
 
 from ..arrays import Array
 from ..linear_operator import LinearOperator
-from .kernels import Make, Scalars
+from .kernels import Kernels, Make, Scalars
 
 T = TypeVar("T")
 
@@ -46,7 +46,7 @@ class Pass(NamedTuple):
 
 
 class Passes:
-    """The primitives of CG for vectors beside others: they are asked for, not done."""
+    """The primitives for vectors beside others: they are asked for, not done."""
 
     def dot(self, x: Array, y: Array) -> Pass:
         """Ask for x'y."""
@@ -60,8 +60,24 @@ class Passes:
         """Ask for the step along p and the next direction."""
         return Pass("cg_advance", (x, p, z), s)
 
+    def lanczos(self, older: Array, newer: Array, y: Array, s: Scalars) -> Pass:
+        """Ask for the combination of three residual vectors."""
+        return Pass("lanczos", (older, newer, y), s)
+
+    def minres_advance(
+        self, x: Array, w_old: Array, w: Array, v: Array, s: Scalars
+    ) -> Pass:
+        """Ask for the next direction and the step along it."""
+        return Pass("minres_advance", (x, w_old, w, v), s)
+
 
 PASSES = Passes()
+
+
+def dot(kernels: Kernels | Passes, x: Array, y: Array) -> Asking[float]:
+    """Return x'y, wherever the vectors lie."""
+    found = kernels.dot(x, y)
+    return (yield found) if isinstance(found, Pass) else found
 
 
 class Movable(Protocol):
@@ -69,6 +85,7 @@ class Movable(Protocol):
 
     own: tuple[Array, ...]  # where they are by themselves
     carried: int  # so many of them, the first, have to be copied
+    period: int  # in steps, after which they have their places again
 
     def use(self, vectors: tuple[Array, ...]) -> None:
         """Take these for its vectors from now on."""

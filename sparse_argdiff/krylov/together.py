@@ -130,6 +130,7 @@ class Lanes:
             block[...] = 0.0  # idle lanes are carried along, and must harm nobody
         self._lane: dict[int, int] = {}  # of each solve that has one
         self._who: dict[int, Movable] = {}
+        self._products = 0  # since the lanes were all free
 
     def answer(self, asked: Asked, *, full: bool) -> Asked:
         """Do what need not wait, else let join who asks, else the product with A."""
@@ -141,13 +142,20 @@ class Lanes:
         # With most lanes idle the solves are cheaper one by one.
         worth = full or 2 * len(asked) >= self._width
         joining = {j: one.who for j, one in asked.items() if isinstance(one, Join)}
-        if joining:
+        in_time = not self._lane or not any(
+            self._products % who.period for who in joining.values()
+        )
+        if joining and (in_time or not worth):
             for j, who in joining.items() if worth else ():
                 self._admit(j, who)
             return dict.fromkeys(joining)
+        waiting = {j: one for j, one in asked.items() if j not in joining}
         if worth:
-            return self._product(asked)
-        return self._apart.answer({j: self._expel(j, one) for j, one in asked.items()})
+            self._products += 1
+            return self._product(waiting)
+        return self._apart.answer(
+            {j: self._expel(j, one) for j, one in waiting.items()}
+        )
 
     def _waits(self, j: int, request: Any) -> bool:
         if isinstance(request, Join):
@@ -156,6 +164,8 @@ class Lanes:
 
     def _admit(self, j: int, who: Movable) -> None:
         """Give a solve a lane."""
+        if not self._lane:
+            self._products = 0
         lane = next(c for c in range(self._width) if c not in self._lane.values())
         for view, own in zip(self._views[lane], who.own[: who.carried], strict=False):
             view[...] = own

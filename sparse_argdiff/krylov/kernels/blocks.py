@@ -1,4 +1,4 @@
-"""The primitives of CG on blocks: the vectors of several solves, side by side.
+"""The primitives on blocks: the vectors of several solves, side by side.
 
     R (n, k), C-ordered:   r_c = R[:, c],   with an α, a β and an ‖r‖² of its own
 
@@ -54,6 +54,30 @@ class Blocks:
         lane_loops().cg_advance(
             X.reshape(-1), P.reshape(-1), Z.reshape(-1), alpha, beta
         )
+
+    def lanczos(
+        self, older: Array, newer: Array, Y: Array, s: dict[int, Scalars]
+    ) -> None:
+        """Combine the three residual vectors."""
+        of_older = _repeated(Y, {c: own.of_older for c, own in s.items()})
+        of_newer = _repeated(Y, {c: own.of_newer for c, own in s.items()})
+        of_y = _repeated(Y, {c: own.of_y for c, own in s.items()})
+        flat = older.reshape(-1), newer.reshape(-1), Y.reshape(-1)
+        loop = lane_loops().lanczos
+        squares = loop(*flat, of_older, of_newer, of_y, _width(Y)).tolist()
+        for c, own in s.items():
+            own.square = squares[c]
+
+    def minres_advance(
+        self, X: Array, w_old: Array, w: Array, V: Array, s: dict[int, Scalars]
+    ) -> None:
+        """Combine the two directions and v; step along the new one."""
+        of_w_old = _repeated(X, {c: own.of_w_old for c, own in s.items()})
+        of_w = _repeated(X, {c: own.of_w for c, own in s.items()})
+        of_v = _repeated(X, {c: own.of_v for c, own in s.items()})
+        step = _repeated(X, {c: own.step for c, own in s.items()})
+        flat = X.reshape(-1), w_old.reshape(-1), w.reshape(-1), V.reshape(-1)
+        lane_loops().minres_advance(*flat, of_w_old, of_w, of_v, step)
 
 
 BLOCKS = Blocks()

@@ -206,6 +206,31 @@ def cg_advance(X, P, Z, alpha, beta):
 
 
 @compile_loop(fastmath=_SUMS)
+def lanczos(older, newer, Y, of_older, of_newer, of_y, width):
+    """Combine the three residual vectors; return the square of each column."""
+    sums = np.zeros(STRETCH)
+    for b in range(0, Y.size, STRETCH):
+        o, n, y = older[b : b + STRETCH], newer[b : b + STRETCH], Y[b : b + STRETCH]
+        for t in range(y.size):
+            entry = of_older[t] * o[t] + of_newer[t] * n[t] + of_y[t] * y[t]
+            o[t] = entry
+            sums[t] += np.float64(entry) * np.float64(entry)
+    return _fold(sums, width)
+
+
+@compile_loop(fastmath=_SUMS)
+def minres_advance(X, W_old, W, V, of_w_old, of_w, of_v, step):
+    """Combine the two directions and v, and step along the new one, in each column."""
+    for b in range(0, X.size, STRETCH):
+        x, v = X[b : b + STRETCH], V[b : b + STRETCH]
+        w_old, w = W_old[b : b + STRETCH], W[b : b + STRETCH]
+        for t in range(x.size):
+            entry = of_w_old[t] * w_old[t] + of_w[t] * w[t] + of_v[t] * v[t]
+            w_old[t] = entry
+            x[t] += step[t] * entry
+
+
+@compile_loop(fastmath=_SUMS)
 def scale(d, X, out, width):
     """Write d ∘ x into ``out``, zero beyond d; return x'(d ∘ x) of each column."""
     lanes = len(width)
