@@ -38,7 +38,7 @@ from .workspace import Workspace
 # copies into and out of the block cost more than reading the matrix once saves.
 _ROW_WORTH_A_BLOCK = 15
 _WIDTH = 32  # columns whose products are formed together
-_FEWEST = 3  # from so many columns on a block beats a product that writes in place
+_FEWEST_IN_LANES, _FEWEST_COPIED = 3, 8  # columns that are cheaper together
 
 _QUESTIONABLE = {
     Status.ITERATION_LIMIT,
@@ -276,11 +276,12 @@ def solve_columns(
     solves = (
         solve(j, column(b, j), None if x0 is None else column(x0, j)) for j in range(k)
     )
-    few = 1 if A.into is None else _FEWEST - 1
-    if k <= few or not _gains_by_blocks(A):
-        return stack([run(one, make) for one in solves], b)
     in_lanes = moving > 0 and isinstance(make, Compiled) and A.into_blocks
-    if in_lanes and (M is None or M.has_matmat):
+    in_lanes = in_lanes and (M is None or M.has_matmat)
+    fewest = _FEWEST_IN_LANES if in_lanes else _FEWEST_COPIED
+    if k < fewest or not _gains_by_blocks(A):
+        return stack([run(one, make) for one in solves], b)
+    if in_lanes:
         width = lanes_for(k, b)
         with pool.lend(b, moving, (n, width)) as blocks:
             lanes = Lanes(A, blocks, Apart(make, pool))

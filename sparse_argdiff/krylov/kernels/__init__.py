@@ -90,7 +90,8 @@ def choose(kernels: str | Device | None, like: Array) -> Make:
         return make
     on_host = home == "numpy"
     if kernels is None:
-        large = like.shape[0] >= WORTH_COMPILING
+        # Columns share the compilation, and gain more: they march in step.
+        large = max(like.shape[0], like.size // 8) >= WORTH_COMPILING
         kernels = "compiled" if on_host and large and _has_numba() else "reference"
     if kernels == "reference":
         return REFERENCE
