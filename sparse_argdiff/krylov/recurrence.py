@@ -58,6 +58,10 @@ class Recurrence:
         self.rho = self._p_square = rho
         return rho
 
+    def resume(self, target: float) -> None:
+        """Go on beyond the end, to ‖r‖ <= ``target``, one step at a time."""
+        del target  # here every step is taken when it is asked for
+
     def _precondition(self, square: float | None = None) -> Asking[tuple[Array, float]]:
         """Return M r, in a buffer or r itself, and r'M r."""
         if self.M is None:
