@@ -185,7 +185,7 @@ def _solve(
             niter, n_matvec = niter + steps, n_matvec + products
             x[...], q[...] = kept, residual
         found = found.drifted(true_norm / last if last else 1.0)
-        earlier = energy.earlier(mark)
+        earlier, _ = energy.earlier(mark)
         r[...] = q
         if not math.isfinite(true_norm):
             status = Status.NOT_FINITE

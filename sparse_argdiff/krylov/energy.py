@@ -20,7 +20,6 @@ from ..arrays import Array
 from ..status import Status
 
 _WINDOW = 500  # steps that the model of the rest is fitted to, at most
-_SHARE = 0.25  # of the square that ``earlier`` may miss, relative to what it has
 
 # Where the energy norm is none, or the recurrence not the one that the bound is of.
 NO_BOUND = {
@@ -134,7 +133,7 @@ class EnergyError:
         unit = float(taken[-1])
         if last == 0.0:
             return 0.0, 0.0
-        if not (0.0 < unit and taken[0] < math.inf):
+        if not (unit > 0.0 and taken[0] < math.inf):
             return math.nan, math.inf
         least, rho, taken = least / last, rho / last, taken / unit
         first = int(np.nonzero(0.25 * least[:-1] >= 1.0)[0][-1:].sum())
@@ -159,23 +158,25 @@ class EnergyError:
         few = float(weight @ weight)  # 1 / the number of steps that count
         return unit * rest, math.sqrt(float(weight @ scatter**2) + 0.25 * few**2)
 
-    def earlier(self, mark: int) -> float:
-        """Estimate ‖x − x*‖_A from below at the last step up to ``mark`` that is certain.
+    def earlier(self, mark: int) -> tuple[float, int]:
+        """Estimate ‖x − x*‖_A at the last iterate up to ``mark`` that is certain; and which.
 
-        Its square is at least 1/1.25 of the true one, by the criterion of Meurant, Papež &
-        Tichý (2021), which rests on how fast the error fell before.
+        It is a lower estimate: by the criterion of Meurant, Papež & Tichý (2021), which
+        rests on how fast the error fell before, the square is at least 1/1.25 of the truth.
         """
         decreases = np.asarray(self._decreases)
         if decreases.size < 2 or not np.all(decreases > 0.0):
-            return math.nan
+            return math.nan, 0
         remaining = np.cumsum(decreases[::-1])[::-1]
         slowest = np.maximum.accumulate((remaining / decreases)[-2::-1])[::-1]
         candidates = remaining[: min(mark + 1, slowest.size)]
         # The fall is looked at from where the error was a hundred times larger.
         older = np.searchsorted(-remaining, -1e4 * candidates, side="right") - 1
         left = slowest[np.maximum(older, 0)] * decreases[-1]
-        certain = np.nonzero(left <= _SHARE * (candidates - decreases[-1]))[0]
-        return math.sqrt(candidates[certain[-1]]) if certain.size else math.nan
+        certain = np.nonzero(left <= 0.25 * (candidates - decreases[-1]))[0]
+        if not certain.size:
+            return math.nan, 0
+        return math.sqrt(candidates[certain[-1]]), int(certain[-1])
 
     def bound(self) -> float:
         """Bound ‖x − x*‖_A at the last iterate from above (Gauss-Radau quadrature)."""
