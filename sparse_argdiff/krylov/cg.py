@@ -184,8 +184,9 @@ def _solve(
             )
             niter, n_matvec = niter + steps, n_matvec + products
             x[...], q[...] = kept, residual
-        found = found.drifted(true_norm / last if last else 1.0)
-        earlier, _ = energy.earlier(mark)
+        growth = max(1.0, true_norm / last if last else 1.0)
+        found = Estimate(growth * found.error, found.uncertainty + math.log(growth))
+        earlier = growth * energy.earlier(mark)[0]
         r[...] = q
         if not math.isfinite(true_norm):
             status = Status.NOT_FINITE

@@ -51,11 +51,6 @@ class Estimate(NamedTuple):
     error: float
     uncertainty: float  # standard deviation of its logarithm
 
-    def drifted(self, growth: float) -> Estimate:
-        """Return the estimate for a residual ``growth`` times that of the recurrence."""
-        growth = max(growth, 1.0)
-        return Estimate(growth * self.error, self.uncertainty + math.log(growth))
-
 
 class EnergyError:
     """Scalars of the steps of one solve, and what they say about the error.
@@ -156,7 +151,10 @@ class EnergyError:
         scatter = ratio - weight @ ratio
         scatter -= (weight * centred) @ scatter / spread * centred
         few = float(weight @ weight)  # 1 / the number of steps that count
-        return unit * rest, math.sqrt(float(weight @ scatter**2) + 0.25 * few**2)
+        # A restart, for drift, forgets where the error stagnates.
+        restarted = len(self._decreases) >= len(self._rho)
+        variance = float(weight @ scatter**2) + 0.25 * few**2 + restarted
+        return unit * rest, math.sqrt(variance)
 
     def earlier(self, mark: int) -> tuple[float, int]:
         """Estimate ‖x − x*‖_A at the last iterate up to ``mark`` that is certain; and which.
