@@ -20,6 +20,8 @@ from ..arrays import Array
 from ..status import Status
 
 _WINDOW = 500  # steps that the model of the rest is fitted to, at most
+_FAR = math.log(1e4)  # as the residual of these steps was larger
+_QUARTER = math.log(4.0)  # the fall that the first guess of the rest is taken from
 
 # Where the energy norm is none, or the recurrence not the one that the bound is of.
 NO_BOUND = {
@@ -121,39 +123,41 @@ class EnergyError:
         iteration from that proportional to ``least``.  Where the error stagnates while
         the residual falls, or falls in jumps, the scatter is large.
         """
-        least = np.asarray(self._least[-_WINDOW - 1 :])
-        rho = np.asarray(self._rho[-_WINDOW - 1 :])
-        steps, last = least.size - 1, float(least[-1])
+        last, rho = self._least[-1], self._rho[-1]
+        steps = min(len(self._least) - 1, _WINDOW)
         taken = np.cumsum(self._decreases[: -steps - 1 : -1])[::-1]  # since step j
         unit = float(taken[-1])
         if last == 0.0:
             return 0.0, 0.0
-        if not (unit > 0.0 and taken[0] < math.inf):
+        if not (unit > 0.0 and taken[0] < 1e300 * unit):
             return math.nan, math.inf
-        least, rho, taken = least / last, rho / last, taken / unit
-        first = int(np.nonzero(0.25 * least[:-1] >= 1.0)[0][-1:].sum())
-        fall = float(least[first]) - 1.0
-        rest = float(taken[first]) / (fall if fall > 0.0 else 1.0)
+        fall = np.log(self._least[-steps - 1 : -1]) - math.log(last)
+        taken /= unit
+        first = max(np.count_nonzero(fall >= _QUARTER) - 1, 0)
+        ratio = math.expm1(fall[first])
+        rest = float(taken[first]) / (ratio if ratio > 0.0 else 1.0)
         # Steps from which the residual has fallen far say little about the last one.
-        young = (1e-4 * least[:-1] < 1.0) | (np.arange(steps) >= steps - 4)
-        taken, log_least = taken[young], np.log(least[:-1][young])
-        level = np.log(rho[:-1][young] / least[:-1][young])
+        start = max(min(np.count_nonzero(fall > _FAR), steps - 4), 0)
+        taken, fall = taken[start:], fall[start:]
+        level = np.log(self._rho[start - steps - 1 : -1]) - (math.log(last) + fall)
         # The younger, the better; but what is left of the last ones is the rest itself.
-        weight = np.exp(-0.25 * log_least) * taken / (taken + rest)
-        weight /= weight.sum()
-        centred = level - weight @ level
-        leverage = float(np.log(rho[-1]) - weight @ level)
-        spread = float(weight @ centred**2) + 0.1
-        share = weight * (1.0 + leverage * centred / spread)
-        for _ in range(5):
-            ratio = np.log(taken + rest) - log_least
-            rest = math.exp(float(share @ ratio))
-        scatter = ratio - weight @ ratio
-        scatter -= (weight * centred) @ scatter / spread * centred
+        weight = taken / ((taken + rest) * np.exp(0.25 * fall))
+        weight /= np.add.reduce(weight)
+        centre = float(weight @ level)
+        level -= centre
+        slope = weight * level
+        spread = float(slope @ level) + 0.1
+        share = weight + slope * ((math.log(rho / last) - centre) / spread)
+        for _ in range(3):
+            ratio = np.log(taken + rest) - fall
+            rest = math.exp(min(float(share @ ratio), 600.0))
+        scatter = (
+            ratio - level * (float(slope @ ratio) / spread) - float(weight @ ratio)
+        )
         few = float(weight @ weight)  # 1 / the number of steps that count
         # A restart, for drift, forgets where the error stagnates.
         restarted = len(self._decreases) >= len(self._rho)
-        variance = float(weight @ scatter**2) + 0.25 * few**2 + restarted
+        variance = float(weight @ (scatter * scatter)) + 0.25 * few**2 + restarted
         return unit * rest, math.sqrt(variance)
 
     def earlier(self, mark: int) -> tuple[float, int]:
