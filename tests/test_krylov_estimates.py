@@ -320,6 +320,7 @@ def test_the_upper_bound_is_one(slack):
             )
             true = true_error(A, b, result.x)
             assert result.energy_error_bound >= true * (1.0 - 1e-6)
+            assert result.energy_error <= result.energy_error_bound
             if slack == 0.5 and M is None and rtol < 0.3:
                 assert result.energy_error_bound <= 300.0 * true
 
@@ -348,9 +349,14 @@ def test_bounds_are_in_the_callers_units_and_per_column():
     one = cg(A, b, smallest_eigenvalue=1.0, energy_rtol=0.25, rtol=1e-6)
     scaled = cg(A, 2.0**600 * b, smallest_eigenvalue=1.0, energy_rtol=0.25, rtol=1e-6)
     assert scaled.energy_error_bound == 2.0**600 * one.energy_error_bound
-    assert scaled.energy_error == 2.0**600 * one.energy_error
+    for name in ("energy_error", "energy_error_earlier"):
+        expected = 2.0**600 * getattr(one, name)
+        assert getattr(scaled, name) == pytest.approx(expected, rel=1e-12)
+    same = one.energy_error_uncertainty
+    assert scaled.energy_error_uncertainty == pytest.approx(same, rel=1e-12)
     many = cg(A, np.stack([b, b], 1), smallest_eigenvalue=1.0, rtol=1e-6)
-    assert many.energy_error_bound.shape == (2,)
+    for name in ("bound", "uncertainty", "earlier"):
+        assert getattr(many, f"energy_error_{name}").shape == (2,)
     np.testing.assert_allclose(
         many.energy_error_bound, one.energy_error_bound, rtol=0.1
     )

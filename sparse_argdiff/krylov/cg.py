@@ -186,6 +186,8 @@ def _solve(
             x[...], q[...] = kept, residual
         growth = max(1.0, true_norm / last if last else 1.0)
         found = Estimate(growth * found.error, found.uncertainty + math.log(growth))
+        if bound is not None and found.error > bound:
+            found = found._replace(error=bound)
         earlier = growth * energy.earlier(mark)[0]
         r[...] = q
         if not math.isfinite(true_norm):

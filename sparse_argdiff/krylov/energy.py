@@ -133,11 +133,11 @@ class EnergyError:
             return math.nan, math.inf
         fall = np.log(self._least[-steps - 1 : -1]) - math.log(last)
         taken /= unit
-        first = max(np.count_nonzero(fall >= _QUARTER) - 1, 0)
-        ratio = math.expm1(fall[first])
-        rest = float(taken[first]) / (ratio if ratio > 0.0 else 1.0)
+        first = max(int(np.count_nonzero(fall >= _QUARTER)) - 1, 0)
+        fell = math.expm1(fall[first])
+        rest = float(taken[first]) / (fell if fell > 0.0 else 1.0)
         # Steps from which the residual has fallen far say little about the last one.
-        start = max(min(np.count_nonzero(fall > _FAR), steps - 4), 0)
+        start = max(min(int(np.count_nonzero(fall > _FAR)), steps - 4), 0)
         taken, fall = taken[start:], fall[start:]
         level = np.log(self._rho[start - steps - 1 : -1]) - (math.log(last) + fall)
         # The younger, the better; but what is left of the last ones is the rest itself.
