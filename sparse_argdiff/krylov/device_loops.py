@@ -52,6 +52,7 @@ class DeviceRecurrence:
         self._steps = 0
         self._a_norm = 0.0
         self._limit = math.inf
+        self._batch = kernels.check_every
 
     def begin(self, target: float = 0.0, limit: float = math.inf) -> Asking[float]:
         """Set the first direction; return ρ = r'M r.
@@ -72,6 +73,12 @@ class DeviceRecurrence:
         """Do nothing: x and r are where they were given."""
         yield from ()
 
+    def resume(self, target: float) -> None:
+        """Go on beyond the end, to ‖r‖ <= ``target``, one step at a time."""
+        slots, _ = self._record.read()
+        self._record.write(**{**slots, "ACTIVE": 1.0, "STATUS": 0.0, "TARGET": target})
+        self._batch, self._limit = 1, math.inf
+
     def step(self) -> Asking[Step]:
         """Return the next step; launch the next iterations when there is none."""
         if not self._ready:
@@ -80,7 +87,7 @@ class DeviceRecurrence:
 
     def _iterate(self) -> Asking[None]:
         record, first = self._record, self._steps == 0
-        count = max(1, int(min(float(record.length), self._limit - self._steps)))
+        count = max(1, int(min(float(self._batch), self._limit - self._steps)))
         for _ in range(count):
             q = (yield Request(self.A, self.p, self.q)).y
             if first:

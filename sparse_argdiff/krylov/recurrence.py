@@ -70,6 +70,10 @@ class Recurrence:
         """Leave x and r where they were given."""
         yield Leave(self)
 
+    def resume(self, target: float) -> None:
+        """Go on beyond the end, to ‖r‖ <= ``target``, one step at a time."""
+        del target  # here every step is taken when it is asked for
+
     def _precondition(self, square: float | None = None) -> Asking[tuple[Array, float]]:
         """Return M r, in a buffer or r itself, and r'M r."""
         if self.M is None:

@@ -38,7 +38,13 @@ class KrylovResult:
     residual : array (n,) or (n, k)
         b − A x, recomputed.
     energy_error : float, array (k,) or None
-        Estimate of ‖x − x*‖_A (``cg`` only).
+        Estimate of ‖x − x*‖_A, leaning low (``cg`` only).
+    energy_error_uncertainty : float, array (k,) or None
+        Standard deviation of the logarithm of ``energy_error``: below 0.2 it can be relied
+        on, above 0.5 it is a guess (``cg`` only).
+    energy_error_earlier : float, array (k,) or None
+        Reliable estimate of the error that an earlier iterate had: that of x, which never
+        grows, is no larger (``cg`` only).  NaN where there is none.
     energy_error_bound : float, array (k,) or None
         Upper bound on ‖x − x*‖_A (``cg`` with ``smallest_eigenvalue`` only).
     direction : array (n,) or None
@@ -58,6 +64,8 @@ class KrylovResult:
     direction: Array | None = None
     multipliers: Array | None = None
     energy_error_bound: Any = None
+    energy_error_uncertainty: Any = None
+    energy_error_earlier: Any = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -89,6 +97,7 @@ def in_units(result: KrylovResult, unit: float) -> KrylovResult:
         residual_norm=unit * result.residual_norm,
         energy_error=scaled(result.energy_error),
         energy_error_bound=scaled(result.energy_error_bound),
+        energy_error_earlier=scaled(result.energy_error_earlier),
     )
 
 
@@ -121,4 +130,6 @@ def stack(results: list[KrylovResult], b: Array) -> KrylovResult:
         energy_error=energies("energy_error"),
         direction=next((r.direction for r in results if r.direction is not None), None),
         energy_error_bound=energies("energy_error_bound") if results else None,
+        energy_error_uncertainty=energies("energy_error_uncertainty"),
+        energy_error_earlier=energies("energy_error_earlier"),
     )
