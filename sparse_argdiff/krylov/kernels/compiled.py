@@ -17,7 +17,6 @@ from ...arrays import Array
 from ...linear_operator import LinearOperator
 from .scalars import Scalars
 
-
 # Short rows are fetched this many entries before they are needed, measured on stencils
 # of 3 to 27 points: the hardware, which looks ahead by itself in long rows, does too little
 # in short ones (1.3 times), and is disturbed by us in long ones (1/1.2).
