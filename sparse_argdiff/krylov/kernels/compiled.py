@@ -42,18 +42,10 @@ class Compiled:
             return A
         if matrix.dtype not in (np.float32, np.float64):
             return A
-        unsigned = np.dtype(f"u{matrix.indices.dtype.itemsize}")
-        arrays = (
-            matrix.indptr.view(np.dtype(f"u{matrix.indptr.dtype.itemsize}")),
-            matrix.indices.view(unsigned),
-            matrix.data,
-        )
-        short = matrix.nnz <= _SHORT_ROW * matrix.shape[0]
-        ahead = np.uint64(_AHEAD if short else 0)
-        loop = self._loops["csr_product"]
+        rows, loop = csr_rows(matrix), self._loops["csr_product"]
 
         def into(x: Array, out: Array) -> float:
-            return float(loop(*arrays, ahead, x, out))
+            return float(loop(*rows, x, out))
 
         return LinearOperator(
             A.shape,
@@ -108,6 +100,16 @@ class Compiled:
         scalar = x.dtype.type
         coefficients = scalar(s.of_w_old), scalar(s.of_w), scalar(s.of_v)
         self._minres_advance(x, w_old, w, v, *coefficients, scalar(s.step))
+
+
+def csr_rows(matrix: Any) -> tuple[Array, Array, Array, np.uint64]:
+    """Return a CSR matrix as the loops take it: unsigned, and how far to fetch ahead."""
+    pointers, indices = (
+        array.view(f"u{array.dtype.itemsize}")
+        for array in (matrix.indptr, matrix.indices)
+    )
+    short = matrix.nnz <= _SHORT_ROW * matrix.shape[0]
+    return pointers, indices, matrix.data, np.uint64(_AHEAD if short else 0)
 
 
 @cache
