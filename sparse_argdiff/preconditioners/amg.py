@@ -132,7 +132,8 @@ def _cycle(
     levels = []
     for depth, P in enumerate(prolongations):
         A = matrix if depth == 0 else coarser[depth - 1]
-        R = sparse.csr_array(P.T)
+        # On the host P by rows is P' by columns; a device reads rows only.
+        R = P.T if xp is np else sparse.csr_array(P.T)
         if depth == len(coarser):
             coarser.append(_rows(R @ A @ P, A.dtype))
         inverse = 1.0 / A.diagonal()
@@ -146,7 +147,8 @@ def _cycle(
     kept = Workspace()
     plain = [(level, Reference(level)) for level in levels]
     fused: list[tuple[Level, Compiled]] | None = None
-    if choose(None, xp.empty(n, dtype=matrix.dtype)).name == "compiled":
+    plain_float = matrix.dtype in (np.float32, np.float64)
+    if plain_float and choose(None, xp.empty(n, matrix.dtype)).name == "compiled":
         fused = [(level, Compiled(level)) for level in levels]
 
     def into(r: Array, out: Array) -> None:

@@ -32,7 +32,7 @@ class Level(NamedTuple):
 
     A: Any
     P: Any  # from the next coarser level
-    R: Any  # P', stored by rows
+    R: Any  # P', on the host the same memory
     inverse_diagonal: Array
     bound: float  # of the spectrum of D⁻¹A
 
@@ -196,7 +196,8 @@ def _multiply(A: Any, x: Array, out: Array) -> None:
     out[...] = 0
     entries = A.indptr, A.indices, A.data
     if x.ndim == 1:
-        _sparsetools.csr_matvec(*A.shape, *entries, x, out)
+        loop = getattr(_sparsetools, f"{A.format}_matvec")
+        loop(*A.shape, *entries, x, out)
     else:
-        columns = x.shape[1]
-        _sparsetools.csr_matvecs(*A.shape, columns, *entries, x.ravel(), out.ravel())
+        loop = getattr(_sparsetools, f"{A.format}_matvecs")
+        loop(*A.shape, x.shape[1], *entries, x.ravel(), out.ravel())
