@@ -137,7 +137,8 @@ def _cycle(
         if depth == len(coarser):
             coarser.append(_rows(R @ A @ P, A.dtype))
         inverse = 1.0 / A.diagonal()
-        bound = float((abs(A).sum(axis=1) * inverse).max())
+        sizes = sparse.csr_array((abs(A.data), A.indices, A.indptr), shape=A.shape)
+        bound = float((inverse * (sizes @ np.ones(A.shape[0], A.dtype))).max())
         there = [moved(part, xp) for part in (A, P, R, inverse)]
         levels.append(Level(there[0], there[1], there[2], there[3], bound))
     last = coarser[-1] if prolongations else matrix
