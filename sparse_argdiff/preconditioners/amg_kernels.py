@@ -20,7 +20,7 @@ from ..krylov.kernels.loops import fetch, one
 
 
 def _compile(function):
-    options: dict[str, Any] = {"fastmath": {"reassoc", "contract"}, "nogil": True}
+    options: dict[str, Any] = {"fastmath": {"contract"}, "nogil": True}
     try:
         return numba.njit(cache=True, **options)(function)
     except RuntimeError:  # neither the package nor the user's cache can be written
