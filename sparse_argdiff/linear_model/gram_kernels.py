@@ -53,6 +53,30 @@ def start(weights, v, out):
     return square
 
 
+one, two, three, four = (np.uint64(k) for k in range(1, 5))
+
+
+@_compile(fastmath={"contract"})
+def _sum(indices, begin, end, v):
+    """Return Σ v[indices[k]], in four sums that do not wait for each other.
+
+    Were the order free, LLVM would gather several entries by one instruction, which here
+    is slower than as many loads: 1.1 to 1.4 times, from ten entries a row on.
+    """
+    a = b = c = d = v.dtype.type(0)
+    k = begin
+    while k + three < end:
+        a += v[indices[k]]
+        b += v[indices[k + one]]
+        c += v[indices[k + two]]
+        d += v[indices[k + three]]
+        k += four
+    while k < end:
+        a += v[indices[k]]
+        k += one
+    return (a + b) + (c + d)
+
+
 @_compile(fastmath={"reassoc", "contract", "nsz"})
 def add_gram(
     values, indices, indptr, first, last, curvature, v, intercept, staged, out
@@ -67,8 +91,7 @@ def add_gram(
         begin, end = np.uint64(indptr[i]), np.uint64(indptr[i + 1])
         z = zero
         if values is None:
-            for k in range(begin, end):
-                z += v[indices[k]]
+            z = _sum(indices, begin, end, v)
         else:
             for k in range(begin, end):
                 z += values[k] * v[indices[k]]
