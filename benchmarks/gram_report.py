@@ -4,18 +4,25 @@
 
 Designs of the same number of nonzeros, whose product fits in a core's cache or does not;
 and with DIR (X_raw.npz, y_raw.npy) thirty-two right-hand sides, in a block and one by one.
+Beside them, what two threads of the machine are worth to loops that share nothing: in
+registers, gathering from a core's caches, copying in memory.  No product gains more.
+
 Medians and minima of interleaved runs in ms.  "parallel" is the time of one thread over
 that of the slower of two, each thread's own CPU time, which says what two idle cores would
-do; "wall" is what they did.  Set OPENBLAS_NUM_THREADS=1.
+do; "wall" is what they did: compare it with what the loops did in the same minutes.
+Set OPENBLAS_NUM_THREADS=1.
 """
 
 from __future__ import annotations
 
 import argparse
+import functools
 import pathlib
 import statistics
+import threading
 import time
 
+import numba
 import numpy as np
 from scipy import sparse
 
@@ -38,6 +45,59 @@ def design(nonzeros, row, columns, skew):
     pointers = np.arange(0, rows * row + 1, row, dtype=np.int32)
     values = rng.standard_normal(rows * row)
     return sparse.csr_array((values, indices, pointers), shape=(rows, columns))
+
+
+@numba.njit(nogil=True, fastmath=True)
+def registers(count, data, out):
+    """Multiply and add in registers."""
+    a, b, c, d = 1.0, 2.0, 3.0, 4.0
+    for _ in range(count):
+        a, b = a * 0.999999 + 1.0, b * 0.999999 + 1.0
+        c, d = c * 0.999999 + 1.0, d * 0.999999 + 1.0
+    out[0] = a + b + c + d
+
+
+@numba.njit(nogil=True)
+def gather(count, data, out):
+    """Add entries 32 kB apart or less, of an array that fits in a core's caches."""
+    total, mask, j = 0.0, np.uint64(data.size - 1), np.uint64(1)
+    for _ in range(count):
+        j = (j * np.uint64(5) + np.uint64(1)) & mask
+        total += data[j]
+    out[0] = total
+
+
+@numba.njit(nogil=True)
+def stream(count, data, out):
+    """Copy ``count`` entries."""
+    for i in range(count):
+        out[i] = data[i]
+
+
+def ceiling():
+    """Return, by name, loops for one thread and for two that do half of the work each."""
+    large = np.ones(2 * 10**7)
+    kinds = {  # loop, its count, entries that each thread reads, and writes
+        "in registers": (registers, 2 * 10**7, np.ones(1), np.empty(16)),
+        "gathers in 256 kB": (gather, 2 * 10**7, np.ones(2**15), np.empty(16)),
+        "copies in memory": (stream, 2 * 10**7, large, np.empty_like(large)),
+    }
+    cases = {}
+    for name, (loop, count, data, out) in kinds.items():
+        halves = [(data[: data.size // 2], out[: out.size // 2])]
+        halves.append((data[data.size // 2 :], out[out.size // 2 :]))
+        if loop is not stream:
+            halves = [(data.copy(), out.copy()) for _ in range(2)]
+
+        def two(loop=loop, count=count, halves=halves):
+            worker = threading.Thread(target=loop, args=(count // 2, *halves[1]))
+            worker.start()
+            loop(count // 2, *halves[0])
+            worker.join()
+
+        one = functools.partial(loop, count, data, out)
+        cases[name] = {f"{name} x1": one, f"{name} x2": two}
+    return cases
 
 
 def interleaved(cases, rounds):
@@ -92,23 +152,27 @@ def products(name, features, rounds):
         for threads in (1, 2):
             hess, grams[passes, threads] = hessian(features, threads, passes)
             cases[f"{passes} pass x{threads}"] = lambda H=hess: H.apply(v, out)
-    found = interleaved(cases, rounds)
+    limits = ceiling()
+    found = interleaved(
+        cases | {k: v for pair in limits.values() for k, v in pair.items()}, rounds
+    )
     print(
         name,
-        *(f"{case} {a:.1f} ({b:.1f})" for case, (a, b) in found.items()),
+        *("{} {:.1f} ({:.1f})".format(case, *found[case]) for case in cases),
         sep="\n  ",
     )
+
+    def gain(case):
+        one, two = found[f"{case} x1"], found[f"{case} x2"]
+        return f"wall {one[0] / two[0]:.2f} ({one[1] / two[1]:.2f})"
+
     for passes in (1, 2):
-        wall = [
-            found[f"{passes} pass x1"][k] / found[f"{passes} pass x2"][k]
-            for k in (0, 1)
-        ]
         one, two = (statistics.median(grams[passes, t].slowest) for t in (1, 2))
-        print(
-            f"  two threads, {passes} pass: wall {wall[0]:.2f} ({wall[1]:.2f}), "
-            f"parallel {one / two:.2f}",
-            flush=True,
-        )
+        case = f"{passes} pass"
+        print(f"  two threads, {case}: {gain(case)}, parallel {one / two:.2f}")
+    print("  loops that share nothing:")
+    for case in limits:
+        print(f"    {case}: {gain(case)}", flush=True)
 
 
 def block(data, rounds):

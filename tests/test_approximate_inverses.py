@@ -528,6 +528,58 @@ def test_amg_is_symmetric_positive_definite_in_its_dtype(method, dtype):
     assert np.linalg.norm(error) < 0.5 * np.linalg.norm(R)
 
 
+@pytest.mark.parametrize("method", ["ruge_stuben", "smoothed_aggregation"])
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_the_compiled_cycle_is_the_reference_and_symmetric(method, dtype):
+    """Vectors of a large level go through compiled passes, blocks through NumPy's."""
+    pytest.importorskip("numba")
+    side = 150
+    A = laplacian(side, dtype)
+    scale = np.geomspace(1.0, 1e3, side * side).astype(dtype)
+    A = sparse.csr_array(sparse.diags_array(scale) @ A @ sparse.diags_array(scale))
+    M = pc.amg(A, method=method)
+    R = np.random.default_rng(0).standard_normal((side * side, 2)).astype(dtype)
+    R *= scale[:, None]
+    reference = M @ R
+    r, s = (R[:, j].copy() for j in range(2))
+    kept = r.copy()
+    found, other = M @ r, M @ s
+    assert found.dtype == dtype
+    assert not np.array_equal(found, reference[:, 0])  # or nothing is compared
+    unit = np.finfo(dtype).eps
+    for z, column in ((found, 0), (other, 1)):
+        expected = reference[:, column]
+        np.testing.assert_allclose(
+            z * scale, expected * scale, rtol=0, atol=1e3 * unit * abs(z * scale).max()
+        )
+    np.testing.assert_array_equal(r, kept)
+    size = np.sqrt(float(r @ found) * float(s @ other))
+    assert r @ found > 0.0
+    assert abs(float(r @ other) - float(s @ found)) <= 1e3 * unit * size
+    r.flags.writeable = False
+    np.testing.assert_array_equal(M @ r, found)
+    np.testing.assert_array_equal(M @ R[:, 0], found)
+    np.testing.assert_allclose(
+        M @ R[:, 0].astype(float),
+        reference[:, 0],
+        rtol=0,
+        atol=1e3 * unit * abs(found).max(),
+    )
+
+
+@pytest.mark.parametrize("side", [120, 150])  # in NumPy, and compiled
+def test_amg_of_nan_is_nan(side):
+    M = pc.amg(laplacian(side))
+    r = np.ones(side * side)
+    r[77] = np.nan
+    out = np.full(side * side, np.inf)
+    M.apply(r, out)
+    assert np.isnan(out).any()
+    r[77], out[...] = 1.0, np.nan
+    M.apply(r, out)  # what was there is not read
+    assert np.isfinite(out).all()
+
+
 def test_amg_update_keeps_the_hierarchy():
     A = laplacian(48)
     shift = sparse.diags_array(np.linspace(0.0, 0.5, 48 * 48))
@@ -597,9 +649,10 @@ def test_a_scaled_or_restricted_operator_keeps_its_split_and_matrix():
     assert (B + B).matrix is None
 
 
-def test_a_second_cycle_allocates_no_vector_but_its_answer():
+@pytest.mark.parametrize("side", [120, 150])  # in NumPy, and compiled
+def test_a_second_cycle_allocates_no_vector_but_its_answer(side):
     pytest.importorskip("pyamg")
-    A = laplacian(120)
+    A = laplacian(side)
     M = pc.amg(A)
     r = np.random.default_rng(0).standard_normal(A.shape[0])
     expected, out = M @ r, np.empty_like(r)

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import gc
+import os
+import subprocess
+import sys
 import threading
 import tracemalloc
 
@@ -152,6 +155,30 @@ def test_only_plain_csr_gets_the_fused_product(make):
         assert k.operator(operator) is operator
     own = LinearOperator((3, 3), lambda x: x, into=lambda x, out: None)
     assert k.operator(own) is own
+
+
+def test_the_cache_on_disk_keeps_the_threaded_make_apart(tmp_path):
+    """Its key knows no options: a threaded loop was once the serial one, from disk."""
+    code = (
+        "import sys, numba, numpy\n"
+        "from sparse_argdiff.krylov.kernels import choose\n"
+        "x = numpy.ones(10**5)\n"
+        "assert choose(sys.argv[1], x).dot(x, x) == x.size\n"
+        "try:\n"
+        "    print(bool(numba.threading_layer()))\n"
+        "except ValueError:  # nothing has run in parallel\n"
+        "    print(False)\n"
+    )
+    for make in ("compiled", "threaded", "compiled", "threaded"):
+        done = subprocess.run(
+            [sys.executable, "-c", code, make],
+            env={**os.environ, "NUMBA_CACHE_DIR": str(tmp_path)},
+            capture_output=True,
+            text=True,
+            check=True,
+            timeout=240,
+        )
+        assert done.stdout.strip() == str(make == "threaded")
 
 
 def test_the_choice_is_by_argument_and_availability(strict_array):

@@ -18,7 +18,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from ..krylov.kernels.lanes import compile_loop, gather_row, scatter_row
+from ..krylov.kernels.jit import compile_loop
+from ..krylov.kernels.lanes import gather_row, scatter_row
 
 # one vector ---------------------------------------------------------------------------
 
@@ -37,6 +38,30 @@ def start(weights, v, out):
     return square
 
 
+one, two, three, four = (np.uint64(k) for k in range(1, 5))
+
+
+@compile_loop(fastmath={"contract"})
+def _sum(indices, begin, end, v):
+    """Return Σ v[indices[k]], in four sums that do not wait for each other.
+
+    Were the order free, LLVM would gather several entries by one instruction, which here
+    is slower than as many loads: 1.1 to 1.4 times, from ten entries a row on.
+    """
+    a = b = c = d = v.dtype.type(0)
+    k = begin
+    while k + three < end:
+        a += v[indices[k]]
+        b += v[indices[k + one]]
+        c += v[indices[k + two]]
+        d += v[indices[k + three]]
+        k += four
+    while k < end:
+        a += v[indices[k]]
+        k += one
+    return (a + b) + (c + d)
+
+
 @compile_loop(fastmath={"reassoc", "contract", "nsz"})
 def add_gram(
     values, indices, indptr, first, last, curvature, v, intercept, staged, out
@@ -51,8 +76,7 @@ def add_gram(
         begin, end = np.uint64(indptr[i]), np.uint64(indptr[i + 1])
         z = zero
         if values is None:
-            for k in range(begin, end):
-                z += v[indices[k]]
+            z = _sum(indices, begin, end, v)
         else:
             for k in range(begin, end):
                 z += values[k] * v[indices[k]]

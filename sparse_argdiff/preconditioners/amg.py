@@ -4,38 +4,29 @@
 
 S: two Chebyshev steps on D⁻¹A over [λ/4, λ], with λ = ‖D⁻¹A‖_∞, a true bound.  The same
 S before and after makes M symmetric, and the bound makes it positive definite.  Every
-level has the dtype of A, and a block of columns goes through the levels at once.  Each
-level keeps five vectors, made at the first product; products at one time have their own.
-The setup is on the host; the levels of a matrix on a device move there once.
+level has the dtype of A, and a block of columns goes through the levels at once.  The
+cycle is in ``amg_cycle.py``, compiled where numba is and A is large.  Each level keeps
+three vectors (four where not compiled), made at the first product; products at one time
+have their own.  The setup is on the host; the levels of a matrix on a device move there
+once.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from scipy import sparse
 
 from ..arrays import Array, is_sparse, moved, namespace
+from ..krylov.kernels import choose
 from ..krylov.workspace import Workspace
 from ..linear_operator import LinearOperator, aslinearoperator
+from .amg_cycle import Compiled, Level, Reference, v_cycle
 from .cholesky import cholesky
 
-try:  # not public: without it products allocate
-    from scipy.sparse import _sparsetools
-except ImportError:
-    _sparsetools = None
-
 _COARSEST = 500
-
-
-class _Level(NamedTuple):
-    A: Any
-    P: Any  # from the next coarser level
-    R: Any  # P', stored by rows
-    inverse_diagonal: Array
-    bound: float  # of the spectrum of D⁻¹A
 
 
 def amg(A: Any, *, method: str = "ruge_stuben", **options: Any) -> LinearOperator:
@@ -141,37 +132,25 @@ def _cycle(
     levels = []
     for depth, P in enumerate(prolongations):
         A = matrix if depth == 0 else coarser[depth - 1]
-        R = sparse.csr_array(P.T)
+        # On the host P by rows is P' by columns; a device reads rows only.
+        R = P.T if xp is np else sparse.csr_array(P.T)
         if depth == len(coarser):
             coarser.append(_rows(R @ A @ P, A.dtype))
         inverse = 1.0 / A.diagonal()
-        bound = float((abs(A).sum(axis=1) * inverse).max())
+        sizes = sparse.csr_array((abs(A.data), A.indices, A.indptr), shape=A.shape)
+        bound = float((inverse * (sizes @ np.ones(A.shape[0], A.dtype))).max())
         there = [moved(part, xp) for part in (A, P, R, inverse)]
-        levels.append(_Level(there[0], there[1], there[2], there[3], bound))
+        levels.append(Level(there[0], there[1], there[2], there[3], bound))
     last = coarser[-1] if prolongations else matrix
     coarsest = _solver(last.toarray(), xp)
 
     n, home = matrix.shape[0], xp.empty(0, dtype=matrix.dtype)
     kept = Workspace()
-
-    def cycle(r: Array, x: Array, pool: Workspace, depth: int = 0) -> None:
-        """Write the cycle's answer to r into x."""
-        if depth == len(levels):
-            x[...] = coarsest(r)
-            return
-        level = levels[depth]
-        with (
-            pool.lend(x, 3) as (left, step, work),
-            pool.lend(x, 2, (level.R.shape[0], *x.shape[1:])) as (coarse, correction),
-        ):
-            _smooth(level, r, x, left, step, work)
-            _multiply(level.R, left, coarse)
-            cycle(coarse, correction, pool, depth + 1)
-            _multiply(level.P, correction, step)
-            x += step
-            _multiply(level.A, step, work)
-            xp.subtract(left, work, out=left)
-            _smooth(level, left, x, left, step, work, last=True)
+    plain = [(level, Reference(level)) for level in levels]
+    fused: list[tuple[Level, Compiled]] | None = None
+    plain_float = matrix.dtype in (np.float32, np.float64)
+    if plain_float and choose(None, xp.empty(n, matrix.dtype)).name == "compiled":
+        fused = [(level, Compiled(level)) for level in levels]
 
     def into(r: Array, out: Array) -> None:
         namespace(home, r, out)  # a mix is refused by name
@@ -181,8 +160,15 @@ def _cycle(
         if not fits or xp.may_share_memory(r, out):
             out[...] = product(r)
             return
-        # Blocks come in many widths, and none is kept.
-        cycle(r, out, kept if r.ndim == 1 else Workspace())
+        if r.ndim == 2:  # blocks come in many widths, and none is kept
+            v_cycle(r, out, plain, coarsest, Workspace())
+        elif fused is None or out.dtype != matrix.dtype:
+            v_cycle(r, out, plain, coarsest, kept)
+        else:
+            flags = r.flags
+            if not flags.c_contiguous or not flags.writeable or r.dtype != matrix.dtype:
+                r = np.array(r, dtype=matrix.dtype)  # each kind is compiled anew
+            v_cycle(r, out, fused, coarsest, kept)
 
     def product(r: Array) -> Array:
         namespace(home, r)
@@ -205,63 +191,6 @@ def _cycle(
         positive_definite=True,
         update=update,
     )
-
-
-def _smooth(
-    level: _Level,
-    r: Array,
-    x: Array,
-    left: Array,
-    step: Array,
-    work: Array,
-    *,
-    last: bool = False,
-) -> None:
-    """Take two Chebyshev steps for the residual r, and leave what remains in ``left``.
-
-    The first smoother begins at zero, x = S r; the last adds, x += S r, and what remains
-    is of no more use: ``left`` may be r.
-    """
-    inverse = level.inverse_diagonal if r.ndim == 1 else level.inverse_diagonal[:, None]
-    center, reach = 0.625 * level.bound, 0.375 * level.bound  # [λ/4, λ]
-    xp = namespace(r)
-    xp.multiply(inverse, r, out=step)
-    step /= center
-    if last:
-        x += step
-    else:
-        x[...] = step
-    _multiply(level.A, step, work)
-    xp.subtract(r, work, out=left)
-    old = reach / center
-    new = 1.0 / (2.0 / old - old)
-    step *= new * old
-    xp.multiply(inverse, left, out=work)
-    work *= 2.0 * new / reach
-    step += work
-    x += step
-    if not last:
-        _multiply(level.A, step, work)
-        left -= work
-
-
-def _multiply(A: Any, x: Array, out: Array) -> None:
-    """Write A x into ``out``, both stored by rows: SciPy's loops, its allocation spared.
-
-    A vector of more than 32 MB that is allocated for each product is new memory each
-    time, and the system's handing it out costs as much as the product.
-    """
-    ours = isinstance(x, np.ndarray) and A.dtype == x.dtype
-    if _sparsetools is None or not ours:
-        out[...] = A @ x
-        return
-    out[...] = 0
-    entries = A.indptr, A.indices, A.data
-    if x.ndim == 1:
-        _sparsetools.csr_matvec(*A.shape, *entries, x, out)
-    else:
-        columns = x.shape[1]
-        _sparsetools.csr_matvecs(*A.shape, columns, *entries, x.ravel(), out.ravel())
 
 
 def _solver(entries: np.ndarray, xp: Any) -> Callable[[Array], Array]:

@@ -15,26 +15,15 @@ from __future__ import annotations
 
 from typing import Any
 
-import numba
 import numpy as np
 from llvmlite import ir  # type: ignore[import-untyped]
 from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
+from .jit import compile_loop
+
 STRETCH = 256  # entries; every width divides it
-
-
-def compile_loop(**options: Any) -> Any:
-    """Return a decorator: compiled at first use, kept on disk, without the GIL."""
-
-    def decorate(function: Any) -> Any:
-        try:
-            return numba.njit(cache=True, nogil=True, **options)(function)
-        except RuntimeError:  # neither the package nor the user's cache can be written
-            return numba.njit(nogil=True, **options)(function)
-
-    return decorate
 
 
 # rows as vectors ----------------------------------------------------------------------
