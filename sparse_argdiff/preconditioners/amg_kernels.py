@@ -16,7 +16,6 @@ import numpy as np
 from ..krylov.kernels.jit import compile_loop
 from ..krylov.kernels.loops import fetch, one
 
-
 _compile = compile_loop(fastmath={"contract"})
 
 

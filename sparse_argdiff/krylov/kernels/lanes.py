@@ -13,8 +13,6 @@ the columns repeated to the length of one, so that they are long plain loops.
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 from llvmlite import ir  # type: ignore[import-untyped]
 from numba import types
