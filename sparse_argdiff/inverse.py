@@ -133,7 +133,7 @@ class Inverse:
             detail = _contradiction(self.system, rhs, result)
         elif status is Status.STAGNATED and self.system.C is not None:
             missed = _contradiction(self.system, rhs, result)
-            detail = f"{detail} {missed} Rows close to dependent count as dependent."
+            detail = f"{detail} {missed} The rows are too close to dependent."
         settle(
             status,
             result,

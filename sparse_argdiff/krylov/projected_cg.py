@@ -82,7 +82,7 @@ def projected_cg(
         Numerical trouble is a status, never an exception: curvature that is not positive
         on the null space (with its ``direction``), rows that contradict each other,
         NaN, stagnation, the iteration limit.  A y that misses C y = c has stagnated where
-        c = 0: rows that are close to dependent count as dependent (``null_space``).
+        c = 0: the projection is not exact enough for rows this close to dependent.
 
     Notes
     -----
