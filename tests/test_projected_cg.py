@@ -457,6 +457,14 @@ def test_memory_is_proportional_to_n_and_the_entries(kind):
     assert np.linalg.norm(result.x - y) <= 1e-6 * np.linalg.norm(y)
 
 
+def test_the_callback_is_told_the_column():
+    H, C, b, _, _ = random_problem(30, 4, 5)
+    seen = []
+    projected_cg(H, C, np.c_[b, b[::-1], b**2], callback=seen.append)
+    assert [it.column for it in seen if it.niter == 0] == [0, 1, 2]
+    assert [it.column for it in seen] == sorted(it.column for it in seen)
+
+
 def test_iteration_limit_and_callback():
     H, C, b, c, _ = random_problem(60, 12, 13)
     limited = projected_cg(H, C, b, c, maxiter=3)

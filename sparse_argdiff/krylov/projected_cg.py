@@ -117,13 +117,14 @@ def projected_cg(
         callback,
     )
 
-    def solve_one(j: Any) -> KrylovResult:
-        start = None if x0 is None else x0[j]
-        return _solve(H, constraints, b[j], c[j], start, options)
+    def solve_one(part: Any, column: int = 0) -> KrylovResult:
+        start = None if x0 is None else x0[part]
+        own = options._replace(column=column)
+        return _solve(H, constraints, b[part], c[part], start, own)
 
     if b.ndim == 1:
         return solve_one(...)
-    return _stack([solve_one((slice(None), j)) for j in range(b.shape[1])], b, c)
+    return _stack([solve_one((slice(None), j), j) for j in range(b.shape[1])], b, c)
 
 
 class _Options(NamedTuple):
@@ -131,12 +132,13 @@ class _Options(NamedTuple):
     atol: float
     maxiter: int
     callback: Callback | None
+    column: int = 0
 
     def wants_stop(self, niter: int, y: Array, residual_norm: float) -> bool:
         """Tell the callback where we are; True when it asks to stop."""
         try:
             return self.callback is not None and bool(
-                self.callback(Iterate(niter, y, residual_norm))
+                self.callback(Iterate(niter, y, residual_norm, self.column))
             )
         except StopIteration:
             return True
