@@ -12,6 +12,7 @@ import re
 import shutil
 import subprocess
 import sys
+import tempfile
 import types
 from pathlib import Path
 
@@ -53,6 +54,17 @@ def indefinite(n, seed=0):
     values = np.geomspace(1.0, 100.0, n) * np.where(np.arange(n) % 3 == 0, -1.0, 1.0)
     A = (turn * values) @ turn.T
     return 0.5 * (A + A.T), rng.standard_normal(n)
+
+
+def test_the_shim_leaves_no_file(tmp_path, monkeypatch):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    code = 'extern "C" __global__ void set(double* x) { x[0] = 3.0; }'
+    names = [f"set /* {tmp_path.name} */"]  # compiled here, whatever came before
+    kernel = cupy_standin.RawModule(code, name_expressions=names)
+    x = cupy_standin.ndarray(np.zeros(1))
+    kernel.get_function(names[0])((1,), (1,), (x,))
+    assert x.get()[0] == 3.0
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_there_are_sources():
