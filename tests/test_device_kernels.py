@@ -133,6 +133,15 @@ def test_indefinite_systems_agree_with_the_reference(cupy):
     np.testing.assert_allclose(device.x.get(), host.x, rtol=1e-6, atol=1e-9)
 
 
+@pytest.mark.parametrize("last", [-1.0, 0.0])
+@pytest.mark.parametrize("preconditioned", [False, True])
+def test_zero_curvature_is_told_apart(cupy, last, preconditioned):
+    A, b = np.diag([1.0, last]), np.ones(2)
+    M = sad.preconditioners.jacobi(cupy.array(np.ones(2))) if preconditioned else None
+    status = sad.cg(cupy.array(A), cupy.array(b), M=M).status
+    assert status is (Status.NEGATIVE_CURVATURE if last else Status.SINGULAR)
+
+
 @pytest.mark.parametrize("solver", [sad.cg, sad.minres])
 @pytest.mark.parametrize("preconditioned", [False, True])
 def test_the_host_looks_once_every_ten_iterations(cupy, solver, preconditioned):
