@@ -126,6 +126,18 @@ def test_zero_curvature_on_the_null_space():
     assert abs(result.direction[3]) > 0
 
 
+def test_zero_curvature_of_an_indefinite_H():
+    C = np.array([[1.0, 1.0, 0.0, 0.0]])
+    H = np.diag([1.0, 1.0, 1.0, -1.0])
+    result = projected_cg(H, C, np.array([0.0, 0.0, 1.0, 1.0]))
+    assert result.status is Status.NEGATIVE_CURVATURE
+    # With b in the null space of the projected H, though H p is not zero: singular.
+    H[:2, :2] = [[1.0, 2.0], [2.0, 3.0]]
+    b = np.array([1.0, -1.0, 0.0, 0.0])
+    assert np.any(H @ b != 0.0)
+    assert projected_cg(H, C, b).status is Status.SINGULAR
+
+
 def test_a_singular_H_that_is_definite_on_the_null_space():
     C = np.array([[0.0, 0.0, 0.0, 1.0]])
     H = np.diag([1.0, 2.0, 3.0, 0.0])
