@@ -35,10 +35,10 @@ from .kkt import KKTSystem, linearize
 from .krylov import KrylovResult
 from .krylov.null_space import null_space_for
 from .linear_operator import LinearOperator
-from .optimality import check_stationary
 from .preconditioners import Auto, Choice, constraint_of, galerkin_start, jacobi_of
 from .problem import Problem, Solution
 from .status import OnFailure, Status, caution, check_on_failure, settle
+from .verdict import check_stationary
 
 LinearSolver = Callable[..., KrylovResult]
 
