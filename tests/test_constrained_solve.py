@@ -343,6 +343,28 @@ def test_redundant_rows(form):
     assert e.value.status is Status.INFEASIBLE
 
 
+@pytest.mark.parametrize("condition", [1e4, 1e6, 1e8, 1e12])
+@pytest.mark.parametrize("form", ["dense", "operator"])
+def test_consistent_rows_are_never_called_contradictory(form, condition):
+    """The trap: MINRES on [I C'; C 0] gave up, and that was taken for a proof."""
+    n, p = 60, 20
+    for seed in range(4):
+        rng = np.random.default_rng(seed)
+        left = np.linalg.qr(rng.standard_normal((p, p)))[0]
+        right = np.linalg.qr(rng.standard_normal((n, p)))[0]
+        A = (left * np.geomspace(1.0, 1.0 / condition, p)) @ right.T
+        Q, g = np.diag(np.linspace(1.0, 3.0, n)), rng.standard_normal(n)
+        b = A @ rng.standard_normal(n)
+        rows = A if form == "dense" else sad.aslinearoperator(A) * 1.0
+        problem = Problem(quadratic(Q, 0.0 * g), equality=LinearEquality(rows, b))
+        sol = sad.solve(problem, g, on_failure="ignore")
+        assert sol.status is not Status.INFEASIBLE
+        if form == "dense" and condition <= 1e8:
+            assert sol.status.acceptable
+        if sol.status is Status.STAGNATED:
+            assert any("ill-conditioned" in note for note in sol.warnings)
+
+
 def test_maximum_minimum_and_saddle_are_stationary_points():
     """f = ½ y'Dy − x'y + Σ y⁴/40 around each of its kinds: f_YY is not definite."""
     for diagonal in ([1.0, 2.0], [-1.0, -2.0], [-2.0, 1.5]):

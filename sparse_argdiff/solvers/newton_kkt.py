@@ -28,6 +28,7 @@ from .line_search import Step, search
 from .merit import Merit
 from .newton_cg import NewtonIterate, asks_to_stop
 from .projections import projections, saddle
+from .rays import UNSOLVED, contradict, name_row
 from .stationary import newton_stationary
 
 logger = logging.getLogger(__name__)
@@ -202,11 +203,14 @@ class _NewtonKKT:
         left = point.h + J @ normal
         hopeless = 0.5 if self.constraints.affine else 0.99
         if not self.feasible(point) and norm(left) > hopeless * norm(point.h):
-            self.notes = (_name_row(left, point.jac, self.constraints.affine),)
+            if not contradict(left, point.jac, norm(normal) + size_of(y)):
+                self.notes = (UNSOLVED,)
+                return Status.STAGNATED, point
+            self.notes = (name_row(left, point.jac, self.constraints.affine),)
             return Status.INFEASIBLE, point
         self.violations.append(norm(point.h))
         if not self.feasible(point) and self.stays_off():
-            self.notes = (_name_row(point.h, point.jac, affine=False),)
+            self.notes = (name_row(point.h, point.jac, affine=False),)
             return Status.INFEASIBLE, point
         hess = self.problem.hess(x, y)
         bend = self.constraints.hess(x, y, point.multipliers)
@@ -342,15 +346,3 @@ class _NewtonKKT:
             alpha *= 0.5
         self.notes = ("without objective.value the search goes by residuals alone",)
         return Step(point.y, d, None, 0.0, 0, Status.LINE_SEARCH_FAILED)
-
-
-def _name_row(left: Array, jac: Any, affine: bool) -> str:
-    """Say which row cannot be met, and by how much."""
-    xp = namespace(left)
-    worst = int(xp.argmax(xp.abs(left) / row_norms(jac, left)))
-    off = f"row {worst} stays off by {float(left[worst]):.2e}"
-    if affine:
-        return (
-            f"the equality rows contradict each other: in the least-squares sense {off}"
-        )
-    return f"the equality rows cannot be met near this point: {off}"
