@@ -802,72 +802,7 @@ def test_singular_hessian_is_refused_by_the_derivative():
         sad.jvp(problem, sol, np.array([1.0, -1.0]))
 
 
-# not convex -----------------------------------------------------------------------------
-
-
-def indefinite(n, seed, kind, *, free, concave):
-    """Return H, with negative curvature, its problem on the ball or in a box, and x."""
-    rng = np.random.default_rng(seed)
-    Q = np.linalg.qr(rng.standard_normal((n, n)))[0]
-    d = rng.uniform(0.2, 2.0, n)
-    d *= -1.0 if concave else np.where(np.arange(n) % 2 == 0, -1.0, 1.0)
-    H = (Q * d) @ Q.T
-    H = 0.5 * (H + H.T)
-    x = 0.3 * rng.standard_normal(n)
-    objective = quadratic(H, x)
-    if free:
-        objective.hess = lambda x, y: sad.aslinearoperator(H) * 1.0
-    if kind == "box":
-        return H, Problem(objective, lower=-1.0, upper=1.0), x
-    ball = Inequality(
-        lambda x, y: np.array([y @ y - 1.0]),
-        lambda x, y: 2.0 * y[None],
-        hess=lambda x, y, nu: 2.0 * nu[0] * np.eye(n),
-    )
-    return H, Problem(objective, inequality=ball), x
-
-
-@pytest.mark.parametrize("free", [False, True])
-@pytest.mark.parametrize("concave", [False, True])
-@pytest.mark.parametrize("kind", ["ball", "box"])
-def test_not_convex(kind, concave, free):
-    """What is called converged is a local minimum; most starts get to one.
-
-    A minimum by its second-order condition: H, with the curvature of the ball, is
-    positive on the directions that the active sides leave free.
-    """
-    converged = 0
-    for seed in range(12):
-        n = (2, 5, 10)[seed % 3]
-        H, problem, x = indefinite(n, seed, kind, free=free, concave=concave)
-        y0 = 0.1 * np.random.default_rng(seed + 100).standard_normal(n)
-        sol = sad.solve(problem, x, y0, on_failure="ignore")
-        if sol.status is not Status.CONVERGED:
-            assert sol.status in {Status.STAGNATED, Status.NEGATIVE_CURVATURE}
-            assert any("not convex" in note for note in sol.warnings)
-            continue
-        converged += 1
-        if kind == "box":
-            free_ones = np.abs(sol.y) < 1.0 - 1e-6
-            reduced = H[np.ix_(free_ones, free_ones)]
-        else:
-            L = H + 2.0 * sol.multipliers[0] * np.eye(n)
-            held = abs(sol.y @ sol.y - 1.0) < 1e-6
-            Z = scipy.linalg.null_space(sol.y[None]) if held else np.eye(n)
-            reduced = Z.T @ L @ Z
-        if reduced.size:
-            assert np.linalg.eigvalsh(reduced).min() > -1e-8
-    assert converged >= 8
-
-
-def test_a_saddle_is_no_solution():
-    """At y0 = 0 all conditions of first order hold: Newton alone would stay."""
-    objective = quadratic(np.diag([1.0, -1.0]), np.zeros(2))
-    problem = Problem(objective, lower=-1.0, upper=1.0)
-    for method in ("active_set", "barrier"):
-        with pytest.raises(sad.ConvergenceError, match="not convex") as caught:
-            sad.solve(problem, np.zeros(2), np.zeros(2), method=method)
-        assert caught.value.status is Status.NEGATIVE_CURVATURE
+# by products ----------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("method", ["active_set", "barrier"])
