@@ -237,3 +237,38 @@ def test_a_saddle_without_values_is_no_solution():
     for method in ("active_set", "barrier"):
         with pytest.raises(sad.ConvergenceError, match="not convex"):
             sad.solve(problem, np.zeros(2), np.zeros(2), method=method)
+
+
+def test_a_maximum_under_equalities_is_left():
+    """All first-order conditions hold at y0; no step would have met the curvature."""
+    D = np.diag([3.0, 1.0, 2.0, -1.0])
+    plane = LinearEquality(np.eye(4)[3:], np.array([0.5]))
+    sphere = sad.Equality(
+        lambda x, y: np.array([y @ y - 1.25]),
+        lambda x, y: 2.0 * y[None],
+        hess=lambda x, y, nu: 2.0 * nu[0] * np.eye(4),
+    )
+    problem = Problem(quadratic(D, 4), equality=[plane, sphere])
+    y0 = np.array([1.0, 0.0, 0.0, 0.5])
+    sol = sad.solve(problem, np.zeros(4), y0)
+    np.testing.assert_allclose(np.abs(sol.y), [0.0, 1.0, 0.0, 0.5], atol=1e-7)
+    at_the_minimum = sad.solve(problem, np.zeros(4), sol.y)
+    assert at_the_minimum.niter == 0
+    bare = FunctionObjective(
+        grad=lambda x, y: D @ y,
+        hvp=lambda x, y, v: D @ v,
+        cross_jvp=lambda x, y, u: u,
+        cross_vjp=lambda x, y, w: w,
+        n=4,
+    )
+    with pytest.raises(sad.ConvergenceError, match="NEGATIVE_CURVATURE"):
+        sad.solve(Problem(bare, equality=[plane, sphere]), np.zeros(4), y0)
+    by_products = sad.Equality(
+        sphere.rows.fun,
+        lambda x, y: sad.aslinearoperator(2.0 * y[None]) * 1.0,
+        hess=sphere.rows.hess,
+    )
+    with pytest.raises(sad.ConvergenceError, match="NEGATIVE_CURVATURE"):
+        sad.solve(
+            Problem(quadratic(D, 4), equality=[plane, by_products]), np.zeros(4), y0
+        )

@@ -16,7 +16,6 @@ from ..linear_operator import LinearOperator, aslinearoperator
 from ..optimality import row_norms
 from .standard_form import StandardForm
 
-_FAR = 1e6  # times the size of y: rows that are met only there are not met
 UNSOLVED = (
     "the linearised equality rows were not solved, nor shown to contradict each other: "
     "for products alone they are too ill-conditioned; give their Jacobian as an array or "
@@ -80,14 +79,14 @@ def contradiction(
     return f"no y meets {some} at once: a weighted sum of them is off by {size:.2e}"
 
 
-def contradict(left: Array, jac: Any, length: float) -> bool:
+def contradict(left: Array, jac: Any, length: float, far: float = 1e6) -> bool:
     """Tell whether the least-squares rest of equality rows proves a contradiction.
 
     With the weights u = left / ‖rows‖², u'(left + J v) > 0 for all ‖v‖ < u'left / ‖J'u‖,
-    which must be far beyond ``length``.
+    which must be ``far`` times ``length``.
     """
     u = left / row_norms(jac, left) ** 2
-    return dot(u, left) > _FAR * length * norm(aslinearoperator(jac).T @ u)
+    return dot(u, left) > far * length * norm(aslinearoperator(jac).T @ u)
 
 
 def name_row(left: Array, jac: Any, affine: bool) -> str:
