@@ -272,3 +272,21 @@ def test_a_maximum_under_equalities_is_left():
         sad.solve(
             Problem(quadratic(D, 4), equality=[plane, by_products]), np.zeros(4), y0
         )
+
+
+@pytest.mark.parametrize("bounded", [False, True])
+def test_rows_that_leave_no_room_have_no_curvature(bounded):
+    """The trap: CG between projections that leave rounding only met negative curvature."""
+    for seed in range(6):
+        rng = np.random.default_rng(seed)
+        n = 1 + seed % 3
+        A = np.linalg.qr(rng.standard_normal((n, n)))[0]
+        y = rng.standard_normal(n)
+        rows = sad.aslinearoperator(A) * 1.0
+        bounds = {"lower": y - 1.0, "upper": y + 1.0} if bounded else {}
+        D = np.diag(rng.uniform(0.5, 1.0, n))
+        objective = quadratic(D, n)
+        objective.hess = lambda x, y, D=D: sad.aslinearoperator(D) * 1.0
+        problem = Problem(objective, equality=LinearEquality(rows, A @ y), **bounds)
+        sol = sad.solve(problem, np.ones(n), tol=1e-6)
+        np.testing.assert_allclose(sol.y, y, atol=1e-5)

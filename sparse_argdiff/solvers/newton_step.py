@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from scipy import sparse
 
-from ..arrays import Array, asarray, namespace
+from ..arrays import Array, asarray, namespace, norm
 from ..blocks import diagonal_operator, gram, is_explicit
 from ..krylov import KrylovResult, cg, projected_cg
 from ..linear_operator import LinearOperator, aslinearoperator
@@ -132,7 +132,7 @@ class NewtonSystem:
         else:
             # CG in the null space: MINRES on the saddle loses the digits of a large z / w.
             P, base = self.rows.project, self.rows.particular(c)
-            result = cg(_between(H, P), P(force - H @ base), rtol=rtol)
+            result = _projected(H, P, force - H @ base, rtol=rtol)
             dy = base + P(result.x)
             dnu = self.rows.multipliers(force - H @ dy)
         self.n_hvp += result.n_matvec
@@ -170,11 +170,18 @@ def probe(H: LinearOperator, E: Any, rows: Any, like: Array) -> KrylovResult:
         return cg(H, force, maxiter=_PROBE, M=jacobi_of(H))
     if is_explicit(E):
         return projected_cg(H, rows, force, maxiter=_PROBE)
-    result = cg(_between(H, rows.project), rows.project(force), maxiter=_PROBE)
+    return _projected(H, rows.project, force, maxiter=_PROBE)
+
+
+def _projected(
+    H: LinearOperator, P: Callable[[Array], Array], force: Array, **options: Any
+) -> KrylovResult:
+    """Solve P H P x = P force by CG; where P leaves rounding only there is no curvature."""
+    inner = LinearOperator(H.shape, lambda v: P(H @ P(v)), symmetric=True)
+    result = cg(inner, P(force), **options)
     if result.direction is None:
         return result
-    return dataclasses.replace(result, direction=rows.project(result.direction))
-
-
-def _between(H: LinearOperator, P: Callable[[Array], Array]) -> LinearOperator:
-    return LinearOperator(H.shape, lambda v: P(H @ P(v)), symmetric=True)
+    p, size = P(result.direction), norm(result.direction)
+    if norm(p) > 0.5 * size:
+        return dataclasses.replace(result, direction=p)
+    return dataclasses.replace(result, status=Status.STAGNATED, direction=None)
