@@ -36,6 +36,8 @@ class Rows:
         ``jac_x(x, y)`` returns h_X, (p, m).
     affine : bool
         Whether jac does not depend on y.
+    p : int or None
+        The number of rows where it is known without an evaluation.
     """
 
     fun: Callable[[Array, Array], Array]
@@ -44,6 +46,7 @@ class Rows:
     cross: Callable[[Array, Array, Array], Any] | None = None
     jac_x: Callable[[Array, Array], Any] | None = None
     affine: bool = False
+    p: int | None = None
 
 
 class LinearEquality:
@@ -90,7 +93,7 @@ class LinearEquality:
             )
 
         self.rows = Rows(
-            fun, lambda *_: A, jac_x=jac_x if callable(b) else None, affine=True
+            fun, lambda *_: A, jac_x=jac_x if callable(b) else None, affine=True, p=p
         )
 
 
@@ -143,7 +146,7 @@ def _missing(name: str) -> Callable[[Array], Array]:
 
 
 class Stack:
-    """The rows of several constraints as one h(x, y), shapes checked.
+    """The rows of several constraints as one h(x, y), shapes checked; it keeps no state.
 
     Parameters
     ----------
@@ -156,16 +159,11 @@ class Stack:
         self.name = name
         self.parts = parts
         self.affine = all(part.affine for part in parts)
-        self._sizes: list[int] | None = None  # of the parts, known once evaluated
 
     def value(self, x: Array, y: Array) -> Array:
         """Return h(x, y), shape (p,)."""
-        values = [
-            as_vector(f"{self.name}[{i}].fun's result", part.fun(x, y))
-            for i, part in enumerate(self.parts)
-        ]
+        values = [self._rows(i, x, y) for i in range(len(self.parts))]
         xp = namespace(y, *values)
-        self._sizes = [int(v.shape[0]) for v in values]
         # A copy: the user's function may write into the same buffer again.
         return xp.concat(values) if len(values) > 1 else xp.asarray(*values, copy=True)
 
@@ -173,8 +171,12 @@ class Stack:
         """Return h_Y, (p, n): a dense or sparse matrix where all parts are, else an operator."""
         return vstack(
             [
-                _of_shape(f"{self.name}[{i}].jac", part.jac(x, y), (size, y.shape[0]))
-                for i, (part, size) in enumerate(self._split(x, y))
+                _of_shape(
+                    f"{self.name}[{i}].jac",
+                    part.jac(x, y),
+                    (self._size(i, x, y), y.shape[0]),
+                )
+                for i, part in enumerate(self.parts)
             ]
         )
 
@@ -184,10 +186,12 @@ class Stack:
             return None
         m = x.shape[0]
         blocks: list[Any] = [
-            zero((size, m), y)
+            zero((self._size(i, x, y), m), y)
             if part.jac_x is None
-            else _of_shape(f"{self.name}[{i}].jac_x", part.jac_x(x, y), (size, m))
-            for i, (part, size) in enumerate(self._split(x, y))
+            else _of_shape(
+                f"{self.name}[{i}].jac_x", part.jac_x(x, y), (self._size(i, x, y), m)
+            )
+            for i, part in enumerate(self.parts)
         ]
         return aslinearoperator(vstack(blocks))
 
@@ -216,8 +220,10 @@ class Stack:
         self, name: str, x: Array, y: Array, multipliers: Array, columns: int
     ) -> list[Any]:
         terms, start = [], 0
-        for i, (part, size) in enumerate(self._split(x, y)):
+        for i, part in enumerate(self.parts):
             function = getattr(part, name)
+            alone = len(self.parts) == 1
+            size = multipliers.shape[0] if alone else self._size(i, x, y)
             if function is not None:
                 given = function(x, y, multipliers[start : start + size])
                 shape = (y.shape[0], columns)
@@ -225,11 +231,13 @@ class Stack:
             start += size
         return terms
 
-    def _split(self, x: Array, y: Array) -> list[tuple[Rows, int]]:
-        if self._sizes is None:
-            self.value(x, y)
-        assert self._sizes is not None
-        return list(zip(self.parts, self._sizes, strict=True))
+    def _rows(self, i: int, x: Array, y: Array) -> Array:
+        return as_vector(f"{self.name}[{i}].fun's result", self.parts[i].fun(x, y))
+
+    def _size(self, i: int, x: Array, y: Array) -> int:
+        """Return the number of rows of a part, which may depend on x: it is not kept."""
+        known = self.parts[i].p
+        return int(self._rows(i, x, y).shape[0]) if known is None else known
 
 
 def stack(name: str, given: Any, kinds: tuple[type, ...]) -> Stack | None:

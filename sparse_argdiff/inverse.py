@@ -35,10 +35,10 @@ from .kkt import KKTSystem, linearize
 from .krylov import KrylovResult
 from .krylov.null_space import null_space_for
 from .linear_operator import LinearOperator
-from .optimality import check_stationary
 from .preconditioners import Auto, Choice, constraint_of, galerkin_start, jacobi_of
 from .problem import Problem, Solution
 from .status import OnFailure, Status, caution, check_on_failure, settle
+from .verdict import check_stationary
 
 LinearSolver = Callable[..., KrylovResult]
 
@@ -133,7 +133,7 @@ class Inverse:
             detail = _contradiction(self.system, rhs, result)
         elif status is Status.STAGNATED and self.system.C is not None:
             missed = _contradiction(self.system, rhs, result)
-            detail = f"{detail} {missed} Rows close to dependent count as dependent."
+            detail = f"{detail} {missed} The rows are too close to dependent."
         settle(
             status,
             result,

@@ -30,7 +30,6 @@ from .blocks import scatter, squares, take_columns, take_rows, vstack
 from .krylov.null_space import multipliers as fit_multipliers
 from .linear_operator import aslinearoperator
 from .problem import ActiveSet, Problem, Solution
-from .status import OnFailure, Status, settle
 
 ACTIVE_TOL = 1e-6
 
@@ -308,51 +307,3 @@ def _fit_signed(C: Any, force: Array, signed: Array) -> Array:
             C.shape[::-1], matvec=C.rmatvec, rmatvec=C.matvec, dtype=force.dtype
         )
     return optimize.lsq_linear(transposed, force, bounds, tol=1e-12).x
-
-
-def check_stationary(
-    problem: Problem, solution: Solution, tolerance: float, on_failure: OnFailure
-) -> tuple[Solution, int]:
-    """Refuse what is no solution; return it complete, with the Hessian products spent."""
-    if not isinstance(solution, Solution):
-        raise TypeError(
-            f"solution must be a Solution, found {type(solution).__name__}; wrap "
-            "arrays as Solution(y=..., x=...)"
-        )
-    what = "differentiating the solution"
-    if solution.status is not None:
-        settle(
-            solution.status, solution, what, "the lower-level solve failed.", on_failure
-        )
-        return complete(problem, solution), 0
-    x, y = solution.x, solution.y
-    n = getattr(problem.objective, "n", None)
-    if n is not None and n != y.shape[0]:
-        raise ValueError(f"solution.y must have shape ({n},), found {tuple(y.shape)}")
-    solution = complete(problem, solution)
-    found = conditions(problem, x, y, solution.multipliers)
-    scale, n_hvp = residual_scale(problem, x, y)
-    if problem.constrained:
-        scale = max(scale, norm(found.grad))
-    wrong = [
-        f"{name} = {size:.2e} is {size / unit if unit else math.inf:.1e} of its scale, "
-        f"above stationarity = {tolerance:.0e}."
-        for name, size, unit in (
-            (
-                "the gradient of the Lagrangian"
-                if problem.constrained
-                else "‖f_Y(x, y)‖",
-                found.stationarity,
-                scale,
-            ),
-            ("the violation of a constraint", found.infeasibility, size_of(y)),
-            ("the violation of complementarity", found.complementarity, scale),
-        )
-        if size > tolerance * unit
-    ]
-    if not math.isfinite(found.stationarity + found.infeasibility):
-        detail = "f_Y or a constraint is not finite."
-        settle(Status.NOT_FINITE, solution, what, detail, on_failure)
-    elif wrong:
-        settle(Status.NOT_STATIONARY, solution, what, " ".join(wrong), on_failure)
-    return solution, n_hvp

@@ -36,7 +36,7 @@ class Status(enum.Enum):
         "ill-conditioned: run check_derivatives, or give a preconditioner M."
     )
     NEGATIVE_CURVATURE = (
-        "A direction of negative curvature was met: the operator is indefinite, so the "
+        "The operator is indefinite, it has directions of negative curvature, so the "
         "point is not a strict local minimum. Solve the lower-level problem again from "
         "another start; for a maximum use Problem(..., maximize=True), and for a "
         "saddle point method='minres'."

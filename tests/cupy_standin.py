@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import ctypes
 import functools
-import hashlib
 import shutil
 import subprocess
 import sys
@@ -307,6 +306,7 @@ def _argument(value):
 
 @functools.cache
 def _compiled(code, options, names):
+    """Return the loaded kernels, compiled once in a run; no file is left."""
     shim = Path(__file__).with_name("cuda_shim.h").read_text("utf-8")
     launchers = "".join(
         f'extern "C" void launch_{i}(unsigned grid, unsigned block, void** arguments) '
@@ -314,31 +314,21 @@ def _compiled(code, options, names):
         for i, name in enumerate(names)
     )
     source = f"{shim}\n{code}\n{launchers}"
-    key = hashlib.sha256(repr((source, options)).encode()).hexdigest()[:16]
-    folder = Path(tempfile.mkdtemp(prefix="cuda_shim_"))
-    path, library = folder / f"{key}.cpp", folder / f"{key}.so"
-    path.write_text(source, "utf-8")
     defines = [option for option in options if option.startswith("-D")]
-    done = subprocess.run(
-        [
-            COMPILER,
-            "-std=c++17",
-            "-O1",
-            "-fPIC",
-            "-shared",
-            "-w",
-            *defines,
-            str(path),
-            "-o",
-            str(library),
-        ],
-        check=False,
-        capture_output=True,
-        text=True,
-    )
-    if done.returncode:
-        raise RuntimeError(f"the kernels do not compile:\n{done.stderr}")
-    return ctypes.CDLL(str(library))
+    # A library that is loaded needs its file no more.
+    with tempfile.TemporaryDirectory(prefix="cuda_shim_") as folder:
+        path, library = Path(folder, "kernels.cpp"), Path(folder, "kernels.so")
+        path.write_text(source, "utf-8")
+        flags = ["-std=c++17", "-O1", "-fPIC", "-shared", "-w", *defines]
+        done = subprocess.run(
+            [COMPILER, *flags, str(path), "-o", str(library)],
+            check=False,
+            capture_output=True,
+            text=True,
+        )
+        if done.returncode:
+            raise RuntimeError(f"the kernels do not compile:\n{done.stderr}")
+        return ctypes.CDLL(str(library))
 
 
 def modules():

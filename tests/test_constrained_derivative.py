@@ -566,3 +566,31 @@ def test_random_problems(n, m, seed, exponent):
     np.testing.assert_allclose(
         found.T @ v, J.T @ v, rtol=1e-7, atol=1e-9 * np.abs(J).max() * n
     )
+
+
+def test_constraints_keep_no_state():
+    """The trap: the numbers of rows of the last evaluation, at an x of another length."""
+    growing = Inequality(
+        lambda x, y: x * y[0] ** 2,
+        lambda x, y: np.outer(2.0 * x * y[0], np.eye(y.size)[0]),
+        hess=lambda x, y, w: np.diag(np.eye(y.size)[0]) * (2.0 * x @ w),
+    )
+    fixed = Inequality(
+        lambda x, y: y**2,
+        lambda x, y: np.diag(2.0 * y),
+        hess=lambda x, y, w: np.diag(2.0 * w),
+    )
+    problem = Problem(Quartic(Q, B), inequality=[growing, fixed])
+    rows, before = problem.inequalities, dict(vars(problem.inequalities))
+    y = np.ones(Q.shape[0])
+    for m in (3, 1, 2):
+        x = np.arange(1.0, m + 1.0)
+        other = np.ones(5)
+        rows.value(other, y)
+        assert rows.jac(x, y).shape == (m + y.size, y.size)
+        w = np.arange(1.0, m + y.size + 1.0)
+        expected = np.diag(2.0 * w[m:])
+        expected[0, 0] += 2.0 * x @ w[:m]
+        found = rows.hess(x, y, w) @ np.eye(y.size)
+        np.testing.assert_allclose(found, expected)
+    assert vars(rows) == before

@@ -12,6 +12,7 @@ import re
 import shutil
 import subprocess
 import sys
+import tempfile
 import types
 from pathlib import Path
 
@@ -53,6 +54,17 @@ def indefinite(n, seed=0):
     values = np.geomspace(1.0, 100.0, n) * np.where(np.arange(n) % 3 == 0, -1.0, 1.0)
     A = (turn * values) @ turn.T
     return 0.5 * (A + A.T), rng.standard_normal(n)
+
+
+def test_the_shim_leaves_no_file(tmp_path, monkeypatch):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    code = 'extern "C" __global__ void set(double* x) { x[0] = 3.0; }'
+    names = [f"set /* {tmp_path.name} */"]  # compiled here, whatever came before
+    kernel = cupy_standin.RawModule(code, name_expressions=names)
+    x = cupy_standin.ndarray(np.zeros(1))
+    kernel.get_function(names[0])((1,), (1,), (x,))
+    assert x.get()[0] == 3.0
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_there_are_sources():
@@ -147,6 +159,15 @@ def test_the_energy_error_is_made_certain_as_on_the_host(cupy, preconditioned):
         for name in ("energy_error", "energy_error_earlier"):
             assert getattr(device, name) == pytest.approx(getattr(host, name), rel=0.1)
         assert device.energy_error_uncertainty <= tau
+
+
+@pytest.mark.parametrize("last", [-1.0, 0.0])
+@pytest.mark.parametrize("preconditioned", [False, True])
+def test_zero_curvature_is_told_apart(cupy, last, preconditioned):
+    A, b = np.diag([1.0, last]), np.ones(2)
+    M = sad.preconditioners.jacobi(cupy.array(np.ones(2))) if preconditioned else None
+    status = sad.cg(cupy.array(A), cupy.array(b), M=M).status
+    assert status is (Status.NEGATIVE_CURVATURE if last else Status.SINGULAR)
 
 
 @pytest.mark.parametrize("solver", [sad.cg, sad.minres])

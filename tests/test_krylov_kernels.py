@@ -239,6 +239,7 @@ def test_all_makes_agree_to_rounding(solver, make, dtype, with_M, form):
 def test_compiled_solvers_end_as_what_they_are(solver, make):
     for A, b, of_cg, of_minres in (
         (np.diag([1.0, -2.0]), np.ones(2), "NEGATIVE_CURVATURE", "CONVERGED"),
+        (np.diag([1.0, -1.0]), np.ones(2), "NEGATIVE_CURVATURE", "CONVERGED"),
         (np.diag([1.0, 0.0]), np.ones(2), "SINGULAR", "LEAST_SQUARES"),
         (np.full((2, 2), np.nan), np.ones(2), "NOT_FINITE", "NOT_FINITE"),
         (1e200 * np.diag([1.0, 2.0]), 1e-200 * np.ones(2), "CONVERGED", "CONVERGED"),

@@ -150,6 +150,57 @@ def test_a_row_that_is_nearly_a_combination_with_large_coefficients_is_dependent
     assert null_space(C, kind="normal").rank == 2
 
 
+def nearly(distance, twice=False):
+    """Return rows, one or two of which are this far from the span of the others."""
+    away = RNG.standard_normal((2, N))
+    away = away / np.linalg.norm(away, axis=1)[:, None]
+    weights = RNG.standard_normal((2, P))
+    first = weights @ SPARSE.toarray() + distance * away
+    second = first[1:] - 3.0 * first[:1] if twice else first[:0]
+    return sp.csr_array(np.vstack([SPARSE.toarray(), first, second]))
+
+
+@pytest.mark.parametrize("twice", [False, True])
+@pytest.mark.parametrize("distance", [1e-4, 1e-6, 1e-8, 1e-10])
+def test_rows_close_to_the_span_of_others_stay(distance, twice):
+    """The trap: a row 1e-6 from the others was dropped, and C z was 1e-6 then."""
+    C = nearly(distance, twice)
+    space = null_space(C, kind="normal")
+    assert space.rank == P + 2
+    r = RNG.standard_normal((N, 2))
+    z, w = space.project(r), space.multipliers(r)
+    assert np.linalg.norm(C @ z) <= 1e-14 * C.shape[0] * np.linalg.norm(z)
+    np.testing.assert_allclose(z + C.T @ w, r, rtol=0, atol=1e-14 / distance)
+    basis = scipy.linalg.qr(C.toarray()[: P + 2].T, mode="economic")[0]
+    np.testing.assert_allclose(
+        z, r - basis @ (basis.T @ r), rtol=0, atol=1e-13 / distance
+    )
+    y0 = RNG.standard_normal(N)
+    y = space.particular(C @ y0)
+    assert space.mismatch(C @ y0, y) <= 1e-13
+    np.testing.assert_allclose(y, basis @ (basis.T @ y0), atol=1e-13 / distance)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_rows_within_rounding_of_the_span_of_others_go(dtype):
+    C = nearly(0.1 * np.finfo(dtype).eps).astype(dtype)
+    assert null_space(C, kind="normal").rank == P
+
+
+def test_second_differences_of_many_points():
+    """Each row is far from its neighbours, and their span within 1e-5 of all."""
+    n = 10_002
+    C = sp.diags_array([1.0, -2.0, 1.0], offsets=[0, 1, 2], shape=(n - 2, n)).tocsr()
+    space = null_space(C)
+    assert (space.kind, space.rank) == ("normal", n - 2)
+    t = np.linspace(-1.0, 1.0, n)
+    lines = np.stack([np.ones(n), t], axis=1)
+    r = np.sin(5.0 * t) + RNG.standard_normal(n)
+    fit = lines @ np.linalg.lstsq(lines, r)[0]
+    np.testing.assert_allclose(space.project(r), fit, rtol=0, atol=1e-7)
+    assert np.linalg.norm(C @ space.project(r)) <= 1e-14 * np.linalg.norm(r)
+
+
 @pytest.mark.parametrize("shape", [(0, 4), (3, 0), (0, 0), (1, 1), (4, 4), (3, 4)])
 @pytest.mark.parametrize("sparse", [False, True])
 def test_shapes_at_the_border(shape, sparse):

@@ -126,6 +126,18 @@ def test_zero_curvature_on_the_null_space():
     assert abs(result.direction[3]) > 0
 
 
+def test_zero_curvature_of_an_indefinite_H():
+    C = np.array([[1.0, 1.0, 0.0, 0.0]])
+    H = np.diag([1.0, 1.0, 1.0, -1.0])
+    result = projected_cg(H, C, np.array([0.0, 0.0, 1.0, 1.0]))
+    assert result.status is Status.NEGATIVE_CURVATURE
+    # With b in the null space of the projected H, though H p is not zero: singular.
+    H[:2, :2] = [[1.0, 2.0], [2.0, 3.0]]
+    b = np.array([1.0, -1.0, 0.0, 0.0])
+    assert np.any(H @ b != 0.0)
+    assert projected_cg(H, C, b).status is Status.SINGULAR
+
+
 def test_a_singular_H_that_is_definite_on_the_null_space():
     C = np.array([[0.0, 0.0, 0.0, 1.0]])
     H = np.diag([1.0, 2.0, 3.0, 0.0])
@@ -252,17 +264,32 @@ def second_differences(p):
     return sp.diags_array([-ones, 2 * ones, -ones], offsets=[0, 1, 2], shape=(p, p + 2))
 
 
-@pytest.mark.parametrize("given", [False, True], ids=["cold", "warm"])
-def test_rows_close_to_dependent_do_not_contradict_zero(given):
-    """The trap: 10,000 second differences, of which the last is 1e-6 from the others."""
+STARTS = pytest.mark.parametrize("given", [False, True], ids=["cold", "warm"])
+
+
+@STARTS
+def test_rows_close_to_dependent(given):
+    """The trap: 10,000 second differences, of which one is 1e-5 from the others."""
     C = sp.csr_array(second_differences(10_000))
     n = C.shape[1]
-    assert null_space(C).rank == n - 3
+    H, b = sp.eye_array(n), np.random.default_rng(0).standard_normal(n)
+    result = projected_cg(H, C, b, x0=b if given else None, rtol=1e-10)
+    assert result.status.acceptable  # the multipliers are 4e6, and rounding with them
+    assert np.linalg.norm(C @ result.x) <= 1e-12 * np.linalg.norm(b)
+    lines = np.stack([np.ones(n), np.linspace(-1.0, 1.0, n)], axis=1)
+    fit = lines @ np.linalg.lstsq(lines, b)[0]
+    np.testing.assert_allclose(result.x, fit, rtol=0, atol=1e-6)
+
+
+@STARTS
+def test_a_projection_that_is_not_exact_enough_is_no_contradiction(given):
+    C = null_space(sp.csr_array(second_differences(10_000)), kind="augmented")
+    n = C.shape[1]
     H, b = sp.eye_array(n), np.random.default_rng(0).standard_normal(n)
     result = projected_cg(H, C, b, x0=b if given else None, rtol=1e-10)
     assert result.status is Status.STAGNATED
     assert not result.converged
-    assert np.linalg.norm(C @ result.x) > 1e-8 * np.linalg.norm(result.x)
+    assert np.linalg.norm(C.C @ result.x) > 1e-8 * np.linalg.norm(result.x)
 
 
 def test_large_multipliers_do_not_loosen_the_tolerance():
@@ -440,6 +467,14 @@ def test_memory_is_proportional_to_n_and_the_entries(kind):
     K = sp.block_array([[H, C.T], [C, None]], format="csc")
     y = scipy.sparse.linalg.splu(K).solve(np.r_[b, c])[:n]
     assert np.linalg.norm(result.x - y) <= 1e-6 * np.linalg.norm(y)
+
+
+def test_the_callback_is_told_the_column():
+    H, C, b, _, _ = random_problem(30, 4, 5)
+    seen = []
+    projected_cg(H, C, np.c_[b, b[::-1], b**2], callback=seen.append)
+    assert [it.column for it in seen if it.niter == 0] == [0, 1, 2]
+    assert [it.column for it in seen] == sorted(it.column for it in seen)
 
 
 def test_iteration_limit_and_callback():

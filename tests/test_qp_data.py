@@ -50,9 +50,6 @@ NAMES = [
     "ZECEVIC2",
 ]
 NOT_UNIQUE = {"AUG3D", "QAFIRO"}  # H is singular on the null space of the active rows
-# One of its 10,000 active second differences is within 1e-6 of the span of the others and
-# counts as dependent: what is projected without it misses C y = 0, which is told.
-ILL_CONDITIONED = {"LISWET1"}
 
 
 @pytest.fixture(scope="module")
@@ -91,9 +88,8 @@ def test_adjoint(qp, request, name):
     problem = data.problem()
     sol = sad.solve(problem, data.q, tol=1e-9)
     v = np.random.default_rng(0).standard_normal(data.q.size)
-    if name in NOT_UNIQUE | ILL_CONDITIONED:
-        reason = "SINGULAR" if name in NOT_UNIQUE else "STAGNATED.*C y misses c by"
-        with pytest.raises(sad.ConvergenceError, match=reason):
+    if name in NOT_UNIQUE:
+        with pytest.raises(sad.ConvergenceError, match="SINGULAR"):
             sad.vjp(problem, sol, v, rtol=1e-10, maxiter=50_000)
         return
     expected, reason = qp.direct_adjoint(data, problem, sol, v)

@@ -505,6 +505,56 @@ def test_own_method_that_failed_is_not_trusted():
         sad.solve(row.problem, row.x, row.y0, method=method)
 
 
+def test_own_method_without_a_status_is_held_to_the_tolerance():
+    """The trap: 1e-3 was enough, whatever was asked for."""
+    row = BY_NAME["quadratic"]
+    exact = row.solution()
+
+    def off_by(size):
+        def method(problem, x, y0, tol):
+            return sad.Solution(y=exact * (1.0 + size), x=x, n_grad=5, n_hvp=7)
+
+        return method
+
+    sol = sad.solve(row.problem, row.x, row.y0, method=off_by(0.0), tol=1e-10)
+    assert sol.status is sad.Status.CONVERGED
+    assert sol.residual_norm <= 1e-12
+    assert (sol.n_grad, sol.n_hvp) == (7, 7)
+    sad.solve(row.problem, row.x, row.y0, method=off_by(1e-5), tol=1e-3)
+    for tol in (1e-8, 1e-10, 0.0):
+        with pytest.raises(
+            sad.ConvergenceError, match=r"NOT_STATIONARY.*of its scale, above tol = "
+        ) as caught:
+            sad.solve(row.problem, row.x, row.y0, method=off_by(1e-5), tol=tol)
+        assert caught.value.result.n_grad == 7
+    kept = sad.solve(
+        row.problem, row.x, row.y0, method=off_by(1e-5), on_failure="ignore"
+    )
+    assert kept.status is sad.Status.NOT_STATIONARY
+    nowhere = off_by(np.nan)
+    with pytest.raises(sad.ConvergenceError, match="NOT_FINITE"):
+        sad.solve(row.problem, row.x, row.y0, method=nowhere)
+
+
+def test_own_method_without_a_status_under_constraints():
+    row = BY_NAME["quadratic"]
+    y = np.maximum(row.solution(), 0.0)
+    problem = sad.Problem(row.objective, lower=row.solution() + 1.0)
+
+    def method(problem, x, y0, tol, off=0.0):
+        best = sad.solve(problem, x, y0, tol=1e-12).y
+        return sad.Solution(y=best + off, x=x)
+
+    sol = sad.solve(problem, row.x, y, method=method)
+    assert sol.status is sad.Status.CONVERGED
+    assert sol.active is not None
+    for off in (-1e-5, 1e-5):
+        with pytest.raises(sad.ConvergenceError, match="NOT_STATIONARY"):
+            sad.solve(
+                problem, row.x, y, method=lambda *args, off=off: method(*args, off=off)
+            )
+
+
 def test_own_method_must_return_a_solution():
     row = BY_NAME["quadratic"]
     with pytest.raises(TypeError, match=r"Solution.*ndarray"):

@@ -19,7 +19,7 @@ from ..status import Status
 from .energy import Step
 from .kernels.device import ENDED, LINE, Device, Record
 from .requests import Asking, Request
-from .system import System
+from .system import System, flat_status
 
 _STATUS = {
     "NEGATIVE": Status.NEGATIVE_CURVATURE,
@@ -129,6 +129,8 @@ class DeviceRecurrence:
         direction = None
         if status in {Status.NEGATIVE_CURVATURE, Status.SINGULAR}:
             direction = namespace(self.p).asarray(self.p, copy=True)
+            if status is Status.SINGULAR:  # q is still A p
+                status = flat_status(self.p, q, self._a_norm, self._unit)
         size, rho = norm(self.r), slots["RHO"]
         left = count if not taken else 0
         self._ready.append(

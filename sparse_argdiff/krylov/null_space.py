@@ -28,9 +28,15 @@ from ..arrays import (
 )
 from ..linear_operator import LinearOperator, aslinearoperator
 from .minres import minres
-from .row_factors import Rows, factorise, row_lengths
-
-_SWEEPS = 8  # at most; one or two as a rule
+from .row_factors import (
+    Rows,
+    column_lengths,
+    factorise,
+    row_lengths,
+    shortest,
+    solved,
+    split,
+)
 
 
 class NullSpace:
@@ -98,14 +104,7 @@ class NullSpace:
         Where the rows contradict each other C y is only near c: see :meth:`mismatch`.
         """
         namespace(self._sizes, c)
-        rows = self._rows
-        target = rows.lift.T @ c
-        y = rows.A.T @ self._solve(target)
-        for _ in range(_SWEEPS):
-            rest = target - rows.A @ y
-            if _is_small(rest, y):
-                break
-            y = y + rows.A.T @ self._solve(rest)
+        y = shortest(self._rows, self._rows.lift.T @ c)
         return _like(_over(y, self._root), c)
 
     def gram_inverse(self, c: Array, floor: float = 0.0) -> Array:
@@ -114,7 +113,7 @@ class NullSpace:
         Where there are others, floor D² c is added, which makes a definite operator.
         """
         lift = self._rows.lift
-        w = lift @ self._solve(lift.T @ c)
+        w = lift @ solved(self._rows, lift.T @ c)
         if floor and self.rank != self.shape[0]:
             w = w + floor * _over(_over(c, self._sizes), self._sizes)
         return _like(w, c)
@@ -137,7 +136,10 @@ class NullSpace:
         whole, scaled = _over(c, self._sizes), _times(y, self._root)
         shares = [0.0]
         for missed, right, left in zip(
-            _lengths(rest), _lengths(whole), _lengths(scaled), strict=True
+            column_lengths(rest),
+            column_lengths(whole),
+            column_lengths(scaled),
+            strict=True,
         ):
             size = right + left
             shares.append(missed / size if size > 0.0 else missed)
@@ -146,21 +148,7 @@ class NullSpace:
     def _split(self, r: Array) -> tuple[Array, Array]:
         """Return the rest of G^{-1/2} r and the coordinates of what A' took from it."""
         namespace(self._sizes, r)  # a mix is refused by name
-        A = self._rows.A
-        rest = _over(r, self._root)
-        total = self._solve(A @ rest)
-        rest = rest - A.T @ total
-        for _ in range(_SWEEPS):
-            missed = A @ rest
-            if _is_small(missed, rest):
-                break
-            w = self._solve(missed)
-            total = total + w
-            rest = rest - A.T @ w
-        return rest, total
-
-    def _solve(self, t: Array) -> Array:
-        return t if self._rows.solve is None else self._rows.solve(t)
+        return split(self._rows, _over(r, self._root))
 
 
 def null_space(C: Any, metric: Any = None, *, kind: str | None = None) -> NullSpace:
@@ -185,9 +173,10 @@ def null_space(C: Any, metric: Any = None, *, kind: str | None = None) -> NullSp
 
     Notes
     -----
-    Two rows count as dependent when, at unit length, one lies within 1e-6 of the span of
-    the others ("normal"), or when a singular value is max(p, n) roundings of the largest
-    ("dense").  Storage: the entries of C once more, and the factors.
+    Rows count as dependent when, at unit length, one is the sum of others to rounding of
+    its terms ("normal"), or when a singular value is max(p, n) roundings of the largest
+    ("dense").  Storage: the entries of C once more, and the factors; with "normal" n + p
+    more for each row within 1e-6 of the span of the others.
 
     References
     ----------
@@ -310,16 +299,3 @@ def _times(v: Array, sizes: Array | None) -> Array:
 def _like(v: Array, r: Array) -> Array:
     """Return v in the precision of r; the factors may have more."""
     return v if v.dtype == r.dtype else namespace(v, r).astype(v, r.dtype)
-
-
-def _lengths(v: Array) -> list[float]:
-    if v.ndim == 1:
-        return [norm(v)]
-    return [norm(v[:, j]) for j in range(v.shape[1])]
-
-
-def _is_small(t: Array, z: Array) -> bool:
-    """Gould, Hribar and Nocedal's test that z is in the null space; rows have length 1."""
-    small = 64.0 * epsilon(z)
-    pairs = zip(_lengths(t), _lengths(z), strict=True)
-    return all(missed <= small * size for missed, size in pairs)

@@ -32,6 +32,7 @@ from ..linear_operator import LinearOperator, aslinearoperator
 from ..status import Status
 from .null_space import NullSpace, null_space_for
 from .result import Callback, Iterate, KrylovResult
+from .system import flat_status
 
 
 def projected_cg(
@@ -81,8 +82,7 @@ def projected_cg(
         ``x`` is y, ``multipliers`` ν, (p,) or (p, k), ``residual`` b − H y − C'ν.
         Numerical trouble is a status, never an exception: curvature that is not positive
         on the null space (with its ``direction``), rows that contradict each other,
-        NaN, stagnation, the iteration limit.  A y that misses C y = c has stagnated where
-        c = 0: rows that are close to dependent count as dependent (``null_space``).
+        NaN, stagnation (of a C y = 0 that is missed, too), the iteration limit.
 
     Notes
     -----
@@ -97,7 +97,7 @@ def projected_cg(
     quadratic programming problems arising in optimization", SIAM J. Sci. Comput. 23
     (2001) 1376-1395.
     """
-    H = _square("H", H)
+    H = _square(H)
     constraints = null_space_for(C, M, H.shape[0])
     p, n = constraints.shape
     b = as_floating("b", b, ndim=(1, 2))
@@ -117,13 +117,14 @@ def projected_cg(
         callback,
     )
 
-    def solve_one(j: Any) -> KrylovResult:
-        start = None if x0 is None else x0[j]
-        return _solve(H, constraints, b[j], c[j], start, options)
+    def solve_one(part: Any, column: int = 0) -> KrylovResult:
+        start = None if x0 is None else x0[part]
+        own = options._replace(column=column)
+        return _solve(H, constraints, b[part], c[part], start, own)
 
     if b.ndim == 1:
         return solve_one(...)
-    return _stack([solve_one((slice(None), j)) for j in range(b.shape[1])], b, c)
+    return _stack([solve_one((slice(None), j), j) for j in range(b.shape[1])], b, c)
 
 
 class _Options(NamedTuple):
@@ -131,13 +132,13 @@ class _Options(NamedTuple):
     atol: float
     maxiter: int
     callback: Callback | None
+    column: int = 0
 
     def wants_stop(self, niter: int, y: Array, residual_norm: float) -> bool:
         """Tell the callback where we are; True when it asks to stop."""
+        now = Iterate(niter, y, residual_norm, self.column)
         try:
-            return self.callback is not None and bool(
-                self.callback(Iterate(niter, y, residual_norm))
-            )
+            return self.callback is not None and bool(self.callback(now))
         except StopIteration:
             return True
 
@@ -289,9 +290,13 @@ def _iterate(
         quotient = curvature / p_square
         largest = max(largest, abs(quotient))
         a_norm = max(a_norm, norm(q) / norm(p))
-        if quotient <= 10.0 * unit_roundoff * largest:
-            negative = quotient < -10.0 * unit_roundoff * largest
-            status = Status.NEGATIVE_CURVATURE if negative else Status.SINGULAR
+        # p is in the null space to rounding, and q may be long outside of it.
+        blur = math.sqrt(dot(q, N.unmetric(q)) / p_square)
+        zero = 10.0 * unit_roundoff * max(largest, blur)
+        if quotient <= zero:
+            status = Status.NEGATIVE_CURVATURE
+            if quotient >= -zero:
+                status = flat_status(p, N.reduce(q), a_norm, unit_roundoff)
             return _Run(status, steps, steps + 1, a_norm, p)
         alpha = rho / curvature
         axpy(alpha * unit, p, y)
@@ -317,27 +322,23 @@ def _of_shape(name: str, value: Any, shape: tuple[int, ...], like: Array) -> Arr
     array = as_floating(name, value, ndim=(len(shape),))
     namespace(array, like)  # a mix is refused by name
     if tuple(array.shape) != shape:
-        raise ValueError(
-            f"{name} must have shape {shape}, found shape {tuple(array.shape)}"
-        )
+        found = tuple(array.shape)
+        raise ValueError(f"{name} must have shape {shape}, found shape {found}")
     return array
 
 
-def _square(name: str, value: Any) -> LinearOperator:
+def _square(value: Any) -> LinearOperator:
     try:
-        operator = aslinearoperator(value)
+        H = aslinearoperator(value)
     except (TypeError, ValueError) as error:
-        raise type(error)(f"{name}: {error}") from None
-    if operator.shape[0] != operator.shape[1]:
-        raise ValueError(f"{name} must be square, found shape {operator.shape}")
-    return operator
+        raise type(error)(f"H: {error}") from None
+    if H.shape[0] != H.shape[1]:
+        raise ValueError(f"H must be square, found shape {H.shape}")
+    return H
 
 
 def _stack(results: list[KrylovResult], b: Array, c: Array) -> KrylovResult:
     xp = namespace(b)
-
-    def row(values: list[Any], dtype: Any) -> Array:
-        return asarray(values, b, dtype)
 
     def block(columns: list[Any], like: Array) -> Array:
         return xp.stack(columns, axis=1) if columns else xp.zeros_like(like)
@@ -349,10 +350,10 @@ def _stack(results: list[KrylovResult], b: Array, c: Array) -> KrylovResult:
     return KrylovResult(
         x=block([r.x for r in results], b),
         status=failed[0] if failed else Status.CONVERGED,
-        converged=row([r.converged for r in results], xp.bool),
-        niter=row([r.niter for r in results], xp.int64),
+        converged=asarray([r.converged for r in results], b, xp.bool),
+        niter=asarray([r.niter for r in results], b, xp.int64),
         n_matvec=sum(r.n_matvec for r in results),
-        residual_norm=row([r.residual_norm for r in results], xp.float64),
+        residual_norm=asarray([r.residual_norm for r in results], b, xp.float64),
         residual=block([r.residual for r in results], b),
         direction=next((r.direction for r in results if r.direction is not None), None),
         multipliers=block([r.multipliers for r in results], c),

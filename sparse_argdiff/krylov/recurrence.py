@@ -17,7 +17,7 @@ from .device_loops import DeviceRecurrence
 from .energy import Step
 from .kernels import Device, Kernels, Make, Scalars, choose
 from .requests import PASSES, Asking, Join, Leave, Request, dot, run
-from .system import operator_norm_estimate
+from .system import flat_status, operator_norm_estimate
 from .workspace import Workspace
 
 
@@ -101,8 +101,9 @@ class Recurrence:
         if self._a_norm == 0.0:
             self._a_norm = operator_norm_estimate(self.p, q)
         if quotient <= 10.0 * self._unit * self._largest:
-            negative = quotient < -10.0 * self._unit * self._largest
-            status = Status.NEGATIVE_CURVATURE if negative else Status.SINGULAR
+            status = Status.NEGATIVE_CURVATURE
+            if quotient >= -10.0 * self._unit * self._largest:
+                status = flat_status(self.p, q, self._a_norm, self._unit)
             return self._refused(status, self.p)
         s.alpha = rho / curvature
         asked = self._kernels.cg_residual(self.r, q, s)

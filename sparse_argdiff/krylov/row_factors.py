@@ -3,7 +3,7 @@
     disjoint    no column in two rows: A A' = I already, O(nnz), nothing is factorised
     dense       A from the singular value decomposition, A A' = I; also of small sparse C
     normal      sparse C: A A' is factorised (SuperLU, on the host); rows that depend on
-                others show as zero pivots and leave A
+                others show as zero pivots and leave A, those that nearly do are its border
     augmented   sparse C whose A A' would fill: [I A'; A −δI] is factorised instead; the
                 rank is not known then
 
@@ -18,6 +18,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from scipy import sparse
+from scipy.linalg import qr, solve_triangular
 from scipy.sparse import linalg
 
 from ..arrays import (
@@ -25,6 +26,7 @@ from ..arrays import (
     epsilon,
     full,
     namespace,
+    norm,
     zeros,
 )
 
@@ -32,7 +34,12 @@ _DENSE = 2**16  # entries up to which a sparse C is cheaper as a dense one
 _FILL = 20.0  # entries of A A' per entry of A from which on it is not formed
 _PIVOT = 1e-14  # added to the diagonal of A A', so that a zero pivot stays a number
 _SUSPECT = 1e-8  # pivots that may belong to dependent rows
-_DEPENDENT = 1e-12  # squared distance to the span of the others; unit rows
+_NEAR = 1e-12  # squared distance to the span of the others; unit rows
+_ROUNDINGS = (
+    16.0  # of the terms that a row is the sum of: no nearer, or it is dependent
+)
+_CHUNK = 32  # rows that are looked at one by one; more of them as a mixture first
+_SWEEPS = 8  # of refinement at most; one or two as a rule
 _SHIFT = 1e-10  # δ: the augmented matrix is quasi-definite, factorised without pivoting
 
 
@@ -99,23 +106,76 @@ def _dense(A: Any, sizes: Array) -> Rows:
 
 
 def _normal(A: Any, sizes: Array) -> Rows:
-    """Drop the rows with a zero pivot and factorise what is left.
+    """Set the rows with a zero pivot apart, and factorise the others.
 
     With a shift δ the pivot of a row is its squared distance to the span of those before
     it, plus δ (1 + ‖coefficients‖²).  A second shift tells the two apart.
     """
-    A = A.astype(float)
-    keep = np.arange(A.shape[0])
+    unit, A = epsilon(A.data), A.astype(float)
+    keep = every = np.arange(A.shape[0])
     if keep.size == 0:
         return Rows(A, _lift(keep, sizes), None, 0, keep)
     pivots, solve = _pivots(A, _PIVOT)
     if np.any(pivots <= _SUSPECT):
         growth = _pivots(A, 2.0 * _PIVOT)[0] - pivots
-        keep = np.flatnonzero(pivots - growth > growth + _DEPENDENT)
+        keep = np.flatnonzero(pivots - growth > growth + _NEAR)
         if keep.size < A.shape[0]:
             solve = _pivots(A[keep], _PIVOT)[1] if keep.size else None
-    dependent = np.setdiff1d(np.arange(A.shape[0]), keep)
-    return Rows(A[keep], _lift(keep, sizes), solve, keep.size, dependent)
+    rows = Rows(A[keep], _lift(keep, sizes), solve, keep.size, None)
+    close = _apart(A, np.setdiff1d(every, keep), rows, unit)
+    if close.size:
+        rows, close = _bordered(A, close, rows, unit)
+        keep = np.concatenate([keep, close])
+        rows = rows._replace(lift=_lift(keep, sizes) @ rows.lift)
+    return rows._replace(dependent=np.setdiff1d(every, keep))
+
+
+def _apart(A: Any, index: Array, rows: Rows, unit: float) -> Array:
+    """Return those of some rows of A that the others do not span, to rounding.
+
+    Where none is, one random mixture tells; otherwise each half is asked.
+    """
+    if index.size == 0:
+        return index
+    weights = np.random.default_rng(0).standard_normal(index.size)
+    rest, w = split(rows, A[index].T @ weights)
+    if norm(rest) <= _ROUNDINGS * unit * (norm(weights) + np.sum(np.abs(w))):
+        return index[:0]
+    if index.size > _CHUNK:
+        halves = np.array_split(index, 2)
+        return np.concatenate([_apart(A, half, rows, unit) for half in halves])
+    rest, w = split(rows, A[index].T.toarray())
+    return index[np.linalg.norm(rest, axis=0) > _rounding(w, unit)]
+
+
+def _rounding(w: Array, unit: float) -> Array:
+    """Return what rounding leaves of rows a = A'w of unit length, w by columns."""
+    return _ROUNDINGS * unit * (1.0 + np.sum(np.abs(w), axis=0))
+
+
+def _bordered(A: Any, close: Array, rows: Rows, unit: float) -> tuple[Rows, Array]:
+    """Add what the span lacks of the rows B that are close to it; those that it took.
+
+    B = W'A + R'Q',   Q'Q = I,   A Q = 0:      [A; Q'] has the Gram matrix diag(A A', I)
+
+    and [A; B] = [I 0; W' R'] [A; Q'], the transposed inverse of which goes into ``lift``.
+    """
+    rest, W = split(rows, A[close].T.toarray())
+    Q, R, order = qr(rest, mode="economic", pivoting=True)
+    # Of two that leave the span in one direction, one is enough.
+    rank = int(np.sum(np.abs(np.diag(R)) > np.max(_rounding(W, unit))))
+    close, W, R = close[order[:rank]], W[:, order[:rank]], R[:rank, :rank]
+    inverse = solve_triangular(R, np.eye(rank))
+    p, solve = rows.A.shape[0], rows.solve
+    lift = sparse.block_array(
+        [[sparse.eye_array(p), -W @ inverse], [None, inverse]], format="csr"
+    )
+
+    def bordered(t: Array) -> Array:
+        return t if solve is None else np.concatenate([solve(t[:p]), t[p:]])
+
+    both = sparse.vstack([rows.A, sparse.csr_array(Q[:, :rank].T)], format="csr")
+    return Rows(both, lift, bordered, p + rank, None), close
 
 
 def _pivots(A: Any, shift: float) -> tuple[Array, Any]:
@@ -179,6 +239,51 @@ def row_lengths(A: Any) -> Array:
     peak = xp.where(peak > 0.0, peak, xp.ones_like(peak))
     sizes = peak * xp.sqrt(xp.sum((A / peak[:, None]) ** 2, axis=1))
     return xp.where(sizes > 0.0, sizes, xp.ones_like(sizes))
+
+
+def split(rows: Rows, rest: Array) -> tuple[Array, Array]:
+    """Return r − A'w, refined, and w = (A A')⁻¹ A r, for r (n,) or (n, k)."""
+    A = rows.A
+    total = solved(rows, A @ rest)
+    rest = rest - A.T @ total
+    for _ in range(_SWEEPS):
+        missed = A @ rest
+        if is_small(missed, rest):
+            break
+        w = solved(rows, missed)
+        total = total + w
+        rest = rest - A.T @ w
+    return rest, total
+
+
+def shortest(rows: Rows, target: Array) -> Array:
+    """Return the y with A y = target that A' spans, refined."""
+    y = rows.A.T @ solved(rows, target)
+    for _ in range(_SWEEPS):
+        rest = target - rows.A @ y
+        if is_small(rest, y):
+            break
+        y = y + rows.A.T @ solved(rows, rest)
+    return y
+
+
+def solved(rows: Rows, t: Array) -> Array:
+    """Return (A A')⁻¹ t."""
+    return t if rows.solve is None else rows.solve(t)
+
+
+def column_lengths(v: Array) -> list[float]:
+    """Return the norms of the columns."""
+    if v.ndim == 1:
+        return [norm(v)]
+    return [norm(v[:, j]) for j in range(v.shape[1])]
+
+
+def is_small(t: Array, z: Array) -> bool:
+    """Gould, Hribar and Nocedal's test that z is in the null space; rows have length 1."""
+    small = 64.0 * epsilon(z)
+    pairs = zip(column_lengths(t), column_lengths(z), strict=True)
+    return all(missed <= small * size for missed, size in pairs)
 
 
 def _rows_over(A: Any, sizes: Array) -> Any:

@@ -322,3 +322,14 @@ def operator_norm_estimate(v: Array, Av: Array) -> float:
     """Return ‖A v‖ / ‖v‖, a lower estimate of ‖A‖₂."""
     size = norm(v)
     return norm(Av) / size if size > 0 else 0.0
+
+
+def flat_status(p: Array, Ap: Array, a_norm: float, unit: float) -> Status:
+    """Say what p'A p = 0 means: a definite A has ‖A p‖² ≤ ‖A‖ p'A p, to rounding.
+
+    So A is singular where A p vanishes too, and indefinite where it does not.
+    """
+    size, image = norm(p), norm(Ap)
+    noise = abs(dot(p, Ap)) + unit * a_norm * size * size
+    definite = image * image <= 1e3 * a_norm * noise
+    return Status.SINGULAR if definite else Status.NEGATIVE_CURVATURE

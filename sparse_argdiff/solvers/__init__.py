@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Callable
 from typing import Any
@@ -19,6 +20,7 @@ from ..arrays import (
 from ..optimality import residual_scale
 from ..problem import Problem, Solution
 from ..status import OnFailure, Status, caution, check_on_failure, settle
+from ..verdict import judge
 from .active_set import active_set
 from .barrier import barrier
 from .newton_cg import NewtonIterate, newton_cg
@@ -59,7 +61,7 @@ def solve(
         minimum or say that f is not convex.  Where Hessian and Jacobians are explicit
         they factorise on the host.
         A callable is called as ``method(problem, x, y0, tol)`` and returns a
-        ``Solution``.
+        ``Solution``; without a status it is checked to ``tol`` here.
     tol : float
         Stop when ‖f_Y(x, y)‖₂ ≤ tol · scale, where the scale is ‖f_Y(x, 0)‖ unless
         the objective has its own: neither the units of f nor the start change it.  With
@@ -106,6 +108,8 @@ def solve(
         )
         if not same:
             raise ValueError("method must return a Solution of the x that it was given")
+        if solution.status is None:
+            solution = _judged(problem, solution, tol)
     else:
         method = _default(problem) if method is None else method
         if method not in _METHODS:
@@ -161,6 +165,21 @@ def _default(problem: Problem) -> str:
     if problem.inequalities is not None or problem.bounded:
         return "active_set"
     return "newton_cg" if problem.equalities is None else "newton_kkt"
+
+
+def _judged(problem: Problem, solution: Solution, tol: float) -> Solution:
+    """Return the solution of a method that does not say how it ended, with a status."""
+    least = 1e2 * epsilon(solution.y)  # what rounding leaves of a gradient
+    found = judge(problem, solution, max(tol, least), "tol")
+    notes = (found.detail.rstrip("."),) if found.detail else ()
+    return dataclasses.replace(
+        found.solution,
+        status=found.status,
+        residual_norm=found.residual_norm,
+        n_hvp=solution.n_hvp + found.n_hvp,
+        n_grad=solution.n_grad + 2,
+        warnings=(*solution.warnings, *notes),
+    )
 
 
 def _start(problem: Problem, x: Array, y0: Any) -> Array:

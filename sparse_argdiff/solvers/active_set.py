@@ -36,14 +36,15 @@ from ..optimality import classify, size_of
 from ..preconditioners import jacobi_of
 from ..problem import Problem, Solution
 from ..status import Status
-from .barrier import InteriorPoint
 from .central import Central, Residuals
 from .ends import record, strength
 from .factor import Factor
+from .interior import InteriorPoint
 from .lagrangian import explicit, lagrangian_hess
 from .newton_cg import NewtonIterate
 from .newton_kkt import newton_kkt
-from .projections import saddle
+from .newton_step import probe
+from .projections import projections, saddle
 from .rays import largest
 
 logger = logging.getLogger(__name__)
@@ -150,6 +151,8 @@ class _Polish:
             changed = bool(xp.any(wrong | missing))
             logger.debug("active_set: error %.2e, set to change: %s", error, changed)
             if error <= self.tol and solved and not changed:
+                if self.bends_down(now, active):
+                    return None
                 return self.solution(now, xp.where(active, z, 0.0 * z))
             if error <= max(self.tol, 1e-6) and changed:
                 active = (active & ~wrong) | missing
@@ -221,11 +224,25 @@ class _Polish:
 
     def step(self, now: Residuals, active: Array, H: Any = None) -> _Step | None:
         """Solve the linearised equations of the active set, with its own H or another."""
-        run, form, point = self.run, self.form, now.point
-        xp = namespace(point.y)
-        n, q = point.y.shape[0], form.q
+        run, point = self.run, now.point
+        xp, n, q = namespace(point.y), point.y.shape[0], self.form.q
         free = self.free(point.y, active)
         (rows,) = xp.nonzero(active[:q])
+        top, C = self.system(now, free, rows, H)
+        c = xp.concat([now.r_e, now.r_g[:q][rows]])
+        found, n_hvp = _solve(top, C, -now.r_d[free], -c, self.tol)
+        run.n_hvp += n_hvp
+        if found is None or not math.isfinite(norm(found)):
+            return None
+        k, p = free.shape[0], now.r_e.shape[0]
+        dz = scatter(point.z.shape[0], rows)(found[k + p :])
+        return _Step(scatter(n, free)(found[:k]), found[k : k + p], dz)
+
+    def system(
+        self, now: Residuals, free: Array, rows: Array, H: Any = None
+    ) -> tuple[Any, Any]:
+        """Return H on the free variables, and the equations of the active set."""
+        run, form, point = self.run, self.form, now.point
         if H is None:
             multipliers = form.multipliers(point.nu, point.z)
             H = lagrangian_hess(run.problem, run.x, point.y, multipliers, form.p)
@@ -234,15 +251,22 @@ class _Polish:
         if rows.shape[0]:
             parts.append(take_rows(now.J, rows))
         C = take_columns(vstack(parts), free) if parts else None
-        c = xp.concat([now.r_e, now.r_g[:q][rows]])
-        top = H[free][:, free] if is_explicit(H) else principal(H, free)
-        found, n_hvp = _solve(top, C, -now.r_d[free], -c, self.tol)
-        run.n_hvp += n_hvp
-        if found is None or not math.isfinite(norm(found)):
-            return None
-        k, p = free.shape[0], now.r_e.shape[0]
-        dz = scatter(point.z.shape[0], rows)(found[k + p :])
-        return _Step(scatter(n, free)(found[:k]), found[k : k + p], dz)
+        return H[free][:, free] if is_explicit(H) else principal(H, free), C
+
+    def bends_down(self, now: Residuals, active: Array) -> bool:
+        """Tell whether f curves down where the active set leaves room.
+
+        A factorisation has told it at each step, CG may not have met it.
+        """
+        xp, free = namespace(active), self.free(now.point.y, active)
+        (rows,) = xp.nonzero(active[: self.form.q])
+        H, C = self.system(now, free, rows)
+        if explicit(active, H, *([] if C is None else [C])) or not free.shape[0]:
+            return False
+        rows_of = None if C is None else projections(C)
+        found = probe(aslinearoperator(H), C, rows_of, now.point.y)
+        self.run.n_hvp += found.n_matvec
+        return found.status is Status.NEGATIVE_CURVATURE
 
     def solution(self, now: Residuals, z: Array) -> Solution:
         """Return what has converged, in the problem's units."""

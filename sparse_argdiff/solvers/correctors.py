@@ -7,8 +7,11 @@ All of them share one factorisation.
 
 from __future__ import annotations
 
-from ..arrays import dot, namespace
-from .central import Residuals, common
+import math
+from collections.abc import Callable
+
+from ..arrays import dot, epsilon, namespace, norm
+from .central import Central, Residuals, common, reach
 from .newton_step import Direction, NewtonSystem
 
 _CORRECTORS = 4
@@ -47,3 +50,35 @@ def corrected(
             break
         c, direction, alpha = again, other, further
     return direction
+
+
+def walk(
+    now: Residuals, step: Direction, at: Callable[[Central], Residuals]
+) -> Residuals | None:
+    """Go along a direction: inside, and as far as the residuals fall.
+
+    At first with lengths of their own for (y, w) and (ν, z), then with a common one.
+    """
+    point, keep = now.point, min(max(0.99, 1.0 - now.mu), 0.9999)
+    primal = min(1.0, keep * reach(point.w, step.w))
+    dual = min(1.0, keep * reach(point.z, step.z))
+    rounding = 1e2 * epsilon(point.y) * (1.0 + norm(point.y) + norm(point.z))
+    shortest = 1e-3 * epsilon(point.y) ** 0.5
+    while primal >= shortest:
+        new = at(
+            Central(
+                y=point.y + primal * step.y,
+                nu=point.nu + dual * step.nu,
+                z=point.z + dual * step.z,
+                w=point.w + primal * step.w,
+            )
+        )
+        sound = math.isfinite(new.size) and (
+            new.value is None or math.isfinite(new.value)
+        )
+        alpha = min(primal, dual)
+        allowed = max((1.0 - 0.01 * alpha) * now.size, 0.1 * new.mu, rounding)
+        if sound and new.size <= allowed:
+            return new
+        primal = dual = alpha if primal != dual else 0.5 * alpha
+    return None

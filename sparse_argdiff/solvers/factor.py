@@ -43,6 +43,7 @@ class Factor:
         n, p = H.shape[0], C.shape[0]
         blocks = [[H, C.T], [C, -sparse.diags_array(D)]] if p else [[H]]
         self._K = sparse.csr_array(sparse.block_array(blocks).astype(np.float64))
+        self.size = n + p
         self._signs = np.r_[np.ones(n), -np.ones(p)]
         self._E = _equilibrate(self._K)
         self._pivoting = False
@@ -63,13 +64,19 @@ class Factor:
         except RuntimeError:  # exactly singular: a pivot is zero
             return None
 
+    @property
+    def shows_inertia(self) -> bool:
+        """Whether the pivots are those of L D Lᵀ, without row exchanges."""
+        lu = self._lu
+        return lu is not None and np.array_equal(lu.perm_r, lu.perm_c)
+
     def bends_down(self) -> bool:
         """Tell whether H is not positive on the null space of C (D = 0), by the inertia.
 
         Without row exchanges L U is L D Lᵀ, and the signs of its pivots are those of the
         eigenvalues (Sylvester).  False where the pivoting hides them.
         """
-        if self._lu is None or not np.array_equal(self._lu.perm_r, self._lu.perm_c):
+        if not self.shows_inertia:
             return False
         pivots = self._lu.U.diagonal()
         return int(np.sum(pivots < 0.0)) > int(np.sum(self._signs < 0.0))

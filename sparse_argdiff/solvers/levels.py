@@ -13,7 +13,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 
-from ..arrays import dot, epsilon, namespace, norm
+from ..arrays import Array, dot, epsilon, namespace, norm
 from .central import Central, Residuals, reach
 from .newton_step import Direction
 from .rays import largest
@@ -74,6 +74,7 @@ class Level:
         fall = dot(now.grad, step.y) / unit - self.mu * _total(step.w / now.point.w)
         off = self._off(now)
         if off > 0.0:
+            bend = max(bend, 0.0)  # a step back to the rows may curve down
             self.weight = max(self.weight, 2.0 * (fall + 0.5 * bend) / off)
         return fall - self.weight * off
 
@@ -115,8 +116,9 @@ class Level:
         bend: float,
         unit: float,
         at: Callable[[Central], Residuals],
+        bow: Array | None = None,
     ) -> Residuals | None:
-        """Go along a direction as far as the barrier function falls."""
+        """Go along y + α dy + α² bow as far as the barrier function falls."""
         point, keep = now.point, 0.99
         alpha = min(1.0, keep * reach(point.w, step.w))
         dual = min(1.0, keep * reach(point.z, step.z))
@@ -126,7 +128,8 @@ class Level:
         while alpha >= shortest:
             trial = at(
                 Central(
-                    y=point.y + alpha * step.y,
+                    y=point.y
+                    + alpha * (step.y if bow is None else step.y + alpha * bow),
                     nu=point.nu + alpha * step.nu,
                     z=point.z + dual * step.z,
                     w=point.w + alpha * step.w,

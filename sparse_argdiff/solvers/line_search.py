@@ -11,7 +11,8 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from typing import Protocol
+from collections.abc import Callable
+from typing import Any, Protocol
 
 from ..arrays import Array, dot, epsilon, norm
 from ..status import Status
@@ -149,6 +150,19 @@ def search(
         trial = at(alpha)
         n_grad += 1
     return done(trial, n_grad)
+
+
+def search_by_size(
+    point: Any, d: Array, at: Callable[[Array], Any], size: Callable[[Any], float]
+) -> Step:
+    """Halve the step until the residual of the conditions falls, ``size(at(y))``."""
+    y, before, alpha = point.y, size(point), 1.0
+    while alpha >= epsilon(y):
+        new = at(y + alpha * d)
+        if size(new) <= (1.0 - 1e-4 * alpha) * before:
+            return Step(new.y, new.grad, None, alpha, 1, None)
+        alpha *= 0.5
+    return Step(y, d, None, 0.0, 0, Status.LINE_SEARCH_FAILED)
 
 
 def _shrink(trial: _Trial, value: float | None, slope: float) -> float:

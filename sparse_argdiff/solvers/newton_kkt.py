@@ -10,7 +10,6 @@ steps.  H, the Hessian of the Lagrangian, need only be definite on the null spac
 
 from __future__ import annotations
 
-import dataclasses
 import logging
 import math
 from collections.abc import Callable
@@ -21,44 +20,23 @@ from ..blocks import is_explicit
 from ..constraints import Stack
 from ..krylov import minres, projected_cg
 from ..linear_operator import LinearOperator, aslinearoperator
-from ..optimality import residual_scale, row_norms, size_of
+from ..optimality import residual_scale, size_of
 from ..problem import Problem, Solution
 from ..status import Status
-from .line_search import Step, search
+from .first_order import Point
+from .line_search import Step, search, search_by_size
 from .merit import Merit
 from .newton_cg import NewtonIterate, asks_to_stop
+from .newton_step import probe
 from .projections import projections, saddle
+from .rays import UNSOLVED, contradict, name_row
+from .saddles import slide
 from .stationary import newton_stationary
 
 logger = logging.getLogger(__name__)
 
 _PATIENCE = 25
-
-
-@dataclasses.dataclass(frozen=True)
-class _Point:
-    """Everything of first order at y."""
-
-    y: Array
-    value: float | None
-    grad: Array
-    h: Array
-    jac: Any
-    rows: Any  # the projections on jac
-    multipliers: Array
-    lagrangian_grad: Array
-
-    @property
-    def stationarity(self) -> float:
-        return norm(self.lagrangian_grad)
-
-    @property
-    def infeasibility(self) -> float:
-        """The largest |h_i| / ‖∇h_i‖: a distance in y."""
-        if self.h.shape[0] == 0:
-            return 0.0
-        xp = namespace(self.h)
-        return float(xp.max(xp.abs(self.h) / row_norms(self.jac, self.h)))
+_BY_RESIDUALS = "without objective.value the search goes by residuals alone"
 
 
 def newton_kkt(
@@ -122,6 +100,7 @@ class _NewtonKKT:
         self.violations: list[float] = []  # ‖h‖ along the way
         self.h_norm = 0.0  # largest curvature seen: ‖H u‖ / ‖u‖
         self.notes: tuple[str, ...] = ()
+        self.probed = False  # whether CG has looked for negative curvature
         self._fixed: tuple[Any, Any] | None = None  # rows of affine constraints
 
     def run(self, y0: Array) -> Solution:
@@ -135,7 +114,9 @@ class _NewtonKKT:
         while status is None:
             unit = max(scale, norm(point.grad)) or 1.0
             status = self.verdict(point, unit)
-            if status is None:
+            if status is Status.CONVERGED and not self.probed:
+                status, point = self.onward(point)
+            elif status is None:
                 status, point = self.step(point, unit)
         value = point.value
         if value is not None and self.problem.maximize:
@@ -155,7 +136,7 @@ class _NewtonKKT:
             warnings=self.notes,
         )
 
-    def at(self, y: Array) -> _Point:
+    def at(self, y: Array) -> Point:
         """Evaluate the problem at y: one gradient, one Jacobian."""
         problem, x = self.problem, self.x
         grad, h = problem.grad(x, y), self.constraints.value(x, y)
@@ -170,9 +151,9 @@ class _NewtonKKT:
         else:
             nu = rows.multipliers(-grad)
             total = grad + aslinearoperator(jac).T @ nu
-        return _Point(y, value, grad, h, jac, rows, nu, total)
+        return Point(y, value, grad, h, jac, rows, nu, total)
 
-    def verdict(self, point: _Point, unit: float) -> Status | None:
+    def verdict(self, point: Point, unit: float) -> Status | None:
         """Say whether and how to stop."""
         logger.debug(
             "newton_kkt %d: |gradient of the Lagrangian| %.3e, |h| %.3e",
@@ -185,33 +166,34 @@ class _NewtonKKT:
             return Status.NOT_FINITE
         if point.stationarity <= self.tol * unit and self.feasible(point):
             return Status.CONVERGED
-        iterate = NewtonIterate(
-            self.niter, point.y, point.value, point.stationarity, self.n_hvp
-        )
+        size = point.stationarity
+        iterate = NewtonIterate(self.niter, point.y, point.value, size, self.n_hvp)
         if asks_to_stop(self.callback, iterate):
             return Status.STOPPED_BY_CALLBACK
         return Status.ITERATION_LIMIT if self.niter >= self.maxiter else None
 
-    def feasible(self, point: _Point) -> bool:
+    def feasible(self, point: Point) -> bool:
         return point.infeasibility <= self.tol * size_of(point.y)
 
-    def step(self, point: _Point, unit: float) -> tuple[Status | None, _Point]:
+    def step(self, point: Point, unit: float) -> tuple[Status | None, Point]:
         """Take one step, or say why there is none."""
-        x, y, J = self.x, point.y, aslinearoperator(point.jac)
+        y, J = point.y, aslinearoperator(point.jac)
         normal = point.rows.particular(-point.h)
         left = point.h + J @ normal
         hopeless = 0.5 if self.constraints.affine else 0.99
         if not self.feasible(point) and norm(left) > hopeless * norm(point.h):
-            self.notes = (_name_row(left, point.jac, self.constraints.affine),)
+            if not contradict(left, point.jac, norm(normal) + size_of(y)):
+                self.notes = (UNSOLVED,)
+                return Status.STAGNATED, point
+            self.notes = (name_row(left, point.jac, self.constraints.affine),)
             return Status.INFEASIBLE, point
         self.violations.append(norm(point.h))
         if not self.feasible(point) and self.stays_off():
-            self.notes = (_name_row(point.h, point.jac, affine=False),)
+            if not contradict(point.h, point.jac, size_of(y), far=1.0):
+                return Status.STAGNATED, point
+            self.notes = (name_row(point.h, point.jac, affine=False),)
             return Status.INFEASIBLE, point
-        hess = self.problem.hess(x, y)
-        bend = self.constraints.hess(x, y, point.multipliers)
-        hess = hess if bend is None else hess + bend
-        self.notes = (hess.note,) if hess.note else ()
+        hess = self.lagrangian_hess(point)
         tangent, guessed, status = self.tangential(hess, point, normal, unit)
         if status is not None:
             return status, point
@@ -236,18 +218,47 @@ class _NewtonKKT:
             return Status.ROUNDING_LIMIT, better
         return None, new
 
+    def onward(self, point: Point) -> tuple[Status | None, Point]:
+        """Tell a minimum from a saddle point that no step led to, and go on from that."""
+        self.probed = True
+        hess = self.lagrangian_hess(point)
+        found = probe(hess, point.jac, point.rows, point.y)
+        self.n_hvp += found.n_matvec
+        if found.status is not Status.NEGATIVE_CURVATURE:
+            return Status.CONVERGED, point
+        if not is_explicit(point.jac):  # MINRES would not get on from there
+            return Status.NEGATIVE_CURVATURE, point
+        self.n_hvp += 1
+
+        def back(y: Array) -> Point:
+            return self.at(
+                y + point.rows.particular(-self.constraints.value(self.x, y))
+            )
+
+        new = slide(point, found.direction, hess, back)
+        self.niter, self.probed = self.niter + 1, False
+        return (Status.NEGATIVE_CURVATURE, point) if new is None else (None, new)
+
+    def lagrangian_hess(self, point: Point) -> LinearOperator:
+        """Return H, and note what is said of its products."""
+        hess = self.problem.hess(self.x, point.y)
+        bend = self.constraints.hess(self.x, point.y, point.multipliers)
+        hess = hess if bend is None else hess + bend
+        self.notes = (hess.note,) if hess.note else ()
+        return hess
+
     def stays_off(self) -> bool:
         """Tell whether the violation has not fallen for long."""
         past = self.violations[-_PATIENCE:]
         return len(past) == _PATIENCE and min(past[1:]) > 0.99 * past[0]
 
-    def total(self, point: _Point, unit: float) -> float:
+    def total(self, point: Point, unit: float) -> float:
         """Return the residual of the conditions, each relative to its scale."""
         return math.hypot(
             point.stationarity / unit, point.infeasibility / size_of(point.y)
         )
 
-    def stalled(self, point: _Point, unit: float) -> Status:
+    def stalled(self, point: Point, unit: float) -> Status:
         """Tell the rounding limit from a line search that failed."""
         own = 64.0 * epsilon(point.y)
         rounding = own * (self.h_norm * norm(point.y) + unit)
@@ -256,7 +267,7 @@ class _NewtonKKT:
         return Status.ROUNDING_LIMIT if small else Status.LINE_SEARCH_FAILED
 
     def tangential(
-        self, hess: LinearOperator, point: _Point, normal: Array, unit: float
+        self, hess: LinearOperator, point: Point, normal: Array, unit: float
     ) -> tuple[Array, bool, Status | None]:
         """Return u, whether its length is a guess, and a status where there is none."""
         force = -(point.lagrangian_grad + hess.matvec(normal))
@@ -270,7 +281,7 @@ class _NewtonKKT:
         rtol = min(rtol, 0.5)
         if is_explicit(point.jac):
             result = projected_cg(hess, point.rows, force, rtol=rtol)
-            u, direction = result.x, result.direction
+            u, direction, self.probed = result.x, result.direction, True
         else:
             xp = namespace(force)
             K, rhs = saddle(hess, point.jac), xp.concat([force, xp.zeros_like(point.h)])
@@ -297,11 +308,15 @@ class _NewtonKKT:
         return u, curvature <= 0.0, None
 
     def search(
-        self, point: _Point, hess: LinearOperator, d: Array, guessed: bool
+        self, point: Point, hess: LinearOperator, d: Array, guessed: bool
     ) -> Step:
         """Search along d: by value where there is one, by the residual otherwise."""
         if point.value is None:
-            return self.search_by_residual(point, d)
+            unit = norm(point.grad) or 1.0
+            found = search_by_size(point, d, self.at, lambda new: self.total(new, unit))
+            if found.status is not None:
+                self.notes = (_BY_RESIDUALS,)
+            return found
         x, y, h_norm = self.x, point.y, norm(point.h)
         slope = dot(point.grad, d)
         self.mu = max(self.mu, 2.0 * norm(point.multipliers))
@@ -330,27 +345,3 @@ class _NewtonKKT:
         found = search(merit, x, y, d, start, slope, guessed)
         self.n_grad += found.n_grad
         return found
-
-    def search_by_residual(self, point: _Point, d: Array) -> Step:
-        """Halve the step until the residual of the conditions falls."""
-        unit, alpha = norm(point.grad) or 1.0, 1.0
-        before = self.total(point, unit)
-        while alpha >= epsilon(point.y):
-            new = self.at(point.y + alpha * d)
-            if self.total(new, unit) <= (1.0 - 1e-4 * alpha) * before:
-                return Step(new.y, new.grad, None, alpha, 1, None)
-            alpha *= 0.5
-        self.notes = ("without objective.value the search goes by residuals alone",)
-        return Step(point.y, d, None, 0.0, 0, Status.LINE_SEARCH_FAILED)
-
-
-def _name_row(left: Array, jac: Any, affine: bool) -> str:
-    """Say which row cannot be met, and by how much."""
-    xp = namespace(left)
-    worst = int(xp.argmax(xp.abs(left) / row_norms(jac, left)))
-    off = f"row {worst} stays off by {float(left[worst]):.2e}"
-    if affine:
-        return (
-            f"the equality rows contradict each other: in the least-squares sense {off}"
-        )
-    return f"the equality rows cannot be met near this point: {off}"

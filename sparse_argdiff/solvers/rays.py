@@ -13,7 +13,14 @@ from typing import Any, Protocol
 
 from ..arrays import Array, dot, namespace, norm
 from ..linear_operator import LinearOperator, aslinearoperator
+from ..optimality import row_norms
 from .standard_form import StandardForm
+
+UNSOLVED = (
+    "the linearised equality rows were not solved, nor shown to contradict each other: "
+    "for products alone they are too ill-conditioned; give their Jacobian as an array or "
+    "a sparse matrix, or combine the rows to better ones"
+)
 
 
 class Linearisation(Protocol):
@@ -70,6 +77,28 @@ def contradiction(
     some = ", ".join(named[:6]) + (", ..." if len(named) > 6 else "")
     size = proof / most
     return f"no y meets {some} at once: a weighted sum of them is off by {size:.2e}"
+
+
+def contradict(left: Array, jac: Any, length: float, far: float = 1e6) -> bool:
+    """Tell whether the least-squares rest of equality rows proves a contradiction.
+
+    With the weights u = left / ‖rows‖², u'(left + J v) > 0 for all ‖v‖ < u'left / ‖J'u‖,
+    which must be ``far`` times ``length``.
+    """
+    u = left / row_norms(jac, left) ** 2
+    return dot(u, left) > far * length * norm(aslinearoperator(jac).T @ u)
+
+
+def name_row(left: Array, jac: Any, affine: bool) -> str:
+    """Say which equality row cannot be met, and by how much."""
+    xp = namespace(left)
+    worst = int(xp.argmax(xp.abs(left) / row_norms(jac, left)))
+    off = f"row {worst} stays off by {float(left[worst]):.2e}"
+    if affine:
+        return (
+            f"the equality rows contradict each other: in the least-squares sense {off}"
+        )
+    return f"the equality rows cannot be met near this point: {off}"
 
 
 def falls_forever(
