@@ -96,7 +96,7 @@ class Inverse:
         options: dict[str, Any] = dict(self.options)
         if self.choice is not None:
             before = self.choice.n_matvec
-            options["M"] = self.choice(K)
+            options["M"] = self.choice(K, self.options.get("rtol", 1e-2))
             self.n_hvp += self.choice.n_matvec - before
         if start is not None and start.ndim > rhs.ndim:
             if self.system.C is None:

@@ -8,16 +8,17 @@ from __future__ import annotations
 
 import numbers
 from collections.abc import Callable
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 
-from .arrays import Array, as_dtype, namespace
+from .arrays import Array, as_dtype
 from .products import (
     Product,
     as_product,
     as_shape,
     block_product,
+    diagonal_of,
     matrix_product,
     matrix_type,
     vector_product,
@@ -56,6 +57,8 @@ class LinearOperator:
         The entries, where the operator was made from them.
     split : (LinearOperator, array), optional
         A = core + diag(d), of which d alone depends on the parameters x.
+    rank : int, optional
+        A bound on the rank, where one is known: the number of samples.
     update : callable, optional
         ``update(A)`` returns this preconditioner for a nearby matrix A.
     n_matvec : int
@@ -89,6 +92,7 @@ class LinearOperator:
         note: str = "",
         matrix: Any = None,
         split: tuple[LinearOperator, Array] | None = None,
+        rank: int | None = None,
         update: Callable[[Any], LinearOperator] | None = None,
         n_matvec: int = 0,
     ) -> None:
@@ -105,6 +109,7 @@ class LinearOperator:
         self.note = note
         self._matrix = matrix
         self.split = split
+        self.rank = rank
         self.update = update
         self.n_matvec = n_matvec
         self._matvec = as_product("matvec", matvec)
@@ -305,6 +310,7 @@ def _scale(a: LinearOperator, factor: float) -> LinearOperator:
         note=a.note,
         matrix=None if a.matrix is None else lambda: factor * a.matrix,
         split=a.split and (factor * a.split[0], factor * a.split[1]),
+        rank=a.rank,
     )
 
 
@@ -346,15 +352,6 @@ def aslinearoperator(A: Any) -> LinearOperator:
         matmat=forward,
         rmatmat=backward,
         dtype=dtype,
-        diagonal=_diagonal_of(A),
+        diagonal=diagonal_of(A),
         matrix=A,
     )
-
-
-def _diagonal_of(A: Any) -> Callable[[], Array] | None:
-    square = A.shape[0] == A.shape[1]
-    if square and hasattr(A, "diagonal"):
-        return cast("Callable[[], Array]", A.diagonal)
-    if square and hasattr(A, "__array_namespace__"):
-        return lambda: namespace(A).linalg.diagonal(A)
-    return None

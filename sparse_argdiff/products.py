@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 from .arrays import (
     Array,
@@ -59,6 +59,16 @@ def matrix_product(A: Any) -> Product:
         return A @ x
 
     return product
+
+
+def diagonal_of(A: Any) -> Callable[[], Array] | None:
+    """Return the function that gives the diagonal of a square matrix, where it has one."""
+    square = A.shape[0] == A.shape[1]
+    if square and hasattr(A, "diagonal"):
+        return cast("Callable[[], Array]", A.diagonal)
+    if square and hasattr(A, "__array_namespace__"):
+        return lambda: namespace(A).linalg.diagonal(A)
+    return None
 
 
 def as_product(name: str, function: Any) -> Any:

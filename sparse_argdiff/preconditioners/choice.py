@@ -38,11 +38,12 @@ class Choice:
         self._fixed = None if M is None or builds else aslinearoperator(M)
         self.n_matvec = 0
 
-    def __call__(self, K: LinearOperator) -> LinearOperator | None:
-        """Return M for K."""
+    def __call__(self, K: LinearOperator, rtol: float = 1e-2) -> LinearOperator | None:
+        """Return M for K; an ``Auto`` is told the tolerance of the solve to come."""
         if self._function is None:
             return self._fixed
-        M = self._function(K)
+        knows = isinstance(self._function, Auto)
+        M = self._function(K, rtol) if knows else self._function(K)
         if M is None:
             return None
         M = aslinearoperator(M)
