@@ -21,6 +21,7 @@ from .jacobi import jacobi, jacobi_of, jacobi_where_definite
 
 _EVEN = 10.0  # largest over smallest entry of a ridge that counts as constant
 _ALIKE, _SPREAD = 0.15, 1.0  # deviation of log diag(K): no matter below, plain above
+_TOO_MUCH = 1.25  # times what the samples determine, which the diagonal may promise
 _CORRELATED = 0.25  # of n: with fewer independent coordinates the diagonal misleads
 
 Diagonals = dict[str, "LinearOperator | None"]
@@ -72,7 +73,8 @@ def diagonals(K: LinearOperator, independent: Callable[[], float]) -> Diagonals:
         between = xp.where(penalised, ridge + xp.sqrt(ridge) * xp.sqrt(data), data)
         return {"damped": jacobi(damped), "between": jacobi(between)}
     shifted = jacobi(ridge + mean)
-    few = samples is not None and float(xp.sum(d / (d + r))) > samples
+    promised = float(xp.sum(d / (d + r)))
+    few = samples is not None and promised > _TOO_MUCH * samples
     spread = float(xp.std(xp.log(d + r)))
     if not few and spread > _ALIKE and (samples is None or spread < _SPREAD):
         few = independent() < _CORRELATED

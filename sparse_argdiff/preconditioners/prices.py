@@ -23,7 +23,7 @@ _ITERATION = 1.4e5  # entries whose reading takes as long as the rest of an iter
 def factor_price(matrix: Any) -> float:
     """Return the iterations that a Cholesky factor of the entries takes as long as."""
     n = matrix.shape[0]
-    return (n**3 / 9.0 + 60.0 * n**2) / _iteration(matrix)
+    return float(n**3 / 9.0 + 60.0 * n**2) / _iteration(matrix)
 
 
 def factor_pays(matrix: Any) -> float:
