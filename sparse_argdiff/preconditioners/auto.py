@@ -59,7 +59,7 @@ class Auto:
        fall more than tenfold over the first 20; ``cholesky`` for n up to 2000 at its full
        price.  A sketch of 20 columns comes first and must save a quarter of the
        iterations; the whole one, of at most 2²¹ entries, follows by the same rule;
-    4. the diagonal where it is known: the whole, or of a split what the data can
+    4. the diagonal where it is known: the whole, or of a split what the samples can
        determine of it, or a constant beside the ridge (``diagonals``; one product where
        correlation decides).  With ``patience`` below 1 the second is tried too, where the
        first is slow or the last solve asked for less than a digit; the faster one stays.

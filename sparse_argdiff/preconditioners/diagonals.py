@@ -22,7 +22,7 @@ from .jacobi import jacobi, jacobi_of, jacobi_where_definite
 _EVEN = 10.0  # largest over smallest entry of a ridge that counts as constant
 _ALIKE, _SPREAD = 0.15, 1.0  # deviation of log diag(K): no matter below, plain above
 _TOO_MUCH = 1.25  # times what the samples determine, which the diagonal may promise
-_CORRELATED = 0.25  # of n: with fewer independent coordinates the diagonal misleads
+_CORRELATED = 0.25  # of those expected: with fewer independent coordinates it misleads
 
 Diagonals = dict[str, "LinearOperator | None"]
 
@@ -43,7 +43,7 @@ def diagonals(K: LinearOperator, independent: Callable[[], float]) -> Diagonals:
     -----
     An uneven ridge takes the formula above.  Under an even one, what the data does not
     determine is one eigenvalue of high multiplicity, which CG meets in one step: a constant
-    keeps it, any other diagonal spreads it.  There the whole diagonal is right where the
+    keeps it, any other diagonal spreads it.  There the formula is right where the
     samples determine what it promises and the coordinates are independent, or differ so
     much in size that this decides.
 
@@ -65,22 +65,22 @@ def diagonals(K: LinearOperator, independent: Callable[[], float]) -> Diagonals:
     sound = 0.0 < mean < math.inf and float(xp.min(ridge)) >= 0.0
     if not sound or r.shape[0] == 0 or not float(xp.min(data)) >= 0.0:
         return {"jacobi": whole}
-    free = ridge.shape[0] - r.shape[0]
-    samples = None if core.rank is None else max(core.rank - free, 1)
+    name, share, samples = "jacobi", 1.0, math.inf
+    if core.rank is not None:
+        free = ridge.shape[0] - r.shape[0]
+        samples = max(core.rank - free, 1)
+        name, share = "damped", data_share(d, r, samples)
+    damped = jacobi(xp.where(penalised, share * data + ridge, data))
     if float(xp.max(r)) > _EVEN * float(xp.min(r)):
-        share = 1.0 if samples is None else data_share(d, r, samples)
-        damped = xp.where(penalised, share * data + ridge, data)
         between = xp.where(penalised, ridge + xp.sqrt(ridge) * xp.sqrt(data), data)
-        return {"damped": jacobi(damped), "between": jacobi(between)}
-    shifted = jacobi(ridge + mean)
-    promised = float(xp.sum(d / (d + r)))
-    few = samples is not None and promised > _TOO_MUCH * samples
+        return {name: damped, "between": jacobi(between)}
+    few = float(xp.sum(d / (d + r))) > _TOO_MUCH * samples
     spread = float(xp.std(xp.log(d + r)))
-    if not few and spread > _ALIKE and (samples is None or spread < _SPREAD):
-        few = independent() < _CORRELATED
-    if few:
-        return {"shifted": shifted, "jacobi": whole}
-    return {"jacobi": whole, "shifted": shifted}
+    if not few and spread > _ALIKE and (core.rank is None or spread < _SPREAD):
+        expected = 1.0 / (1.0 + r.shape[0] / samples)
+        few = independent() < _CORRELATED * expected
+    both: Diagonals = {name: damped, "shifted": jacobi(ridge + mean)}
+    return dict(reversed(both.items())) if few else both
 
 
 def data_share(data: Array, ridge: Array, samples: int) -> float:
