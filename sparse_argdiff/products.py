@@ -122,4 +122,6 @@ def _of_shape(result: Array, name: str, shape: tuple[int, ...]) -> Array:
     if found != shape:
         what = type(result).__name__ if found is None else tuple(found)
         raise ValueError(f"{name} must return an array of shape {shape}, found {what}")
+    if kind_of(result) == "other":
+        raise TypeError(f"{name} must return real numbers, found dtype {result.dtype}")
     return result

@@ -74,7 +74,7 @@ def projected_cg(
         Approximates H⁻¹ and is the metric of the projection.
     callback : callable, optional
         ``callback(Iterate)`` from iteration 0 on; a true value or ``StopIteration``
-        stops the solve.
+        stops the solve (of that column).
 
     Returns
     -------
@@ -120,7 +120,8 @@ def projected_cg(
 
     def solve_one(j: Any) -> KrylovResult:
         start = None if x0 is None else x0[j]
-        return _solve(H, constraints, b[j], c[j], start, options)
+        own = options if j is ... else options._replace(column=j[1])
+        return _solve(H, constraints, b[j], c[j], start, own)
 
     if b.ndim == 1:
         return solve_one(...)
@@ -132,12 +133,13 @@ class _Options(NamedTuple):
     atol: float
     maxiter: int
     callback: Callback | None
+    column: int = 0
 
     def wants_stop(self, niter: int, y: Array, residual_norm: float) -> bool:
         """Tell the callback where we are; True when it asks to stop."""
         try:
             return self.callback is not None and bool(
-                self.callback(Iterate(niter, y, residual_norm))
+                self.callback(Iterate(niter, y, residual_norm, self.column))
             )
         except StopIteration:
             return True
