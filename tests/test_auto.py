@@ -601,3 +601,75 @@ def test_few_samples_and_an_uneven_ridge_cost_a_third_of_the_diagonal():
         for M in (pc.Auto(patience=2.0)(H), pc.jacobi_of(H), None)
     ]
     assert 3 * spent[0] <= min(spent[1:])
+
+
+def dense_problem(n, condition, seed=0):
+    """½ y'A y − x'y, whose Hessian is a dense array without units: a diagonal is no help."""
+    rng = np.random.default_rng(seed)
+    Q, _ = np.linalg.qr(rng.standard_normal((n, n)))
+    A = (Q * np.geomspace(1.0, 1.0 / condition, n)) @ Q.T
+    A = 0.5 * (A + A.T)
+    objective = sad.FunctionObjective(
+        grad=lambda x, y: A @ y - x,
+        cross_jvp=lambda x, y, u: -u,
+        cross_vjp=lambda x, y, w: -w,
+        n=n,
+    )
+    objective.hess = lambda x, y: A
+    x = A @ rng.standard_normal(n)
+    solution = sad.Solution(y=np.linalg.solve(A, x), x=x, status=sad.Status.CONVERGED)
+    return A, sad.Problem(objective), solution, rng.standard_normal(n)
+
+
+@pytest.mark.parametrize("condition", [1e5, 1e8])
+def test_a_solve_that_drags_on_gets_its_factor_on_the_way(condition):
+    A, problem, solution, v = dense_problem(300, condition)
+    found = sad.vjp(problem, solution, v)
+    price = factor_price(A)
+    assert found.krylov.converged
+    assert 2.0 * price <= found.krylov.niter <= 2.0 * price + 5
+    assert np.linalg.norm(A @ found.adjoint - v) <= 1e-8 * np.linalg.norm(v)
+    assert found.n_hvp >= found.krylov.n_matvec > found.krylov.niter
+    np.testing.assert_allclose(found.krylov.residual, v - A @ found.adjoint, atol=1e-12)
+
+
+def test_a_solve_that_is_nearly_there_goes_on_without_one():
+    """Once as long as two factors, it has less to go than one would take."""
+    A, problem, solution, v = dense_problem(300, 1.2e2)
+    price = factor_price(A)
+    alone = sad.cg(A, v, M=pc.jacobi_of(A), rtol=1e-8).niter
+    assert 2.0 * price < alone < 3.0 * price
+    found = sad.vjp(problem, solution, v)
+    assert found.krylov.converged
+    assert alone < found.krylov.niter < 1.5 * alone
+
+
+def test_a_limit_of_the_callers_is_kept():
+    A, problem, solution, v = dense_problem(300, 1e8)
+    short = int(factor_price(A))
+    with pytest.raises(sad.ConvergenceError) as caught:
+        sad.vjp(problem, solution, v, maxiter=short)
+    assert caught.value.status is sad.Status.ITERATION_LIMIT
+    assert caught.value.result.niter == short
+
+
+def test_an_indefinite_matrix_is_found_however_long_it_takes():
+    """A factor that refuses is no verdict: the solve goes on with the diagonal."""
+    A, problem, solution, v = dense_problem(300, 1e6)
+    values, vectors = np.linalg.eigh(A)
+    A -= 1.5 * values[0] * np.outer(vectors[:, 0], vectors[:, 0])
+    with pytest.raises(sad.ConvergenceError) as caught:
+        sad.vjp(problem, solution, v)
+    assert not caught.value.status.acceptable
+    assert caught.value.result.niter > 2.0 * factor_price(A)
+
+
+def test_what_was_built_on_the_way_stays_and_its_own_pace_is_learnt():
+    A, problem, solution, v = dense_problem(300, 1e6)
+    auto = pc.Auto(patience=2.0)
+    for niter in (int(2.0 * factor_price(A)), 0, 0):
+        found = sad.vjp(problem, solution, v, M=auto).krylov.niter
+        assert niter < found <= niter + 3
+        assert auto.name == "cholesky"
+    auto.observe(30, digits=8.0)  # far slower than right after the build, but once
+    assert sad.vjp(problem, solution, v, M=auto).krylov.niter <= 3

@@ -571,5 +571,5 @@ def test_the_callback_knows_the_column_and_stops_it_alone():
 
 @pytest.mark.parametrize("M", ["auto", lambda r: r], ids=["str", "function"])
 def test_an_m_that_is_no_operator_is_named(M):
-    with pytest.raises(TypeError, match="^M: "):
+    with pytest.raises(TypeError, match=r"^M: "):
         projected_cg(np.eye(3), np.ones((1, 3)), np.ones(3), M=M)

@@ -77,6 +77,9 @@ class Auto:
         Of the present choice.
     n_matvec : int
         Products spent on building so far.
+    offer : float or None
+        Iterations for which a factor or hierarchy could be had that the last call did not
+        build: a solve that drags on may ask for it, ``auto(K, now=True)``.
 
     Notes
     -----
@@ -96,6 +99,7 @@ class Auto:
                 f"{patience!r} and {max_rank!r}"
             )
         self.n_matvec = 0
+        self.offer: float | None = None
         self.reset()
 
     def reset(self) -> None:
@@ -116,14 +120,18 @@ class Auto:
             None  # share of the coordinates, once measured
         )
 
-    def __call__(self, K: Any, rtol: float = 1e-2) -> LinearOperator | None:
+    def __call__(
+        self, K: Any, rtol: float = 1e-2, *, now: bool = False
+    ) -> LinearOperator | None:
         """Return M ≈ K⁻¹ or None; ``n_matvec`` of M is what this call has cost.
 
         ``rtol``: of the solve to come; it decides whether a hierarchy pays at once.
+        ``now``: what was offered, whether the solves have paid for it or not.
         """
         K = aslinearoperator(K)
         if K.shape[0] != K.shape[1]:
             raise ValueError(f"K must be square, found shape {K.shape}")
+        self.offer = None
         if K.shape[0] == 0:
             return None
         built = self._built
@@ -136,7 +144,7 @@ class Auto:
         lost, measured = 0, self._independent is not None  # products beside a build
         known = diagonals(K, lambda: self._independence(K))
         lost += self._independent is not None and not measured
-        for name, price, products, build in self._candidates(K, known, rtol):
+        for name, price, products, build in self._candidates(K, known, rtol, now):
             try:
                 built = build(K)
             except ValueError:
@@ -211,7 +219,7 @@ class Auto:
         return built
 
     def _candidates(
-        self, K: LinearOperator, known: Diagonals, rtol: float
+        self, K: LinearOperator, known: Diagonals, rtol: float, now: bool
     ) -> list[tuple[str, float | None, int, Builder]]:
         """Return name, price, products lost where it refuses, and builder, the best first.
 
@@ -220,47 +228,43 @@ class Auto:
         n, matrix = K.shape[0], K.matrix
         found: list[tuple[str, float | None, int, Builder]] = []
         worn = self.name if self._worn else ""  # it has paid for its successor
-        if n <= _SMALL and (is_array(matrix) or is_sparse(matrix)):
-            price = factor_price(matrix)
-            paid = self._paid(price) and self._slow(factor_pays(matrix))
-            if price <= _AT_ONCE or paid or worn == "cholesky":
-                found.append(("cholesky", price, 0, cholesky))
-        elif sparse.issparse(matrix):
-            paid = self._paid(AMG) and self._slow(CYCLES)
-            if self._laplacian(matrix, rtol, paid) or worn == "amg":
-                found.append(("amg", AMG, 0, amg))
-        if matrix is not None and n <= _SMALL:
-            return self._allowed(found)
-        budget = self._spent / self.patience if self._slow() else 0.0
-        if n <= self.max_rank:
-            if n <= budget or worn == "cholesky":
-                found.append(("cholesky", None, n, cholesky))
+        if is_array(matrix) or is_sparse(matrix):
+            found = self._of_entries(matrix, rtol, worn, now)
         else:
-            # A constant for what the sketch misses does not repair units.
-            wanted = self.max_rank <= budget and self._slow(_VERY_SLOW) and n <= _LARGE
-            tried = self.patience >= 1.0 or set(known) <= set(self._tally)
-            even = wanted and tried and set(known) != {"jacobi"}
-            if K.split is not None and (even or worn == "nystrom"):
-                found.append(("nystrom", None, FIRST_RANK, self._nystrom))
-            if n <= _SMALL and (n <= min(budget, self._spent) or worn == "cholesky"):
+            budget = self._spent / self.patience if self._slow() else 0.0
+            most = budget if n <= self.max_rank else min(budget, self._spent)
+            if K.split is not None and n > self.max_rank:
+                # A constant for what the sketch misses does not repair units.
+                wanted = self.max_rank <= budget and self._slow(_VERY_SLOW)
+                tried = self.patience >= 1.0 or set(known) <= set(self._tally)
+                even = wanted and n <= _LARGE and tried and set(known) != {"jacobi"}
+                if even or worn == "nystrom":
+                    found.append(("nystrom", None, FIRST_RANK, self._nystrom))
+            if n <= _SMALL and (n <= most or worn == "cholesky"):
                 found.append(("cholesky", None, n, cholesky))
-        return self._allowed(found)
-
-    def _allowed(self, found: list[Any]) -> list[Any]:
-        """Leave out what has refused of late."""
         return [entry for entry in found if self._total >= self._retry.get(entry[0], 0)]
 
-    def _paid(self, price: float) -> bool:
-        """Whether the solves without a build have taken ``patience`` times the price."""
-        return self._spent >= self.patience * price
-
-    def _laplacian(self, matrix: Any, rtol: float, paid: bool) -> bool:
-        """Whether the matrix suits multigrid, which has been paid for or pays at once."""
-        condition = laplacian_condition(matrix)
-        if condition is None or paid:
-            return paid and condition is not None
-        digits = -math.log10(min(max(rtol, 1e-16), 0.1))
-        return amg_pays(condition, digits, max(1.0, 1.0 / self.patience))
+    def _of_entries(
+        self, matrix: Any, rtol: float, worn: str, now: bool
+    ) -> list[tuple[str, float | None, int, Builder]]:
+        """Return the candidates for an explicit matrix; what waits is the ``offer``."""
+        if matrix.shape[0] <= _SMALL:
+            name, price, build = "cholesky", factor_price(matrix), cholesky
+            pays, at_once = factor_pays(matrix), price <= _AT_ONCE
+        else:
+            laplacian = sparse.issparse(matrix)
+            condition = laplacian_condition(matrix) if laplacian else None
+            if condition is None:
+                return []
+            name, price, build, pays = "amg", AMG, amg, CYCLES
+            digits = -math.log10(min(max(rtol, 1e-16), 0.1))
+            at_once = amg_pays(condition, digits, max(1.0, 1.0 / self.patience))
+        paid = self._spent >= self.patience * price and self._slow(pays)
+        if at_once or paid or now or worn == name:
+            return [(name, price, 0, build)]
+        if self._total >= self._retry.get(name, 0):
+            self.offer = price
+        return []
 
     def _independence(self, K: LinearOperator) -> float:
         """Return what :func:`independent_share` found, measured once."""
