@@ -35,6 +35,7 @@ from .prices import (
 Builder = Callable[[LinearOperator], LinearOperator]
 
 _SMALL = 2000  # unknowns that a direct factorisation is meant for
+_DENSE = 1000.0  # unknowns whose factor costs like as many products again
 _AT_ONCE = 25.0  # iterations that a factor may cost before any was taken: n = 200
 _ENTRIES = 2**21  # of a sketch; more of them take longer than most sparse products
 _LARGE = _ENTRIES // FIRST_RANK
@@ -57,7 +58,7 @@ class Auto:
        than ``max_rank``; where a digit takes more than ten, ``nystrom`` (price
        ``max_rank``) of an operator with a split, in even units, with eigenvalues that
        fall more than tenfold over the first 20; ``cholesky`` for n up to 2000 at its full
-       price.  A sketch of 20 columns comes first and must save a quarter of the
+       price, n + n²/1000.  A sketch of 20 columns comes first and must save a quarter of the
        iterations; the whole one, of at most 2²¹ entries, follows by the same rule;
     4. the diagonal where it is known: the whole, or of a split what the samples can
        determine of it, or a constant beside the ridge (``diagonals``; one product where
@@ -232,7 +233,9 @@ class Auto:
             found = self._of_entries(matrix, rtol, worn, now)
         else:
             budget = self._spent / self.patience if self._slow() else 0.0
-            most = budget if n <= self.max_rank else min(budget, self._spent)
+            paid = n <= budget
+            if n > self.max_rank:  # its arithmetic counts too
+                paid = n + n * n / _DENSE <= min(budget, self._spent)
             if K.split is not None and n > self.max_rank:
                 # A constant for what the sketch misses does not repair units.
                 wanted = self.max_rank <= budget and self._slow(_VERY_SLOW)
@@ -240,7 +243,7 @@ class Auto:
                 even = wanted and n <= _LARGE and tried and set(known) != {"jacobi"}
                 if even or worn == "nystrom":
                     found.append(("nystrom", None, FIRST_RANK, self._nystrom))
-            if n <= _SMALL and (n <= most or worn == "cholesky"):
+            if n <= _SMALL and (paid or worn == "cholesky"):
                 found.append(("cholesky", None, n, cholesky))
         return [entry for entry in found if self._total >= self._retry.get(entry[0], 0)]
 
