@@ -81,7 +81,7 @@ def test_a_factor_that_costs_more_than_the_solve_is_not_made(side):
     auto = pc.Auto(patience=2.0)
     for _ in range(3):
         auto(A)
-        assert auto.name == "jacobi"
+        assert auto.name == "none"
         auto.observe(60, digits=8.0)
 
 
@@ -106,14 +106,22 @@ def test_a_factor_is_made_once_the_solves_have_taken_as_long():
     assert price <= worn < price + 20
 
 
+@pytest.mark.parametrize(("most", "name"), [(1.1, "none"), (1.5, "jacobi")])
+def test_a_level_diagonal_is_not_worth_its_pass(most, name):
+    auto, d = pc.Auto(patience=2.0), np.linspace(1.0, most, 3000)
+    M = auto(sparse.diags_array(d).tocsr())
+    assert auto.name == name
+    assert (M is None) == (name == "none")
+
+
 def test_multigrid_pays_at_once_where_the_condition_and_the_tolerance_say_so():
     large, small = laplacian(200), laplacian(60)
     ridge = sparse.eye_array(40_000)
     for A, rtol, name in (
         (large, 1e-8, "amg"),
-        (large, 1e-2, "jacobi"),
-        (small, 1e-8, "jacobi"),
-        (sparse.csr_array(large + 0.05 * ridge), 1e-8, "jacobi"),
+        (large, 1e-2, "none"),
+        (small, 1e-8, "none"),
+        (sparse.csr_array(large + 0.05 * ridge), 1e-8, "none"),
         (sparse.csr_array(large + 1e-4 * ridge), 1e-8, "amg"),
     ):
         auto = pc.Auto(patience=2.0)
@@ -124,10 +132,10 @@ def test_multigrid_pays_at_once_where_the_condition_and_the_tolerance_say_so():
 def test_multigrid_is_built_once_the_solves_have_paid_for_it():
     auto, A = pc.Auto(patience=1.0), laplacian(60)
     auto(A)
-    assert auto.name == "jacobi"
+    assert auto.name == "none"
     auto.observe(140, digits=6.0)
     auto(A)
-    assert auto.name == "jacobi"
+    assert auto.name == "none"
     auto.observe(140, digits=6.0)
     auto(A)
     assert auto.name == "amg"
@@ -143,18 +151,18 @@ def test_a_large_laplacian_takes_amg_and_a_dominant_matrix_does_not():
     dominant = sparse.csr_array(A + 10.0 * sparse.eye_array(3600))
     auto = pc.Auto(patience=0.1)
     auto(dominant)
-    assert auto.name == "jacobi"
+    assert auto.name == "none"
     positive = abs(A)  # no M-matrix
     auto = pc.Auto(patience=0.01)
     auto(positive)
-    assert auto.name == "jacobi"
+    assert auto.name == "none"
 
 
 def test_amg_is_not_chosen_without_pyamg(monkeypatch):
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     auto = pc.Auto(patience=0.01)
     auto(laplacian(60))
-    assert auto.name == "jacobi"
+    assert auto.name == "none"
 
 
 def test_an_operator_pays_for_its_factor_once_the_solves_have_cost_as_much():

@@ -19,6 +19,7 @@ from ..arrays import Array, asarray, dot, namespace
 from ..linear_operator import LinearOperator
 from .jacobi import jacobi, jacobi_of, jacobi_where_definite
 
+_LEVEL = 1.2  # largest over smallest entry of a diagonal that is not worth a pass
 _EVEN = 10.0  # largest over smallest entry of a ridge that counts as constant
 _ALIKE, _SPREAD = 0.15, 1.0  # deviation of log diag(K): no matter below, plain above
 _TOO_MUCH = 1.25  # times what the samples determine, which the diagonal may promise
@@ -54,7 +55,13 @@ def diagonals(K: LinearOperator, independent: Callable[[], float]) -> Diagonals:
     """
     if K.split is None or not K.split[0].has_diagonal:
         whole = jacobi_of(K)
-        return {} if whole is None else {"jacobi": whole, "none": None}
+        if whole is None:
+            return {}
+        both: Diagonals = {"jacobi": whole, "none": None}
+        inverse = whole.diagonal()
+        xp = namespace(inverse)
+        level = float(xp.max(inverse)) <= _LEVEL * float(xp.min(inverse))
+        return dict(reversed(both.items())) if level else both
     core, ridge = K.split
     data, xp = core.diagonal(), namespace(ridge)
     whole = jacobi_where_definite(data + ridge)
@@ -79,7 +86,7 @@ def diagonals(K: LinearOperator, independent: Callable[[], float]) -> Diagonals:
     if not few and spread > _ALIKE and (core.rank is None or spread < _SPREAD):
         expected = 1.0 / (1.0 + r.shape[0] / samples)
         few = independent() < _CORRELATED * expected
-    both: Diagonals = {name: damped, "shifted": jacobi(ridge + mean)}
+    both = {name: damped, "shifted": jacobi(ridge + mean)}
     return dict(reversed(both.items())) if few else both
 
 
