@@ -63,7 +63,5 @@ def relative_residual(rhs: Array, result: KrylovResult) -> float:
         size = norm(rhs)
         return float(result.residual_norm) / size if size else 0.0
     sizes = [norm(rhs[:, j]) for j in range(rhs.shape[1])]
-    return max(
-        (float(result.residual_norm[j]) / s for j, s in enumerate(sizes) if s),
-        default=0.0,
-    )
+    found = [float(result.residual_norm[j]) / s for j, s in enumerate(sizes) if s]
+    return math.nan if any(map(math.isnan, found)) else max(found, default=0.0)
