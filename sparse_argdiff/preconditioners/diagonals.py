@@ -20,7 +20,7 @@ from ..linear_operator import LinearOperator
 from .jacobi import jacobi, jacobi_of, jacobi_where_definite
 
 _LEVEL = 1.2  # largest over smallest entry of a diagonal that is not worth a pass
-_EVEN = 10.0  # largest over smallest entry of a ridge that counts as constant
+_EVEN = 0.66  # deviation of log r up to which a ridge counts as constant
 _ALIKE, _SPREAD = 0.15, 1.0  # deviation of log diag(K): no matter below, plain above
 _TOO_MUCH = 1.25  # times what the samples determine, which the diagonal may promise
 _CORRELATED = 0.25  # of those expected: with fewer independent coordinates it misleads
@@ -42,7 +42,8 @@ def diagonals(K: LinearOperator, independent: Callable[[], float]) -> Diagonals:
 
     Notes
     -----
-    An uneven ridge takes the formula above.  Under an even one, what the data does not
+    An uneven ridge takes the formula above, or where few samples are correlated the
+    geometric mean of the two parts beside it.  Under an even one, what the data does not
     determine is one eigenvalue of high multiplicity, which CG meets in one step: a constant
     keeps it, any other diagonal spreads it.  There the formula is right where the
     samples determine what it promises and the coordinates are independent, or differ so
@@ -78,13 +79,16 @@ def diagonals(K: LinearOperator, independent: Callable[[], float]) -> Diagonals:
         samples = max(core.rank - free, 1)
         name, share = "damped", data_share(d, r, samples)
     damped = jacobi(xp.where(penalised, share * data + ridge, data))
-    if float(xp.max(r)) > _EVEN * float(xp.min(r)):
+    expected = 1.0 / (1.0 + r.shape[0] / samples)
+    wide = r.shape[0] > 2.0 * samples
+    if float(xp.std(xp.log(r))) > _EVEN:
         between = xp.where(penalised, ridge + xp.sqrt(ridge) * xp.sqrt(data), data)
-        return {name: damped, "between": jacobi(between)}
-    few = float(xp.sum(d / (d + r))) > _TOO_MUCH * samples
-    spread = float(xp.std(xp.log(d + r)))
+        uneven: Diagonals = {name: damped, "between": jacobi(between)}
+        correlated = wide and independent() < _CORRELATED * expected
+        return dict(reversed(uneven.items())) if correlated else uneven
+    promised, spread = float(xp.sum(d / (d + r))), float(xp.std(xp.log(d + r)))
+    few = promised > _TOO_MUCH * samples or (wide and spread <= 2.0 * _ALIKE)
     if not few and spread > _ALIKE and (core.rank is None or spread < _SPREAD):
-        expected = 1.0 / (1.0 + r.shape[0] / samples)
         few = independent() < _CORRELATED * expected
     both = {name: damped, "shifted": jacobi(ridge + mean)}
     return dict(reversed(both.items())) if few else both
