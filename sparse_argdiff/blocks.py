@@ -115,6 +115,7 @@ def principal(operator: LinearOperator, index: Array) -> LinearOperator:
         accuracy=operator.accuracy,
         note=operator.note,
         split=split and (principal(split[0], index), split[1][index]),
+        rank=operator.rank,
     )
 
 

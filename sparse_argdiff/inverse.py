@@ -35,7 +35,14 @@ from .kkt import KKTSystem, linearize
 from .krylov import KrylovResult
 from .krylov.null_space import null_space_for
 from .linear_operator import LinearOperator
-from .preconditioners import Auto, Choice, constraint_of, galerkin_start, jacobi_of
+from .preconditioners import (
+    Auto,
+    Choice,
+    constraint_of,
+    galerkin_start,
+    jacobi_of,
+)
+from .preconditioners.switching import observe, relative_residual, switching_cg
 from .problem import Problem, Solution
 from .status import OnFailure, Status, caution, check_on_failure, settle
 from .verdict import check_stationary
@@ -96,7 +103,7 @@ class Inverse:
         options: dict[str, Any] = dict(self.options)
         if self.choice is not None:
             before = self.choice.n_matvec
-            options["M"] = self.choice(K)
+            options["M"] = self.choice(K, self.options.get("rtol", 1e-2))
             self.n_hvp += self.choice.n_matvec - before
         if start is not None and start.ndim > rhs.ndim:
             if self.system.C is None:
@@ -104,11 +111,18 @@ class Inverse:
                 self.n_hvp += n_matvec
             else:
                 start = start[:, 0]
-        result = self.solve(K, rhs, start, **options)
-        if not isinstance(result, KrylovResult):
-            raise TypeError(
-                f"method must return a KrylovResult, found {type(result).__name__}"
-            )
+        if self.choice is not None and self.solve is krylov.cg:
+            before = self.choice.n_matvec
+            result = switching_cg(self.choice, K, rhs, start, **options)
+            self.n_hvp += self.choice.n_matvec - before
+        else:
+            result = self.solve(K, rhs, start, **options)
+            if not isinstance(result, KrylovResult):
+                raise TypeError(
+                    f"method must return a KrylovResult, found {type(result).__name__}"
+                )
+            if self.choice is not None:
+                observe(self.choice, rhs, result)
         self.n_hvp += result.n_matvec
         # Each solve anew: a solution may lie where K happens to be symmetric.
         testable = 0 not in result.x.shape and result.status is not Status.NOT_FINITE
@@ -121,10 +135,7 @@ class Inverse:
                     converged=result.converged & False,
                 )
         status = result.status
-        attained = _relative_residual(rhs, result)
-        if self.choice is not None:
-            columns = rhs.shape[1] if rhs.ndim == 2 else 1
-            self.choice.observe(result.n_matvec // max(columns, 1), attained)
+        attained = relative_residual(rhs, result)
         detail = (
             f"after {result.niter} iterations and {result.n_matvec} products the "
             f"relative residual is {attained:.1e}."
@@ -331,14 +342,3 @@ def _symmetric_along(K: LinearOperator, rhs: Array, result: KrylovResult) -> boo
     size = norm(u) * norm(Kv) + norm(v) * norm(Ku)
     # Written so that NaN fails.
     return bool(abs(dot(u, Kv) - dot(v, Ku)) <= unit**0.4 * size)
-
-
-def _relative_residual(rhs: Array, result: KrylovResult) -> float:
-    if rhs.ndim == 1:
-        size = norm(rhs)
-        return float(result.residual_norm) / size if size else 0.0
-    sizes = [norm(rhs[:, j]) for j in range(rhs.shape[1])]
-    return max(
-        (float(result.residual_norm[j]) / s for j, s in enumerate(sizes) if s),
-        default=0.0,
-    )

@@ -19,7 +19,7 @@ from .products import (
     as_product,
     as_shape,
     block_product,
-    matrix_diagonal,
+    diagonal_of,
     matrix_product,
     matrix_type,
     vector_product,
@@ -64,6 +64,8 @@ class LinearOperator:
         The entries, where the operator was made from them.
     split : (LinearOperator, array), optional
         A = core + diag(d), of which d alone depends on the parameters x.
+    rank : int, optional
+        A bound on the rank, where one is known: the number of samples.
     update : callable, optional
         ``update(A)`` returns this preconditioner for a nearby matrix A.
     n_matvec : int
@@ -99,6 +101,7 @@ class LinearOperator:
         note: str = "",
         matrix: Any = None,
         split: tuple[LinearOperator, Array] | None = None,
+        rank: int | None = None,
         update: Callable[[Any], LinearOperator] | None = None,
         n_matvec: int = 0,
     ) -> None:
@@ -115,6 +118,7 @@ class LinearOperator:
         self.note = note
         self._matrix = matrix
         self.split = split
+        self.rank = rank
         self.update = update
         self.n_matvec = n_matvec
         self._matvec = as_product("matvec", matvec)
@@ -312,6 +316,7 @@ def _scale(a: LinearOperator, factor: float) -> LinearOperator:
         note=a.note,
         matrix=None if a.matrix is None else lambda: factor * a.matrix,
         split=a.split and (factor * a.split[0], factor * a.split[1]),
+        rank=a.rank,
     )
 
 
@@ -353,6 +358,6 @@ def aslinearoperator(A: Any) -> LinearOperator:
         matmat=forward,
         rmatmat=backward,
         dtype=dtype,
-        diagonal=matrix_diagonal(A),
+        diagonal=diagonal_of(A),
         matrix=A,
     )

@@ -61,8 +61,8 @@ def matrix_product(A: Any) -> Product:
     return product
 
 
-def matrix_diagonal(A: Any) -> Callable[[], Array] | None:
-    """Return a function that computes the diagonal, None where there is none."""
+def diagonal_of(A: Any) -> Callable[[], Array] | None:
+    """Return the function that gives the diagonal of a square matrix, where it has one."""
     square = A.shape[0] == A.shape[1]
     if square and hasattr(A, "diagonal"):
         return cast("Callable[[], Array]", A.diagonal)
@@ -122,4 +122,6 @@ def _of_shape(result: Array, name: str, shape: tuple[int, ...]) -> Array:
     if found != shape:
         what = type(result).__name__ if found is None else tuple(found)
         raise ValueError(f"{name} must return an array of shape {shape}, found {what}")
+    if kind_of(result) == "other":
+        raise TypeError(f"{name} must return real numbers, found dtype {result.dtype}")
     return result

@@ -14,6 +14,8 @@ from scipy import sparse
 import sparse_argdiff as sad
 from sparse_argdiff import preconditioners as pc
 from sparse_argdiff.linear_model import Glm
+from sparse_argdiff.preconditioners.diagonals import data_share, independent_share
+from sparse_argdiff.preconditioners.prices import factor_price
 
 
 def correlated(n=120, n_samples=240, decay=1.0, seed=0):
@@ -62,38 +64,105 @@ def bare(A):
 
 
 def test_a_small_matrix_is_factorised_at_once():
-    A = laplacian(20)
+    A = laplacian(14)
     auto = pc.Auto()
     for K in (A, A.toarray()):
         M = auto(K)
         assert auto.name == "cholesky"
         assert M.n_matvec == 0
-        b = np.ones(400)
+        b = np.ones(196)
         np.testing.assert_allclose(A @ (M @ b), b, rtol=1e-10)
+
+
+@pytest.mark.parametrize("side", [20, 44])
+def test_a_factor_that_costs_more_than_the_solve_is_not_made(side):
+    """2000 unknowns: its factor takes as long as thousands of products with a grid."""
+    A = laplacian(side)
+    auto = pc.Auto(patience=2.0)
+    for _ in range(3):
+        auto(A)
+        assert auto.name == "none"
+        auto.observe(60, digits=8.0)
+
+
+def test_a_factor_is_made_once_the_solves_have_taken_as_long():
+    A = laplacian(30).toarray()
+    auto = pc.Auto(patience=1.0)
+    price = factor_price(A)
+    solves = 0
+    auto(A)
+    while auto.name != "cholesky":
+        auto.observe(100, digits=2.0)
+        solves += 1
+        M = auto(A)
+    assert 100 * (solves - 1) < price <= 100 * solves
+    assert M.n_matvec == 0
+    # The next matrices keep it, until its wear has cost as much again.
+    auto.observe(2, digits=8.0)
+    worn = 0
+    while auto(1.0 * A) is M:
+        auto.observe(12, digits=8.0)
+        worn += 10
+    assert price <= worn < price + 20
+
+
+@pytest.mark.parametrize(("most", "name"), [(1.1, "none"), (1.5, "jacobi")])
+def test_a_level_diagonal_is_not_worth_its_pass(most, name):
+    auto, d = pc.Auto(patience=2.0), np.linspace(1.0, most, 3000)
+    M = auto(sparse.diags_array(d).tocsr())
+    assert auto.name == name
+    assert (M is None) == (name == "none")
+
+
+def test_multigrid_pays_at_once_where_the_condition_and_the_tolerance_say_so():
+    large, small = laplacian(200), laplacian(60)
+    ridge = sparse.eye_array(40_000)
+    for A, rtol, name in (
+        (large, 1e-8, "amg"),
+        (large, 1e-2, "none"),
+        (small, 1e-8, "none"),
+        (sparse.csr_array(large + 0.05 * ridge), 1e-8, "none"),
+        (sparse.csr_array(large + 1e-4 * ridge), 1e-8, "amg"),
+    ):
+        auto = pc.Auto(patience=2.0)
+        auto(A, rtol)
+        assert auto.name == name, (A.shape, rtol)
+
+
+def test_multigrid_is_built_once_the_solves_have_paid_for_it():
+    auto, A = pc.Auto(patience=1.0), laplacian(60)
+    auto(A)
+    assert auto.name == "none"
+    auto.observe(140, digits=6.0)
+    auto(A)
+    assert auto.name == "none"
+    auto.observe(140, digits=6.0)
+    auto(A)
+    assert auto.name == "amg"
 
 
 def test_a_large_laplacian_takes_amg_and_a_dominant_matrix_does_not():
     A = laplacian(60)
-    auto = pc.Auto()
+    auto = pc.Auto(patience=0.01)
     M = auto(A)
     assert auto.name == "amg"
     b = np.random.default_rng(0).standard_normal(3600)
     assert sad.cg(A, b, M=M).niter <= 12
     dominant = sparse.csr_array(A + 10.0 * sparse.eye_array(3600))
-    auto = pc.Auto()
+    auto = pc.Auto(patience=0.1)
     auto(dominant)
-    assert auto.name == "jacobi"
+    assert auto.name == "none"
     positive = abs(A)  # no M-matrix
-    auto = pc.Auto()
+    auto = pc.Auto(patience=0.01)
     auto(positive)
-    assert auto.name == "jacobi"
+    assert auto.name == "none"
 
 
 def test_amg_is_not_chosen_without_pyamg(monkeypatch):
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
-    auto = pc.Auto()
+    auto = pc.Auto(patience=0.01)
     auto(laplacian(60))
-    assert auto.name == "jacobi"
+    assert auto.name == "none"
 
 
 def test_an_operator_pays_for_its_factor_once_the_solves_have_cost_as_much():
@@ -144,10 +213,14 @@ def test_nystrom_is_refused_once_where_the_spectrum_is_flat():
     assert auto.n_matvec == 20
 
 
-def split_of(data, ridge):
-    """An operator that knows nothing but the diagonals of its two parts."""
+def split_of(data, ridge, samples=None):
+    """An operator that knows the diagonals of its two parts, and perhaps a rank."""
     core = sad.LinearOperator(
-        (data.size, data.size), lambda v: data * v, symmetric=True, diagonal=data
+        (data.size, data.size),
+        lambda v: data * v,
+        symmetric=True,
+        diagonal=data,
+        rank=samples,
     )
     return sad.LinearOperator(
         core.shape,
@@ -162,20 +235,68 @@ SPREAD = np.geomspace(0.1, 10.0, 50)
 
 
 @pytest.mark.parametrize(
-    ("data", "ridge", "first", "expected"),
+    ("data", "ridge", "samples", "first", "expected"),
     [
-        (100.0 * SPREAD, np.ones(50), "jacobi", 100.0 * SPREAD + 1.0),
-        (SPREAD, np.zeros(50), "jacobi", SPREAD),
-        (SPREAD, np.ones(50), "shifted", 1.0 + SPREAD.mean()),
-        (SPREAD, 1e3 * SPREAD, "between", 1e3 * SPREAD + 1e3**0.5 * SPREAD),
+        (100.0 * SPREAD, np.ones(50), 10**9, "damped", 100.0 * SPREAD + 1.0),
+        (SPREAD, np.zeros(50), 60, "jacobi", SPREAD),
+        (SPREAD, np.ones(50), 10**9, "damped", SPREAD + 1.0),
+        (SPREAD, np.ones(50), 5, "shifted", 1.0 + SPREAD.mean()),
+        (SPREAD, 1e3 * SPREAD, None, "jacobi", 1001.0 * SPREAD),
     ],
-    ids=["data", "no ridge", "even ridge", "uneven ridge"],
+    ids=["data", "no ridge", "independent", "few samples", "samples unknown"],
 )
-def test_the_diagonal_of_a_single_solve(data, ridge, first, expected):
-    auto = pc.Auto()
-    M = auto(split_of(data, ridge))
+def test_the_diagonal_of_a_single_solve(data, ridge, samples, first, expected):
+    auto = pc.Auto(patience=2.0)
+    M = auto(split_of(data, ridge, samples))
     assert auto.name == first
     np.testing.assert_allclose(1.0 / M.diagonal(), expected * np.ones(50))
+
+
+@pytest.mark.parametrize("samples", [3, 40, 10_000])
+def test_the_share_of_the_data_solves_its_equation(samples):
+    rng = np.random.default_rng(0)
+    d, r = np.exp(3.0 * rng.standard_normal((2, 200)))
+    share = data_share(d, r, samples)
+    assert 0.0 < share < 1.0
+    promised = np.sum(share * d / (share * d + r))
+    assert share + promised / samples == pytest.approx(1.0, rel=1e-6)
+    # Many samples give the whole diagonal; no ridge and few samples hardly any of it.
+    assert data_share(d, r, 10**9) == pytest.approx(1.0, rel=1e-6)
+    assert data_share(d, 1e-9 * r, 3) < 1e-6
+
+
+def test_the_damped_diagonal_is_the_mean_of_the_inverse():
+    """What the formula is: E K⁻¹ over random features, here by a sample of it."""
+    rng = np.random.default_rng(0)
+    n, samples, draws = 60, 30, 200
+    d, r = np.exp(1.5 * rng.standard_normal((2, n)))
+    mean = np.zeros((n, n))
+    for _ in range(draws):
+        F = rng.standard_normal((samples, n)) * np.sqrt(d / samples)
+        mean += np.linalg.inv(F.T @ F + np.diag(r)) / draws
+    damped = 1.0 / (data_share(d, r, samples) * d + r)
+    gap = np.abs(np.log(np.diag(mean) / damped))
+    assert np.median(gap) < 0.05
+    assert np.median(gap) < 0.2 * np.median(np.abs(np.log(np.diag(mean) * (d + r))))
+
+
+@pytest.mark.parametrize(
+    ("samples", "turned"), [(2000, False), (20, False), (2000, True)]
+)
+def test_one_product_tells_whether_coordinates_are_independent(samples, turned):
+    rng = np.random.default_rng(0)
+    n = 80
+    Z = rng.standard_normal((samples, n))
+    if turned:  # four directions hold nearly all of the data
+        Q, _ = np.linalg.qr(rng.standard_normal((n, n)))
+        Z = (Z * np.r_[10.0 * np.ones(4), np.ones(n - 4)]) @ Q.T
+    F = Z * np.exp(rng.standard_normal(n))
+    core = F.T @ F
+    R = core / np.sqrt(np.outer(np.diag(core), np.diag(core)))
+    exact = n / np.sum(R * R)
+    share = independent_share(sad.aslinearoperator(core), np.ones(n))
+    assert 0.5 * exact < share < 2.0 * exact
+    assert (share > 0.5) == (samples > n and not turned)
 
 
 def test_an_unpenalised_coordinate_gets_its_own_curvature():
@@ -207,12 +328,13 @@ def test_few_samples_cost_no_more_than_with_the_whole_diagonal(x):
 
 
 @pytest.mark.parametrize(
-    ("log_ridge", "first", "second"),
-    [(-9.0, "jacobi", "shifted"), (0.0, "shifted", "jacobi")],
+    ("decay", "first", "second"),
+    [(0.0, "damped", "shifted"), (1.0, "shifted", "damped")],
+    ids=["independent", "correlated"],
 )
-def test_the_better_diagonal_stays(log_ridge, first, second):
-    problem, _ = correlated()
-    x = np.full(problem.objective.m, log_ridge)
+def test_the_better_diagonal_stays(decay, first, second):
+    problem, _ = correlated(decay=decay)
+    x = np.full(problem.objective.m, -9.0)
     H = problem.hess(x, np.zeros(problem.objective.n))
     for rates, best in (((9, 3), second), ((3, 9), first)):
         auto = pc.Auto(max_rank=10**6)
@@ -232,8 +354,9 @@ def test_a_patient_auto_does_not_experiment():
     auto = pc.Auto(patience=2.0)
     for _ in range(5):
         auto(H)
-        assert auto.name == "jacobi"
+        assert auto.name == "shifted"
         auto.observe(5, digits=0.5)
+    assert auto.n_matvec == 1  # whether the features are correlated, measured once
 
 
 def test_a_builder_that_refused_is_asked_again_later():
@@ -421,3 +544,140 @@ def test_an_indefinite_hessian_is_found_with_every_choice():
         with pytest.raises(sad.ConvergenceError) as caught:
             sad.vjp(sad.Problem(objective), solution, np.array([0.1, 0.2, 1.0]), M=M)
         assert caught.value.status is sad.Status.NEGATIVE_CURVATURE
+
+
+# a single solve ------------------------------------------------------------------------
+
+
+def design(kind, rng):
+    """Return features (N, n) that some choice of the diagonal goes badly wrong on."""
+    if kind == "tall, units differ":
+        return rng.standard_normal((600, 60)) * np.exp(rng.uniform(-2.3, 2.3, 60))
+    if kind == "tall, dense-ish":
+        return sparse.random_array((900, 80), density=0.3, rng=rng).tocsr()
+    if kind == "wide":
+        return rng.standard_normal((60, 400))
+    if kind == "wide, units differ":
+        return rng.standard_normal((60, 300)) * np.exp(rng.uniform(-3.0, 3.0, 300))
+    if kind == "wide, sparse":
+        return sparse.random_array((200, 2500), density=0.01, rng=rng).tocsr()
+    assert kind == "text"
+    frequency = 0.5 / np.arange(1, 601.0) ** 0.8
+    return sparse.csr_array((rng.random((1500, 600)) < frequency).astype(float))
+
+
+DESIGNS = [
+    "tall, units differ",
+    "tall, dense-ish",
+    "wide",
+    "wide, units differ",
+    "wide, sparse",
+    "text",
+]
+
+
+@pytest.mark.parametrize("kind", DESIGNS)
+@pytest.mark.parametrize(
+    ("mean", "deviation"), [(-9, 0), (-5, 0), (-1, 0), (2, 0), (-6, 2), (-2, 2)]
+)
+def test_a_single_solve_loses_little_to_the_diagonal_and_to_none(kind, mean, deviation):
+    """Either of the two may take a hundred times as long as the other."""
+    rng = np.random.default_rng(3)
+    F = design(kind, rng)
+    glm = Glm(F, (rng.random(F.shape[0]) < 0.5).astype(float))
+    x = mean + deviation * rng.standard_normal(glm.m)
+    y = 0.3 * rng.standard_normal(glm.n) / glm.n**0.5
+    solution = sad.Solution(y=y, x=x, status=sad.Status.CONVERGED)
+    problem, v = sad.Problem(glm), rng.standard_normal(glm.n)
+
+    def products(M):
+        options = {"rtol": 1e-6, "M": M, "on_failure": "ignore"}
+        return sad.vjp(problem, solution, v, **options).n_hvp
+
+    best = min(products(None), products(pc.jacobi_of))
+    assert products("auto") <= 1.1 * best + 3
+
+
+def test_few_samples_and_an_uneven_ridge_cost_a_third_of_the_diagonal():
+    rng = np.random.default_rng(0)
+    glm = Glm(rng.standard_normal((100, 600)), (rng.random(100) < 0.5).astype(float))
+    x = -6.0 + 2.0 * rng.standard_normal(glm.m)
+    H = glm.hess(x, np.zeros(glm.n))
+    b = rng.standard_normal(glm.n)
+    spent = [
+        sad.cg(H, b, rtol=1e-6, M=M, maxiter=10**5).niter
+        for M in (pc.Auto(patience=2.0)(H), pc.jacobi_of(H), None)
+    ]
+    assert 3 * spent[0] <= min(spent[1:])
+
+
+def dense_problem(n, condition, seed=0):
+    """½ y'A y − x'y, whose Hessian is a dense array without units: a diagonal is no help."""
+    rng = np.random.default_rng(seed)
+    Q, _ = np.linalg.qr(rng.standard_normal((n, n)))
+    A = (Q * np.geomspace(1.0, 1.0 / condition, n)) @ Q.T
+    A = 0.5 * (A + A.T)
+    objective = sad.FunctionObjective(
+        grad=lambda x, y: A @ y - x,
+        cross_jvp=lambda x, y, u: -u,
+        cross_vjp=lambda x, y, w: -w,
+        n=n,
+    )
+    objective.hess = lambda x, y: A
+    x = A @ rng.standard_normal(n)
+    solution = sad.Solution(y=np.linalg.solve(A, x), x=x, status=sad.Status.CONVERGED)
+    return A, sad.Problem(objective), solution, rng.standard_normal(n)
+
+
+@pytest.mark.parametrize("condition", [1e5, 1e8])
+def test_a_solve_that_drags_on_gets_its_factor_on_the_way(condition):
+    A, problem, solution, v = dense_problem(300, condition)
+    found = sad.vjp(problem, solution, v)
+    price = factor_price(A)
+    assert found.krylov.converged
+    assert 2.0 * price <= found.krylov.niter <= 2.0 * price + 5
+    assert np.linalg.norm(A @ found.adjoint - v) <= 1e-8 * np.linalg.norm(v)
+    assert found.n_hvp >= found.krylov.n_matvec > found.krylov.niter
+    np.testing.assert_allclose(found.krylov.residual, v - A @ found.adjoint, atol=1e-12)
+
+
+def test_a_solve_that_is_nearly_there_goes_on_without_one():
+    """Once as long as two factors, it has less to go than one would take."""
+    A, problem, solution, v = dense_problem(300, 1.2e2)
+    price = factor_price(A)
+    alone = sad.cg(A, v, M=pc.jacobi_of(A), rtol=1e-8).niter
+    assert 2.0 * price < alone < 3.0 * price
+    found = sad.vjp(problem, solution, v)
+    assert found.krylov.converged
+    assert alone < found.krylov.niter < 1.5 * alone
+
+
+def test_a_limit_of_the_callers_is_kept():
+    A, problem, solution, v = dense_problem(300, 1e8)
+    short = int(factor_price(A))
+    with pytest.raises(sad.ConvergenceError) as caught:
+        sad.vjp(problem, solution, v, maxiter=short)
+    assert caught.value.status is sad.Status.ITERATION_LIMIT
+    assert caught.value.result.niter == short
+
+
+def test_an_indefinite_matrix_is_found_however_long_it_takes():
+    """A factor that refuses is no verdict: the solve goes on with the diagonal."""
+    A, problem, solution, v = dense_problem(300, 1e6)
+    values, vectors = np.linalg.eigh(A)
+    A -= 1.5 * values[0] * np.outer(vectors[:, 0], vectors[:, 0])
+    with pytest.raises(sad.ConvergenceError) as caught:
+        sad.vjp(problem, solution, v)
+    assert not caught.value.status.acceptable
+    assert caught.value.result.niter > 2.0 * factor_price(A)
+
+
+def test_what_was_built_on_the_way_stays_and_its_own_pace_is_learnt():
+    A, problem, solution, v = dense_problem(300, 1e6)
+    auto = pc.Auto(patience=2.0)
+    for niter in (int(2.0 * factor_price(A)), 0, 0):
+        found = sad.vjp(problem, solution, v, M=auto).krylov.niter
+        assert niter < found <= niter + 3
+        assert auto.name == "cholesky"
+    auto.observe(30, digits=8.0)  # far slower than right after the build, but once
+    assert sad.vjp(problem, solution, v, M=auto).krylov.niter <= 3

@@ -44,6 +44,7 @@ LEVELS = {
     "penalties": 3,
     "preconditioners": 3,
     "linear_operator": 2,
+    "arguments": 2,
     "products": 2,
     "blocks": 2,
     "krylov": 2,
@@ -55,6 +56,8 @@ LEVELS = {
 SIBLINGS = {
     ("krylov", "linear_operator"),
     ("linear_operator", "products"),
+    ("arguments", "linear_operator"),
+    ("krylov", "arguments"),
     ("blocks", "linear_operator"),
     ("barrier", "problem"),
     ("inverse", "kkt"),

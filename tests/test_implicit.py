@@ -575,3 +575,16 @@ def test_records_are_frozen():
     for record, name in ((adjoint, "x"), (tangent, "y"), (row.at_solution(), "y")):
         with pytest.raises(dataclasses.FrozenInstanceError):
             setattr(record, name, None)
+
+
+def test_one_bad_column_is_in_the_message():
+    """The largest of several residuals is no number where one of them is none."""
+    row = BY_NAME["badly_scaled"]
+    J = sad.derivative(row.problem, row.at_solution())
+    DX = np.ones((row.m, 2))
+    DX[:, 1] = np.nan
+    with pytest.raises(
+        sad.ConvergenceError, match="relative residual is nan"
+    ) as caught:
+        J @ DX
+    assert caught.value.status is sad.Status.NOT_FINITE

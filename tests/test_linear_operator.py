@@ -7,7 +7,7 @@ import pytest
 import scipy.sparse
 import scipy.sparse.linalg
 
-from sparse_argdiff import LinearOperator, aslinearoperator
+from sparse_argdiff import LinearOperator, aslinearoperator, cg, minres
 
 
 def dense(shape, seed=7):
@@ -617,3 +617,15 @@ def test_apply_writes_into_the_buffer_and_passes_the_curvature_on():
     np.testing.assert_array_equal(out, A @ x)
     with pytest.raises(TypeError, match="into"):
         LinearOperator((2, 2), lambda x: A @ x, into=3)
+
+
+@pytest.mark.parametrize("solve", [cg, minres])
+def test_a_complex_product_is_refused_and_not_cut_down_to_its_real_part(solve):
+    A = np.diag([1.0 + 1.0j, 2.0])
+    operator = LinearOperator((2, 2), lambda v: A @ v, matmat=lambda v: A @ v)
+    with pytest.raises(TypeError, match=r"matvec must return real numbers.*complex128"):
+        operator @ np.ones(2)
+    with pytest.raises(TypeError, match=r"matmat must return real numbers.*complex128"):
+        operator @ np.ones((2, 2))
+    with pytest.raises(TypeError, match="matvec must return real numbers"):
+        solve(operator, np.ones(2))

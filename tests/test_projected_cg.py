@@ -585,3 +585,26 @@ def test_constraint_preconditioner(dependent):
         schur = np.linalg.inv(C @ np.diag(1 / d) @ C.T)
         np.testing.assert_allclose(dense[25:, 25:], schur, atol=1e-12)
         assert result.niter <= 4  # three eigenvalues
+
+
+def test_the_callback_knows_the_column_and_stops_it_alone():
+    rng = np.random.default_rng(0)
+    H, C = np.diag(np.geomspace(1.0, 50.0, 20)), np.ones((1, 20))
+    B, seen = rng.standard_normal((20, 3)), []
+
+    def watch(iterate):
+        seen.append((iterate.column, iterate.niter))
+        return iterate.column == 1 and iterate.niter == 2
+
+    found = projected_cg(H, C, B, callback=watch)
+    assert found.converged.tolist() == [True, False, True]
+    assert found.status is Status.STOPPED_BY_CALLBACK
+    for j in range(3):
+        steps = [niter for column, niter in seen if column == j]
+        assert steps == list(range(int(found.niter[j]) + 1))
+
+
+@pytest.mark.parametrize("M", ["auto", lambda r: r], ids=["str", "function"])
+def test_an_m_that_is_no_operator_is_named(M):
+    with pytest.raises(TypeError, match=r"^M: "):
+        projected_cg(np.eye(3), np.ones((1, 3)), np.ones(3), M=M)

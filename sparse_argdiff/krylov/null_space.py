@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 from scipy import sparse
 
+from ..arguments import as_operator
 from ..arrays import (
     Array,
     as_vector,
@@ -229,7 +230,7 @@ def null_space_for(C: Any, M: Any, n: int) -> NullSpace:
             "as null_space(C, metric)"
         )
     else:
-        M = aslinearoperator(M)
+        M = as_operator("M", M)
         diagonal = M.diagonal() if M.has_diagonal else None
         if diagonal is None or M.shape != (n, n) or not _is_diagonal(M, diagonal):
             raise ValueError(

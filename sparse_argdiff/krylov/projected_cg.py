@@ -15,6 +15,7 @@ from __future__ import annotations
 import math
 from typing import Any, NamedTuple
 
+from ..arguments import as_operator
 from ..arrays import (
     Array,
     as_count,
@@ -28,7 +29,7 @@ from ..arrays import (
     norm,
     zeros,
 )
-from ..linear_operator import LinearOperator, aslinearoperator
+from ..linear_operator import LinearOperator
 from ..status import Status
 from .null_space import NullSpace, null_space_for
 from .result import Callback, Iterate, KrylovResult
@@ -74,7 +75,7 @@ def projected_cg(
         Approximates H⁻¹ and is the metric of the projection.
     callback : callable, optional
         ``callback(Iterate)`` from iteration 0 on; a true value or ``StopIteration``
-        stops the solve.
+        stops the solve (of that column).
 
     Returns
     -------
@@ -97,7 +98,7 @@ def projected_cg(
     quadratic programming problems arising in optimization", SIAM J. Sci. Comput. 23
     (2001) 1376-1395.
     """
-    H = _square(H)
+    H = as_operator("H", H)
     constraints = null_space_for(C, M, H.shape[0])
     p, n = constraints.shape
     b = as_floating("b", b, ndim=(1, 2))
@@ -325,16 +326,6 @@ def _of_shape(name: str, value: Any, shape: tuple[int, ...], like: Array) -> Arr
         found = tuple(array.shape)
         raise ValueError(f"{name} must have shape {shape}, found shape {found}")
     return array
-
-
-def _square(value: Any) -> LinearOperator:
-    try:
-        H = aslinearoperator(value)
-    except (TypeError, ValueError) as error:
-        raise type(error)(f"H: {error}") from None
-    if H.shape[0] != H.shape[1]:
-        raise ValueError(f"H must be square, found shape {H.shape}")
-    return H
 
 
 def _stack(results: list[KrylovResult], b: Array, c: Array) -> KrylovResult:

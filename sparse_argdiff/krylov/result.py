@@ -13,7 +13,7 @@ import dataclasses
 from collections.abc import Callable
 from typing import Any
 
-from ..arrays import Array, asarray, namespace
+from ..arrays import Array, asarray, is_finite, namespace
 from ..status import Status
 
 
@@ -85,14 +85,22 @@ Callback = Callable[[Iterate], Any]
 
 
 def in_units(result: KrylovResult, unit: float) -> KrylovResult:
-    """Return the result of A x = b from that of A x = b / unit."""
+    """Return the result of A x = b from that of A x = b / unit.
+
+    An answer that leaves the floating range on the way is none.
+    """
 
     def scaled(value: Any) -> Any:
         return None if value is None else unit * value
 
+    x, status = unit * result.x, result.status
+    if is_finite(result.x) and not is_finite(x):
+        status = Status.NOT_FINITE
     return dataclasses.replace(
         result,
-        x=unit * result.x,
+        x=x,
+        status=status,
+        converged=status is Status.CONVERGED,
         residual=unit * result.residual,
         residual_norm=unit * result.residual_norm,
         energy_error=scaled(result.energy_error),

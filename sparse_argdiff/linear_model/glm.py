@@ -99,6 +99,7 @@ class Glm:
         self._gram = gram_of(design, kernels, threads)
         shifts = design.outputs > 1 and intercept
         self._shift = 1.0 / design.outputs**2 if shifts else 0.0
+        self._rank = design.features.shape[0] * design.outputs + bool(shifts)
 
     def __repr__(self) -> str:
         rows, columns = self._data.design.features.shape
@@ -181,6 +182,7 @@ class Glm:
             symmetric=True,
             diagonal=diagonal if design.has_squares else None,
             split=split,
+            rank=None if split else self._rank,
         )
 
     def cross(self, x: Array, y: Array) -> LinearOperator:

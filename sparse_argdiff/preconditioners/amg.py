@@ -19,10 +19,11 @@ from typing import Any
 import numpy as np
 from scipy import sparse
 
+from ..arguments import as_operator
 from ..arrays import Array, is_sparse, moved, namespace
 from ..krylov.kernels import choose
 from ..krylov.workspace import Workspace
-from ..linear_operator import LinearOperator, aslinearoperator
+from ..linear_operator import LinearOperator
 from .amg_cycle import Compiled, Level, Reference, v_cycle
 from .cholesky import cholesky
 
@@ -88,12 +89,10 @@ def amg(A: Any, *, method: str = "ruge_stuben", **options: Any) -> LinearOperato
 
 def _checked(A: Any) -> tuple[Any, Any]:
     """Return a checked CSR array on the host, and the namespace A came from."""
-    matrix = aslinearoperator(A).matrix
+    matrix = as_operator("A", A).matrix
     if not is_sparse(matrix):
         raise TypeError("A must be a sparse matrix, found no sparse entries")
     xp, matrix = namespace(matrix.data), moved(matrix, np)
-    if matrix.shape[0] != matrix.shape[1]:
-        raise ValueError(f"A must be square, found shape {matrix.shape}")
     dtype = matrix.dtype if matrix.dtype.kind == "f" else np.float64
     matrix = _rows(matrix, dtype)
     if not np.isfinite(matrix.data).all():

@@ -10,29 +10,37 @@ an instance handed to a sequence of solves keeps its factor, sketch or hierarchy
 
 from __future__ import annotations
 
-import importlib.util
 import math
 from collections.abc import Callable
 from typing import Any
 
 from scipy import sparse
 
-from ..arrays import Array, full, is_array, is_sparse, namespace
+from ..arrays import as_count, as_tolerance, full, is_array, is_sparse
 from ..linear_operator import LinearOperator, aslinearoperator
 from .amg import amg
 from .cholesky import cholesky
-from .jacobi import jacobi, jacobi_of, jacobi_where_definite
+from .diagonals import Diagonals, diagonals, independent_share
+from .jacobi import jacobi
 from .nystrom import FIRST_RANK, example, nystrom
+from .prices import (
+    AMG,
+    CYCLES,
+    amg_pays,
+    factor_pays,
+    factor_price,
+    laplacian_condition,
+)
 
 Builder = Callable[[LinearOperator], LinearOperator]
 
 _SMALL = 2000  # unknowns that a direct factorisation is meant for
+_DENSE = 1000.0  # unknowns whose factor costs like as many products again
+_AT_ONCE = 25.0  # iterations that a factor may cost before any was taken: n = 200
 _ENTRIES = 2**21  # of a sketch; more of them take longer than most sparse products
 _LARGE = _ENTRIES // FIRST_RANK
 _SLOW = 4.0  # iterations a digit; below, nothing that costs products pays
 _VERY_SLOW = 10.0  # the same for a sketch, whose own product costs like several with K
-_MULTIPLE = 10.0  # of the ridge; above, the data's diagonal speaks for its spectrum
-_EVEN = 10.0  # largest over smallest entry of a ridge that counts as constant
 
 
 class Auto:
@@ -40,20 +48,22 @@ class Auto:
 
     The first of these that applies and does not refuse:
 
-    1. ``cholesky`` of an explicit matrix with up to 2000 unknowns;
-    2. ``amg`` of a larger sparse matrix with off-diagonal entries <= 0 that hardly
-       dominates by its diagonal (the condition is large then), where PyAMG is installed;
+    1. ``cholesky`` of an explicit matrix with up to 2000 unknowns: at once up to some 200,
+       else once the solves have taken ``patience`` times as long as it (``prices``);
+    2. ``amg`` of a larger sparse matrix like a Laplacian, where PyAMG is installed: at once
+       where the condition, estimated from the row sums, promises that one solve (that
+       1 / ``patience`` solves) to ``rtol`` takes longer without, else as a factor;
     3. where a digit takes more than four iterations, and once the solves have spent
        ``patience`` times the price in products: ``cholesky`` (price n) where n is no more
        than ``max_rank``; where a digit takes more than ten, ``nystrom`` (price
        ``max_rank``) of an operator with a split, in even units, with eigenvalues that
        fall more than tenfold over the first 20; ``cholesky`` for n up to 2000 at its full
-       price.  A sketch of 20 columns comes first and must save a quarter of the
+       price, n + n²/1000.  A sketch of 20 columns comes first and must save a quarter of the
        iterations; the whole one, of at most 2²¹ entries, follows by the same rule;
-    4. the diagonal where it is known: the whole, or the split's with something of the
-       rest, or none, in the order of ``_diagonals``.  With ``patience`` below 1 the second
-       is tried too, where the first is slow or the last solve asked for less than a digit;
-       the faster one stays.
+    4. the diagonal where it is known: the whole, or of a split what the samples can
+       determine of it, or a constant beside the ridge (``diagonals``; one product where
+       correlation decides).  With ``patience`` below 1 the second is tried too, where the
+       first is slow or the last solve asked for less than a digit; the faster one stays.
 
     Parameters
     ----------
@@ -68,6 +78,9 @@ class Auto:
         Of the present choice.
     n_matvec : int
         Products spent on building so far.
+    offer : float or None
+        Iterations for which a factor or hierarchy could be had that the last call did not
+        build: a solve that drags on may ask for it, ``auto(K, now=True)``.
 
     Notes
     -----
@@ -79,16 +92,22 @@ class Auto:
     """
 
     def __init__(self, *, patience: float = 0.4, max_rank: int = 100) -> None:
-        self.patience = patience
-        self.max_rank = max_rank
+        self.patience = as_tolerance("patience", patience)
+        self.max_rank = as_count("max_rank", max_rank)
+        if self.patience == 0.0 or self.max_rank == 0:
+            raise ValueError(
+                "patience and max_rank must be positive, found "
+                f"{patience!r} and {max_rank!r}"
+            )
         self.n_matvec = 0
+        self.offer: float | None = None
         self.reset()
 
     def reset(self) -> None:
         """Forget what was built and learnt; ``n_matvec`` goes on."""
         self.name = "none"
         self._built: LinearOperator | None = None
-        self._price = 0
+        self._price = 0.0  # of what was built, in iterations without it
         self._spent = 0  # products of solves without a build, or since the trial sketch
         self._wear = 0.0  # iterations beyond those right after the build
         self._fresh = math.nan  # iterations a digit, right after the build
@@ -98,10 +117,22 @@ class Auto:
         self._retry: dict[str, int] = {}  # the total at which to ask a builder again
         self._tally: dict[str, tuple[float, float]] = {}  # iterations, digits
         self._loose = True  # whether the last solve asked for less than a digit
+        self._independent: float | None = (
+            None  # share of the coordinates, once measured
+        )
 
-    def __call__(self, K: Any) -> LinearOperator | None:
-        """Return M ≈ K⁻¹ or None; ``n_matvec`` of M is what this call has cost."""
+    def __call__(
+        self, K: Any, rtol: float = 1e-2, *, now: bool = False
+    ) -> LinearOperator | None:
+        """Return M ≈ K⁻¹ or None; ``n_matvec`` of M is what this call has cost.
+
+        ``rtol``: of the solve to come; it decides whether a hierarchy pays at once.
+        ``now``: what was offered, whether the solves have paid for it or not.
+        """
         K = aslinearoperator(K)
+        if K.shape[0] != K.shape[1]:
+            raise ValueError(f"K must be square, found shape {K.shape}")
+        self.offer = None
         if K.shape[0] == 0:
             return None
         built = self._built
@@ -111,15 +142,17 @@ class Auto:
             refreshed = self._refreshed(K, built)
             if refreshed is not None:
                 return refreshed
-        lost = 0  # products of builders that refused
-        for name, price, build in self._candidates(K):
+        lost, measured = 0, self._independent is not None  # products beside a build
+        known = diagonals(K, lambda: self._independence(K))
+        lost += self._independent is not None and not measured
+        for name, price, products, build in self._candidates(K, known, rtol, now):
             try:
                 built = build(K)
             except ValueError:
                 self._refuse(name)
-                lost += price
+                lost += products
                 continue
-            self._price = built.n_matvec
+            self._price = built.n_matvec if price is None else price
             built.n_matvec += lost
             self.n_matvec += built.n_matvec
             self.name, self._built = name, built
@@ -128,7 +161,7 @@ class Auto:
             return built
         self._built = None
         self.n_matvec += lost
-        found = self._diagonal(K)
+        found = self._diagonal(known)
         if lost and found is None:
             found = jacobi(full((K.shape[0],), 1.0, example(K)))
         if found is not None:
@@ -186,30 +219,62 @@ class Auto:
         built.n_matvec = 0
         return built
 
-    def _candidates(self, K: LinearOperator) -> list[tuple[str, int, Builder]]:
-        """Return name, products lost where it refuses, and builder, the best first."""
+    def _candidates(
+        self, K: LinearOperator, known: Diagonals, rtol: float, now: bool
+    ) -> list[tuple[str, float | None, int, Builder]]:
+        """Return name, price, products lost where it refuses, and builder, the best first.
+
+        The price is in iterations; None: the products that it takes.
+        """
         n, matrix = K.shape[0], K.matrix
-        found: list[tuple[str, int, Builder]] = []
-        if n <= _SMALL and (is_array(matrix) or is_sparse(matrix)):
-            found.append(("cholesky", 0, cholesky))
-        elif sparse.issparse(matrix) and self._built is None and _suits_amg(matrix):
-            found.append(("amg", 0, amg))
-        budget = self._spent / self.patience if self._slow() else 0.0
+        found: list[tuple[str, float | None, int, Builder]] = []
         worn = self.name if self._worn else ""  # it has paid for its successor
-        if n <= self.max_rank:
-            if n <= budget or worn == "cholesky":
-                found.append(("cholesky", n, cholesky))
+        if is_array(matrix) or is_sparse(matrix):
+            found = self._of_entries(matrix, rtol, worn, now)
         else:
-            # A constant for what the sketch misses does not repair units.
-            wanted = self.max_rank <= budget and self._slow(_VERY_SLOW) and n <= _LARGE
-            diagonals = set(_diagonals(K)) if wanted else set()
-            tried = self.patience >= 1.0 or diagonals <= set(self._tally)
-            even = wanted and tried and diagonals != {"jacobi"}
-            if K.split is not None and (even or worn == "nystrom"):
-                found.append(("nystrom", FIRST_RANK, self._nystrom))
-            if n <= _SMALL and (n <= min(budget, self._spent) or worn == "cholesky"):
-                found.append(("cholesky", n, cholesky))
+            budget = self._spent / self.patience if self._slow() else 0.0
+            paid = n <= budget
+            if n > self.max_rank:  # its arithmetic counts too
+                paid = n + n * n / _DENSE <= min(budget, self._spent)
+            if K.split is not None and n > self.max_rank:
+                # A constant for what the sketch misses does not repair units.
+                wanted = self.max_rank <= budget and self._slow(_VERY_SLOW)
+                tried = self.patience >= 1.0 or set(known) <= set(self._tally)
+                even = wanted and n <= _LARGE and tried and set(known) != {"jacobi"}
+                if even or worn == "nystrom":
+                    found.append(("nystrom", None, FIRST_RANK, self._nystrom))
+            if n <= _SMALL and (paid or worn == "cholesky"):
+                found.append(("cholesky", None, n, cholesky))
         return [entry for entry in found if self._total >= self._retry.get(entry[0], 0)]
+
+    def _of_entries(
+        self, matrix: Any, rtol: float, worn: str, now: bool
+    ) -> list[tuple[str, float | None, int, Builder]]:
+        """Return the candidates for an explicit matrix; what waits is the ``offer``."""
+        if matrix.shape[0] <= _SMALL:
+            name, price, build = "cholesky", factor_price(matrix), cholesky
+            pays, at_once = factor_pays(matrix), price <= _AT_ONCE
+        else:
+            laplacian = sparse.issparse(matrix)
+            condition = laplacian_condition(matrix) if laplacian else None
+            if condition is None:
+                return []
+            name, price, build, pays = "amg", AMG, amg, CYCLES
+            digits = -math.log10(min(max(rtol, 1e-16), 0.1))
+            at_once = amg_pays(condition, digits, max(1.0, 1.0 / self.patience))
+        paid = self._spent >= self.patience * price and self._slow(pays)
+        if at_once or paid or now or worn == name:
+            return [(name, price, 0, build)]
+        if self._total >= self._retry.get(name, 0):
+            self.offer = price
+        return []
+
+    def _independence(self, K: LinearOperator) -> float:
+        """Return what :func:`independent_share` found, measured once."""
+        if self._independent is None:
+            core, ridge = K.split or (K, example(K))
+            self._independent = independent_share(core, ridge)
+        return self._independent
 
     def _slow(self, limit: float = _SLOW) -> bool:
         """Whether the best so far takes more iterations a digit than that."""
@@ -220,9 +285,8 @@ class Auto:
             return nystrom(K, rank=FIRST_RANK, least_fall=10.0)
         return nystrom(K, max_rank=min(self.max_rank, _ENTRIES // K.shape[0]))
 
-    def _diagonal(self, K: LinearOperator) -> LinearOperator | None:
+    def _diagonal(self, known: Diagonals) -> LinearOperator | None:
         """Return the better diagonal, or the one that has not been tried yet."""
-        known = _diagonals(K)
         if not known:
             self.name = "none"
             return None
@@ -236,70 +300,3 @@ class Auto:
             tried = [name for name in known if name in self._tally]
             self.name = min(tried, key=self._rate)
         return known[self.name]
-
-
-def _diagonals(K: LinearOperator) -> dict[str, LinearOperator | None]:
-    """Return the candidates that need no products; the first is what one solve gets.
-
-    K is the data's part plus the ridge, a diagonal.  The whole diagonal repairs units that
-    differ by orders of magnitude, and it is right where the data determines most
-    coordinates.  With fewer samples than coordinates it does harm: of rank N, the data
-    leaves n − N eigenvalues at the ridge (Weyl), whatever its diagonal says, and dividing
-    by that diagonal spreads them over as many decades as it spans itself.  Its sign, for N
-    is not known here: a typical entry of the data's diagonal below ten times that of the
-    ridge (geometric means).  Then the ridge alone gathers the bulk, and a constant added to
-    an even ridge does no harm.  To an uneven one the geometric mean of the two parts is
-    added: half the repair, half the spread.
-    """
-    if K.split is None or not K.split[0].has_diagonal:
-        whole = jacobi_of(K)
-        return {} if whole is None else {"jacobi": whole, "none": None}
-    core, ridge = K.split
-    data, xp = core.diagonal(), namespace(ridge)
-    whole = jacobi_where_definite(data + ridge)
-    if whole is None:
-        return {}
-    mean = float(xp.mean(data))
-    if not 0.0 < mean < math.inf or not float(xp.min(ridge)) >= 0.0:
-        return {"jacobi": whole}
-    typical = _typical(data)
-    if typical > _MULTIPLE * _typical(ridge):
-        if mean > 100.0 * typical:
-            return {"jacobi": whole}  # units that differ this much: not worth a trial
-        return {"jacobi": whole, "shifted": jacobi(ridge + mean)}
-    least, most = _span(ridge)
-    if most <= _EVEN * least:
-        return {"shifted": jacobi(ridge + mean), "jacobi": whole}
-    root = xp.sqrt(xp.where(data > 0.0, data, xp.zeros_like(data)))
-    between = xp.where(ridge > 0.0, ridge + xp.sqrt(ridge) * root, data)
-    return {"between": jacobi(between), "jacobi": whole}
-
-
-def _typical(diagonal: Array) -> float:
-    """Return the geometric mean of the positive entries, 0 where there are none."""
-    positive = diagonal[diagonal > 0.0]
-    if positive.shape[0] == 0:
-        return 0.0
-    xp = namespace(diagonal)
-    return math.exp(float(xp.mean(xp.log(positive))))
-
-
-def _span(diagonal: Array) -> tuple[float, float]:
-    """Return the least and the largest of the positive entries, of which there are some."""
-    xp, positive = namespace(diagonal), diagonal[diagonal > 0.0]
-    return float(xp.min(positive)), float(xp.max(positive))
-
-
-def _suits_amg(matrix: Any) -> bool:
-    """Tell whether PyAMG is there, and the matrix is like a Laplacian: O(nnz)."""
-    if importlib.util.find_spec("pyamg") is None:
-        return False
-    diagonal = matrix.diagonal()
-    if not (diagonal > 0.0).all():
-        return False
-    rows = abs(matrix).sum(axis=1) - diagonal  # of the off-diagonal sizes
-    signed = diagonal - matrix.sum(axis=1)  # the same where none is positive
-    if not (signed >= 0.99 * rows).all():
-        return False
-    # Gershgorin: D⁻¹A has its spectrum within 1 ± this; below 0.9 the condition is < 20.
-    return float((rows / diagonal).max()) > 0.9

@@ -12,8 +12,20 @@ from typing import Any
 import numpy as np
 from scipy import sparse
 
-from ..arrays import Array, asarray, is_array, is_sparse, moved, namespace, zeros
-from ..linear_operator import LinearOperator, aslinearoperator
+from ..arguments import as_operator
+from ..arrays import (
+    Array,
+    asarray,
+    epsilon,
+    is_array,
+    is_finite,
+    is_sparse,
+    kind_of,
+    moved,
+    namespace,
+    zeros,
+)
+from ..linear_operator import LinearOperator
 
 
 def block_jacobi(A: Any, blocks: Any) -> LinearOperator:
@@ -40,11 +52,8 @@ def block_jacobi(A: Any, blocks: Any) -> LinearOperator:
     ValueError
         When a block is not symmetric positive definite.
     """
-    A = aslinearoperator(A)
-    n = A.shape[0]
-    if A.shape[1] != n:
-        raise ValueError(f"A must be square, found shape {A.shape}")
-    matrix = A.matrix
+    A = as_operator("A", A)
+    n, matrix = A.shape[0], A.matrix
     if not (is_sparse(matrix) or is_array(matrix)):
         raise TypeError(
             "A must be an array or a sparse matrix, found an operator without entries"
@@ -53,6 +62,15 @@ def block_jacobi(A: Any, blocks: Any) -> LinearOperator:
     entries = _gather(matrix, index)
     like = entries
     xp = namespace(entries)
+    if not is_finite(entries):
+        raise ValueError("A must be finite, found NaN or infinity in a diagonal block")
+    if entries.size:
+        turned = xp.matrix_transpose(entries)
+        skew = float(xp.max(xp.abs(entries - turned)))
+        if skew > epsilon(entries) ** 0.5 * float(xp.max(xp.abs(entries))):
+            raise ValueError(
+                f"A must be symmetric, two entries of a block differ by {skew:.1e}"
+            )
     try:
         xp.linalg.cholesky(entries)
     except (np.linalg.LinAlgError, ValueError):
@@ -60,7 +78,7 @@ def block_jacobi(A: Any, blocks: Any) -> LinearOperator:
     inverse = xp.linalg.inv(entries)
     inverse = 0.5 * (inverse + xp.matrix_transpose(inverse))
     if not bool(xp.all(xp.isfinite(inverse))):
-        raise ValueError("the diagonal blocks of A must be finite and not singular")
+        raise ValueError("the diagonal blocks of A must not be singular")
     where = asarray(index.reshape(-1), like, xp.int64)
     # The place of each unknown among the entries of the blocks.
     back = np.empty(n + 1, dtype=np.int64)
@@ -85,7 +103,7 @@ def block_jacobi(A: Any, blocks: Any) -> LinearOperator:
         matmat=product,
         dtype=inverse.dtype,
         positive_definite=True,
-        update=lambda other: block_jacobi(other, blocks),
+        update=lambda other: block_jacobi(as_operator("A", other, (n, n)), blocks),
     )
 
 
@@ -128,6 +146,8 @@ def _gather(matrix: Any, index: np.ndarray) -> Array:
             entries[...] = picked.reshape(rows.shape)
         return moved(np.where(real, entries, eye.astype(dtype)), namespace(like))
     xp = namespace(matrix)
+    if kind_of(matrix) == "whole":
+        matrix = xp.astype(matrix, xp.float64)
     if n == 0:
         return zeros(rows.shape, matrix)
 

@@ -34,18 +34,31 @@ class Choice:
             M = Auto(patience=2.0)
         # SciPy's operators can be called too, and have a shape.
         builds = callable(M) and not hasattr(M, "shape")
-        self._function = M if builds else None
+        self._function: Any = M if builds else None
         self._fixed = None if M is None or builds else aslinearoperator(M)
         self.n_matvec = 0
 
-    def __call__(self, K: LinearOperator) -> LinearOperator | None:
-        """Return M for K."""
+    def __call__(self, K: LinearOperator, rtol: float = 1e-2) -> LinearOperator | None:
+        """Return M for K; an ``Auto`` is told the tolerance of the solve to come."""
         if self._function is None:
             return self._fixed
-        M = self._function(K)
-        if M is None:
+        knows = isinstance(self._function, Auto)
+        return self._counted(K, self._function(K, rtol) if knows else self._function(K))
+
+    @property
+    def offer(self) -> float | None:
+        """Iterations after which :meth:`now` would have been the better choice."""
+        auto = self._function
+        return auto.offer if isinstance(auto, Auto) else None
+
+    def now(self, K: LinearOperator) -> LinearOperator | None:
+        """Return what an ``Auto`` has offered, for a solve that drags on."""
+        return self._counted(K, self._function(K, now=True))
+
+    def _counted(self, K: LinearOperator, built: Any) -> LinearOperator | None:
+        if built is None:
             return None
-        M = aslinearoperator(M)
+        M = aslinearoperator(built)
         if M.shape != K.shape:
             raise ValueError(f"M must have shape {K.shape} like A, found {M.shape}")
         self.n_matvec += M.n_matvec

@@ -14,8 +14,9 @@ from typing import Any
 import numpy as np
 from scipy import linalg, sparse
 
-from ..arrays import Array, asarray, moved
-from ..linear_operator import LinearOperator, aslinearoperator
+from ..arguments import as_operator
+from ..arrays import Array, asarray, kind_of, moved
+from ..linear_operator import LinearOperator
 from .nystrom import example
 
 _COLUMNS = 64  # of the identity at once: what a block product holds stays small
@@ -43,21 +44,23 @@ def cholesky(A: Any) -> LinearOperator:
     ValueError
         When A is not symmetric positive definite to working precision.
     """
-    A = aslinearoperator(A)
-    if A.shape[0] != A.shape[1]:
-        raise ValueError(f"A must be square, found shape {A.shape}")
+    A = as_operator("A", A)
     if A.matrix is None and A.split is not None:
         core, d = A.split
         return _with_core(_entries(core, d), d, A.shape[0])
     cost = 0 if A.matrix is not None else A.shape[0]
     like = example(A)
-    return _inverse(_entries(A, like), like, cholesky, cost)
+
+    def update(other: Any) -> LinearOperator:
+        return cholesky(as_operator("A", other, A.shape))
+
+    return _inverse(_entries(A, like), like, update, cost)
 
 
 def _with_core(core: np.ndarray, d: Array, n_matvec: int) -> LinearOperator:
     def update(other: Any) -> LinearOperator:
-        other = aslinearoperator(other)
-        if other.shape != core.shape or other.split is None:
+        other = as_operator("A", other, (core.shape[0], core.shape[0]))
+        if other.split is None:
             return cholesky(other)
         return _with_core(core, other.split[1], 0)
 
@@ -71,9 +74,8 @@ def _entries(A: LinearOperator, like: Array) -> np.ndarray:
     if A.matrix is not None:
         matrix = moved(A.matrix, np)
         matrix = matrix.toarray() if sparse.issparse(matrix) else matrix
-        return np.array(
-            matrix, dtype=A.dtype if isinstance(A.matrix, np.ndarray) else None
-        )
+        whole = kind_of(matrix) == "whole"
+        return np.array(matrix, dtype=np.float64 if whole else matrix.dtype)
     n = A.shape[0]
     entries = np.empty((n, n), dtype=moved(like, np).dtype)
     for start in range(0, n, _COLUMNS):

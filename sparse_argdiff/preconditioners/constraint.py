@@ -15,7 +15,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from ..arrays import Array, namespace, norm
+from ..arguments import as_diagonal
+from ..arrays import Array, as_vector, is_array, namespace, norm
 from ..blocks import is_explicit
 from ..krylov.null_space import NullSpace, null_space
 from ..linear_operator import LinearOperator, aslinearoperator
@@ -37,8 +38,9 @@ class ConstraintPreconditioner:
     shape : (int, int)
     """
 
-    def __init__(self, constraints: NullSpace) -> None:
+    def __init__(self, constraints: NullSpace, C: Any) -> None:
         p, n = constraints.shape
+        self._C = C
         self.null_space = constraints
         self.shape = (n + p, n + p)
         self.ndim = 2
@@ -60,6 +62,15 @@ class ConstraintPreconditioner:
 
     def __matmul__(self, z: Array) -> Array:
         return self.matvec(z)
+
+    def update(self, H: Any) -> ConstraintPreconditioner:
+        """Return the preconditioner for another H with the same C.
+
+        ``H`` is an operator (n, n) that knows its diagonal, or the diagonal itself.
+        """
+        flat = is_array(H) and H.ndim == 1
+        n = self.null_space.shape[1]
+        return constraint(H if flat else as_diagonal("H", H, n), self._C)
 
     def _solve(self, z: Array) -> Array:
         n, N = self.null_space.shape[1], self.null_space
@@ -83,8 +94,7 @@ def constraint(H_diag: Any, C: Any) -> ConstraintPreconditioner:
     -------
     ConstraintPreconditioner
         ``projected_cg(H, C, b, M=constraint(H_diag, C))`` and
-        ``minres(K, rhs, M=constraint(H_diag, C))`` both take it; its ``update`` is
-        calling this again.
+        ``minres(K, rhs, M=constraint(H_diag, C))`` both take it.
 
     Raises
     ------
@@ -99,7 +109,17 @@ def constraint(H_diag: Any, C: Any) -> ConstraintPreconditioner:
     M. F. Murphy, G. H. Golub, A. J. Wathen, "A note on preconditioning for indefinite
     linear systems", SIAM J. Sci. Comput. 21 (2000) 1969-1972.
     """
-    return ConstraintPreconditioner(null_space(C, H_diag))
+    H_diag = as_vector("H_diag", H_diag)
+    xp = namespace(H_diag)
+    if not bool(xp.all((H_diag > 0.0) & xp.isfinite(H_diag))):
+        raise ValueError("H_diag must be finite and positive")
+    columns = getattr(C, "shape", None)
+    if columns is not None and len(columns) == 2 and columns[1] != H_diag.shape[0]:
+        raise ValueError(
+            f"H_diag must have shape ({columns[1]},) for the columns of C, found "
+            f"{tuple(H_diag.shape)}"
+        )
+    return ConstraintPreconditioner(null_space(C, H_diag), C)
 
 
 def constraint_of(

@@ -10,8 +10,9 @@ from __future__ import annotations
 
 from typing import Any
 
+from ..arguments import as_operator
 from ..arrays import Array, as_count, as_floating, epsilon, is_finite, namespace, norm
-from ..linear_operator import LinearOperator, aslinearoperator
+from ..linear_operator import LinearOperator
 
 _LONG = 10  # iterations for each old solution that takes part in the next start
 
@@ -50,7 +51,7 @@ def deflation(W: Any, AW: Any, *, M: Any = None) -> LinearOperator:
     if W.shape != AW.shape:
         raise ValueError(f"AW must have shape {W.shape} like W, found {AW.shape}")
     (n, k), xp = W.shape, namespace(W, AW)
-    first = None if M is None else aslinearoperator(M)
+    first = None if M is None else as_operator("M", M, (n, n))
     found = _conjugate(W, AW)
     if found is None or found[0].shape[1] < k:
         raise ValueError("W'AW must be positive definite and finite")
@@ -65,7 +66,7 @@ def deflation(W: Any, AW: Any, *, M: Any = None) -> LinearOperator:
         return z - V @ (AV.T @ z) + V @ inner
 
     def update(other: Any) -> LinearOperator:
-        other = aslinearoperator(other)
+        other = as_operator("A", other, (n, n))
         fresh = deflation(W, other.matmat(W), M=M)
         fresh.n_matvec = k
         return fresh
@@ -100,7 +101,7 @@ def galerkin_start(A: Any, b: Array, W: Array) -> tuple[Array | None, int]:
     n_matvec : int
         k, in one block.
     """
-    A = aslinearoperator(A)
+    A, W = as_operator("A", A), as_floating("W", W, ndim=(2,))
     found = _conjugate(W, A.matmat(W))
     if found is None or found[0].shape[1] == 0:
         return None, W.shape[1]

@@ -8,7 +8,8 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from ..arrays import Array, as_tolerance, as_vector, namespace
+from ..arguments import as_diagonal, as_operator
+from ..arrays import Array, as_tolerance, as_vector, is_array, namespace
 from ..linear_operator import LinearOperator
 
 
@@ -26,13 +27,14 @@ def jacobi(diag: Any, *, floor: float = 1e-12) -> LinearOperator:
     Returns
     -------
     LinearOperator (n, n)
-        M ≈ A⁻¹, symmetric positive definite; its ``update`` is calling this again.
+        M ≈ A⁻¹, symmetric positive definite.  ``update(A)`` takes the diagonal of
+        another matrix, an operator that knows it or the diagonal itself.
 
     Raises
     ------
     ValueError
         When the diagonal is not finite or has no positive entry: then A is not
-        positive definite and a diagonal cannot help.
+        positive definite and a diagonal cannot help.  When its inverse overflows.
     """
     diag, floor = as_vector("diag", diag), as_tolerance("floor", floor)
     xp = namespace(diag)
@@ -42,31 +44,53 @@ def jacobi(diag: Any, *, floor: float = 1e-12) -> LinearOperator:
         raise ValueError("diag must be finite, found NaN or infinity")
     if largest <= 0.0:
         raise ValueError(f"diag must have a positive entry, its largest is {largest}")
-    if smallest < floor * largest:
-        diag = xp.where(diag < floor * largest, floor * largest, diag)
+    lowest = max(smallest, floor * largest)
+    if not lowest * float(xp.finfo(diag.dtype).max) > 1.0:
+        raise ValueError(
+            "diag must have a finite inverse, found the entry "
+            f"{lowest} above floor = {floor} times the largest"
+        )
+    if smallest < lowest:
+        diag = xp.where(diag < lowest, lowest, diag)
     inverse = 1.0 / diag
+    in_place = xp.__name__ in {"numpy", "cupy"}
 
     def product(r: Array) -> Array:
         namespace(inverse, r)  # a mix is refused by name
         return inverse * r if r.ndim == 1 else inverse[:, None] * r
 
+    def into(r: Array, out: Array) -> None:
+        namespace(inverse, r, out)
+        if in_place and out.dtype == xp.result_type(inverse.dtype, r.dtype):
+            xp.multiply(inverse, r, out=out)
+        else:
+            out[...] = inverse * r
+
+    def update(other: Any) -> LinearOperator:
+        flat = is_array(other) and other.ndim == 1
+        other = as_vector("diag", other, n) if flat else as_diagonal("A", other, n)
+        return jacobi(other, floor=floor)
+
     return LinearOperator(
         (n, n),
         product,
         matmat=product,
+        into=into,
         dtype=inverse.dtype,
         positive_definite=True,
         diagonal=inverse,
         is_diagonal=True,
+        update=update,
     )
 
 
-def jacobi_of(A: LinearOperator) -> LinearOperator | None:
+def jacobi_of(A: Any) -> LinearOperator | None:
     """Return :func:`jacobi` of an operator that knows its diagonal, None of others.
 
     None too where the diagonal is not finite and positive: A is then not definite,
     which is for the solver to find and say.
     """
+    A = as_operator("A", A)
     if not A.has_diagonal or A.shape[0] == 0:
         return None
     return jacobi_where_definite(A.diagonal())
@@ -74,8 +98,12 @@ def jacobi_of(A: LinearOperator) -> LinearOperator | None:
 
 def jacobi_where_definite(diag: Array) -> LinearOperator | None:
     """Return :func:`jacobi` of a finite and positive diagonal, None of others."""
-    smallest, largest = _range(diag)
-    return jacobi(diag) if smallest > 0.0 and largest < math.inf else None
+    if not _range(diag)[0] > 0.0:
+        return None
+    try:
+        return jacobi(diag)
+    except ValueError:
+        return None
 
 
 def _range(diag: Array) -> tuple[float, float]:

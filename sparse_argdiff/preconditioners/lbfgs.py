@@ -10,8 +10,9 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
+from ..arguments import as_operator
 from ..arrays import Array, as_vector, dot, epsilon, is_finite, namespace, norm
-from ..linear_operator import LinearOperator, aslinearoperator
+from ..linear_operator import LinearOperator
 
 
 def lbfgs(pairs: Iterable[tuple[Array, Array]], *, M: Any = None) -> LinearOperator:
@@ -43,7 +44,7 @@ def lbfgs(pairs: Iterable[tuple[Array, Array]], *, M: Any = None) -> LinearOpera
     1079-1096.
     """
     kept: list[tuple[Array, Array]] = []
-    for step, change in pairs:
+    for step, change in _checked(pairs):
         s = as_vector("s", step)
         y = as_vector("y", change, s.shape[0])
         namespace(s, y)
@@ -62,7 +63,7 @@ def lbfgs(pairs: Iterable[tuple[Array, Array]], *, M: Any = None) -> LinearOpera
     if any(s.shape[0] != n for s, _ in kept):
         raise ValueError("pairs must all have one size")
     last_s, last_y = kept[-1]
-    first = None if M is None else aslinearoperator(M)
+    first = None if M is None else as_operator("M", M, (n, n))
     gamma = dot(last_s, last_y)  # y has length 1
     rhos = [1.0 / dot(s, y) for s, y in kept]
 
@@ -86,6 +87,16 @@ def lbfgs(pairs: Iterable[tuple[Array, Array]], *, M: Any = None) -> LinearOpera
         positive_definite=True,
         update=lambda other: lbfgs(other, M=M),
     )
+
+
+def _checked(pairs: Any) -> list[tuple[Array, Array]]:
+    try:
+        found = [tuple(pair) for pair in pairs]
+    except TypeError:
+        found = None
+    if found is None or any(len(pair) != 2 for pair in found):
+        raise TypeError("pairs must be a sequence of pairs (s, y) of arrays")
+    return found
 
 
 def _along(v: Array, coefficient: Array) -> Array:

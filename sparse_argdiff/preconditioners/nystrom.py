@@ -14,8 +14,19 @@ from typing import Any
 
 import numpy as np
 
-from ..arrays import Array, as_count, asarray, epsilon, is_finite, namespace
-from ..linear_operator import LinearOperator, aslinearoperator
+from ..arguments import as_operator
+from ..arrays import (
+    Array,
+    as_count,
+    as_tolerance,
+    asarray,
+    epsilon,
+    is_finite,
+    kind_of,
+    namespace,
+    norm,
+)
+from ..linear_operator import LinearOperator
 
 FIRST_RANK = 20
 
@@ -92,10 +103,10 @@ def nystrom(
     Z. Frangella, J. A. Tropp, M. Udell, "Randomized Nyström preconditioning",
     SIAM J. Matrix Anal. Appl. 44 (2023) 718-752.
     """
-    A = aslinearoperator(A)
+    A = as_operator("A", A)
     n = A.shape[0]
-    if A.shape[1] != n:
-        raise ValueError(f"A must be square, found shape {A.shape}")
+    if as_tolerance("least_fall", least_fall) == 0.0:
+        raise ValueError("least_fall must be positive, found 0")
     core = A if A.split is None else A.split[0]
     if n == 0:
         return LinearOperator(
@@ -161,7 +172,7 @@ def sketch(
         raise ValueError("A must be finite: a product has NaN or infinity")
     gram = basis.T @ image
     unit = max(epsilon(like), core.accuracy or 0.0)
-    size = float(xp.sqrt(xp.sum(image * image)))
+    size = norm(xp.reshape(image, (-1,)))
     skew = float(xp.max(xp.abs(gram - gram.T)))
     if skew > math.sqrt(unit) * size:
         raise ValueError(f"A must be symmetric: u'Av differs from v'Au by {skew:.1e}")
@@ -215,9 +226,7 @@ def from_sketch(found: Sketch, A: LinearOperator, n_matvec: int) -> LinearOperat
         return u - scale * (U @ (small @ (U.T @ u)))
 
     def update(other: Any) -> LinearOperator:
-        other = aslinearoperator(other)
-        if other.shape != A.shape:
-            raise ValueError(f"A must have shape {A.shape}, found {other.shape}")
+        other = as_operator("A", other, A.shape)
         if A.split is None or other.split is None:
             return nystrom(other, rank=found.rank)
         return from_sketch(found, other, 0)
@@ -242,5 +251,6 @@ def example(A: LinearOperator) -> Array:
     if A.split is not None:
         return A.split[1]
     if A.has_diagonal:
-        return A.diagonal()
+        d = A.diagonal()
+        return d if kind_of(d) == "floating" else namespace(d).astype(d, np.float64)
     return np.zeros(A.shape[0], dtype=A.dtype or np.float64)

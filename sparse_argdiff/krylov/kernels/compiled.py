@@ -38,10 +38,10 @@ class Compiled:
 
     def operator(self, A: LinearOperator) -> LinearOperator:
         """Give a diagonal or a plain CSR matrix products that yield x'Ax on the way."""
-        if A.into is not None:
-            return A
         if A.is_diagonal:
             return self._diagonal(A)
+        if A.into is not None:
+            return A
         matrix = A.matrix
         if not sparse.issparse(matrix) or matrix.format != "csr":
             return A
