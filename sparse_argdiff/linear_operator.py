@@ -6,7 +6,6 @@ derivatives, preconditioners, and the derivative of an argmin itself.
 
 from __future__ import annotations
 
-import copy
 import numbers
 from collections.abc import Callable
 from typing import Any
@@ -169,12 +168,6 @@ class LinearOperator:
             return self.into(x, out)
         out[...] = self @ x
         return None
-
-    def writing(self, into: Into, *, into_blocks: bool = False) -> LinearOperator:
-        """Return the same operator with another product into a buffer."""
-        twin = copy.copy(self)
-        twin.into, twin.into_blocks = into, into_blocks
-        return twin
 
     def __matmul__(self, other: Any) -> Any:
         if isinstance(other, LinearOperator):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+
 import numpy as np
 import pytest
 import scipy.sparse
@@ -266,7 +268,8 @@ def test_an_error_in_a_product_reaches_the_caller_and_frees_the_blocks(solver):
             raise RuntimeError("no more products")
         return into(x, out)
 
-    bad = written.operator.writing(failing, into_blocks=True)
+    bad = copy.copy(written.operator)
+    bad.into = failing
     with pytest.raises(RuntimeError, match="no more products"):
         solver(bad, B, kernels="compiled", workspace=workspace)
     before = workspace.nbytes

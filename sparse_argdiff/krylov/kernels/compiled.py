@@ -6,7 +6,9 @@ the fused product y = A x, x'y.
 
 from __future__ import annotations
 
+import copy
 import importlib
+from collections.abc import Callable
 from functools import cache
 from typing import Any
 
@@ -54,7 +56,7 @@ class Compiled:
                 return BLOCKS.csr_product(rows[:3], x, out)
             return float(loop(*rows, x, out))
 
-        return A.writing(into, into_blocks=True)
+        return _writing(A, into)
 
     def _diagonal(self, A: LinearOperator) -> LinearOperator:
         diagonal = np.ascontiguousarray(A.diagonal()).view()
@@ -66,7 +68,7 @@ class Compiled:
                 return BLOCKS.scale(diagonal, x, out)
             return float(loop(diagonal, x, out))
 
-        return A.writing(into, into_blocks=True)
+        return _writing(A, into)
 
     def accept(self, y: Array, out: Array) -> Array:
         """Copy what is not a plain vector of our own kind: each kind is a compilation."""
@@ -106,6 +108,13 @@ class Compiled:
         scalar = x.dtype.type
         coefficients = scalar(s.of_w_old), scalar(s.of_w), scalar(s.of_v)
         self._minres_advance(x, w_old, w, v, *coefficients, scalar(s.step))
+
+
+def _writing(A: LinearOperator, into: Callable[[Array, Array], Any]) -> LinearOperator:
+    """Return the same operator with another product, of vectors and blocks, in place."""
+    twin = copy.copy(A)
+    twin.into, twin.into_blocks = into, True
+    return twin
 
 
 def csr_rows(matrix: Any) -> tuple[Array, Array, Array, np.uint64]:
