@@ -89,11 +89,12 @@ def cg(
     from the recomputed one.  After a failure one or two more tell whether an A that
     does not claim it is symmetric.
 
-    ``energy_error`` costs no product.  It models what is left of the error by what the
-    steps before took off, half of which it reports to err on the low side, and comes with
-    its own uncertainty: the truth lies within exp(± 2 ``energy_error_uncertainty``) of the
-    model for nine solves in ten.  ``energy_error_earlier`` is the estimate of Meurant et
-    al. for the last iterate whose rest has become negligible.  The upper bound is that of
+    ``energy_error`` costs no product and no vector: 24 bytes a step, and 0.1 ms at the
+    end.  It models the square of what is left by what the steps before took off, reports
+    half of it, to err on the low side, and says how well the model held: the truth lies
+    within exp(± 2 ``energy_error_uncertainty``) of the model for nine solves in ten.
+    ``energy_error_earlier`` is the estimate of Meurant et al. for the last iterate whose
+    rest has become negligible.  The upper bound is that of
     exact arithmetic, made true for the returned x by the drift of the recurrence; it is
     NaN where the iteration refutes ``smallest_eigenvalue``, which should lie a little
     below the truth.  Where A or M is found not to be definite, all of them are NaN.

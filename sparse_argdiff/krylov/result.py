@@ -43,8 +43,9 @@ class KrylovResult:
         Standard deviation of the logarithm of ``energy_error``: below 0.2 it can be relied
         on, above 0.5 it is a guess (``cg`` only).
     energy_error_earlier : float, array (k,) or None
-        Reliable estimate of the error that an earlier iterate had: that of x, which never
-        grows, is no larger (``cg`` only).  NaN where there is none.
+        Reliable lower estimate of the error of the last iterate that has one, x or one
+        before it (``cg`` only).  As the error never grows, that of x is at most √1.25
+        times this.  NaN where no iterate has one.
     energy_error_bound : float, array (k,) or None
         Upper bound on ‖x − x*‖_A (``cg`` with ``smallest_eigenvalue`` only).
     direction : array (n,) or None
