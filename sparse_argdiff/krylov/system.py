@@ -283,7 +283,9 @@ def solve_columns(
         return stack([run(one, make) for one in solves], b)
     if in_lanes:
         width = lanes_for(k, b)
-        with pool.lend(b, moving, (n, width)) as blocks:
+        # One array for all: huge pages, where the system has them, need a large one.
+        with pool.lend(b, 1, (moving, n, width)) as (room,):
+            blocks = [room[i, :, :] for i in range(moving)]
             lanes = Lanes(A, blocks, Apart(make, pool))
             return stack(run_together(solves, min(width, k), lanes), b)
     # One that is its diagonal shares nothing between columns.
