@@ -278,7 +278,8 @@ def test_odd_products_are_accepted_by_compiled_passes(solver):
 # storage ------------------------------------------------------------------------------
 
 STORAGE = [
-    # solver, options, vectors in the workspace, as the docstrings say
+    # solver, options, vectors in the workspace, as the docstrings say; one less where
+    # compiled passes of CG take on the diagonal
     (cg, {}, 2),
     (cg, {"M": True}, 3),
     (cg, {"energy_rtol": 0.25}, 4),
@@ -297,6 +298,7 @@ def test_the_workspace_holds_what_the_docstring_says(
     A, (b,) = five_point(20, dtype), vectors(400, 1, dtype)
     M = jacobi(A.diagonal()) if options.get("M") else None
     workspace = Workspace()
+    count -= solver is cg and M is not None and make != "reference"
     for _ in range(3):
         solver(
             A,

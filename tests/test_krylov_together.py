@@ -337,8 +337,8 @@ def test_storage_is_a_block_for_each_vector_and_nothing_twice(dtype, lanes):
     options = {"M": jacobi(A.diagonal()), "rtol": 1e-4, "kernels": "compiled"}
     cg(A, B, workspace=workspace, **options)
     first = workspace.nbytes
-    # x, r, p, q, z in lanes; p, q, z of each running column.
-    assert first == (5 + 3) * lanes * n * np.dtype(dtype).itemsize
+    # x, r, p and A p in lanes; p and A p of each running column; M r is nowhere.
+    assert first == (4 + 2) * lanes * n * np.dtype(dtype).itemsize
     cg(A, B, workspace=workspace, **options)
     assert workspace.nbytes == first
 
@@ -365,24 +365,26 @@ def test_the_reference_make_has_no_lanes():
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 @pytest.mark.parametrize("lanes", [4, 8, 16])
 @pytest.mark.parametrize("n", [1, 31, 64, 1000])
-def test_passes_on_blocks_are_passes_on_columns(dtype, lanes, n):
+@pytest.mark.parametrize("scaled", [False, True])
+def test_passes_on_blocks_are_passes_on_columns(dtype, lanes, n, scaled):
     one, rng = compiled(threaded=False), np.random.default_rng(n)
     X, R, P, Q = (rng.standard_normal((n, lanes)).astype(dtype) for _ in range(4))
     mine = [[V[:, c].copy() for V in (X, R, P, Q)] for c in range(lanes)]
     scalars = {c: Scalars() for c in range(lanes) if c != 1}
     for c, s in scalars.items():
         s.alpha, s.beta = 0.1 * c, -0.3 + 0.05 * c
+    d = rng.random(n).astype(dtype) if scaled else None
     close = {"rtol": 1e-5 if dtype == np.float32 else 1e-12, "atol": 1e-5}
     dots = BLOCKS.dot(R, Q)
-    BLOCKS.cg_residual(R, Q, scalars)
-    squares = {c: s.square for c, s in scalars.items()}
-    BLOCKS.cg_advance(X, P, R, scalars)
+    BLOCKS.cg_residual(R, Q, scalars, d)
+    squares = {c: (s.square, s.rho) for c, s in scalars.items()}
+    BLOCKS.cg_advance(X, P, R, scalars, d)
     for c, s in scalars.items():
         x, r, p, q = mine[c]
         np.testing.assert_allclose(dots[c], one.dot(r, q), **close)
-        one.cg_residual(r, q, s)
-        assert squares[c] == pytest.approx(s.square, rel=1e-5)
-        one.cg_advance(x, p, r, s)
+        one.cg_residual(r, q, s, d)
+        assert squares[c] == pytest.approx((s.square, s.rho), rel=1e-5)
+        one.cg_advance(x, p, r, s, d)
         for V, v in zip((X, R, P), (x, r, p), strict=True):
             np.testing.assert_allclose(V[:, c], v, **close)
 

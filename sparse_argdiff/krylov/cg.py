@@ -3,8 +3,8 @@
     α = ρ / p'Ap,   x += α p,   r −= α Ap,   β = ρ₊ / ρ,   p = M r + β p,   ρ = r'M r
 
 The recurrence stands once, in ``recurrence.py``; here is the verified stop.
-Storage: 4 n (x, r, p, Ap), 5 n with a preconditioner, of which p, Ap and M r lie in the
-workspace; + 2 n with ``energy_rtol``.  Each step moves 10 n beside the product and M.
+Storage: 4 n (x, r, p, Ap), 5 n with a preconditioner (that compiled kernels cannot take
+on, a diagonal), of which p, Ap and M r lie in the workspace; + 2 n with ``energy_rtol``.  Each step moves 10 n beside the product and M.
 Columns that march in lanes (``together.py``) have x, r, p, Ap and M r there once more.
 """
 
@@ -18,7 +18,7 @@ from ..status import Status
 from .device_loops import DeviceRecurrence
 from .energy import NO_BOUND, EnergyError, Estimate
 from .kernels import Device
-from .recurrence import Recurrence, recurrence
+from .recurrence import Recurrence, recurrence, scratch_of
 from .requests import Asking, Request
 from .result import Callback, KrylovResult
 from .system import System, operator_norm_estimate, solve_columns
@@ -112,10 +112,10 @@ def cg(
     for name, value in (("smallest_eigenvalue", mu), ("energy_rtol", tau)):
         if value is not None and as_tolerance(name, value) == 0.0:
             raise ValueError(f"{name} must be positive, found {value!r}")
-    moving = 4 + (M is not None)
-    vectors = moving - 2 + 2 * (tau is not None)
 
     def method(system: System) -> Asking[KrylovResult]:
+        vectors = scratch_of(system.M, system.b, system.kernels)
+        vectors += 2 * (tau is not None)
         with system.workspace.lend(system.b, vectors) as scratch:
             return (yield from _solve(system, scratch, mu, tau))
 
@@ -131,7 +131,7 @@ def cg(
         callback=callback,
         kernels=kernels,
         workspace=workspace,
-        moving=moving,
+        moving=lambda *args: 2 + scratch_of(*args),  # with x and r
     )
 
 
@@ -175,7 +175,8 @@ def _solve(
         if mu is not None:
             drift = r if tau is None else scratch[-1]
             system.kernels.subtract(q, r, drift)
-            size = yield from system.metric_norm(drift, cg.z)
+            spare = cg.p if tau is None else scratch[-2]
+            size = yield from system.metric_norm(drift, spare)
             bound = energy.bound() + size / math.sqrt(mu)
         if (
             tau is not None

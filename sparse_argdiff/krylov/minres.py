@@ -65,10 +65,8 @@ def minres(
     """
 
     def method(system: System) -> Asking[KrylovResult]:
-        with system.workspace.lend(system.b, moving) as scratch:
+        with system.workspace.lend(system.b, 6 + (system.M is not None)) as scratch:
             return (yield from _solve(system, scratch))
-
-    moving = 6 + (M is not None)
 
     return solve_columns(
         method,
@@ -82,7 +80,7 @@ def minres(
         callback=callback,
         kernels=kernels,
         workspace=workspace,
-        moving=moving,
+        moving=lambda M, *_: 6 + (M is not None),
     )
 
 

@@ -40,7 +40,8 @@ class Recurrence:
         scratch: list[Array],
     ) -> None:
         self.A, self.M, self._make = A, M, kernels
-        self.own = (x, r, *scratch[: 2 + (M is not None)])
+        self._diagonal = kernels.fused(M, r)
+        self.own = (x, r, *scratch[: scratch_of(M, r, kernels)])
         self.use(self.own)
         self._unit = max(epsilon(r), A.accuracy or 0.0)
         self._scalars = Scalars()
@@ -49,7 +50,7 @@ class Recurrence:
         self._p_square = math.nan  # ‖p‖² in the metric of M⁻¹, by its own recurrence
 
     def use(self, vectors: tuple[Array, ...]) -> None:
-        """Go on with x, r, p, q, and z where there is an M, in these arrays."""
+        """Go on with x, r, p, q, and z where M r needs one, in these arrays."""
         self._kernels = self._make if vectors is self.own else PASSES
         self.x, self.r, self.p, self.q, *rest = vectors
         self.z = rest[0] if rest else self.r
@@ -60,8 +61,13 @@ class Recurrence:
         Where steps are taken in advance they end at ‖r‖ <= ``target``, or after ``limit``.
         """
         del target, limit  # here none is
-        z, rho = yield from self._precondition()
-        self.p[...] = z
+        z, rho = self.r, None
+        if self.M is not None:
+            z, rho = yield Request(self.M, self.r, self.p)
+        if rho is None:
+            rho = yield from dot(self._kernels, self.r, z)
+        if z is not self.p:
+            self.p[...] = z
         self.rho = self._p_square = rho
         yield Join(self)
         return rho
@@ -73,16 +79,6 @@ class Recurrence:
     def resume(self, target: float) -> None:
         """Go on beyond the end, to ‖r‖ <= ``target``, one step at a time."""
         del target  # here every step is taken when it is asked for
-
-    def _precondition(self, square: float | None = None) -> Asking[tuple[Array, float]]:
-        """Return M r, in a buffer or r itself, and r'M r."""
-        if self.M is None:
-            z = self.r
-        else:
-            z, square = yield Request(self.M, self.r, self.z)
-        if square is None:
-            square = yield from dot(self._kernels, self.r, z)
-        return z, square
 
     def step(self) -> Asking[Step]:
         """Take one step, with one product."""
@@ -106,13 +102,22 @@ class Recurrence:
                 status = flat_status(self.p, q, self._a_norm, self._unit)
             return self._refused(status, self.p)
         s.alpha = rho / curvature
-        asked = self._kernels.cg_residual(self.r, q, s)
+        diagonal = self._diagonal
+        asked = self._kernels.cg_residual(self.r, q, s, diagonal)
         if asked is not None:
             yield asked
-        square = s.square
-        z, self.rho = yield from self._precondition(square)
+        z, square = self.r, s.square
+        if self.M is None:
+            self.rho = square
+        elif diagonal is not None:
+            self.rho = s.rho
+        else:
+            z, found = yield Request(self.M, self.r, self.z)
+            if found is None:
+                found = yield from dot(self._kernels, self.r, z)
+            self.rho = found
         s.beta = self.rho / rho
-        asked = self._kernels.cg_advance(self.x, self.p, z, s)
+        asked = self._kernels.cg_advance(self.x, self.p, z, s, diagonal)
         if asked is not None:
             yield asked
         self._p_square = self.rho + s.beta * s.beta * self._p_square
@@ -137,6 +142,11 @@ class Recurrence:
             direction = namespace(direction).asarray(direction, copy=True)
         size, a_norm = norm(self.r), self._a_norm
         return Step(status, size, 0.0, 0.0, self.rho, 0.0, direction, a_norm, products)
+
+
+def scratch_of(M: LinearOperator | None, like: Array, kernels: Make) -> int:
+    """Return how many vectors a recurrence needs beside x and r: p, A p, and M r."""
+    return 2 + (M is not None and kernels.fused(M, like) is None)
 
 
 def recurrence(
@@ -167,7 +177,8 @@ def iterates(
     """
     kernels = choose(None, r)
     pool = Workspace() if workspace is None else workspace
-    with pool.lend(r, 2 + (M is not None)) as scratch:
+    M = None if M is None else kernels.operator(M)
+    with pool.lend(r, scratch_of(M, r, kernels)) as scratch:
         steps = recurrence(kernels.operator(A), x, r, M, kernels, scratch)
         run(steps.begin(target), kernels)
         while True:

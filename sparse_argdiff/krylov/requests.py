@@ -43,6 +43,7 @@ class Pass(NamedTuple):
     name: str
     vectors: tuple[Array, ...]
     s: Scalars | None = None  # what the primitive reads and writes, but for a dot
+    d: Array | None = None  # the diagonal of M, which is the same for all
 
 
 class Passes:
@@ -52,13 +53,17 @@ class Passes:
         """Ask for x'y."""
         return Pass("dot", (x, y))
 
-    def cg_residual(self, r: Array, q: Array, s: Scalars) -> Pass:
+    def cg_residual(
+        self, r: Array, q: Array, s: Scalars, d: Array | None = None
+    ) -> Pass:
         """Ask for the step of the residual."""
-        return Pass("cg_residual", (r, q), s)
+        return Pass("cg_residual", (r, q), s, d)
 
-    def cg_advance(self, x: Array, p: Array, z: Array, s: Scalars) -> Pass:
+    def cg_advance(
+        self, x: Array, p: Array, z: Array, s: Scalars, d: Array | None = None
+    ) -> Pass:
         """Ask for the step along p and the next direction."""
-        return Pass("cg_advance", (x, p, z), s)
+        return Pass("cg_advance", (x, p, z), s, d)
 
     def lanczos(self, older: Array, newer: Array, y: Array, s: Scalars) -> Pass:
         """Ask for the combination of three residual vectors."""

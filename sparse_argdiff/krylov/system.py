@@ -182,6 +182,7 @@ class System:
 
 
 Method = Callable[[System], Asking[KrylovResult]]
+Moving = Callable[[LinearOperator | None, Array, Make], int]
 
 
 def solve_columns(
@@ -197,11 +198,12 @@ def solve_columns(
     callback: Callback | None,
     kernels: str | Device | None = None,
     workspace: Workspace | None = None,
-    moving: int = 0,
+    moving: Moving | None = None,
 ) -> KrylovResult:
     """Check the arguments of a solver and run ``method`` on each right-hand side.
 
-    ``moving`` vectors of a solve go with it when it joins others; 0: it never does.
+    ``moving(M, b, kernels)`` is how many vectors go with a solve that joins others; None:
+    it never does.
 
     Raises
     ------
@@ -276,16 +278,18 @@ def solve_columns(
     solves = (
         solve(j, column(b, j), None if x0 is None else column(x0, j)) for j in range(k)
     )
-    in_lanes = moving > 0 and isinstance(make, Compiled) and A.into_blocks
-    in_lanes = in_lanes and (M is None or M.has_matmat)
-    fewest = _FEWEST_IN_LANES if in_lanes else _FEWEST_COPIED
+    vectors = 0
+    blocks_in_place = isinstance(make, Compiled) and A.into_blocks
+    if moving is not None and blocks_in_place and (M is None or M.has_matmat):
+        vectors = moving(M, b, make)
+    fewest = _FEWEST_IN_LANES if vectors else _FEWEST_COPIED
     if k < fewest or not _gains_by_blocks(A):
         return stack([run(one, make) for one in solves], b)
-    if in_lanes:
+    if vectors:
         width = lanes_for(k, b)
         # One array for all: huge pages, where the system has them, need a large one.
-        with pool.lend(b, 1, (moving, n, width)) as (room,):
-            blocks = [room[i, :, :] for i in range(moving)]
+        with pool.lend(b, 1, (vectors, n, width)) as (room,):
+            blocks = [room[i, :, :] for i in range(vectors)]
             lanes = Lanes(A, blocks, Apart(make, pool))
             return stack(run_together(solves, min(width, k), lanes), b)
     # One that is its diagonal shares nothing between columns.

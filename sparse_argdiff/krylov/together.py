@@ -219,5 +219,6 @@ class Lanes:
             found = BLOCKS.dot(*blocks).tolist()
             return {j: found[self._lane[j]] for j in asked}
         scalars = {self._lane[j]: one.s for j, one in asked.items()}
-        getattr(BLOCKS, first.name)(*blocks, scalars)
+        diagonal = () if first.d is None else (first.d,)
+        getattr(BLOCKS, first.name)(*blocks, scalars, *diagonal)
         return dict.fromkeys(asked)

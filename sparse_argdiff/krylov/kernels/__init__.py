@@ -1,7 +1,7 @@
 """The passes over memory that CG and MINRES consist of, in more than one make.
 
-    cg_residual     r −= α q,            ‖r‖²                       3 n
-    cg_advance      x += α p,            p = z + β p                5 n
+    cg_residual     r −= α q,            ‖r‖², r'D r                3 n, 4 n with D
+    cg_advance      x += α p,            p = z + β p                5 n, 6 n with D, z = D r
     lanczos         r₋ = c₋ r₋ + c r + c_y y,   ‖r₋‖²               4 n
     minres_advance  w₋ = e w₋ + d w + g v,      x += φ w₋           6 n
 
@@ -46,11 +46,18 @@ class Kernels(Protocol):
     def subtract(self, b: Array, y: Array, out: Array) -> None:
         """Write b − y into ``out``, which may be y."""
 
-    def cg_residual(self, r: Array, q: Array, s: Scalars) -> None:
-        """Take α q from r; leave r'r in ``s.square``."""
+    def fused(self, M: LinearOperator | None, like: Array) -> Array | None:
+        """Return the diagonal of an M that the passes of CG take on, else None."""
 
-    def cg_advance(self, x: Array, p: Array, z: Array, s: Scalars) -> None:
-        """Add α p to x, then make p the next direction z + β p."""
+    def cg_residual(
+        self, r: Array, q: Array, s: Scalars, d: Array | None = None
+    ) -> None:
+        """Take α q from r; leave r'r in ``s.square``, and r'(d ∘ r) in ``s.rho``."""
+
+    def cg_advance(
+        self, x: Array, p: Array, z: Array, s: Scalars, d: Array | None = None
+    ) -> None:
+        """Add α p to x, then make p the next direction z + β p, or d ∘ z + β p."""
 
     def lanczos(self, older: Array, newer: Array, y: Array, s: Scalars) -> None:
         """Replace ``older`` by the combination; leave its square in ``s.square``."""

@@ -39,21 +39,30 @@ class Blocks:
         loop = lane_loops().csr_product
         return loop(*arrays, X.reshape(-1), _width(X), out.reshape(-1))
 
-    def cg_residual(self, R: Array, Q: Array, s: dict[int, Scalars]) -> None:
+    def cg_residual(
+        self, R: Array, Q: Array, s: dict[int, Scalars], d: Array | None = None
+    ) -> None:
         """Step the residuals, r −= α q."""
         alpha = _repeated(R, {c: own.alpha for c, own in s.items()})
         flat = R.reshape(-1), Q.reshape(-1)
-        squares = lane_loops().cg_residual(*flat, alpha, _width(R)).tolist()
+        found = lane_loops().cg_residual(*flat, alpha, d, _width(R))
+        squares, scaled = (sums.tolist() for sums in found)
         for c, own in s.items():
-            own.square = squares[c]
+            own.square, own.rho = squares[c], scaled[c]
 
-    def cg_advance(self, X: Array, P: Array, Z: Array, s: dict[int, Scalars]) -> None:
-        """Step along p, x += α p, and turn it: p = z + β p."""
+    def cg_advance(
+        self,
+        X: Array,
+        P: Array,
+        Z: Array,
+        s: dict[int, Scalars],
+        d: Array | None = None,
+    ) -> None:
+        """Step along p, x += α p, and turn it: p = z + β p, or d ∘ z + β p."""
         alpha = _repeated(X, {c: own.alpha for c, own in s.items()})
         beta = _repeated(X, {c: own.beta for c, own in s.items()})
-        lane_loops().cg_advance(
-            X.reshape(-1), P.reshape(-1), Z.reshape(-1), alpha, beta
-        )
+        flat = X.reshape(-1), P.reshape(-1), Z.reshape(-1)
+        lane_loops().cg_advance(*flat, alpha, beta, d, _width(X))
 
     def lanczos(
         self, older: Array, newer: Array, Y: Array, s: dict[int, Scalars]

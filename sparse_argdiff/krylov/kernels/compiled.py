@@ -59,8 +59,7 @@ class Compiled:
         return _writing(A, into)
 
     def _diagonal(self, A: LinearOperator) -> LinearOperator:
-        diagonal = np.ascontiguousarray(A.diagonal()).view()
-        diagonal.flags.writeable = False  # users' may be: each kind is a compilation
+        diagonal = _frozen(A.diagonal())
         loop = self._loops["diagonal_product"]
 
         def into(x: Array, out: Array) -> Any:
@@ -86,14 +85,24 @@ class Compiled:
         """Write b − y into ``out``: one pass as it is."""
         np.subtract(b, y, out=out, casting="same_kind")
 
-    def cg_residual(self, r: Array, q: Array, s: Scalars) -> None:
-        """Step the residual, r −= α q."""
-        s.square = self._cg_residual(r, q, r.dtype.type(s.alpha))
+    def fused(self, M: LinearOperator | None, like: Array) -> Array | None:
+        """Return the diagonal of an M that is one."""
+        if M is None or not M.is_diagonal:
+            return None
+        return _frozen(M.diagonal().astype(like.dtype, copy=False))
 
-    def cg_advance(self, x: Array, p: Array, z: Array, s: Scalars) -> None:
-        """Step along p, x += α p, and turn it: p = z + β p."""
+    def cg_residual(
+        self, r: Array, q: Array, s: Scalars, d: Array | None = None
+    ) -> None:
+        """Step the residual, r −= α q."""
+        s.square, s.rho = self._cg_residual(r, q, r.dtype.type(s.alpha), d)
+
+    def cg_advance(
+        self, x: Array, p: Array, z: Array, s: Scalars, d: Array | None = None
+    ) -> None:
+        """Step along p, x += α p, and turn it: p = z + β p, or d ∘ z + β p."""
         scalar = x.dtype.type
-        self._cg_advance(x, p, z, scalar(s.alpha), scalar(s.beta))
+        self._cg_advance(x, p, z, scalar(s.alpha), scalar(s.beta), d)
 
     def lanczos(self, older: Array, newer: Array, y: Array, s: Scalars) -> None:
         """Combine the three residual vectors."""
@@ -108,6 +117,13 @@ class Compiled:
         scalar = x.dtype.type
         coefficients = scalar(s.of_w_old), scalar(s.of_w), scalar(s.of_v)
         self._minres_advance(x, w_old, w, v, *coefficients, scalar(s.step))
+
+
+def _frozen(vector: Array) -> Array:
+    """Return a contiguous read-only view: the users' may be, each kind is a compilation."""
+    view = np.ascontiguousarray(vector).view()
+    view.flags.writeable = False
+    return view
 
 
 def _writing(A: LinearOperator, into: Callable[[Array, Array], Any]) -> LinearOperator:

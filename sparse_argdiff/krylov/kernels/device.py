@@ -74,6 +74,9 @@ class Device:
         out[...] = y
         return out
 
+    def fused(self, M: LinearOperator | None, like: Array) -> None:
+        """Return None: M is a launch of its own."""
+
     def dot(self, x: Array, y: Array) -> float:
         """Return x'y; the host waits for it."""
         return dot(x, y)

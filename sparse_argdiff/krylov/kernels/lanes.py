@@ -169,23 +169,42 @@ def dot(X, Y, width):
 
 
 @compile_loop(fastmath=_SUMS)
-def cg_residual(R, Q, alpha, width):
-    """Take α q from r; return r'r of each column."""
-    sums = np.zeros(STRETCH)
+def _scaled_stretch(d, X, b, width, out):
+    """Write d ∘ x of the stretch from entry b on into ``out``, zero beyond d."""
+    first = b // len(width)
+    last = min(first + STRETCH // len(width), d.size)
+    for j in range(np.uint64(first), np.uint64(last)):
+        scale_row(d, j, X, width, out, j - np.uint64(first))
+    for t in range(max((last - first) * len(width), 0), min(STRETCH, X.size - b)):
+        out[t] = 0
+
+
+@compile_loop(fastmath=_SUMS)
+def cg_residual(R, Q, alpha, d, width):
+    """Take α q from r; return r'r and, with d, r'(d ∘ r) of each column."""
+    sums, scaled = np.zeros(STRETCH), np.zeros(STRETCH)
+    z = np.empty(STRETCH, R.dtype)
     for b in range(0, R.size, STRETCH):
         r, q = R[b : b + STRETCH], Q[b : b + STRETCH]
         for t in range(r.size):
             entry = r[t] - alpha[t] * q[t]
             r[t] = entry
             sums[t] += np.float64(entry) * np.float64(entry)
-    return _fold(sums, width)
+        if d is not None:
+            _scaled_stretch(d, R, b, width, z)
+            _add_products(r, z, scaled)
+    return _fold(sums, width), _fold(scaled, width)
 
 
 @compile_loop(fastmath=_SUMS)
-def cg_advance(X, P, Z, alpha, beta):
-    """Add α p to x, then make p the next direction z + β p, in each column."""
+def cg_advance(X, P, Z, alpha, beta, d, width):
+    """Add α p to x, then make p the next direction z + β p, or d ∘ z + β p."""
+    own = np.empty(STRETCH, X.dtype)
     for b in range(0, X.size, STRETCH):
         x, p, z = X[b : b + STRETCH], P[b : b + STRETCH], Z[b : b + STRETCH]
+        if d is not None:
+            _scaled_stretch(d, Z, b, width, own)
+            z = own
         for t in range(x.size):
             entry = p[t]
             x[t] += alpha[t] * entry
@@ -220,16 +239,11 @@ def minres_advance(X, W_old, W, V, of_w_old, of_w, of_v, step):
 @compile_loop(fastmath=_SUMS)
 def scale(d, X, out, width):
     """Write d ∘ x into ``out``, zero beyond d; return x'(d ∘ x) of each column."""
-    lanes = len(width)
     sums = np.zeros(STRETCH)
-    rows = STRETCH // lanes
     for b in range(0, X.size, STRETCH):
-        first = b // lanes
-        for j in range(np.uint64(first), np.uint64(min(first + rows, d.size))):
-            scale_row(d, j, X, width, out, j)
-        for t in range(max(b, d.size * lanes), min(b + STRETCH, X.size)):
-            out[t] = 0
-        _add_products(X[b : b + STRETCH], out[b : b + STRETCH], sums)
+        own = out[b : b + STRETCH]
+        _scaled_stretch(d, X, b, width, own)
+        _add_products(X[b : b + STRETCH], own, sums)
     return _fold(sums, width)
 
 

@@ -108,24 +108,27 @@ def compile_loops(*, threaded: bool) -> dict[str, Any]:
     def diagonal_product(diagonal, x, out):
         total = 0.0
         for i in span(x.size):
-            entry = diagonal[i] * x[i]
+            here = x[i]
+            entry = diagonal[i] * here
             out[i] = entry
-            total += double(entry) * double(x[i])
+            total += double(entry) * double(here)
         return total
 
-    def cg_residual(r, q, alpha):
-        total = 0.0
+    def cg_residual(r, q, alpha, d):
+        total, scaled = 0.0, 0.0
         for i in span(r.size):
             entry = r[i] - alpha * q[i]
             r[i] = entry
             total += double(entry) * double(entry)
-        return total
+            if d is not None:  # a type, not a test: there is a loop for each
+                scaled += double(d[i] * entry) * double(entry)
+        return total, scaled
 
-    def cg_advance(x, p, z, alpha, beta):
+    def cg_advance(x, p, z, alpha, beta, d):
         for i in span(x.size):
             entry = p[i]
             x[i] += alpha * entry
-            p[i] = z[i] + beta * entry
+            p[i] = (z[i] if d is None else d[i] * z[i]) + beta * entry
 
     def lanczos(older, newer, y, of_older, of_newer, of_y):
         total = 0.0

@@ -36,12 +36,18 @@ class Reference:
         else:
             out[...] = b - y
 
-    def cg_residual(self, r: Array, q: Array, s: Scalars) -> None:
+    def fused(self, M: LinearOperator | None, like: Array) -> Array | None:
+        """Return None: what is done in one pass is one operation."""
+        return None
+
+    def cg_residual(self, r: Array, q: Array, s: Scalars, d: None = None) -> None:
         """Step the residual, r −= α q."""
         axpy(-s.alpha, q, r)
         s.square = dot(r, r)
 
-    def cg_advance(self, x: Array, p: Array, z: Array, s: Scalars) -> None:
+    def cg_advance(
+        self, x: Array, p: Array, z: Array, s: Scalars, d: None = None
+    ) -> None:
         """Step along p, x += α p, and turn it: p = z + β p."""
         axpy(s.alpha, p, x)
         p *= s.beta
