@@ -46,3 +46,13 @@ def test_an_answer_within_it_is_that_of_any_unit(solve, dtype, size):
     assert found.converged
     assert found.x.dtype == dtype
     np.testing.assert_allclose(found.x / unit, plain.x, rtol=1e-2)
+
+
+@pytest.mark.parametrize("solve", SOLVERS)
+def test_a_norm_beyond_the_range_of_the_dtype_has_a_unit_within_it(solve):
+    A = np.diag(np.linspace(1e3, 2e3, 50)).astype("f4")
+    b = np.full(50, 1e38, dtype="f4")
+    assert np.linalg.norm(b.astype(float)) > np.finfo("f4").max
+    found = solve(A, b, rtol=1e-4)
+    assert found.converged
+    np.testing.assert_allclose(found.x, b / np.diag(A), rtol=1e-3)

@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from ..arguments import as_operator
 from ..arrays import (
     Array,
     as_count,
@@ -25,7 +26,7 @@ from ..arrays import (
     namespace,
     norm,
 )
-from ..linear_operator import LinearOperator, aslinearoperator
+from ..linear_operator import LinearOperator
 from ..status import Status
 from .kernels import Compiled, Device, Make, choose
 from .kernels.blocks import lanes_for
@@ -210,10 +211,8 @@ def solve_columns(
     ValueError, TypeError
         Naming the argument, what was found and what was expected.
     """
-    A = _operator("A", A)
+    A = as_operator("A", A)
     n = A.shape[0]
-    if A.shape[1] != n:
-        raise ValueError(f"A must be square, found shape {A.shape}")
     b = as_floating("b", b, ndim=(1, 2))
     if b.shape[0] != n:
         raise ValueError(f"b must have {n} rows like A, found shape {tuple(b.shape)}")
@@ -226,9 +225,7 @@ def solve_columns(
             )
         namespace(x0, b)
     if M is not None:
-        M = _operator("M", M)
-        if M.shape != A.shape:
-            raise ValueError(f"M must have shape {A.shape} like A, found {M.shape}")
+        M = as_operator("M", M, A.shape)
     rtol, atol = as_tolerance("rtol", rtol), as_tolerance("atol", atol)
     limit = max(10 * n, 20) if maxiter is None else as_count("maxiter", maxiter)
     if callback is not None and not callable(callback):
@@ -307,13 +304,6 @@ def _gains_by_blocks(A: LinearOperator) -> bool:
     return A.has_matmat
 
 
-def _operator(name: str, value: Any) -> LinearOperator:
-    try:
-        return aslinearoperator(value)
-    except (TypeError, ValueError) as error:
-        raise type(error)(f"{name}: {error}") from None
-
-
 def _unit(size: float, like: Array) -> float:
     """Return 1, or the power of two below a size whose square is no sound float."""
     if size == 0.0 or not math.isfinite(size):
@@ -321,7 +311,8 @@ def _unit(size: float, like: Array) -> float:
     smallest = float(namespace(like).finfo(like.dtype).smallest_normal)
     if smallest**0.25 < size < smallest**-0.25:
         return 1.0
-    return math.ldexp(1.0, math.frexp(size)[1] - 1)
+    most = math.frexp(float(namespace(like).finfo(like.dtype).max))[1] - 1
+    return math.ldexp(1.0, min(math.frexp(size)[1] - 1, most))
 
 
 def operator_norm_estimate(v: Array, Av: Array) -> float:
