@@ -24,6 +24,7 @@ from ..arrays import (
     asarray,
     axpy,
     dot,
+    empty,
     epsilon,
     namespace,
     norm,
@@ -31,7 +32,9 @@ from ..arrays import (
 )
 from ..linear_operator import LinearOperator
 from ..status import Status
+from .kernels import choose
 from .null_space import NullSpace, null_space_for
+from .requests import Request, answer
 from .result import Callback, Iterate, KrylovResult
 from .system import flat_status
 
@@ -279,13 +282,15 @@ def _iterate(
     p = namespace(z).asarray(z, copy=True)
     rho = p_square = dot(r, z)
     largest = a_norm = 0.0
-    steps = 0
+    steps, buffer = 0, empty(p.shape, p)
+    kernels = choose(None, p)
+    H = kernels.operator(H)
     while niter0 + steps < options.maxiter:
         if not 0.0 < rho < math.inf:
             status = None if rho == 0.0 else Status.NOT_FINITE
             return _Run(status, steps, steps, a_norm, None)
-        q = H.matvec(p)
-        curvature = dot(p, q)
+        q, square = answer(Request(H, p, buffer), kernels)
+        curvature = dot(p, q) if square is None else square
         if not math.isfinite(curvature):
             return _Run(Status.NOT_FINITE, steps, steps + 1, a_norm, None)
         quotient = curvature / p_square
@@ -302,7 +307,8 @@ def _iterate(
         alpha = rho / curvature
         axpy(alpha * unit, p, y)
         # The residual update: r loses what the multipliers take.
-        r = N.reduce(r - alpha * q)
+        axpy(-alpha, q, r)
+        r = N.reduce(r)
         z = N.unmetric(r)
         steps += 1
         residual_norm = unit * norm(r)
