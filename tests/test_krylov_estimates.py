@@ -600,3 +600,28 @@ def test_columns_together_stay_on_their_device(xp_array, solver):
     result = solver(to(A), to(B))
     assert type(result.x) is type(to(B))
     np.testing.assert_allclose(A @ back(result.x), B, atol=1e-6)
+
+
+def test_least_squares_with_a_preconditioner_are_those_of_its_metric():
+    # The 2-norm of the residual may rise on the way, its M-norm may not.
+    ended = []
+    for seed in range(20):
+        rng = np.random.default_rng(seed)
+        W = scipy.sparse.random_array((80, 80), density=0.05, rng=rng).toarray()
+        W += W.T
+        scale = 10.0 ** rng.uniform(-1.0, 1.0, 80)
+        np.fill_diagonal(W, 0.0)
+        A = scale[:, None] * (np.diag(W.sum(axis=0)) - W) * scale
+        d = np.where(np.diag(A) > 0.0, np.diag(A), 1.0)
+        b = rng.standard_normal(80)
+        result = minres(A, b, M=jacobi(d), rtol=1e-10, kernels="reference")
+        assert result.status in {Status.LEAST_SQUARES, Status.STAGNATED}
+        root = np.sqrt(d)
+        inside = A / root[:, None] / root
+        y = np.linalg.lstsq(inside, b / root, rcond=1e-12)[0]
+        best = np.linalg.norm(b / root - inside @ y)
+        found = np.linalg.norm((b - A @ result.x) / root)
+        if result.status is Status.LEAST_SQUARES:
+            assert found <= (1.0 + 1e-6) * best
+        ended.append(result.status)
+    assert ended.count(Status.LEAST_SQUARES) >= 18

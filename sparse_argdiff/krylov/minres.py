@@ -117,8 +117,12 @@ def _solve(system: System, scratch: list[Array]) -> Asking[KrylovResult]:
         yield from system.residual(x, fresh, fresh)
         n_matvec += run.products + 1
         true_norm = norm(fresh)
-        # The M-norm falls, the 2-norm need not: only restarts make a rise a failure.
-        worse = true_norm > before and (system.M is None or restarts > _RESTARTS)
+        worse = true_norm > before
+        if system.M is not None and (worse or restarts):
+            # The M-norm must fall, the 2-norm need not at first.
+            old = yield from system.metric_norm(r, scratch[NEWER])
+            new = yield from system.metric_norm(fresh, scratch[NEWER])
+            worse = new > old or (worse and restarts > _RESTARTS)
         if worse and stop is not Status.NOT_FINITE:
             x[...], true_norm = kept, before
             at_rounding = true_norm <= system.rounding_level(x, a_norm)
@@ -126,10 +130,10 @@ def _solve(system: System, scratch: list[Array]) -> Asking[KrylovResult]:
             break
         r[...] = fresh
         if stop is Status.LEAST_SQUARES and true_norm > system.target:
-            n_matvec += 1
-            solved = yield from _solves_least_squares(
+            solved, products = yield from _solves_least_squares(
                 system, scratch, x, r, a_norm, stagnated=False
             )
+            n_matvec += products
             if not solved:
                 stop = None  # a small eigenvalue, not a zero one: go on from here
         if not math.isfinite(true_norm):
@@ -150,10 +154,10 @@ def _solve(system: System, scratch: list[Array]) -> Asking[KrylovResult]:
                 status = Status.ROUNDING_LIMIT if at_rounding else Status.STAGNATED
     status = status or Status.ITERATION_LIMIT
     if status is Status.STAGNATED:
-        n_matvec += 1
-        solved = yield from _solves_least_squares(
+        solved, products = yield from _solves_least_squares(
             system, scratch, x, r, a_norm, stagnated=True
         )
+        n_matvec += products
         status = Status.LEAST_SQUARES if solved else status
     status, products = yield from system.reconsider(status, x, r, fresh)
     return KrylovResult(
@@ -175,20 +179,32 @@ def _solves_least_squares(
     a_norm: float,
     *,
     stagnated: bool,
-) -> Asking[bool]:
-    """Test ‖A M r‖ ≪ ‖A‖ ‖M r‖ with one product: the recurrence only guessed.
+) -> Asking[tuple[bool, int]]:
+    """Test ‖A M r‖_M ≪ ‖A‖_M ‖r‖_M, the recurrence only guessed; and products used.
 
     It must be within what the rounding of x excuses, and by half the digits; of a
-    residual that has ``stagnated`` the latter is enough.
+    residual that has ``stagnated`` the latter, nearly, is enough.
     """
-    z = r
-    if system.M is not None:
-        z = (yield Request(system.M, r, scratch[NEWER])).y
-    unit = system.unit_roundoff
+    unit, products = system.unit_roundoff, 1
     excused = 1e3 * unit * (1.0 + norm(x) * a_norm / norm(r))
-    excused = math.inf if stagnated else excused
-    size = norm((yield Request(system.A, z, scratch[Y])).y)
-    return size <= min(excused, math.sqrt(unit)) * a_norm * norm(z)
+    most = unit**0.45 if stagnated else min(excused, math.sqrt(unit))
+    pull, size = yield from _pull(system, scratch, r)
+    if system.M is not None:  # what is known of ‖A‖ is not in this metric
+        of_b, b_norm = yield from _pull(system, scratch, system.b)
+        a_norm, products = of_b / b_norm if b_norm else 0.0, 2
+    return pull <= most * a_norm * size, products
+
+
+def _pull(
+    system: System, scratch: list[Array], v: Array
+) -> Asking[tuple[float, float]]:
+    """Return ‖A M v‖ and ‖v‖, in the metric of M where there is one."""
+    z, size = v, norm(v)
+    if system.M is not None:
+        z = (yield Request(system.M, v, scratch[NEWER])).y
+        size = math.sqrt(max(system.kernels.dot(v, z), 0.0))
+    y = (yield Request(system.A, z, scratch[Y])).y
+    return (yield from system.metric_norm(y, scratch[W])), size
 
 
 def _lanczos(
@@ -244,6 +260,7 @@ def _steps(
     beta_old = delta_next = epsilon_next = 0.0
     cosine, sine = -1.0, 0.0
     t_norm = 0.0  # ‖T‖_F, for what counts as zero
+    least_root = phi_there = math.inf
     steps = 0
     yield Join(vectors)
     while niter0 + steps < system.maxiter:
@@ -289,6 +306,12 @@ def _steps(
         root = math.hypot(gamma_bar, delta_next)
         gamma = math.hypot(gamma_bar, beta)
         # ‖A r‖ = φ root: zero while φ is not, the least-squares point is reached.
+        if root < least_root:
+            least_root, phi_there = root, phi
+        # Once ‖A r‖ rises again while ‖r‖ stands, x runs off along the null space.
+        away = root > 4.0 * least_root and phi > (1.0 - 1e-6) * phi_there
+        if away and least_root <= math.sqrt(unit) * t_norm:
+            return LanczosRun(Status.LEAST_SQUARES, steps, steps + 1, a_norm)
         if root <= math.sqrt(unit) * t_norm and phi > wanted * beta_start:
             reach = beta_start * (1.0 + t_norm * norm(at[X]) / r_norm)
             if phi * root <= 1e4 * unit * t_norm * reach:
