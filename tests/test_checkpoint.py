@@ -721,5 +721,5 @@ if __name__ == "__main__":
             sys.argv[1],
             sys.argv[2],
             lambda state: report.write(f"{state.record.nit}\n") and None,
-            seconds=2e-4,
+            seconds=1e-3,
         )
