@@ -182,6 +182,15 @@ def random_spd(rng: np.random.Generator, n: int, condition: float = 30.0) -> np.
     return 0.5 * (H + H.T)
 
 
+def spectral(eigenvalues: Any, seed: int = 0) -> np.ndarray:
+    """Build a symmetric matrix with these eigenvalues and random eigenvectors."""
+    lam = np.asarray(eigenvalues, dtype=float)
+    rng = np.random.default_rng(seed)
+    Q = np.linalg.qr(rng.standard_normal((lam.size, lam.size)))[0]
+    A = (Q * lam) @ Q.T
+    return (A + A.T) / 2.0
+
+
 def quadratic_objective(
     H: np.ndarray, B: np.ndarray, c: np.ndarray | None = None, *, diag: bool = False
 ) -> sad.FunctionObjective:

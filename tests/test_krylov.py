@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import scipy.sparse
 import scipy.sparse.linalg
+from problems import spectral
 
 from sparse_argdiff import KrylovResult, LinearOperator, Status, cg, minres
 from sparse_argdiff.preconditioners import jacobi
@@ -21,15 +22,6 @@ both = pytest.mark.parametrize("solver", SOLVERS, ids=["cg", "minres"])
 
 
 # the problems -----------------------------------------------------------------------
-
-
-def spectral(eigenvalues, seed=0):
-    """Build a symmetric matrix with these eigenvalues and random eigenvectors."""
-    lam = np.asarray(eigenvalues, dtype=float)
-    rng = np.random.default_rng(seed)
-    Q = np.linalg.qr(rng.standard_normal((lam.size, lam.size)))[0]
-    A = (Q * lam) @ Q.T
-    return (A + A.T) / 2.0
 
 
 def spd(n, cond=100.0, seed=0):

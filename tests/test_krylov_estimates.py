@@ -11,6 +11,7 @@ import pytest
 import scipy.io
 import scipy.linalg
 import scipy.sparse
+from problems import spectral
 
 from sparse_argdiff import LinearOperator, Status, aslinearoperator, cg, minres
 from sparse_argdiff.krylov import Workspace, recurrence
@@ -19,14 +20,6 @@ from sparse_argdiff.preconditioners import jacobi
 
 both = pytest.mark.parametrize("solver", [cg, minres], ids=["cg", "minres"])
 SHARED = pathlib.Path(__file__).parents[2] / "shared" / "data"
-
-
-def spectral(eigenvalues, seed):
-    lam = np.asarray(eigenvalues, dtype=float)
-    rng = np.random.default_rng(seed)
-    Q = np.linalg.qr(rng.standard_normal((lam.size, lam.size)))[0]
-    A = (Q * lam) @ Q.T
-    return (A + A.T) / 2.0
 
 
 def true_error(A, b, x):

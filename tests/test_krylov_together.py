@@ -7,6 +7,7 @@ import copy
 import numpy as np
 import pytest
 import scipy.sparse
+from problems import spectral
 
 import sparse_argdiff as sad
 from sparse_argdiff import LinearOperator, Status, cg, minres
@@ -20,14 +21,6 @@ from sparse_argdiff.preconditioners import jacobi
 pytest.importorskip("numba")
 
 both = pytest.mark.parametrize("solver", [cg, minres], ids=["cg", "minres"])
-
-
-def spectral(eigenvalues, seed=0):
-    lam = np.asarray(eigenvalues, dtype=float)
-    rng = np.random.default_rng(seed)
-    Q = np.linalg.qr(rng.standard_normal((lam.size, lam.size)))[0]
-    A = (Q * lam) @ Q.T
-    return (A + A.T) / 2.0
 
 
 def columns(n, k, dtype=float, seed=1):

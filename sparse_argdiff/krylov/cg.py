@@ -4,8 +4,9 @@
 
 The recurrence stands once, in ``recurrence.py``; here is the verified stop.
 Storage: 4 n (x, r, p, Ap), 5 n with a preconditioner (that compiled kernels cannot take
-on, a diagonal), of which p, Ap and M r lie in the workspace; + 2 n with ``energy_rtol``.  Each step moves 10 n beside the product and M.
-Columns that march in lanes (``together.py``) have x, r, p, Ap and M r there once more.
+on, a diagonal), of which p, Ap and M r lie in the workspace; + 2 n with ``energy_rtol``.
+Each step moves 10 n beside the product and M.  Columns that march in lanes
+(``together.py``) have x, r, p, Ap and M r there once more.
 """
 
 from __future__ import annotations

@@ -1,11 +1,11 @@
 """The energy norm of the error of CG, from the scalars of the recurrence alone.
 
-    ‖x − x_l‖²_A = Σ_{l ≤ j < k} α_j ρ_j + ‖x − x_k‖²_A     (Hestenes & Stiefel 1952, theorem 6:1)
+    ‖x − x_l‖²_A = Σ_{l ≤ j < k} α_j ρ_j + ‖x − x_k‖²_A
 
-What the steps after l took off is known; what is left after the last one is not.  Three
-answers: :meth:`EnergyError.estimate` models the rest and says how far to trust the model,
-:meth:`earlier` speaks of a step whose rest is negligible, :meth:`bound` takes the rest from
-a lower bound on the eigenvalues.
+(Hestenes & Stiefel 1952, theorem 6:1).  What the steps after l took off is known; what is
+left after the last one is not.  Three answers: :meth:`EnergyError.estimate` models the rest
+and says how far to trust the model, :meth:`earlier` speaks of a step whose rest is
+negligible, :meth:`bound` takes the rest from a lower bound on the eigenvalues.
 """
 
 from __future__ import annotations

@@ -43,7 +43,7 @@ class Blocks:
         self, R: Array, Q: Array, s: dict[int, Scalars], d: Array | None = None
     ) -> None:
         """Step the residuals, r −= α q."""
-        alpha = _repeated(R, {c: own.alpha for c, own in s.items()})
+        alpha = _repeated(R, s, "alpha")
         flat = R.reshape(-1), Q.reshape(-1)
         found = lane_loops().cg_residual(*flat, alpha, d, _width(R))
         squares, scaled = (sums.tolist() for sums in found)
@@ -59,8 +59,8 @@ class Blocks:
         d: Array | None = None,
     ) -> None:
         """Step along p, x += α p, and turn it: p = z + β p, or d ∘ z + β p."""
-        alpha = _repeated(X, {c: own.alpha for c, own in s.items()})
-        beta = _repeated(X, {c: own.beta for c, own in s.items()})
+        alpha = _repeated(X, s, "alpha")
+        beta = _repeated(X, s, "beta")
         flat = X.reshape(-1), P.reshape(-1), Z.reshape(-1)
         lane_loops().cg_advance(*flat, alpha, beta, d, _width(X))
 
@@ -68,9 +68,9 @@ class Blocks:
         self, older: Array, newer: Array, Y: Array, s: dict[int, Scalars]
     ) -> None:
         """Combine the three residual vectors."""
-        of_older = _repeated(Y, {c: own.of_older for c, own in s.items()})
-        of_newer = _repeated(Y, {c: own.of_newer for c, own in s.items()})
-        of_y = _repeated(Y, {c: own.of_y for c, own in s.items()})
+        of_older = _repeated(Y, s, "of_older")
+        of_newer = _repeated(Y, s, "of_newer")
+        of_y = _repeated(Y, s, "of_y")
         flat = older.reshape(-1), newer.reshape(-1), Y.reshape(-1)
         loop = lane_loops().lanczos
         squares = loop(*flat, of_older, of_newer, of_y, _width(Y)).tolist()
@@ -81,10 +81,10 @@ class Blocks:
         self, X: Array, w_old: Array, w: Array, V: Array, s: dict[int, Scalars]
     ) -> None:
         """Combine the two directions and v; step along the new one."""
-        of_w_old = _repeated(X, {c: own.of_w_old for c, own in s.items()})
-        of_w = _repeated(X, {c: own.of_w for c, own in s.items()})
-        of_v = _repeated(X, {c: own.of_v for c, own in s.items()})
-        step = _repeated(X, {c: own.step for c, own in s.items()})
+        of_w_old = _repeated(X, s, "of_w_old")
+        of_w = _repeated(X, s, "of_w")
+        of_v = _repeated(X, s, "of_v")
+        step = _repeated(X, s, "step")
         flat = X.reshape(-1), w_old.reshape(-1), w.reshape(-1), V.reshape(-1)
         lane_loops().minres_advance(*flat, of_w_old, of_w, of_v, step)
 
@@ -108,9 +108,9 @@ def _width(X: Array) -> tuple[int, ...]:
     return (0,) * int(X.shape[1])
 
 
-def _repeated(X: Array, values: dict[int, float]) -> Array:
-    """Return the scalars of the columns, zero where there is none, along a stretch."""
+def _repeated(X: Array, s: dict[int, Scalars], name: str) -> Array:
+    """Return a scalar of the columns, zero where there is none, along a stretch."""
     row = np.zeros(X.shape[1], X.dtype)
-    for c, value in values.items():
-        row[c] = value
+    for c, own in s.items():
+        row[c] = getattr(own, name)
     return np.tile(row, lane_loops().STRETCH // row.size)
