@@ -27,7 +27,8 @@ import numpy as np
 from scipy import sparse
 
 import sparse_argdiff as sad
-from sparse_argdiff.linear_model import Glm, gram
+from sparse_argdiff.linear_model import Glm
+from sparse_argdiff.linear_model.hessian_product import one_pass as gram
 
 DESIGNS = {  # rows' length, columns, exponent of the columns' skewness
     "long rows, 50,000 columns, skewed": (100, 50_000, 3),

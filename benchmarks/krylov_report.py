@@ -25,7 +25,7 @@ from scipy.sparse import linalg
 
 import sparse_argdiff as sad
 from sparse_argdiff.krylov import Workspace
-from sparse_argdiff.krylov.energy import EnergyError
+from sparse_argdiff.krylov.error_estimate import EnergyError
 from sparse_argdiff.krylov.recurrence import iterates
 from sparse_argdiff.linear_model import Glm
 

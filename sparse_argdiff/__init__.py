@@ -9,9 +9,8 @@ See ``README.md`` for a first example and ``Problem``, ``solve``, ``derivative``
 import logging
 
 from . import linear_model, preconditioners
-from .barrier import LogBarrier
+from .arrays.transfer import from_dlpack, to_device, to_host
 from .bilevel import BilevelResult, minimize
-from .certificate import Certificate
 from .checks import (
     CheckError,
     CheckReport,
@@ -19,19 +18,19 @@ from .checks import (
     check_hypergradient,
     dot_test,
 )
-from .constraints import Equality, Inequality, LinearEquality
-from .error_bounds import Constants
-from .hypergradient import Hypergradient, HypergradientResult
-from .implicit import Adjoint, Tangent, derivative, jvp, vjp
-from .influence import influence
+from .hypergradient.error_estimate import Certificate
+from .hypergradient.hypergradient import Hypergradient, HypergradientResult
+from .hypergradient.influence import influence
+from .hypergradient.upper_objective import FunctionUpper, UpperObjective
+from .implicit.derivative import Adjoint, Tangent, derivative, jvp, vjp
 from .krylov import KrylovResult, cg, minres, projected_cg
-from .linear_operator import LinearOperator, aslinearoperator
-from .objective import FunctionObjective, Objective
-from .problem import ActiveSet, Problem, Solution
+from .operators.linear_operator import LinearOperator, aslinearoperator
+from .problem.constraints import Equality, Inequality, LinearEquality
+from .problem.log_barrier import LogBarrier
+from .problem.objective import Constants, FunctionObjective, Objective
+from .problem.problem import ActiveSet, Problem, Solution
 from .solvers import solve
 from .status import ConvergenceError, ConvergenceWarning, Status
-from .transfer import from_dlpack, to_device, to_host
-from .upper import FunctionUpper, UpperObjective
 
 __version__ = "0.1.0"
 

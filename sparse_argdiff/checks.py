@@ -11,18 +11,10 @@ from typing import Any
 
 import numpy as np
 
-from .arrays import (
-    Array,
-    as_vector,
-    asarray,
-    dot,
-    epsilon,
-    namespace,
-    norm,
-)
-from .linear_operator import aslinearoperator
-from .objective import Objective
-from .problem import Problem
+from .arrays import Array, as_vector, asarray, dot, epsilon, namespace, norm
+from .operators.linear_operator import aslinearoperator
+from .problem.objective import Objective
+from .problem.problem import Problem
 
 
 class CheckError(AssertionError):

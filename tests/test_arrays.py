@@ -1,4 +1,4 @@
-"""arrays.py: the namespace is the arrays' own, and norms survive any scale."""
+"""arrays/: the namespace is the arrays' own, and norms survive any scale."""
 
 from __future__ import annotations
 

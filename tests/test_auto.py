@@ -14,8 +14,11 @@ from scipy import sparse
 import sparse_argdiff as sad
 from sparse_argdiff import preconditioners as pc
 from sparse_argdiff.linear_model import Glm
-from sparse_argdiff.preconditioners.diagonals import data_share, independent_share
-from sparse_argdiff.preconditioners.prices import factor_price
+from sparse_argdiff.preconditioners.auto.cost_model import factor_price
+from sparse_argdiff.preconditioners.auto.scaled_diagonals import (
+    data_share,
+    independent_share,
+)
 
 
 def correlated(n=120, n_samples=240, decay=1.0, seed=0):

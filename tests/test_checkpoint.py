@@ -270,7 +270,7 @@ def test_scipy_that_takes_another_path_is_found_out(tmp_path, monkeypatch):
     task, path = Task("lbfgs"), tmp_path / "run"
     with pytest.raises(Stopped):
         task.minimize(checkpoint=path, callback=stop_at(4))
-    minimize = sad.bilevel.lbfgs.__globals__["optimize"].minimize
+    minimize = sad.bilevel.lbfgs.optimize.minimize
 
     def other(fun, x0, **options):
         return minimize(fun, x0, **options | {"options": {"maxcor": 1, "maxiter": 9}})

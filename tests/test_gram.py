@@ -35,8 +35,9 @@ from test_linear_model import (
 )
 
 import sparse_argdiff as sad
-from sparse_argdiff.linear_model import Glm, gram
-from sparse_argdiff.linear_model.gram import OnePass, TwoPasses
+from sparse_argdiff.linear_model import Glm
+from sparse_argdiff.linear_model.hessian_product import one_pass as gram
+from sparse_argdiff.linear_model.hessian_product.one_pass import OnePass, TwoPasses
 
 pytest.importorskip("numba")
 

@@ -299,6 +299,6 @@ def test_wrong_objective():
 def test_example():
     import importlib
 
-    module = importlib.import_module("sparse_argdiff.influence")
+    module = importlib.import_module("sparse_argdiff.hypergradient.influence")
     assert doctest.testmod(module).attempted > 0
     assert doctest.testmod(module).failed == 0

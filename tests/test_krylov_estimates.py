@@ -15,7 +15,7 @@ from problems import spectral
 
 from sparse_argdiff import LinearOperator, Status, aslinearoperator, cg, minres
 from sparse_argdiff.krylov import Workspace, recurrence
-from sparse_argdiff.krylov.energy import EnergyError
+from sparse_argdiff.krylov.error_estimate import EnergyError
 from sparse_argdiff.preconditioners import jacobi
 
 both = pytest.mark.parametrize("solver", [cg, minres], ids=["cg", "minres"])

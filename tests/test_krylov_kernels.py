@@ -1,4 +1,4 @@
-"""krylov/kernels, krylov/workspace: passes over memory that agree, and allocate nothing."""
+"""kernels/: passes over memory that agree, and allocate nothing."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ import pytest
 import scipy.sparse
 
 from sparse_argdiff import LinearOperator, Status, cg, minres
+from sparse_argdiff.kernels import Scalars, choose
 from sparse_argdiff.krylov import Workspace
-from sparse_argdiff.krylov.kernels import Scalars, choose
-from sparse_argdiff.linear_operator import aslinearoperator
+from sparse_argdiff.operators.linear_operator import aslinearoperator
 from sparse_argdiff.preconditioners import jacobi
 
 both = pytest.mark.parametrize("solver", [cg, minres], ids=["cg", "minres"])
@@ -161,7 +161,7 @@ def test_the_cache_on_disk_keeps_the_threaded_make_apart(tmp_path):
     """Its key knows no options: a threaded loop was once the serial one, from disk."""
     code = (
         "import sys, numba, numpy\n"
-        "from sparse_argdiff.krylov.kernels import choose\n"
+        "from sparse_argdiff.kernels import choose\n"
         "x = numpy.ones(10**5)\n"
         "assert choose(sys.argv[1], x).dot(x, x) == x.size\n"
         "try:\n"
@@ -195,7 +195,7 @@ def test_the_choice_is_by_argument_and_availability(strict_array):
 
 
 def test_without_numba_the_reference_serves(monkeypatch):
-    import sparse_argdiff.krylov.kernels as room
+    import sparse_argdiff.kernels as room
 
     monkeypatch.setattr(room, "_has_numba", lambda: False)
     assert choose(None, np.zeros(10**6)).name == "reference"

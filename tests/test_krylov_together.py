@@ -11,10 +11,10 @@ from problems import spectral
 
 import sparse_argdiff as sad
 from sparse_argdiff import LinearOperator, Status, cg, minres
+from sparse_argdiff.kernels.blocks import BLOCKS, lanes_for
+from sparse_argdiff.kernels.compiled import compiled
+from sparse_argdiff.kernels.scalars import Scalars
 from sparse_argdiff.krylov import Workspace
-from sparse_argdiff.krylov.kernels.blocks import BLOCKS, lanes_for
-from sparse_argdiff.krylov.kernels.compiled import compiled
-from sparse_argdiff.krylov.kernels.scalars import Scalars
 from sparse_argdiff.linear_model import Glm
 from sparse_argdiff.preconditioners import jacobi
 

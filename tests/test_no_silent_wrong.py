@@ -12,8 +12,8 @@ import scipy.sparse
 from problems import BY_NAME, STATIONARY, quadratic_objective, scaled
 
 import sparse_argdiff as sad
-from sparse_argdiff.blocks import gram
-from sparse_argdiff.optimality import row_norms
+from sparse_argdiff.operators.block_matrices import gram
+from sparse_argdiff.problem.optimality import row_norms
 
 S = sad.Status
 ROW = BY_NAME["quadratic"]

@@ -114,7 +114,7 @@ def test_thirty_random_problems(room, concave, free, method):
         sol = sad.solve(problem, x, y0, method=method)
         assert sol.status.acceptable
         assert least_curvature(problem, sol) > -1e-6
-        found = sad.optimality.conditions(problem, x, sol.y, sol.multipliers)
+        found = sad.problem.optimality.conditions(problem, x, sol.y, sol.multipliers)
         assert found.infeasibility <= 1e-7
         if method == "active_set":
             assert found.stationarity <= 1e-6

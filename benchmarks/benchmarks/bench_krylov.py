@@ -10,9 +10,9 @@ from scipy import sparse
 from scipy.sparse import linalg
 
 import sparse_argdiff as sad
+from sparse_argdiff.kernels import Kernels, choose
 from sparse_argdiff.krylov import Workspace
-from sparse_argdiff.krylov.kernels import Kernels, choose
-from sparse_argdiff.linear_operator import aslinearoperator
+from sparse_argdiff.operators.linear_operator import aslinearoperator
 
 from .designs import laplacian
 
@@ -169,7 +169,7 @@ class _MadeOf:
         self.kernels = kernels
 
     def __enter__(self):
-        from sparse_argdiff.krylov import system
+        from sparse_argdiff.krylov import linear_system as system
 
         self.system, self.choose = system, system.choose
         system.choose = lambda *_: self.kernels

@@ -8,11 +8,7 @@ from typing import Any
 import numpy as np
 from scipy.optimize import Bounds
 
-from ..arrays import (
-    Array,
-    asarray,
-    namespace,
-)
+from ..arrays import Array, asarray, namespace
 
 _FORMS = (
     "(low, high), a sequence of m pairs, an (m, 2) array or a scipy.optimize.Bounds"

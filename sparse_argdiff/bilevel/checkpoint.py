@@ -23,12 +23,12 @@ from typing import Any
 import numpy as np
 
 from ..arrays import Array, is_array, moved, namespace, placement
-from ..certificate import Certificate, Point
-from ..error_bounds import Bound
-from ..hypergradient import HypergradientResult, WarmState
-from ..implicit import Adjoint
+from ..hypergradient.error_bound import Bound
+from ..hypergradient.error_estimate import Certificate, Point
+from ..hypergradient.hypergradient import HypergradientResult, WarmState
+from ..implicit.derivative import Adjoint
 from ..krylov import KrylovResult
-from ..problem import ActiveSet, Solution
+from ..problem.problem import ActiveSet, Solution
 from ..status import Status
 
 _FORMAT = 1

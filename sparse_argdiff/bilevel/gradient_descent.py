@@ -9,9 +9,9 @@ A trial whose lower-level solve fails counts as a failure.
 from __future__ import annotations
 
 from ..arrays import Array, dot, namespace
-from ..hypergradient import HypergradientResult
+from ..hypergradient.hypergradient import HypergradientResult
 from ..status import ConvergenceError, Status
-from .record import BilevelResult, Run
+from .run import BilevelResult, Run
 
 _DECREASE = 1e-4
 _HALVINGS = 30

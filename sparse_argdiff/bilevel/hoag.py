@@ -14,7 +14,7 @@ from collections.abc import Callable
 
 from ..arrays import Array, norm
 from ..status import ConvergenceError, Status
-from .record import BilevelResult, Run
+from .run import BilevelResult, Run
 
 _C = 0.25
 _FIRST = 1e-3

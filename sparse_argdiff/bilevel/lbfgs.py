@@ -17,14 +17,11 @@ from typing import Any
 import numpy as np
 from scipy import optimize
 
-from ..arrays import (
-    Array,
-    namespace,
-)
-from ..hypergradient import HypergradientResult
+from ..arrays import Array, namespace
+from ..hypergradient.hypergradient import HypergradientResult
 from ..status import ConvergenceError, Status
 from .checkpoint import digest
-from .record import BilevelResult, Run
+from .run import BilevelResult, Run
 
 _LEAST = 0.1  # of the way to a trial that failed, the fraction where q is least
 

@@ -12,10 +12,10 @@ looks.  β is the spectral step of the last move.
 from __future__ import annotations
 
 from ..arrays import Array, dot
-from ..hypergradient import HypergradientResult
+from ..hypergradient.hypergradient import HypergradientResult
 from ..status import ConvergenceError, Status
 from .gradient_descent import first_step
-from .record import BilevelResult, Run
+from .run import BilevelResult, Run
 
 _DECREASE = 1e-4
 _FIRST = 0.1  # the loosest tolerance

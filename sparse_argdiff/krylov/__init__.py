@@ -1,12 +1,12 @@
 """Krylov methods for symmetric systems, one file each, one stopping rule for all."""
 
+from ..kernels import Device
+from ..kernels.workspace import Workspace
 from .cg import cg
-from .diagonal import diagonal
-from .kernels import Device
+from .diagonal_solve import diagonal
 from .minres import minres
 from .projected_cg import projected_cg
 from .result import Iterate, KrylovResult
-from .workspace import Workspace
 
 __all__ = [
     "Device",

@@ -15,15 +15,15 @@ import math
 from typing import Any
 
 from ..arrays import Array, as_tolerance, epsilon, norm
+from ..kernels import Device
+from ..kernels.workspace import Workspace
 from ..status import Status
 from .device_loops import DeviceRecurrence
-from .energy import NO_BOUND, EnergyError, Estimate
-from .kernels import Device
+from .error_estimate import NO_BOUND, EnergyError, Estimate
+from .linear_system import System, operator_norm_estimate, solve_columns
 from .recurrence import Recurrence, recurrence, scratch_of
 from .requests import Asking, Request
 from .result import Callback, KrylovResult
-from .system import System, operator_norm_estimate, solve_columns
-from .workspace import Workspace
 
 
 def cg(

@@ -14,12 +14,12 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from ..arrays import Array, epsilon, namespace, norm
-from ..linear_operator import LinearOperator
+from ..kernels.device import ENDED, LINE, Device, Record
+from ..operators.linear_operator import LinearOperator
 from ..status import Status
-from .energy import Step
-from .kernels.device import ENDED, LINE, Device, Record
+from .error_estimate import Step
+from .linear_system import System, flat_status
 from .requests import Asking, Request
-from .system import System, flat_status
 
 _STATUS = {
     "NEGATIVE": Status.NEGATIVE_CURVATURE,

@@ -17,13 +17,13 @@ import math
 from typing import Any
 
 from ..arrays import Array, norm
+from ..kernels import Device, Kernels, Scalars
+from ..kernels.workspace import Workspace
 from ..status import Status
 from .device_loops import LanczosRun, LanczosVectors, lanczos
-from .kernels import Device, Kernels, Scalars
+from .linear_system import System, operator_norm_estimate, solve_columns
 from .requests import PASSES, Answer, Asking, Join, Leave, Passes, Request, dot
 from .result import Callback, KrylovResult
-from .system import System, operator_norm_estimate, solve_columns
-from .workspace import Workspace
 
 _RESTARTS = 3
 

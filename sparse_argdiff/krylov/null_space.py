@@ -4,7 +4,7 @@
     [ C  0  ] [ w ] = [ 0 ],        z = G⁻¹ (r − C' w)              projection
 
 in the metric of a positive diagonal G, the identity by default.  Everything happens with
-independent rows A of one length that span those of C G^{-1/2} (``row_factors.py``), and is
+independent rows A of one length that span those of C G^{-1/2} (``independent_rows.py``), and is
 refined: after r̂ −= A' (A A')⁻¹ A r̂ the same again while A r̂ is not small.
 """
 
@@ -16,7 +16,6 @@ from typing import Any
 import numpy as np
 from scipy import sparse
 
-from ..arguments import as_operator
 from ..arrays import (
     Array,
     as_vector,
@@ -27,9 +26,9 @@ from ..arrays import (
     namespace,
     norm,
 )
-from ..linear_operator import LinearOperator, aslinearoperator
-from .minres import minres
-from .row_factors import (
+from ..operators.as_operator import as_operator
+from ..operators.linear_operator import LinearOperator, aslinearoperator
+from .independent_rows import (
     Rows,
     column_lengths,
     factorise,
@@ -38,6 +37,7 @@ from .row_factors import (
     solved,
     split,
 )
+from .minres import minres
 
 
 class NullSpace:

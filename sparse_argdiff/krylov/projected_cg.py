@@ -15,7 +15,6 @@ from __future__ import annotations
 import math
 from typing import Any, NamedTuple
 
-from ..arguments import as_operator
 from ..arrays import (
     Array,
     as_count,
@@ -30,13 +29,14 @@ from ..arrays import (
     norm,
     zeros,
 )
-from ..linear_operator import LinearOperator
+from ..kernels import choose
+from ..operators.as_operator import as_operator
+from ..operators.linear_operator import LinearOperator
 from ..status import Status
-from .kernels import choose
+from .linear_system import flat_status
 from .null_space import NullSpace, null_space_for
 from .requests import Request, answer
 from .result import Callback, Iterate, KrylovResult
-from .system import flat_status
 
 
 def projected_cg(

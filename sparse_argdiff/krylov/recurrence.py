@@ -11,14 +11,14 @@ import math
 from collections.abc import Iterator
 
 from ..arrays import Array, epsilon, namespace, norm
-from ..linear_operator import LinearOperator
+from ..kernels import Device, Kernels, Make, Scalars, choose
+from ..kernels.workspace import Workspace
+from ..operators.linear_operator import LinearOperator
 from ..status import Status
 from .device_loops import DeviceRecurrence
-from .energy import Step
-from .kernels import Device, Kernels, Make, Scalars, choose
+from .error_estimate import Step
+from .linear_system import flat_status, operator_norm_estimate
 from .requests import PASSES, Asking, Join, Leave, Request, dot, run
-from .system import flat_status, operator_norm_estimate
-from .workspace import Workspace
 
 
 class Recurrence:

@@ -16,8 +16,8 @@ from collections.abc import Generator
 from typing import Any, NamedTuple, Protocol, TypeVar
 
 from ..arrays import Array
-from ..linear_operator import LinearOperator
-from .kernels import Kernels, Make, Scalars
+from ..kernels import Kernels, Make, Scalars
+from ..operators.linear_operator import LinearOperator
 
 T = TypeVar("T")
 

@@ -13,7 +13,7 @@ import numpy as np
 from scipy import sparse
 
 from ..arrays import Array, is_sparse, kind_of, namespace
-from ..linear_operator import LinearOperator, aslinearoperator
+from ..operators.linear_operator import LinearOperator, aslinearoperator
 
 
 class Design:

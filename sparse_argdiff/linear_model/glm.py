@@ -9,22 +9,14 @@ from __future__ import annotations
 
 from typing import Any
 
-from ..arrays import (
-    Array,
-    dot,
-    module,
-    moved,
-    namespace,
-    norm,
-    zeros,
-)
-from ..error_bounds import Constants
-from ..linear_operator import LinearOperator
-from .constants import constants_of, lipschitz_of
-from .data_term import DataTerm
+from ..arrays import Array, dot, module, moved, namespace, norm, zeros
+from ..operators.linear_operator import LinearOperator
+from ..problem.objective import Constants
 from .design import Design, as_features
-from .gram import gram_of
+from .hessian_product.one_pass import gram_of
+from .lipschitz_constants import constants_of, lipschitz_of
 from .losses import Curvature, Loss, as_loss
+from .mean_loss import DataTerm
 from .penalty import RidgePenalty
 
 

@@ -1,9 +1,9 @@
 """Preconditioners M ≈ A⁻¹, one file each; each a function that returns an operator."""
 
-from .amg import amg
-from .auto import Auto
+from .amg.amg import amg
+from .auto.auto import Auto
+from .auto.from_argument import Choice
 from .block_jacobi import block_jacobi
-from .choice import Choice
 from .cholesky import cholesky
 from .constraint import ConstraintPreconditioner, constraint, constraint_of
 from .deflation import Recent, deflation, galerkin_start

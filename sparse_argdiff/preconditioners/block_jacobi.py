@@ -12,7 +12,6 @@ from typing import Any
 import numpy as np
 from scipy import sparse
 
-from ..arguments import as_operator
 from ..arrays import (
     Array,
     asarray,
@@ -25,7 +24,8 @@ from ..arrays import (
     namespace,
     zeros,
 )
-from ..linear_operator import LinearOperator
+from ..operators.as_operator import as_operator
+from ..operators.linear_operator import LinearOperator
 
 
 def block_jacobi(A: Any, blocks: Any) -> LinearOperator:

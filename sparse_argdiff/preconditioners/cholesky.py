@@ -14,9 +14,9 @@ from typing import Any
 import numpy as np
 from scipy import linalg, sparse
 
-from ..arguments import as_operator
 from ..arrays import Array, asarray, kind_of, moved
-from ..linear_operator import LinearOperator
+from ..operators.as_operator import as_operator
+from ..operators.linear_operator import LinearOperator
 from .nystrom import example
 
 _COLUMNS = 64  # of the identity at once: what a block product holds stays small

@@ -15,11 +15,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from ..arguments import as_diagonal
 from ..arrays import Array, as_vector, is_array, namespace, norm
-from ..blocks import is_explicit
 from ..krylov.null_space import NullSpace, null_space
-from ..linear_operator import LinearOperator, aslinearoperator
+from ..operators.as_operator import as_diagonal
+from ..operators.block_matrices import is_explicit
+from ..operators.linear_operator import LinearOperator, aslinearoperator
 from .jacobi import jacobi, jacobi_of
 
 

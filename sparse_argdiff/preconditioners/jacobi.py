@@ -8,9 +8,9 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from ..arguments import as_diagonal, as_operator
 from ..arrays import Array, as_tolerance, as_vector, is_array, namespace
-from ..linear_operator import LinearOperator
+from ..operators.as_operator import as_diagonal, as_operator
+from ..operators.linear_operator import LinearOperator
 
 
 def jacobi(diag: Any, *, floor: float = 1e-12) -> LinearOperator:

@@ -10,9 +10,9 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from ..arguments import as_operator
 from ..arrays import Array, as_vector, dot, epsilon, is_finite, namespace, norm
-from ..linear_operator import LinearOperator
+from ..operators.as_operator import as_operator
+from ..operators.linear_operator import LinearOperator
 
 
 def lbfgs(pairs: Iterable[tuple[Array, Array]], *, M: Any = None) -> LinearOperator:

@@ -14,7 +14,6 @@ from typing import Any
 
 import numpy as np
 
-from ..arguments import as_operator
 from ..arrays import (
     Array,
     as_count,
@@ -26,7 +25,8 @@ from ..arrays import (
     namespace,
     norm,
 )
-from ..linear_operator import LinearOperator
+from ..operators.as_operator import as_operator
+from ..operators.linear_operator import LinearOperator
 
 FIRST_RANK = 20
 

@@ -20,7 +20,8 @@ import numpy as np
 from scipy import sparse
 
 from ..arrays import Array, epsilon, moved, namespace, norm
-from ..blocks import (
+from ..krylov import cg, minres, projected_cg
+from ..operators.block_matrices import (
     diagonal_operator,
     is_explicit,
     mask_of,
@@ -30,22 +31,21 @@ from ..blocks import (
     take_rows,
     vstack,
 )
-from ..krylov import cg, minres, projected_cg
-from ..linear_operator import aslinearoperator
-from ..optimality import classify, size_of
+from ..operators.linear_operator import aslinearoperator
 from ..preconditioners import jacobi_of
-from ..problem import Problem, Solution
+from ..problem.lagrangian import explicit, lagrangian_hess
+from ..problem.optimality import classify, size_of
+from ..problem.problem import Problem, Solution
 from ..status import Status
-from .central import Central, Residuals
-from .ends import record, strength
-from .factor import Factor
-from .interior import InteriorPoint
-from .lagrangian import explicit, lagrangian_hess
+from .infeasibility import largest
+from .interior_point.as_solution import record, strength
+from .interior_point.iterate import Central, Residuals
+from .interior_point.ldl_factor import Factor
+from .interior_point.newton_system import probe
+from .interior_point.primal_dual import InteriorPoint
 from .newton_cg import NewtonIterate
 from .newton_kkt import newton_kkt
-from .newton_step import probe
 from .projections import projections, saddle
-from .rays import largest
 
 logger = logging.getLogger(__name__)
 

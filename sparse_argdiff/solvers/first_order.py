@@ -9,7 +9,7 @@ import dataclasses
 from typing import Any
 
 from ..arrays import Array, namespace, norm
-from ..optimality import row_norms
+from ..problem.optimality import row_norms
 
 
 @dataclasses.dataclass(frozen=True)

@@ -8,9 +8,9 @@ from __future__ import annotations
 import dataclasses
 
 from ..arrays import Array, norm
-from ..constraints import Stack
-from ..linear_operator import aslinearoperator
-from ..problem import Problem
+from ..operators.linear_operator import aslinearoperator
+from ..problem.constraints import Stack
+from ..problem.problem import Problem
 
 
 @dataclasses.dataclass(frozen=True)

@@ -17,10 +17,10 @@ from typing import Any
 
 from ..arrays import Array, dot, epsilon, namespace, norm
 from ..krylov.recurrence import iterates
-from ..linear_operator import LinearOperator
-from ..optimality import residual_scale
+from ..operators.linear_operator import LinearOperator
 from ..preconditioners import Choice
-from ..problem import Problem, Solution
+from ..problem.optimality import residual_scale
+from ..problem.problem import Problem, Solution
 from ..status import Status
 from .line_search import Travel, search
 
@@ -64,7 +64,7 @@ def newton_cg(
     ----------
     tol : float
         Stop when ‖f_Y(x, y)‖₂ ≤ tol · scale, see
-        :func:`sparse_argdiff.optimality.residual_scale`.
+        :func:`sparse_argdiff.problem.optimality.residual_scale`.
     maxiter : int, optional
         Newton steps, 200 by default.
     M : operator, "auto", function or None

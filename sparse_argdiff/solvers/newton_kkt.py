@@ -16,22 +16,22 @@ from collections.abc import Callable
 from typing import Any
 
 from ..arrays import Array, dot, epsilon, namespace, norm
-from ..blocks import is_explicit
-from ..constraints import Stack
 from ..krylov import minres, projected_cg
-from ..linear_operator import LinearOperator, aslinearoperator
-from ..optimality import residual_scale, size_of
-from ..problem import Problem, Solution
+from ..operators.block_matrices import is_explicit
+from ..operators.linear_operator import LinearOperator, aslinearoperator
+from ..problem.constraints import Stack
+from ..problem.optimality import residual_scale, size_of
+from ..problem.problem import Problem, Solution
 from ..status import Status
 from .first_order import Point
+from .infeasibility import UNSOLVED, contradict, name_row
+from .interior_point.inertia_correction import slide
+from .interior_point.newton_system import probe
 from .line_search import Step, search, search_by_size
 from .merit import Merit
 from .newton_cg import NewtonIterate, asks_to_stop
-from .newton_step import probe
+from .newton_stationary import newton_stationary
 from .projections import projections, saddle
-from .rays import UNSOLVED, contradict, name_row
-from .saddles import slide
-from .stationary import newton_stationary
 
 logger = logging.getLogger(__name__)
 
@@ -54,7 +54,7 @@ def newton_kkt(
     ----------
     tol : float
         Stop when ‖f_Y + h_Y' ν‖₂ ≤ tol · scale and |h_i| / ‖∇h_i‖ ≤ tol · max |y|, with
-        the scale of :func:`sparse_argdiff.optimality.residual_scale` or ‖f_Y‖.
+        the scale of :func:`sparse_argdiff.problem.optimality.residual_scale` or ‖f_Y‖.
     maxiter : int, optional
         Newton steps, 200 by default.
 

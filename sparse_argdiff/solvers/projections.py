@@ -12,10 +12,10 @@ from __future__ import annotations
 from typing import Any
 
 from ..arrays import Array, epsilon, namespace, zeros
-from ..blocks import is_explicit
 from ..krylov import minres
 from ..krylov.null_space import null_space
-from ..linear_operator import LinearOperator, aslinearoperator
+from ..operators.block_matrices import is_explicit
+from ..operators.linear_operator import LinearOperator, aslinearoperator
 
 
 class OperatorRows:

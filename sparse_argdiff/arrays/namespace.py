@@ -1,0 +1,229 @@
+"""The arrays decide: which namespace they belong to, and whether they are sound.
+
+There is no current backend.  ``namespace(x, y)`` looks at the arrays themselves and
+returns the module whose functions act on them (NumPy, CuPy, or any array that names
+its own array-API namespace); a mix raises ``TypeError``.
+"""
+
+from __future__ import annotations
+
+import math
+import sys
+from typing import Any
+
+import numpy as np
+from scipy import sparse
+from scipy.linalg.blas import daxpy, saxpy
+
+LINE = 64  # bytes of a cache line
+
+Array = Any
+"""A real floating array of one of the supported namespaces."""
+
+
+def _home(array: Any) -> Any:
+    if isinstance(array, np.ndarray | np.generic):
+        return np
+    cupy = sys.modules.get("cupy")
+    if cupy is not None and isinstance(array, cupy.ndarray):
+        return cupy
+    if hasattr(array, "__array_namespace__"):
+        return array.__array_namespace__()
+    return None
+
+
+def is_array(value: Any) -> bool:
+    """Tell whether the value is an array of a known namespace."""
+    return _home(value) is not None
+
+
+def namespace(*arrays: Any) -> Any:
+    """Return the array namespace that all ``arrays`` share.
+
+    Raises
+    ------
+    TypeError
+        When they come from different namespaces, or one of them is no array.
+    """
+    homes = []
+    for array in arrays:
+        home = _home(array)
+        if home is None:
+            raise TypeError(f"expected an array, found {type(array).__name__}")
+        if home not in homes:
+            homes.append(home)
+    if len(homes) > 1:
+        names = " and ".join(home.__name__ for home in homes)
+        raise TypeError(
+            f"arrays of {names} are mixed; convert one side explicitly, nothing is "
+            "moved between host and device silently"
+        )
+    return homes[0] if homes else np
+
+
+def module(backend: str) -> Any:
+    """Return the array module of that name, "numpy" or "cupy", ready to hold arrays.
+
+    Raises
+    ------
+    ValueError
+        For another name.
+    ImportError
+        When CuPy is not installed, naming the extras that install it.
+    RuntimeError
+        When CuPy is installed but finds no device, with the reason that CUDA gives.
+    """
+    if backend == "numpy":
+        return np
+    if backend != "cupy":
+        raise ValueError(f"backend must be 'numpy' or 'cupy', found {backend!r}")
+    try:
+        import cupy  # noqa: PLC0415  (an extra)
+    except ImportError as error:
+        raise ImportError(
+            "backend 'cupy' needs CuPy: pip install 'sparse_argdiff[cuda12]' or "
+            "'sparse_argdiff[cuda13]', for the CUDA version that nvidia-smi shows"
+        ) from error
+    if not cupy.is_available():
+        try:
+            cupy.cuda.runtime.getDeviceCount()
+            reason = "no CUDA device was found"
+        except RuntimeError as error:
+            reason = str(error)
+        raise RuntimeError(f"CuPy is installed but cannot be used: {reason}")
+    return cupy
+
+
+def is_sparse(value: Any) -> bool:
+    """Tell whether the value is a sparse matrix, SciPy's or CuPy's."""
+    if sparse.issparse(value):
+        return True
+    device = sys.modules.get("cupyx.scipy.sparse")
+    return device is not None and bool(device.issparse(value))
+
+
+def sparse_module(xp: Any) -> Any:
+    """Return the module of sparse matrices that goes with an array namespace."""
+    if xp is np:
+        return sparse
+    import cupyx.scipy.sparse  # noqa: PLC0415  (an extra)
+
+    return cupyx.scipy.sparse
+
+
+def moved(value: Any, xp: Any) -> Any:
+    """Return an array or a sparse matrix in the namespace ``xp``, NumPy's or CuPy's."""
+    here = is_array(value) and _home(value) is xp
+    if here or (is_sparse(value) and sparse.issparse(value) == (xp is np)):
+        return value
+    if xp is np:
+        return (
+            value.get()
+            if hasattr(value, "get")
+            else np.from_dlpack(value, device="cpu")
+        )
+    if is_array(value):
+        return xp.asarray(value)
+    formats = sparse_module(xp)
+    kind = formats.csc_matrix if value.format == "csc" else formats.csr_matrix
+    return kind(value)
+
+
+def zeros(shape: Any, like: Array, dtype: Any = None) -> Array:
+    """Return zeros where ``like`` lives, of its dtype unless another is given."""
+    return full(shape, 0, like, dtype)
+
+
+def empty(shape: Any, like: Array) -> Array:
+    """Return an array with undefined entries where ``like`` lives.
+
+    On the host it begins with a cache line: rows of a block then lie in whole ones.
+    """
+    xp = namespace(like)
+    if xp is not np:
+        return xp.empty(shape, dtype=like.dtype, **placement(like))
+    size, item = math.prod(shape) if isinstance(shape, tuple) else shape, like.itemsize
+    room = np.empty(size + LINE // item, like.dtype)
+    offset = -room.ctypes.data % LINE // item
+    return room[offset : offset + size].reshape(shape)
+
+
+def full(shape: Any, fill: Any, like: Array, dtype: Any = None) -> Array:
+    """Return a constant array where ``like`` lives."""
+    xp = namespace(like)
+    return xp.full(shape, fill, dtype=dtype or like.dtype, **placement(like))
+
+
+def asarray(values: Any, like: Array, dtype: Any = None) -> Array:
+    """Return numbers of the host as an array where ``like`` lives."""
+    xp = namespace(like)
+    return xp.asarray(values, dtype=dtype or like.dtype, **placement(like))
+
+
+def arange(count: int, like: Array) -> Array:
+    """Return 0, 1, ..., count − 1 where ``like`` lives."""
+    xp = namespace(like)
+    return xp.arange(count, **placement(like))
+
+
+def placement(like: Array) -> dict[str, Any]:
+    """Return the keyword that creates where ``like`` lives; NumPy and CuPy need none."""
+    here = namespace(like).__name__ in {"numpy", "cupy"}
+    return {} if here else {"device": like.device}
+
+
+def kind_of(array: Any) -> str:
+    """Return "floating", "whole" (integers and booleans) or "other" for its dtype."""
+    kind = getattr(array.dtype, "kind", None)
+    if kind is None:  # the array API standard: dtypes are opaque
+        if not is_array(array):
+            return "floating"
+        xp = namespace(array)
+        if xp.isdtype(array.dtype, "real floating"):
+            return "floating"
+        return "whole" if xp.isdtype(array.dtype, ("integral", "bool")) else "other"
+    return "floating" if kind == "f" else "whole" if kind in "iub" else "other"
+
+
+def epsilon(array: Array) -> float:
+    """Return the unit roundoff of the array's dtype (the distance from 1 to next)."""
+    return float(namespace(array).finfo(array.dtype).eps)
+
+
+def dot(x: Array, y: Array) -> float:
+    """Return x'y as a Python float."""
+    return float(x @ y)
+
+
+def norm(x: Array) -> float:
+    """Return the Euclidean norm, without overflow or underflow on the way."""
+    with np.errstate(over="ignore", under="ignore", invalid="ignore"):
+        square = float(x @ x)
+    if 1e-30 < square < 1e30:
+        return math.sqrt(square)
+    xp = namespace(x)
+    largest = float(xp.max(xp.abs(x))) if x.shape[0] else 0.0
+    if largest == 0.0 or not math.isfinite(largest):
+        return largest
+    scaled = x / largest
+    return largest * math.sqrt(float(scaled @ scaled))
+
+
+def axpy(a: float, x: Array, y: Array) -> None:
+    """Add a x to y in place: one pass through memory on NumPy, none allocated."""
+    if (
+        isinstance(y, np.ndarray)
+        and y.size
+        and y.flags.c_contiguous
+        and y.flags.writeable
+        and x.dtype == y.dtype
+    ):
+        (daxpy if y.dtype == np.float64 else saxpy)(x, y, a=a)
+    else:
+        y += a * x
+
+
+def is_finite(x: Array) -> bool:
+    """Tell whether no entry is NaN or infinite."""
+    xp = namespace(x)
+    return bool(xp.all(xp.isfinite(x)))

@@ -1,0 +1,162 @@
+"""Minimise F(x) = f^U(x, g(x)): ``minimize`` is the door, each method has its file."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import inspect
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from ..arrays import Array, as_count, as_tolerance, as_vector, namespace
+from ..hypergradient.hypergradient import Hypergradient
+from ..hypergradient.upper_objective import UpperObjective
+from ..problem.problem import Problem
+from .bounds import as_bounds
+from .checkpoint import Store, describe
+from .gradient_descent import gradient_descent
+from .hoag import hoag
+from .lbfgs import lbfgs
+from .maid import maid
+from .result import BilevelResult
+from .run import Run
+
+_METHODS: dict[str, Callable[[Run, Array, int], BilevelResult]] = {
+    "maid": maid,
+    "hoag": hoag,
+    "hoag_quadratic": functools.partial(hoag, schedule="quadratic"),
+    "gradient_descent": gradient_descent,
+    "lbfgs": lbfgs,
+}
+
+_OPTIONS = {"lower_tol", *inspect.signature(Hypergradient).parameters} - {
+    "problem",
+    "upper",
+    "tol",
+}
+
+
+def minimize(
+    problem: Problem,
+    upper: UpperObjective,
+    x0: Any,
+    *,
+    y0: Any = None,
+    method: str = "maid",
+    bounds: Any = None,
+    tol: float = 1e-4,
+    maxiter: int = 100,
+    callback: Callable[..., Any] | None = None,
+    progress: bool = False,
+    checkpoint: str | os.PathLike[str] | None = None,
+    checkpoint_every: int = 1,
+    **options: Any,
+) -> BilevelResult:
+    """Minimise F(x) = f^U(x, g(x)) over the parameters x.
+
+    Parameters
+    ----------
+    problem : Problem
+        The lower level.
+    upper : UpperObjective
+        f^U.
+    x0 : array (m,)
+        Start.
+    y0 : array (n,), optional
+        First start of the lower-level solves.
+    method : {"maid", "hoag", "hoag_quadratic", "gradient_descent", "lbfgs"}
+        "maid" solves the lower level as exactly as the next step needs;
+        "gradient_descent" is the same descent, projected with spectral steps, at fixed
+        tolerances; "lbfgs" is SciPy's L-BFGS-B; "hoag" is a published baseline, with its
+        exponential or quadratic schedule of tolerances.
+    bounds : (low, high), sequence of m pairs, (m, 2) array or scipy Bounds, optional
+        Of x; None or an infinity for no bound.
+    tol : float
+        Stop when the projected gradient has fallen to ``tol`` times its first norm.
+    maxiter : int
+        Upper-level iterations.
+    callback : callable, optional
+        Called with an ``OptimizeResult`` (x, fun, jac, y, record) at each accepted
+        iterate, 0 included; a true value or ``StopIteration`` stops.
+    progress : bool
+        Show a progress bar when tqdm is installed.
+    checkpoint : path, optional
+        A file from which the same call goes on after the process was killed, and ends
+        at the same x.  It is written anew every ``checkpoint_every`` accepted steps and
+        at the end, in one piece; the one before it is kept as ``<checkpoint>.old``.  A
+        run that ended by its callback or by ``maxiter`` goes on from it with a larger
+        ``maxiter``, one that converged returns its result at once.
+    checkpoint_every : int
+        See ``checkpoint``.
+    **options
+        Of :class:`Hypergradient`: ``solver``, ``tol`` as ``lower_tol`` (the finest, for
+        "maid" and "hoag"), ``adjoint_tol``, ``warm_start``, ``M``, ...
+
+    Returns
+    -------
+    BilevelResult
+        Its ``status`` says why it ended; the best point so far is never lost.
+
+    Raises
+    ------
+    ConvergenceError
+        When the very first evaluation fails.
+    ValueError, TypeError
+        For wrong arguments, a checkpoint that is damaged, and one of another run: of
+        another method, size, dtype, start, option (as given) or of other data.
+    OSError
+        When a checkpoint cannot be written; the last one is intact.
+
+    Notes
+    -----
+    A callback is called again for a step whose checkpoint was not written any more.
+    With "lbfgs" a checkpoint holds the gradients of all evaluations so far.
+    """
+    x0 = as_vector("x0", x0)
+    x0 = namespace(x0).asarray(x0, copy=True)
+    if method not in _METHODS:
+        known = ", ".join(repr(name) for name in _METHODS)
+        raise ValueError(f"method must be one of {known}, found {method!r}")
+    maxiter, tol = as_count("maxiter", maxiter), as_tolerance("tol", tol)
+    unknown = sorted(options.keys() - _OPTIONS)
+    if unknown:
+        known = ", ".join(sorted(_OPTIONS))
+        raise TypeError(f"minimize has no option {unknown[0]!r}; it has {known}")
+    lower_tol = options.pop("lower_tol", 1e-8)
+    F = Hypergradient(problem, upper, y0=y0, tol=lower_tol, **options)
+    low, high = as_bounds(bounds, x0)
+    store = None
+    if checkpoint is not None:
+        every = as_count("checkpoint_every", checkpoint_every)
+        same = {
+            "method": method,
+            "m": x0.shape[0],
+            "n": getattr(problem.objective, "n", None),
+            "dtype": str(x0.dtype),
+            "x0": x0,
+            "y0": y0,
+            "low": low,
+            "high": high,
+            "tol": tol,
+            "lower_tol": lower_tol,
+            **options,
+        }
+        identity = {name: describe(option) for name, option in same.items()}
+        store = Store(Path(checkpoint), every, identity)
+    run = Run(F, low, high, tol, callback, store)
+    ended = run.restore(x0, maxiter)
+    if ended is not None:
+        return ended
+    with _bar(progress, maxiter, len(run.history)) as run.bar:
+        return _METHODS[method](run, run.project(x0), maxiter)
+
+
+def _bar(progress: bool, maxiter: int, records: int) -> Any:
+    if progress:
+        with contextlib.suppress(ImportError):
+            from tqdm.auto import tqdm  # noqa: PLC0415  (an extra)
+
+            return tqdm(total=maxiter, unit="step", initial=max(records - 1, 0))
+    return contextlib.nullcontext()

@@ -1,0 +1,16 @@
+"""The gradient of an upper-level objective through the argmin, with a certificate."""
+
+from .error_estimate import Certificate
+from .hypergradient import Hypergradient
+from .influence import influence
+from .result import HypergradientResult
+from .upper_objective import FunctionUpper, UpperObjective
+
+__all__ = [
+    "Certificate",
+    "FunctionUpper",
+    "Hypergradient",
+    "HypergradientResult",
+    "UpperObjective",
+    "influence",
+]

@@ -1,0 +1,92 @@
+"""A bound on the error of an inexact hypergradient, from constants that are true bounds.
+
+With ‖·‖ in a diagonal metric W, f_YY ≥ μ W, and r = ∂f^U/∂y − f_YY λ at the point (y, λ):
+
+    e = ‖f_Y‖ / μ                               ≥ ‖y − g(x)‖
+    a = (‖r‖ + L_YY e ‖λ‖ + L_U e) / μ          ≥ ‖λ − λ*‖
+    ‖z − ∇F‖₂ ≤ ‖f_XY‖ a + L_XY e (‖λ‖ + a) + L_X e
+
+Split z − ∇F by (λ − λ*), (f_XY − f_XY*) and the direct term; f_YY* (λ − λ*) is
+(f_YY* − f_YY) λ − r + (∂f^U/∂y − ∂f^U/∂y*), and ‖v‖ ≤ ‖f_YY* v‖ / μ.  Forces (f_Y, r) are
+measured in W⁻¹.  No product with the Hessian is needed that the solves have not made.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+
+from ..arrays import Array, dot, epsilon, namespace
+from ..problem.objective import Constants
+
+_ROUNDING = 100.0  # units of rounding that a computed residual may be wrong by
+
+
+@dataclasses.dataclass(frozen=True)
+class Bound:
+    """What is proven about a value and a gradient; infinite for nothing."""
+
+    value_error: float = math.inf
+    gradient_error: float = math.inf
+
+
+def bound(
+    constants: Constants,
+    *,
+    forces: Array,
+    scale: float,
+    residual: Array,
+    right_hand_side: Array,
+    adjoint: Array,
+    gradient: Array,
+    value: float,
+) -> Bound:
+    """Return what ``constants`` prove about a value and a gradient.
+
+    Parameters
+    ----------
+    constants : Constants
+    forces : array (n,)
+        f_Y(x, y).
+    scale : float
+        Size of the terms that cancel in ``forces``: rounding is relative to it.
+    residual, right_hand_side : array (n,)
+        ∂f^U/∂y − f_YY λ, and ∂f^U/∂y alone.
+    adjoint : array (n,)
+        λ.
+    gradient, value : array (m,), float
+        What was computed from them.
+
+    References
+    ----------
+    M. J. Ehrhardt, L. Roberts, "Analyzing inexact hypergradients for bilevel learning",
+    IMA J. Appl. Math. 89 (2024) 254-278, here in a metric, with all terms.
+    """
+    c, W, xp = constants, constants.metric, namespace(adjoint)
+    least = 1.0 if W is None else float(xp.min(W)) if W.shape[0] else 1.0
+    if not (c.convexity > 0.0 and least > 0.0):
+        return Bound()
+    unit = _ROUNDING * epsilon(adjoint)
+
+    def force(v: Array) -> float:
+        return math.sqrt(dot(v, v if W is None else v / W))
+
+    size = math.sqrt(dot(adjoint, adjoint if W is None else W * adjoint))
+    e = (force(forces) + unit * scale / math.sqrt(least)) / c.convexity
+    r = force(residual) + unit * force(right_hand_side)
+    curved = _times(c.upper_lipschitz, e) + _times(c.hess_lipschitz, e * size)
+    a = (r + curved) / c.convexity
+    error = (
+        _times(c.cross, a)
+        + _times(c.cross_lipschitz, e * (size + a))
+        + _times(c.direct_lipschitz, e)
+        + unit * math.sqrt(dot(gradient, gradient))
+    )
+    value_error = r * e + 0.5 * curved * e + unit * abs(value)
+    known = math.isfinite(error) and math.isfinite(value_error)
+    return Bound(value_error, error) if known else Bound()
+
+
+def _times(constant: float, size: float) -> float:
+    """Return the product; an unknown constant times nothing is nothing."""
+    return constant * size if size > 0.0 else 0.0

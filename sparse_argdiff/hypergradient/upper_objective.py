@@ -1,0 +1,63 @@
+"""The upper objective f^U(x, y), and what it makes of a lower solution and its adjoint.
+
+    F(x) ≈ f^U(x, y) − λ' f_Y(x, y),        ∇F(x) = ∂f^U/∂x + g'(x)' ∂f^U/∂y
+
+The second term corrects the value for a y that is not quite optimal: its error is of second
+order in that of y, where that of f^U(x, y) is of first order.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Protocol
+
+from ..arrays import Array, as_number, as_vector
+
+
+class UpperObjective(Protocol):
+    """The upper objective f^U(x, y)."""
+
+    def value(self, x: Array, y: Array) -> float:
+        """Return f^U(x, y)."""
+
+    def grad_y(self, x: Array, y: Array) -> Array:
+        """Return ∂f^U/∂y, shape (n,)."""
+
+    def grad_x(self, x: Array, y: Array) -> Array | None:
+        """Return ∂f^U/∂x, shape (m,), or None when x does not enter directly."""
+
+
+class FunctionUpper:
+    """An upper objective from functions; ``grad_x=None`` where x does not enter."""
+
+    def __init__(
+        self,
+        value: Callable[[Array, Array], float],
+        grad_y: Callable[[Array, Array], Array],
+        grad_x: Callable[[Array, Array], Array] | None = None,
+    ) -> None:
+        self.value = value
+        self.grad_y = grad_y
+        self._grad_x = grad_x
+
+    def grad_x(self, x: Array, y: Array) -> Array | None:
+        """Return ∂f^U/∂x, or None."""
+        return None if self._grad_x is None else self._grad_x(x, y)
+
+
+def value_of(upper: UpperObjective, x: Array, y: Array) -> float:
+    """Return f^U(x, y), checked."""
+    return as_number("upper.value", upper.value(x, y))
+
+
+def gradient_y(upper: UpperObjective, x: Array, y: Array) -> Array:
+    """Return ∂f^U/∂y, checked."""
+    return as_vector("upper.grad_y", upper.grad_y(x, y), y.shape[0])
+
+
+def total_gradient(upper: UpperObjective, x: Array, y: Array, implicit: Array) -> Array:
+    """Return ∇F from its implicit part g'(x)' ∂f^U/∂y."""
+    direct = upper.grad_x(x, y)
+    if direct is None:
+        return implicit
+    return implicit + as_vector("upper.grad_x", direct, x.shape[0])

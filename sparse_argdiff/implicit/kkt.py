@@ -1,0 +1,165 @@
+"""The optimality conditions linearised at a solution.
+
+    K = [ H  C' ]      H = f_YY + Σ ν_i ∇²h_i      on the free variables
+        [ C  0  ]      C = h_Y                     equalities and strongly active rows
+
+    B = [ f_XY + Σ ν_i ∂/∂x ∇h_i ;  h_X ],         g'(x) = − select' K⁻¹ B
+
+Without constraints this is − f_YY⁻¹ f_XY (the paper's Lemma 3.2); with linear equalities it
+is its equation (56), of which Lemmas 4.1 and 4.2 are two ways to solve.  Variables that a
+bound holds leave the system, and so do rows that are not strongly active.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from functools import cached_property
+from typing import Any
+
+from ..arrays import Array, arange, namespace, zeros
+from ..operators.block_matrices import (
+    principal,
+    scatter,
+    take_columns,
+    take_rows,
+    vstack,
+    zero,
+)
+from ..operators.linear_operator import LinearOperator, aslinearoperator
+from ..problem.constraints import Stack
+from ..problem.problem import Problem, Solution
+
+
+@dataclasses.dataclass(frozen=True)
+class KKTSystem:
+    """The linearised conditions: K z = rhs with z = (free y, multipliers of C).
+
+    Attributes
+    ----------
+    H : LinearOperator (k, k)
+        Hessian of the Lagrangian on the k free variables.
+    C : array, sparse matrix or operator (p, k), or None
+        Jacobian of the rows that hold with equality; None without any.
+    B : LinearOperator (k + p, m)
+        Derivative of the conditions by x.
+    n : int
+        Size of y.
+    size : int
+        Of y and all multipliers together.
+    index : int array (k + p,) or None
+        The unknowns of K among those; None for all.
+    """
+
+    H: LinearOperator
+    C: Any
+    B: LinearOperator
+    n: int
+    size: int
+    index: Array | None = None
+
+    @cached_property
+    def K(self) -> LinearOperator:
+        """The symmetric operator (k + p, k + p); positive definite only without rows."""
+        if self.C is None:
+            return self.H
+        H, C, k = self.H, aslinearoperator(self.C), self.H.shape[0]
+
+        def product(z: Array) -> Array:
+            y = z[:k, ...]
+            return namespace(z).concat([H @ y + C.T @ z[k:, ...], C @ y])
+
+        size = k + C.shape[0]
+        return LinearOperator(
+            (size, size),
+            product,
+            product,
+            matmat=product,
+            rmatmat=product,
+            dtype=H.dtype,
+            symmetric=H.symmetric,
+            accuracy=H.accuracy,
+            note=H.note,
+        )
+
+    def right_hand_side(self, v: Array) -> Array:
+        """Return (v, 0) on the unknowns of K, for v (n,) or (n, j)."""
+        missing = self.size - self.n
+        if missing:
+            xp, shape = namespace(v), (missing, *v.shape[1:])
+            v = xp.concat([v, zeros(shape, v)])
+        return self.restrict(v)
+
+    def restrict(self, full: Array) -> Array:
+        """Return the unknowns of K from (y, all multipliers)."""
+        if self.index is None:
+            return full
+        return namespace(full).take(full, self.index, axis=0)
+
+    def expand(self, z: Array) -> Array:
+        """Return (y, all multipliers), zero where K has no unknown."""
+        return z if self.index is None else scatter(self.size, self.index)(z)
+
+
+def linearize(problem: Problem, solution: Solution) -> KKTSystem:
+    """Linearise the conditions of ``problem`` at ``solution``, once.
+
+    Where the problem is constrained the solution has its multipliers and its active set:
+    see :func:`sparse_argdiff.optimality.complete`.
+    """
+    x, y = solution.x, solution.y
+    H, cross = problem.hess(x, y), problem.cross(x, y)
+    if not problem.constrained:
+        return KKTSystem(H=H, C=None, B=cross, n=y.shape[0], size=y.shape[0])
+    xp = namespace(y)
+    jacobians: list[Any] = []
+    moves: list[Any] = []
+    rows: list[Array] = []
+    for start, constraints, multipliers, index in _active_rows(problem, solution):
+        curvature = constraints.hess(x, y, multipliers)
+        H = H if curvature is None else H + curvature
+        mixed = constraints.cross(x, y, multipliers)
+        cross = cross if mixed is None else cross + mixed
+        if index.shape[0]:
+            moved = constraints.jac_x(x, y)
+            jacobians.append(take_rows(constraints.jac(x, y), index))
+            shape = (index.shape[0], x.shape[0])
+            moves.append(zero(shape, y) if moved is None else take_rows(moved, index))
+            rows.append(start + index)
+    free = arange(y.shape[0], y)
+    fixed = None if solution.active is None else solution.active.fixed
+    if fixed is not None and bool(xp.any(fixed)):
+        (free,) = xp.nonzero(~fixed)
+        H, cross = principal(H, free), take_rows(cross, free)
+        jacobians = [take_columns(jacobian, free) for jacobian in jacobians]
+    assert solution.multipliers is not None
+    size = y.shape[0] + solution.multipliers.shape[0]
+    index = xp.concat([free, *(y.shape[0] + row for row in rows)])
+    return KKTSystem(
+        H=H,
+        C=vstack(jacobians) if jacobians else None,
+        B=vstack([cross, *moves]),
+        n=y.shape[0],
+        size=size,
+        index=None if index.shape[0] == size else index,
+    )
+
+
+def _active_rows(
+    problem: Problem, solution: Solution
+) -> list[tuple[int, Stack, Array, Array]]:
+    """Return (first multiplier, constraints, their multipliers, active rows) by kind."""
+    multipliers, active = solution.multipliers, solution.active
+    assert multipliers is not None
+    xp = namespace(multipliers)
+    found = []
+    p = multipliers.shape[0]
+    if problem.inequalities is not None:
+        assert active is not None
+        p -= active.strong.shape[0]
+        acting = xp.where(active.strong, multipliers[p:], 0.0 * multipliers[p:])
+        (index,) = xp.nonzero(active.strong)
+        found.append((p, problem.inequalities, acting, index))
+    if problem.equalities is not None:
+        every = arange(p, multipliers)
+        found.insert(0, (0, problem.equalities, multipliers[:p], every))
+    return found

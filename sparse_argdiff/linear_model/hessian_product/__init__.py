@@ -1,0 +1,1 @@
+"""Products with F' W F, one read of the features for both halves."""

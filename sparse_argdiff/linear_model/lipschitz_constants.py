@@ -1,0 +1,64 @@
+"""What is true of a linear model for all y: the constants that prove errors.
+
+The data term is convex, so that f_YY ≥ W = diag(e^x), the metric, where all of y is
+penalised.  With ‖a_i‖² = Σ_j a_ij² / W_j for the rows of the design and weights w_i,
+
+    L_YY = max|ℓ'''| Σ w_i ‖a_i‖³,    L_U = max|ℓ''| Σ v_i ‖a_i‖²,    L_XY = 1
+
+An intercept is not penalised.  For the squared loss, of curvature 1,
+(u + b)² ≥ (1 − s) b² − (1/s − 1) u² bounds f_YY by ½ W and 1 / (1 + 2ρ), ρ = Σ w_i ‖a_i‖²;
+for other losses nothing is proven then.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+
+from ..arrays import Array, dot, namespace
+from ..problem.objective import Constants
+from .losses import Squared
+from .penalty import RidgePenalty
+
+
+def constants_of(
+    data: Any, penalty: RidgePenalty, weights: Array, y: Array
+) -> Constants | None:
+    """Return the constants of a data term with ridge weights at y, or None."""
+    design, loss = data.design, data.loss
+    third = getattr(loss, "third_bound", math.inf)
+    if not (math.isfinite(third) and design.has_squares and penalty.m):
+        return None
+    if design.intercept and not isinstance(loss, Squared):
+        return None
+    xp, count = namespace(y), penalty.n_coefficients
+    share = 0.5 if design.intercept else 1.0
+    W = share * weights
+    free = xp.ones(y.shape[0] - count, dtype=y.dtype)
+    with np.errstate(divide="ignore", over="ignore"):
+        if design.intercept:
+            rows = design.row_squares(xp.concatenate([share / W, 0.0 * free]))
+            free = free / (1.0 + 2.0 * dot(data.weights, rows))
+        metric = xp.concatenate([W, free])
+        rows = design.row_squares(1.0 / metric)
+        hess = third * dot(data.weights, rows**1.5) if third else 0.0
+    reach = float(xp.max(penalty.gather(W * y[:count] ** 2)))
+    return Constants(
+        convexity=1.0,
+        hess_lipschitz=hess,
+        cross=math.sqrt(reach) / share,
+        cross_lipschitz=1.0 / share,
+        metric=metric,
+    )
+
+
+def lipschitz_of(data: Any, metric: Array) -> float:
+    """Return L_U of a mean loss, infinite where the curvature is not bounded."""
+    curvature = getattr(data.loss, "curvature_bound", math.inf)
+    if not (math.isfinite(curvature) and data.design.has_squares):
+        return math.inf
+    with np.errstate(divide="ignore", over="ignore"):
+        rows = data.design.row_squares(1.0 / metric)
+    return float(curvature * dot(data.weights, rows))

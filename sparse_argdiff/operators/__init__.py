@@ -1,0 +1,1 @@
+"""Linear operators by their products, and block matrices made of them."""

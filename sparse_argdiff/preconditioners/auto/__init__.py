@@ -1,0 +1,1 @@
+"""The preconditioner that ``M="auto"`` chooses."""

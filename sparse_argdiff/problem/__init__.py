@@ -1,0 +1,19 @@
+"""What is minimised, subject to what, and when a point solves it."""
+
+from .constraints import Equality, Inequality, LinearEquality
+from .log_barrier import LogBarrier
+from .objective import Constants, FunctionObjective, Objective
+from .problem import ActiveSet, Problem, Solution
+
+__all__ = [
+    "ActiveSet",
+    "Constants",
+    "Equality",
+    "FunctionObjective",
+    "Inequality",
+    "LinearEquality",
+    "LogBarrier",
+    "Objective",
+    "Problem",
+    "Solution",
+]

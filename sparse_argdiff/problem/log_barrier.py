@@ -1,0 +1,200 @@
+"""Inequalities as a smooth objective: the logarithmic barrier of the paper's section 4.2.
+
+    t f(x, y) − Σ log(−h_i(x, y)) − Σ log(y − lower) − Σ log(upper − y)        (61)
+
+Its derivative, by the same formula as any other, is the paper's (64):
+
+    g_t'(x) = − (t f_YY − φ_YY)⁻¹ (t f_XY − φ_XY),      φ = Σ log(−h_i),  at y = g_t(x)
+
+    − φ_YY = Σ ∇h_i ∇h_iᵀ / h_i² − Σ ∇²h_i / h_i        (the paper's (63) has this sign)
+    − φ_XY = Σ ∇h_i (∂h_i/∂x)ᵀ / h_i² − Σ (∂/∂x ∇h_i) / h_i
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any, NamedTuple
+
+from ..arrays import Array, as_tolerance, namespace, norm, zeros
+from ..operators.block_matrices import diagonal_operator, gram
+from ..operators.linear_operator import LinearOperator, aslinearoperator
+from .problem import Problem
+
+
+def LogBarrier(problem: Problem, t: float) -> Problem:
+    """Return the problem whose inequalities and bounds are a barrier of weight 1/t.
+
+    Parameters
+    ----------
+    problem : Problem
+        Its equalities are kept; where it maximises f, so does the result t f + Σ log.
+    t : float
+        Positive.  For a convex problem with q inequality rows and bounds,
+        f(g_t(x)) − f(g(x)) ≤ q / t.
+
+    Returns
+    -------
+    Problem
+        Solved and differentiated like any other.  The multipliers of the inequalities
+        are estimated by −1 / (t h_i) at its solution.
+
+    Raises
+    ------
+    ValueError, TypeError
+        For wrong arguments.  ``solve`` refuses a start that is not strictly feasible.
+
+    Notes
+    -----
+    A cold start at a large t makes Newton crawl along the boundary:
+    ``solve(problem, x, method="barrier")`` follows the path from a small t.  At a
+    degenerate point, where a row is active without a force, g_t' tends to the mean of
+    the one-sided derivatives of g.
+
+    References
+    ----------
+    S. Gould et al., "On differentiating parameterized argmin and argmax problems with
+    application to bi-level optimization", arXiv:1607.05447, 2016, section 4.2.
+    """
+    if not isinstance(problem, Problem):
+        raise TypeError(f"problem must be a Problem, found {type(problem).__name__}")
+    weight = as_tolerance("t", t)
+    if weight == 0.0:
+        raise ValueError(f"t must be > 0, found {t!r}")
+    return Problem(
+        BarrierObjective(problem, weight),
+        equality=problem.equality,
+        maximize=problem.maximize,
+    )
+
+
+class _Weights(NamedTuple):
+    """The reciprocal slacks at a point: of the rows, and of the bounds."""
+
+    rows: Array | None
+    lower: Array | None
+    upper: Array | None
+
+
+class BarrierObjective:
+    """t f minus the logarithms of the slacks, where f is minimised; plus, where maximised.
+
+    Parameters
+    ----------
+    problem : Problem
+    t : float
+    """
+
+    def __init__(self, problem: Problem, t: float) -> None:
+        self.problem, self.t = problem, t
+        self._sign = -1.0 if problem.maximize else 1.0
+        self._size: int | None = getattr(problem.objective, "n", None)
+        if self._size is not None:
+            self.n = self._size
+        if getattr(problem.objective, "dtype", None) is not None:
+            self.dtype = problem.objective.dtype  # type: ignore[attr-defined]
+        if problem.has_value:
+            self.value = self._value
+
+    def scale(self, x: Array) -> float:
+        """Return t times the scale of f: the barrier's own terms grow near a boundary."""
+        inner = getattr(self.problem.objective, "scale", None)
+        if callable(inner):
+            return self.t * float(inner(x))
+        if self._size is None:
+            return math.nan
+        zero = zeros(self._size, x, getattr(self, "dtype", x.dtype))
+        return self.t * norm(self.problem.grad(x, zero))
+
+    def outside(self, x: Array, y: Array) -> str:
+        """Say which constraint is not strictly satisfied at y; empty inside the domain."""
+        xp = namespace(y)
+        for what, slack in self._slacks(x, y):
+            if slack.shape[0] and not bool(xp.all(slack > 0.0)):
+                worst = int(xp.argmin(xp.where(xp.isnan(slack), -math.inf, slack)))
+                return f"{what} {worst} has slack {float(slack[worst]):.2e}"
+        return ""
+
+    def _slacks(self, x: Array, y: Array) -> list[tuple[str, Array]]:
+        self._size = y.shape[0]
+        problem, found = self.problem, []
+        if problem.inequalities is not None:
+            found.append(("inequality row", -problem.inequalities.value(x, y)))
+        if problem.bounded:
+            lower, upper = problem.bounds(y)
+            found += [("lower bound", y - lower), ("upper bound", upper - y)]
+        return found
+
+    def _weights(self, x: Array, y: Array) -> _Weights | None:
+        """Return 1 / slack of everything, None outside the domain."""
+        xp = namespace(y)
+        slacks = [slack for _, slack in self._slacks(x, y)]
+        if not all(bool(xp.all(slack > 0.0)) for slack in slacks):
+            return None
+        inverses = [1.0 / slack for slack in slacks]
+        rows = None if self.problem.inequalities is None else inverses.pop(0)
+        lower, upper = inverses or (None, None)
+        return _Weights(rows, lower, upper)
+
+    def _value(self, x: Array, y: Array) -> float:
+        """Return t f − Σ log(slacks); infinite outside the domain."""
+        xp = namespace(y)
+        total = 0.0
+        for _, slack in self._slacks(x, y):
+            if not bool(xp.all(slack > 0.0)):
+                return self._sign * math.inf
+            finite = xp.where(xp.isfinite(slack), slack, xp.ones_like(slack))
+            total -= float(xp.sum(xp.log(finite)))
+        return self._sign * (self.t * self.problem.value(x, y) + total)
+
+    def grad(self, x: Array, y: Array) -> Array:
+        """Return its gradient, (n,); NaN outside the domain, where it has none."""
+        weights = self._weights(x, y)
+        if weights is None:
+            return namespace(y).full_like(y, math.nan)
+        total = self.t * self.problem.grad(x, y)
+        if weights.rows is not None:
+            total = total + aslinearoperator(self._jac(x, y)).T @ weights.rows
+        if weights.lower is not None:
+            total = total - weights.lower + weights.upper
+        return self._sign * total
+
+    def hess(self, x: Array, y: Array) -> LinearOperator:
+        """Return t f_YY − φ_YY, an operator (n, n)."""
+        weights = self._inside(x, y)
+        total = self.t * self.problem.hess(x, y)
+        if weights.rows is not None:
+            assert self.problem.inequalities is not None
+            total = total + gram(self._jac(x, y), weights.rows**2)
+            bend = self.problem.inequalities.hess(x, y, weights.rows)
+            total = total if bend is None else total + bend
+        if weights.lower is not None and weights.upper is not None:
+            total = total + diagonal_operator(weights.lower**2 + weights.upper**2)
+        return self._sign * total
+
+    def cross(self, x: Array, y: Array) -> LinearOperator:
+        """Return t f_XY − φ_XY, an operator (n, m)."""
+        weights = self._inside(x, y)
+        total = self.t * self.problem.cross(x, y)
+        if weights.rows is not None:
+            inequalities, w = self.problem.inequalities, weights.rows
+            assert inequalities is not None
+            mixed = inequalities.cross(x, y, w)
+            total = total if mixed is None else total + mixed
+            moved = inequalities.jac_x(x, y)
+            if moved is not None:
+                jac = aslinearoperator(self._jac(x, y))
+                total = total + jac.T @ (diagonal_operator(w**2) @ moved)
+        return self._sign * total
+
+    def _jac(self, x: Array, y: Array) -> Any:
+        assert self.problem.inequalities is not None
+        return self.problem.inequalities.jac(x, y)
+
+    def _inside(self, x: Array, y: Array) -> _Weights:
+        weights = self._weights(x, y)
+        if weights is None:
+            raise ValueError(
+                f"y is outside the domain of the barrier: {self.outside(x, y)}; the "
+                "barrier has derivatives at strictly feasible points only"
+            )
+        return weights

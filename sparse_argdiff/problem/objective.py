@@ -1,0 +1,194 @@
+"""What is minimised over y: f(x, y), known by its value, gradient and two operators.
+
+    f_Y = objective.grad(x, y)          (n,)
+    f_YY = objective.hess(x, y)         operator (n, n), symmetric
+    f_XY = objective.cross(x, y)        operator (n, m), ∂/∂x of f_Y
+
+What depends on the point alone is computed inside ``hess`` and ``cross``, once.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Callable
+from typing import Any, Protocol
+
+from ..arrays import Array, epsilon, namespace, norm
+from ..operators.linear_operator import LinearOperator
+
+
+class Objective(Protocol):
+    """A function f(x, y) of parameters x (m,) and variables y (n,), twice smooth in y.
+
+    ``hess`` and ``cross`` may return an ndarray, a sparse matrix or any operator.
+    Optional attributes: ``n``, the size of y, without which ``solve`` asks for y0;
+    ``dtype``, that of y; ``scale(x)``, the size of the terms that cancel in f_Y at a
+    solution, by default ‖f_Y(x, 0)‖, to which tolerances are relative.
+    """
+
+    def value(self, x: Array, y: Array) -> float:
+        """Return f(x, y)."""
+
+    def grad(self, x: Array, y: Array) -> Array:
+        """Return ∇_y f(x, y), shape (n,)."""
+
+    def hess(self, x: Array, y: Array) -> Any:
+        """Return ∇²_yy f(x, y), an operator (n, n)."""
+
+    def cross(self, x: Array, y: Array) -> Any:
+        """Return ∂/∂x ∇_y f(x, y), an operator (n, m)."""
+
+
+class FunctionObjective:
+    """An objective from hand-written functions; give those that are needed.
+
+    Parameters
+    ----------
+    grad : callable
+        ``grad(x, y)`` returns ∇_y f, shape (n,).
+    value : callable, optional
+        ``value(x, y)`` returns f.  Without it, line searches use the gradient alone.
+    hvp : callable, optional
+        ``hvp(x, y, v)`` returns ∇²_yy f v, shape (n,).  Without it, products are
+        central differences of ``grad``, and every result says so in ``warnings``.
+    cross_jvp, cross_vjp : callable, optional
+        ``cross_jvp(x, y, u)`` returns f_XY u, shape (n,), for forward mode;
+        ``cross_vjp(x, y, w)`` returns f_XYᵀ w, shape (m,), for adjoint mode.
+    hess_diag : callable, optional
+        ``hess_diag(x, y)`` returns the diagonal of ∇²_yy f, shape (n,): it serves as
+        the default preconditioner.
+    n : int, optional
+        Size of y.
+
+    Notes
+    -----
+    The central difference is (∇f(y + h v) − ∇f(y − h v)) / 2h with
+    h = ε^(1/3) (1 + ‖y‖) / ‖v‖ and ε the unit roundoff: relative accuracy about
+    ε^(2/3), two gradients a product.
+    """
+
+    def __init__(
+        self,
+        *,
+        grad: Callable[[Array, Array], Array],
+        value: Callable[[Array, Array], float] | None = None,
+        hvp: Callable[[Array, Array, Array], Array] | None = None,
+        cross_jvp: Callable[[Array, Array, Array], Array] | None = None,
+        cross_vjp: Callable[[Array, Array, Array], Array] | None = None,
+        hess_diag: Callable[[Array, Array], Array] | None = None,
+        n: int | None = None,
+    ) -> None:
+        given = {
+            "grad": grad,
+            "value": value,
+            "hvp": hvp,
+            "cross_jvp": cross_jvp,
+            "cross_vjp": cross_vjp,
+            "hess_diag": hess_diag,
+        }
+        for name, function in given.items():
+            if function is not None and not callable(function):
+                raise TypeError(
+                    f"{name} must be callable, found {type(function).__name__}"
+                )
+        if grad is None:
+            raise TypeError("grad must be callable, found NoneType")
+        self.grad = grad
+        self.value = value
+        self.n = n
+        self._hvp = hvp
+        self._cross_jvp = cross_jvp
+        self._cross_vjp = cross_vjp
+        self._hess_diag = hess_diag
+
+    def hess(self, x: Array, y: Array) -> LinearOperator:
+        """Return f_YY at (x, y) as an operator (n, n)."""
+        hvp, diag = self._hvp, self._hess_diag
+        product = (
+            _central_differences(self.grad, x, y)
+            if hvp is None
+            else (lambda v: hvp(x, y, v))
+        )
+        # Symmetry is not claimed here: the functions are the user's, and are tested.
+        return LinearOperator(
+            (y.shape[0], y.shape[0]),
+            product,
+            product,
+            dtype=y.dtype,
+            diagonal=None if diag is None else lambda: diag(x, y),
+            accuracy=20.0 * epsilon(y) ** (2 / 3) if hvp is None else None,
+            note=""
+            if hvp is not None
+            else "Hessian products are central differences of grad (no hvp was given)",
+        )
+
+    def cross(self, x: Array, y: Array) -> LinearOperator:
+        """Return f_XY at (x, y) as an operator (n, m)."""
+        jvp, vjp = self._cross_jvp, self._cross_vjp
+        return LinearOperator(
+            (y.shape[0], x.shape[0]),
+            _missing("cross_jvp", "forward") if jvp is None else lambda u: jvp(x, y, u),
+            _missing("cross_vjp", "adjoint") if vjp is None else lambda w: vjp(x, y, w),
+        )
+
+
+def _central_differences(
+    grad: Callable[[Array, Array], Array], x: Array, y: Array
+) -> Callable[[Array], Array]:
+    reach = epsilon(y) ** (1 / 3) * (1.0 + norm(y))
+
+    def product(v: Array) -> Array:
+        length = norm(v)
+        if length == 0.0:
+            return 0.0 * v
+        h = reach / length
+        ahead = namespace(y).asarray(grad(x, y + h * v), copy=True)
+        return (ahead - grad(x, y - h * v)) / (2.0 * h)
+
+    return product
+
+
+def _missing(name: str, mode: str) -> Callable[[Array], Array]:
+    def product(_: Array) -> Array:
+        raise NotImplementedError(
+            f"{mode} mode needs {name}: this FunctionObjective was built without it; "
+            f"pass {name}=..."
+        )
+
+    return product
+
+
+@dataclasses.dataclass(frozen=True)
+class Constants:
+    """Bounds that hold at x for all y between the computed one and the solution.
+
+    Whatever is proven from them is as true as they are: give no estimates, and infinity
+    for what is not known.  Vectors (y, λ) are measured by ‖v‖² = Σ W_j v_j², forces by
+    Σ v_j² / W_j.
+
+    Attributes
+    ----------
+    convexity : float
+        μ > 0 with v'f_YY v ≥ μ ‖v‖² for all v.
+    hess_lipschitz : float
+        L_YY: the force (f_YY(y) − f_YY(y')) v is at most L_YY ‖y − y'‖ ‖v‖.
+    cross : float
+        ‖f_XY(x, y)' v‖₂ ≤ cross ‖v‖ at the computed y.
+    cross_lipschitz : float
+        L_XY: ‖(f_XY(y) − f_XY(y'))' v‖₂ ≤ L_XY ‖y − y'‖ ‖v‖.
+    upper_lipschitz : float
+        L_U: the force ∂f^U/∂y(y) − ∂f^U/∂y(y') is at most L_U ‖y − y'‖.
+    direct_lipschitz : float
+        L_X: the same of ∂f^U/∂x, in the 2-norm; 0 where there is none.
+    metric : array (n,) or None
+        W > 0; None for 1, the Euclidean norm.
+    """
+
+    convexity: float
+    hess_lipschitz: float
+    cross: float
+    cross_lipschitz: float
+    upper_lipschitz: float = math.inf
+    direct_lipschitz: float = math.inf
+    metric: Array | None = None

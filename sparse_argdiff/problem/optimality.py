@@ -1,0 +1,301 @@
+"""How far a point is from optimal, and which of its constraints are active.
+
+    f_Y + h_Y' ν + J' λ − z = 0,   h = 0,   g <= 0,   λ >= 0,   λ_i g_i = 0
+
+with ν of the equality rows h, λ of the inequality rows g (Jacobian J) and z of the bounds.
+Everything is measured in the problem's own units: a slack as a distance in y relative to
+the size of y, a multiplier as a force relative to ‖f_Y‖.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from typing import Any
+
+import numpy as np
+from scipy import optimize, sparse
+from scipy.sparse import linalg
+
+from ..arrays import Array, full, is_array, is_sparse, namespace, norm, zeros
+from ..krylov.null_space import multipliers as fit_multipliers
+from ..operators.block_matrices import scatter, squares, take_columns, take_rows, vstack
+from ..operators.linear_operator import aslinearoperator
+from .problem import ActiveSet, Problem, Solution
+
+ACTIVE_TOL = 1e-6
+
+
+@dataclasses.dataclass(frozen=True)
+class Conditions:
+    """The optimality conditions at a point, for given multipliers.
+
+    Attributes
+    ----------
+    grad : array (n,)
+        f_Y of the function that is minimised.
+    lagrangian_grad : array (n,)
+        f_Y + h_Y' ν + J' λ: zero on free variables, a force at a bound.
+    equality, inequality : array (p,), (q,)
+        Values of the rows.
+    stationarity : float
+        ‖lagrangian_grad‖ over the variables that no bound holds in its direction.
+    infeasibility : float
+        Largest violation of a row or a bound, as a distance in y: |h_i| / ‖∇h_i‖.
+    complementarity : float
+        Largest force λ_i ‖∇g_i‖ of the wrong sign, or force times slack over ‖y‖.
+    """
+
+    grad: Array
+    lagrangian_grad: Array
+    equality: Array
+    inequality: Array
+    stationarity: float
+    infeasibility: float
+    complementarity: float
+
+
+def split(problem: Problem, x: Array, y: Array) -> tuple[Array, Array]:
+    """Return the values of the equality rows (p,) and the inequality rows (q,)."""
+    none = zeros((0,), y)
+    h = none if problem.equalities is None else problem.equalities.value(x, y)
+    g = none if problem.inequalities is None else problem.inequalities.value(x, y)
+    return h, g
+
+
+def row_norms(jac: Any, like: Array) -> Array:
+    """Return ‖∇h_i‖ of each row of a matrix; 1 for an operator, whose rows are unknown.
+
+    A zero row has norm 1: its value is then measured as it is.
+    """
+    xp = namespace(like)
+    if is_sparse(jac):
+        lengths = squares(jac) @ full((jac.shape[1],), 1.0, like)
+    elif is_array(jac):
+        lengths = xp.sum(squares(jac), axis=1)
+    else:
+        return full((jac.shape[0],), 1.0, like)
+    return xp.where(lengths > 0.0, xp.sqrt(lengths), 1.0)
+
+
+def size_of(y: Array) -> float:
+    """Return the length that slacks are compared with: the largest |y_i|, or 1."""
+    xp = namespace(y)
+    largest = float(xp.max(xp.abs(y))) if y.shape[0] else 0.0
+    return largest if largest > 0.0 else 1.0
+
+
+def conditions(
+    problem: Problem, x: Array, y: Array, multipliers: Array | None
+) -> Conditions:
+    """Evaluate the optimality conditions at (x, y); costs one gradient."""
+    xp = namespace(y)
+    grad = problem.grad(x, y)
+    h, g = split(problem, x, y)
+    p, rows = h.shape[0], h.shape[0] + g.shape[0]
+    if multipliers is not None and multipliers.shape[0] != rows:
+        raise ValueError(
+            f"multipliers must have shape ({rows},), of the equality rows and then of "
+            f"the inequality rows, found shape {tuple(multipliers.shape)}"
+        )
+    total, violation, mismatch = grad, 0.0, 0.0
+    if p:
+        assert problem.equalities is not None
+        jac = problem.equalities.jac(x, y)
+        violation = _largest(xp.abs(h) / row_norms(jac, y))
+        if multipliers is not None:
+            total = total + aslinearoperator(jac).T @ multipliers[:p]
+    if g.shape[0]:
+        assert problem.inequalities is not None
+        jac = problem.inequalities.jac(x, y)
+        sizes = row_norms(jac, y)
+        slack = -g / sizes
+        violation = _worst(violation, _largest(-slack))
+        if multipliers is not None:
+            force = multipliers[p:] * sizes
+            total = total + aslinearoperator(jac).T @ multipliers[p:]
+            wrong = _largest(-force)
+            mismatch = _worst(
+                wrong, _largest(xp.abs(force) * xp.maximum(slack, 0.0)) / size_of(y)
+            )
+    free = total
+    if problem.bounded:
+        lower, upper = problem.bounds(y)
+        violation = _worst(violation, _largest(lower - y), _largest(y - upper))
+        near = ACTIVE_TOL * size_of(y)
+        held = ((y - lower <= near) & (total > 0.0)) | (
+            (upper - y <= near) & (total < 0.0)
+        )
+        free = xp.where(held, xp.zeros_like(total), total)
+    return Conditions(
+        grad=grad,
+        lagrangian_grad=total,
+        equality=h,
+        inequality=g,
+        stationarity=norm(free),
+        infeasibility=violation,
+        complementarity=mismatch,
+    )
+
+
+def classify(
+    problem: Problem,
+    x: Array,
+    y: Array,
+    multipliers: Array,
+    *,
+    tol: float = ACTIVE_TOL,
+) -> ActiveSet:
+    """Return which inequality rows and bounds are strongly, weakly or not active.
+
+    A row is active where its force, relative to the largest, exceeds its slack, relative
+    to the size of y; where both are below ``tol`` it is weakly active.
+    """
+    xp = namespace(y)
+    found = conditions(problem, x, y, multipliers)
+    p, length = found.equality.shape[0], size_of(y)
+    scale = force_scale(problem, x, y, found.grad) or 1.0
+    none = zeros((0,), y)
+    force, slack = none, none
+    if found.inequality.shape[0]:
+        assert problem.inequalities is not None
+        sizes = row_norms(problem.inequalities.jac(x, y), y)
+        force = multipliers[p:] * sizes / scale
+        slack = -found.inequality / sizes / length
+    strong, weak = _strong(force, slack, tol), _weak(force, slack, tol)
+    fixed = weak_fixed = zeros(y.shape, y, xp.bool)
+    if problem.bounded:
+        lower, upper = problem.bounds(y)
+        pull = found.lagrangian_grad / scale
+        for side, sign in (((y - lower) / length, 1.0), ((upper - y) / length, -1.0)):
+            fixed = fixed | _strong(sign * pull, side, tol)
+            weak_fixed = weak_fixed | _weak(sign * pull, side, tol)
+        fixed = fixed | (lower == upper)
+        weak_fixed = weak_fixed & ~fixed
+    return ActiveSet(strong, weak, ~(strong | weak), fixed, weak_fixed)
+
+
+def _strong(force: Array, slack: Array, tol: float) -> Array:
+    return (force > tol) & (force > slack)
+
+
+def _weak(force: Array, slack: Array, tol: float) -> Array:
+    return (force <= tol) & (slack <= tol)
+
+
+def _largest(values: Array) -> float:
+    """Return the largest value, 0 where none is positive; NaN where there is one."""
+    if values.shape[0] == 0:
+        return 0.0
+    largest = float(namespace(values).max(values))
+    return max(largest, 0.0)
+
+
+def _worst(*sizes: float) -> float:
+    """Return the largest; NaN where there is one, which ``max`` may lose."""
+    return math.nan if any(map(math.isnan, sizes)) else max(sizes)
+
+
+def force_scale(problem: Problem, x: Array, y: Array, grad: Array) -> float:
+    """Return the force that others are compared with: ‖f_Y‖ here or at y = 0."""
+    own = getattr(problem.objective, "scale", None)
+    far = float(own(x)) if callable(own) else norm(problem.grad(x, 0.0 * y))
+    return max(norm(grad), far) if math.isfinite(far) else norm(grad)
+
+
+def residual(problem: Problem, solution: Solution) -> tuple[Array, int]:
+    """Return what should vanish, (n + p + q,), and the gradients it took.
+
+    The gradient of the Lagrangian, zero on the variables that a bound holds, then the
+    rows, zero where they are not active: K⁻¹ of it is the error to first order.
+    """
+    if solution.residual is not None:
+        return solution.residual, 0
+    if not problem.constrained:
+        return problem.grad(solution.x, solution.y), 1
+    solution = complete(problem, solution)
+    found = conditions(problem, solution.x, solution.y, solution.multipliers)
+    xp = namespace(solution.y)
+    parts, rows = [found.lagrangian_grad, found.equality], found.inequality
+    if solution.active is not None:
+        parts[0] = xp.where(solution.active.fixed, 0.0 * parts[0], parts[0])
+        rows = xp.where(solution.active.strong, rows, 0.0 * rows)
+    return xp.concat([*parts, rows]), 1
+
+
+def residual_scale(problem: Problem, x: Array, y: Array) -> tuple[float, int]:
+    """Return the size of what must cancel in the optimality conditions, and its products.
+
+    Tolerances of a lower-level solve are relative to it: ‖f_Y(x, 0)‖, or the
+    objective's own ``scale(x)``.  It follows the units of f and does not depend on
+    the start.  Where it is zero or not finite (y = 0 is stationary, or outside the
+    domain), ‖f_YY y‖ stands in, for one Hessian product.
+    """
+    own = getattr(problem.objective, "scale", None)
+    scale = float(own(x)) if callable(own) else norm(problem.grad(x, 0.0 * y))
+    if scale > 0.0 and math.isfinite(scale):
+        return scale, 0
+    return norm(problem.hess(x, y).matvec(y)), 1
+
+
+def complete(problem: Problem, solution: Solution) -> Solution:
+    """Return the solution with its multipliers and active set, found where they lack.
+
+    Multipliers are the least-squares ones over the rows that are zero, non-negative for
+    inequalities.
+    """
+    if not problem.constrained:
+        return solution
+    x, y, multipliers = solution.x, solution.y, solution.multipliers
+    if multipliers is None:
+        multipliers = _recover(problem, x, y)
+    active = solution.active
+    if active is None and (problem.inequalities is not None or problem.bounded):
+        active = classify(problem, x, y, multipliers)
+    return dataclasses.replace(solution, multipliers=multipliers, active=active)
+
+
+def _recover(problem: Problem, x: Array, y: Array) -> Array:
+    """Fit f_Y + C' ν = 0 over the rows at zero and the variables at no bound."""
+    xp = namespace(y)
+    h, g = split(problem, x, y)
+    near = ACTIVE_TOL * size_of(y)
+    at_zero = [full(h.shape, True, y, xp.bool)]
+    jacobians: list[Any] = []
+    if problem.equalities is not None:
+        jacobians.append(problem.equalities.jac(x, y))
+    if problem.inequalities is not None:
+        jac = problem.inequalities.jac(x, y)
+        jacobians.append(jac)
+        at_zero.append(g / row_norms(jac, y) >= -near)
+    candidates = xp.concat(at_zero)
+    (index,) = xp.nonzero(candidates)
+    if index.shape[0] == 0:
+        return xp.zeros_like(xp.concat([h, g]))
+    C, force = take_rows(vstack(jacobians), index), -problem.grad(x, y)
+    if problem.bounded:
+        lower, upper = problem.bounds(y)
+        (free,) = xp.nonzero((y - lower > near) & (upper - y > near))
+        C, force = take_columns(C, free), xp.take(force, free)
+    fitted = fit_multipliers(C, force)
+    signed = index >= h.shape[0]
+    if bool(xp.any(fitted[signed] < 0.0)):
+        fitted = _fit_signed(C, force, signed)
+    if index.shape[0] == candidates.shape[0]:
+        return fitted
+    return scatter(candidates.shape[0], index)(fitted)
+
+
+def _fit_signed(C: Any, force: Array, signed: Array) -> Array:
+    """Return argmin ‖C' ν − force‖ with the signed ν >= 0, on the host."""
+    bounds = np.where(signed, 0.0, -np.inf), np.full(signed.shape[0], np.inf)
+    if sparse.issparse(C):
+        transposed: Any = sparse.csr_array(C.T)
+    elif is_array(C):
+        transposed = np.asarray(C).T
+    else:
+        C = aslinearoperator(C)
+        transposed = linalg.LinearOperator(
+            C.shape[::-1], matvec=C.rmatvec, rmatvec=C.matvec, dtype=force.dtype
+        )
+    return optimize.lsq_linear(transposed, force, bounds, tol=1e-12).x

@@ -1,0 +1,209 @@
+"""Solve the lower-level problem: ``solve`` is the door, each method has its file."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Callable
+from typing import Any
+
+from ..arrays import (
+    Array,
+    as_count,
+    as_tolerance,
+    as_vector,
+    epsilon,
+    namespace,
+    own_vector,
+    zeros,
+)
+from ..problem.check_solution import judge
+from ..problem.optimality import residual_scale
+from ..problem.problem import Problem, Solution
+from ..status import OnFailure, Status, caution, check_on_failure, settle
+from .active_set import active_set
+from .interior_point.barrier import barrier
+from .newton_cg import NewtonIterate, newton_cg
+from .newton_kkt import newton_kkt
+
+LowerSolver = Callable[[Problem, Array, Array, float], Solution]
+
+
+def solve(
+    problem: Problem,
+    x: Any,
+    y0: Any = None,
+    *,
+    method: str | LowerSolver | None = None,
+    tol: float = 1e-8,
+    maxiter: int | None = None,
+    callback: Callable[[NewtonIterate], Any] | None = None,
+    M: Any = "auto",
+    on_failure: OnFailure = "raise",
+) -> Solution:
+    """Solve min_y f(x, y), or max_y, where the constraints hold.
+
+    Parameters
+    ----------
+    problem : Problem
+    x : array (m,)
+        Parameters.
+    y0 : array (n,), optional
+        Start; zeros where the objective knows its ``n``.  It is not modified.
+    method : str or callable, optional
+        "newton_cg" without constraints (the default there): a minimum or maximum.
+        "newton_kkt" with equalities alone (the default there), by Newton on the
+        optimality conditions; without constraints, any nondegenerate stationary point
+        near y0, which is followed along a path of x and whose end is said.
+        "active_set" with inequalities or bounds (the default there): a point where the
+        active ones hold exactly.  "barrier": the path of the logarithmic barrier, to
+        within the gap.  Both are meant for convex problems: of others they find a local
+        minimum or say that f is not convex.  Where Hessian and Jacobians are explicit
+        they factorise on the host.
+        A callable is called as ``method(problem, x, y0, tol)`` and returns a
+        ``Solution``; without a status it is checked to ``tol`` here.
+    tol : float
+        Stop when ‖f_Y(x, y)‖₂ ≤ tol · scale, where the scale is ‖f_Y(x, 0)‖ unless
+        the objective has its own: neither the units of f nor the start change it.  With
+        constraints f_Y is the gradient of the Lagrangian and the scale at least ‖f_Y‖;
+        violations are ≤ tol · max |y| as distances in y.
+    maxiter : int, optional
+        Iterations.
+    callback : callable, optional
+        Called with the iterate, 0 included; a true value or ``StopIteration`` stops.
+    M : operator, "auto", function or None
+        Preconditioner of the steps of "newton_cg", see :class:`preconditioners.Auto`; a function
+        takes f_YY and returns M ≈ f_YY⁻¹.
+    on_failure : {"raise", "warn", "ignore"}
+        What to do when the tolerance is not met.
+
+    Returns
+    -------
+    Solution
+
+    Raises
+    ------
+    ConvergenceError
+        With the best point so far in its ``result``: ``INFEASIBLE`` names the constraints
+        that contradict each other, ``UNBOUNDED`` says that f falls forever, and so on.
+    ValueError, TypeError
+        For wrong arguments, and for a start outside the domain of a ``LogBarrier``.
+    """
+    check_on_failure(on_failure)
+    if not isinstance(problem, Problem):
+        raise TypeError(f"problem must be a Problem, found {type(problem).__name__}")
+    x = own_vector("x", x)
+    y0 = _start(problem, x, y0)
+    tol = as_tolerance("tol", tol)
+    if maxiter is not None:
+        maxiter = as_count("maxiter", maxiter)
+    if callable(method):
+        solution = method(problem, x, y0, tol)
+        if not isinstance(solution, Solution):
+            raise TypeError(
+                f"method must return a Solution, found {type(solution).__name__}"
+            )
+        same = solution.x.shape == x.shape and bool(
+            namespace(x, solution.x).all((solution.x == x) | namespace(x).isnan(x))
+        )
+        if not same:
+            raise ValueError("method must return a Solution of the x that it was given")
+        if solution.status is None:
+            solution = _judged(problem, solution, tol)
+    else:
+        method = _default(problem) if method is None else method
+        if method not in _METHODS:
+            known = ", ".join(repr(name) for name in _METHODS)
+            raise ValueError(
+                f"method must be one of {known} or a callable, found {method!r}"
+            )
+        options = {"M": M} if method == "newton_cg" else {}
+        if method == "newton_cg" and problem.constrained:
+            raise ValueError(
+                "method 'newton_cg' knows no constraints, and this problem has some; "
+                f"use {_default(problem)!r}"
+            )
+        solution = _METHODS[method](
+            problem, x, y0, tol=tol, maxiter=maxiter, callback=callback, **options
+        )
+    if solution.status is not None:
+        size = solution.residual_norm
+        what = "the residual of the conditions" if problem.constrained else "‖f_Y‖"
+        detail = (
+            f"after {solution.niter} iterations and {solution.n_hvp} Hessian products"
+            + ("." if size is None else f" {what} is {size:.2e}.")
+            + "".join(f" {note[0].upper()}{note[1:]}." for note in solution.warnings)
+        )
+        settle(
+            solution.status,
+            solution,
+            "the lower-level solve",
+            detail,
+            on_failure,
+            solution.n_hvp,
+        )
+        if solution.status is Status.ROUNDING_LIMIT and size is not None:
+            scale, _ = residual_scale(problem, x, solution.y)
+            if not size <= math.sqrt(epsilon(solution.y)) * scale:
+                caution(
+                    f"the lower-level solve ended at the rounding limit {detail} The "
+                    f"scale of the gradient is {scale:.2e}. {solution.status.value}",
+                    on_failure,
+                )
+    return solution
+
+
+_METHODS: dict[str, Callable[..., Solution]] = {
+    "newton_cg": newton_cg,
+    "newton_kkt": newton_kkt,
+    "barrier": barrier,
+    "active_set": active_set,
+}
+
+
+def _default(problem: Problem) -> str:
+    if problem.inequalities is not None or problem.bounded:
+        return "active_set"
+    return "newton_cg" if problem.equalities is None else "newton_kkt"
+
+
+def _judged(problem: Problem, solution: Solution, tol: float) -> Solution:
+    """Return the solution of a method that does not say how it ended, with a status."""
+    least = 1e2 * epsilon(solution.y)  # what rounding leaves of a gradient
+    found = judge(problem, solution, max(tol, least), "tol")
+    notes = (found.detail.rstrip("."),) if found.detail else ()
+    return dataclasses.replace(
+        found.solution,
+        status=found.status,
+        residual_norm=found.residual_norm,
+        n_hvp=solution.n_hvp + found.n_hvp,
+        n_grad=solution.n_grad + 2,
+        warnings=(*solution.warnings, *notes),
+    )
+
+
+def _start(problem: Problem, x: Array, y0: Any) -> Array:
+    n = getattr(problem.objective, "n", None)
+    if y0 is not None:
+        y0 = as_vector("y0", y0, n)
+        namespace(x, y0)
+        return _inside(problem, x, y0)
+    if n is None:
+        raise ValueError(
+            "y0 is needed: the objective does not know n, the size of y; pass y0=..., "
+            "or give the objective an attribute n"
+        )
+    dtype = getattr(problem.objective, "dtype", None) or x.dtype
+    return _inside(problem, x, zeros(n, x, dtype))
+
+
+def _inside(problem: Problem, x: Array, y0: Array) -> Array:
+    """Refuse a start outside the domain, where the objective can name what is violated."""
+    outside = getattr(problem.objective, "outside", None)
+    complaint = outside(x, y0) if callable(outside) else ""
+    if complaint:
+        raise ValueError(
+            f"y0 must be strictly feasible, found one where {complaint}; "
+            "solve(problem, x, method='barrier') of the original problem finds a start"
+        )
+    return y0
