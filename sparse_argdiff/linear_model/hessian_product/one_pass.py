@@ -21,7 +21,7 @@ import numpy as np
 from scipy import sparse
 
 from ...arrays import LINE, Array, as_count, empty, is_sparse
-from ...kernels.blocks import lane_loops
+from ...kernels.blocks import block_loops
 from ..design import Design
 from ..losses import Curvature
 from .device import DeviceGram
@@ -169,7 +169,7 @@ class OnePass:
                 return None
             tile, result = V.reshape(-1), out.reshape(-1)
             lanes = (0,) * V.shape[1]
-            squares = lane_loops().scale(weights, tile, result, lanes)
+            squares = block_loops().scale(weights, tile, result, lanes)
             return squares + self._add_tile(d, None, tile, lanes, result, scratch)
 
         if outputs > 1:
