@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import Any
 
 from ..arrays import Array, dot, module, moved, namespace, norm, zeros
-from ..operators.linear_operator import LinearOperator
+from ..operators.linear_operator import LinearOperator, Structure
 from ..problem.objective import Constants
 from .design import Design, as_features
 from .hessian_product.one_pass import gram_of
@@ -164,18 +164,16 @@ class Glm:
             self._intercept(result)[:] += self._shift
             return result
 
-        return LinearOperator(
+        operator = LinearOperator(
             (self.n, self.n),
             products.matvec,
             matmat=products.matmat,
-            into=products.into,
-            into_blocks=products.into_blocks,
             dtype=self.dtype,
             symmetric=True,
             diagonal=diagonal if design.has_squares else None,
-            split=split,
-            rank=None if split else self._rank,
+            structure=Structure(split=split, rank=None if split else self._rank),
         )
+        return operator.with_product(products.into, blocks=products.into_blocks)
 
     def cross(self, x: Array, y: Array) -> LinearOperator:
         """Return f_XY, an operator (n, m)."""

@@ -97,13 +97,11 @@ def block_jacobi(A: Any, blocks: Any) -> LinearOperator:
         found = xp.take(flat, back, axis=0)
         return found[:, 0] if r.ndim == 1 else found
 
-    return LinearOperator(
-        (n, n),
-        product,
-        matmat=product,
-        dtype=inverse.dtype,
-        positive_definite=True,
-        update=lambda other: block_jacobi(as_operator("A", other, (n, n)), blocks),
+    M = LinearOperator(
+        (n, n), product, matmat=product, dtype=inverse.dtype, positive_definite=True
+    )
+    return M.with_setup(
+        update=lambda other: block_jacobi(as_operator("A", other, (n, n)), blocks)
     )
 
 

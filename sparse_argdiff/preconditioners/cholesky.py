@@ -137,12 +137,7 @@ def _inverse(
         def product(r: Array) -> Array:
             return inverse @ r
 
-    return LinearOperator(
-        (n, n),
-        product,
-        matmat=product,
-        dtype=entries.dtype,
-        positive_definite=True,
-        update=update,
-        n_matvec=n_matvec,
+    M = LinearOperator(
+        (n, n), product, matmat=product, dtype=entries.dtype, positive_definite=True
     )
+    return M.with_setup(update=update, n_matvec=n_matvec)

@@ -67,18 +67,12 @@ def deflation(W: Any, AW: Any, *, M: Any = None) -> LinearOperator:
 
     def update(other: Any) -> LinearOperator:
         other = as_operator("A", other, (n, n))
-        fresh = deflation(W, other.matmat(W), M=M)
-        fresh.n_matvec = k
-        return fresh
+        return deflation(W, other.matmat(W), M=M).with_setup(n_matvec=k)
 
-    return LinearOperator(
-        (n, n),
-        product,
-        matmat=product,
-        dtype=V.dtype,
-        positive_definite=True,
-        update=update,
+    deflated = LinearOperator(
+        (n, n), product, matmat=product, dtype=V.dtype, positive_definite=True
     )
+    return deflated.with_setup(update=update)
 
 
 def galerkin_start(A: Any, b: Array, W: Array) -> tuple[Array | None, int]:

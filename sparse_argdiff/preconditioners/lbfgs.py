@@ -79,14 +79,10 @@ def lbfgs(pairs: Iterable[tuple[Array, Array]], *, M: Any = None) -> LinearOpera
             z = z + _along(s, coefficients.pop() - rho * (y @ z))
         return z
 
-    return LinearOperator(
-        (n, n),
-        product,
-        matmat=product,
-        dtype=last_s.dtype,
-        positive_definite=True,
-        update=lambda other: lbfgs(other, M=M),
+    inverse = LinearOperator(
+        (n, n), product, matmat=product, dtype=last_s.dtype, positive_definite=True
     )
+    return inverse.with_setup(update=lambda other: lbfgs(other, M=M))
 
 
 def _checked(pairs: Any) -> list[tuple[Array, Array]]:

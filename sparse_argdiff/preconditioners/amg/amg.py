@@ -181,15 +181,10 @@ def _cycle(
             raise ValueError(f"A must have shape {(n, n)}, found {other.shape}")
         return _cycle(other, prolongations, [], there)
 
-    return LinearOperator(
-        (n, n),
-        product,
-        matmat=product,
-        into=into,
-        dtype=matrix.dtype,
-        positive_definite=True,
-        update=update,
+    M = LinearOperator(
+        (n, n), product, matmat=product, dtype=matrix.dtype, positive_definite=True
     )
+    return M.with_product(into).with_setup(update=update)
 
 
 def _solver(entries: np.ndarray, xp: Any) -> Callable[[Array], Array]:
