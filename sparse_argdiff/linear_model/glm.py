@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from ..arrays import Array, dot, module, moved, namespace, norm, zeros
+from ..arrays import Array, array_module, dot, namespace, norm, to_namespace, zeros
 from ..operators.linear_operator import LinearOperator, Structure
 from ..problem.objective import Constants
 from .design import Design, as_features
@@ -102,10 +102,10 @@ class Glm:
 
     def to(self, backend: str) -> Glm:
         """Return the same model with its data in "cupy" or "numpy" arrays."""
-        data, xp = self._data, module(backend)
+        data, xp = self._data, array_module(backend)
         return Glm(
-            moved(data.design.features, xp),
-            moved(data.targets, xp),
+            to_namespace(data.design.features, xp),
+            to_namespace(data.targets, xp),
             loss=self.loss,
             penalty=self._penalty.kind,
             groups=self._penalty.groups,
@@ -270,10 +270,10 @@ class HeldOutLoss:
 
     def to(self, backend: str) -> HeldOutLoss:
         """Return the same loss with its data in "cupy" or "numpy" arrays."""
-        data, xp = self._data, module(backend)
+        data, xp = self._data, array_module(backend)
         return HeldOutLoss(
-            moved(data.design.features, xp),
-            moved(data.targets, xp),
+            to_namespace(data.design.features, xp),
+            to_namespace(data.targets, xp),
             loss=data.loss,
             intercept=data.design.intercept,
             sample_weight=data.given_weights(xp),

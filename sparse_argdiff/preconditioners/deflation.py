@@ -11,8 +11,7 @@ from __future__ import annotations
 from typing import Any
 
 from ..arrays import Array, as_count, as_floating, epsilon, is_finite, namespace, norm
-from ..operators.as_operator import as_operator
-from ..operators.linear_operator import LinearOperator
+from ..operators.linear_operator import LinearOperator, as_operator
 
 _LONG = 10  # iterations for each old solution that takes part in the next start
 

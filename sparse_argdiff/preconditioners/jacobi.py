@@ -9,8 +9,12 @@ import math
 from typing import Any
 
 from ..arrays import Array, as_tolerance, as_vector, is_array, namespace
-from ..operators.as_operator import as_diagonal, as_operator
-from ..operators.linear_operator import LinearOperator, Structure
+from ..operators.linear_operator import (
+    LinearOperator,
+    Structure,
+    as_diagonal,
+    as_operator,
+)
 
 
 def jacobi(diag: Any, *, floor: float = 1e-12) -> LinearOperator:

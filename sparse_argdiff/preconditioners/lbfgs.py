@@ -11,8 +11,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from ..arrays import Array, as_vector, dot, epsilon, is_finite, namespace, norm
-from ..operators.as_operator import as_operator
-from ..operators.linear_operator import LinearOperator
+from ..operators.linear_operator import LinearOperator, as_operator
 
 
 def lbfgs(pairs: Iterable[tuple[Array, Array]], *, M: Any = None) -> LinearOperator:

@@ -25,8 +25,7 @@ from ..arrays import (
     namespace,
     norm,
 )
-from ..operators.as_operator import as_operator
-from ..operators.linear_operator import LinearOperator
+from ..operators.linear_operator import LinearOperator, as_operator
 
 FIRST_RANK = 20
 
