@@ -29,8 +29,7 @@ from ..arrays import (
     zeros,
 )
 from ..kernels import Device, KernelSet, Line, Workspace, choose, product
-from ..operators.as_operator import as_operator
-from ..operators.linear_operator import LinearOperator
+from ..operators.linear_operator import LinearOperator, as_operator
 from ..status import Status
 from .result import Callback, Iterate, KrylovResult, assemble
 

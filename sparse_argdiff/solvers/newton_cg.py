@@ -16,7 +16,7 @@ from collections.abc import Callable
 from typing import Any
 
 from ..arrays import Array, dot, epsilon, namespace, norm
-from ..krylov.recurrence import iterates
+from ..krylov.cg import iterates
 from ..operators.linear_operator import LinearOperator
 from ..preconditioners import Choice
 from ..problem.optimality import residual_scale
