@@ -56,9 +56,7 @@ class Blocks:
     ) -> None:
         """Step along p, then turn it: p = z + β p, or d ∘ z + β p; none where α = 0."""
         moves = alpha != 0.0
-        scalars = (
-            _repeated(X, a) for a in (alpha, np.where(moves, beta, 1.0), moves)
-        )
+        scalars = (_repeated(X, a) for a in (alpha, np.where(moves, beta, 1.0), moves))
         loop = block_loops().cg_advance
         loop(_flat(X), _flat(P), _flat(Z), *scalars, d, _width(X))
 

@@ -172,7 +172,9 @@ class OnDevice:
         if not steps:
             return []
         xp = self._xp
-        table = xp.stack([xp.stack([xp.asarray(v, dtype=xp.float64) for v in s]) for s in steps])
+        table = xp.stack(
+            [xp.stack([xp.asarray(v, dtype=xp.float64) for v in s]) for s in steps]
+        )
         return [[tuple(row)] for row in table.get().tolist()]
 
     def values(self, scalar: Array) -> list[Any]:

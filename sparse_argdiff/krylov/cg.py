@@ -122,7 +122,9 @@ def cg(
 
     def method(system: LinearSystem) -> tuple[Array, Array]:
         energy = {column.index: EnergyError(mu) for column in system.columns}
-        vectors = 2 + (system.M is not None and system.kernels.fused(system.M, b) is None)
+        vectors = 2 + (
+            system.M is not None and system.kernels.fused(system.M, b) is None
+        )
         x, r = solve_in_rounds(
             system, vectors, lambda *round_of: _round(*round_of, energy)
         )
@@ -289,7 +291,9 @@ def _round(
     recurrence = ConjugateGradients(
         system.A, system.M, x, r, system.kernels, scratch, aims
     )
-    for column, rho in zip(columns, recurrence.scalars.values(recurrence.rho), strict=False):
+    for column, rho in zip(
+        columns, recurrence.scalars.values(recurrence.rho), strict=False
+    ):
         energy[column.index].start(float(rho))
 
     def listen(column: Column, line: Line) -> float:

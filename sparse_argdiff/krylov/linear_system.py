@@ -386,9 +386,7 @@ def drive(
     return stops
 
 
-def _write_back(
-    recurrence: Recurrence, place: list[int], x: Array, r: Array
-) -> None:
+def _write_back(recurrence: Recurrence, place: list[int], x: Array, r: Array) -> None:
     """Write the columns of the recurrence to their places in x and r."""
     if recurrence.x is not x:
         for i, c in enumerate(place):

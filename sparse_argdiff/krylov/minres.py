@@ -41,10 +41,27 @@ _ENDED = {
     _METRIC: Status.INDEFINITE_PRECONDITIONER,
     _LEAST: Status.LEAST_SQUARES,
 }
-_SCALARS = (
-    "active beta code cosine delta_next epsilon_next least_root phi phi_there r_norm root "
-    "scale sine size size_old start t_norm wanted _a_norm"
-).split()
+_SCALARS = [
+    "active",
+    "beta",
+    "code",
+    "cosine",
+    "delta_next",
+    "epsilon_next",
+    "least_root",
+    "phi",
+    "phi_there",
+    "r_norm",
+    "root",
+    "scale",
+    "sine",
+    "size",
+    "size_old",
+    "start",
+    "t_norm",
+    "wanted",
+    "_a_norm",
+]
 
 
 def minres(
@@ -153,9 +170,16 @@ class Lanczos:
         self.active = (square > 0.0) & (square < math.inf)
         self.start = s.sqrt(s.where(self.active, square, 1.0))  # ‖r‖_M
         self.wanted = s.given(wanted) * self.start
-        self.code = s.where(self.active, _GOING, s.where(square < math.inf, _METRIC, _NAN))
+        self.code = s.where(
+            self.active, _GOING, s.where(square < math.inf, _METRIC, _NAN)
+        )
         one, none = s.full(1.0), s.full(0.0)
-        self.size, self.size_old, self.scale, self.phi = self.start, one, one, self.start
+        self.size, self.size_old, self.scale, self.phi = (
+            self.start,
+            one,
+            one,
+            self.start,
+        )
         self.beta = self.sine = self.delta_next = self.epsilon_next = none
         self.cosine, self.t_norm, self._a_norm = -one, none, none  # t_norm = ‖T‖_F
         self.root = self.least_root = self.phi_there = s.full(math.inf)
@@ -177,7 +201,8 @@ class Lanczos:
             scale, beta_old = self.scale, self.beta
             c = s.ratio(scale, self.size, active)
             a = -s.ratio(beta_old * scale, self.size_old, active)
-            square = kernels.lanczos(older, newer, y, a, -alpha * c, c)
+            b = -s.ratio(alpha * scale, self.size, active)
+            square = kernels.lanczos(older, newer, y, a, b, c)
             older, newer = newer, older
             if M is None:
                 size = s.lengths(square, newer)
@@ -208,14 +233,18 @@ class Lanczos:
             step = self.cosine * self.phi
             self.phi = s.where(active, self.sine * self.phi, self.phi)
             # w = (v / size − ε w_old − δ w) / γ, in the buffer of the one before the last.
-            inverse = s.ratio(1.0, gamma, active)
-            of_v = s.ratio(inverse, self.size, active)
-            coefficients = -epsilon * inverse, -delta * inverse, of_v
+            coefficients = (
+                -s.ratio(epsilon, gamma, active),
+                -s.ratio(delta, gamma, active),
+                s.ratio(s.ratio(1.0, gamma, active), self.size, active),
+            )
             kernels.minres_advance(self.x, w_old, w, v, coefficients, step)
             w_old, w = w, w_old
             v, buffer = (buffer, v) if M is not None else (newer, buffer)
             self.size_old, self.size, self.beta = self.size, size, beta
-            steps.append((s.where(active, 1.0, 0.0), self.phi / self.start * self.r_norm))
+            steps.append(
+                (s.where(active, 1.0, 0.0), self.phi / self.start * self.r_norm)
+            )
             active = active & (self.phi > self.wanted) & (beta > unit * self.t_norm)
         self._vectors = older, newer, buffer, w, w_old, v
         self.active = active
@@ -232,7 +261,9 @@ class Lanczos:
 
     def keep(self, columns: list[int], width: int) -> None:
         """Go on with these columns in a narrower block; width 0: in a vector."""
-        vectors = (take(v, columns, width) for v in (self.x, self.r, *self._vectors[:-1]))
+        vectors = (
+            take(v, columns, width) for v in (self.x, self.r, *self._vectors[:-1])
+        )
         self.x, self.r, *moved = vectors
         shared = self._vectors[-1] is self._vectors[1]  # v is the newest vector itself
         v = moved[1] if shared else take(self._vectors[-1], columns, width)
@@ -294,13 +325,11 @@ def _round(
     progress: dict[int, _Progress],
 ) -> None:
     """Iterate until each column has ended, recompute the residuals, decide the statuses."""
-    kept, older, newer, fresh = scratch[:4]
+    kept, _, newer, fresh = scratch[:4]
     columns = system.columns
     kept[...] = x
     before = [column.residual_norm for column in columns]
-    wanted = [
-        progress[c.index].reduction * c.target / c.residual_norm for c in columns
-    ]
+    wanted = [progress[c.index].reduction * c.target / c.residual_norm for c in columns]
     recurrence = Lanczos(system, x, r, scratch[1:], wanted)
     least = 0.1 * system.unit_roundoff
     aims = [max(w, least) * size for w, size in zip(wanted, before, strict=True)]
@@ -384,7 +413,9 @@ def _solves_least_squares(
     image, size = _image(system, r)
     column.n_matvec += 1
     if system.M is not None:  # what is known of ‖A‖ is not in this metric
-        of_b, b_norm = _image(system, contiguous(system.b, system.columns.index(column)))
+        of_b, b_norm = _image(
+            system, contiguous(system.b, system.columns.index(column))
+        )
         a_norm = of_b / b_norm if b_norm else 0.0
         column.n_matvec += 1
     return image <= most * a_norm * size

@@ -34,7 +34,6 @@ from ..operators.linear_operator import LinearOperator, as_operator
 from ..status import Status
 from .linear_system import flat_status
 from .null_space import NullSpace, null_space_for
-from .requests import Request, answer
 from .result import Callback, Iterate, KrylovResult
 
 
@@ -288,7 +287,7 @@ def _iterate(
         if not 0.0 < rho < math.inf:
             status = None if rho == 0.0 else Status.NOT_FINITE
             return _Run(status, steps, steps, a_norm, None)
-        q, square = answer(Request(H, p, buffer), kernels)
+        q, square = buffer, H.apply(p, buffer)
         curvature = dot(p, q) if square is None else square
         if not math.isfinite(curvature):
             return _Run(Status.NOT_FINITE, steps, steps + 1, a_norm, None)

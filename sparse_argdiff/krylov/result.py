@@ -92,9 +92,7 @@ def assemble(
     b : array (n,) or (n, k)
     """
     xp, count = namespace(b), len(columns)
-    x, residual = (
-        _joined([part[i] for part in parts], count, b) for i in range(2)
-    )
+    x, residual = (_joined([part[i] for part in parts], count, b) for i in range(2))
     for c, column in enumerate(columns):
         if column.unit != 1.0:
             x, residual = _in_units(x, residual, c, column)
@@ -108,7 +106,9 @@ def assemble(
         "x": x,
         "n_matvec": sum(column.n_matvec for column in columns),
         "residual": residual,
-        "direction": next((c.direction for c in columns if c.direction is not None), None),
+        "direction": next(
+            (c.direction for c in columns if c.direction is not None), None
+        ),
     }
     if b.ndim == 1:
         return KrylovResult(
@@ -133,7 +133,9 @@ def assemble(
         niter=row([c.niter for c in columns], xp.int64),
         residual_norm=row(sizes, xp.float64),
         energy_error=None if None in energy else row(energy, xp.float64),
-        energy_error_bound=None if not count or None in bound else row(bound, xp.float64),
+        energy_error_bound=None
+        if not count or None in bound
+        else row(bound, xp.float64),
         **common,
     )
 
