@@ -15,9 +15,9 @@ from typing import Any
 import numpy as np
 
 from ..arrays import Array
+from .reference import WIDEST
 
 LINE = 64  # bytes of a cache line
-_WIDEST = 32  # columns of a block whose products are made by the operator
 
 
 class Blocks:
@@ -92,7 +92,7 @@ def width_for(columns: int, like: Array, *, in_place: bool) -> int:
     Products in place go by rows of half a cache line, or one; others by any number.
     """
     if not in_place:
-        return min(columns, _WIDEST)
+        return min(columns, WIDEST)
     most = LINE // like.itemsize
     return int(most // 2 if columns <= most // 2 else most)
 

@@ -94,7 +94,7 @@ class Compiled:
         np.subtract(b, y, out=out, casting="same_kind")
 
     def cg_residual(
-        self, r: Array, q: Array, alpha: Scalar, d: Array | None
+        self, r: Array, q: Array, alpha: Scalar, d: Array | None = None
     ) -> tuple[Scalar, Scalar]:
         """Step the residual, r −= α q; return r'r and r'(d ∘ r)."""
         if r.ndim == 2:
@@ -109,7 +109,7 @@ class Compiled:
         z: Array,
         alpha: Scalar,
         beta: Scalar,
-        d: Array | None,
+        d: Array | None = None,
     ) -> None:
         """Step along p, x += α p, and turn it: p = z + β p, or d ∘ z + β p."""
         if x.ndim == 2:

@@ -82,14 +82,14 @@ class Device:
         namespace(b, y).subtract(b, y, out=out)
 
     def cg_residual(
-        self, r: Array, q: Array, alpha: Scalar, d: None
+        self, r: Array, q: Array, alpha: Scalar, d: None = None
     ) -> tuple[Scalar, Scalar]:
         """Take α q from r; return r'r, twice."""
         square = _sum("cg_residual", r, q, alpha)
         return square, square
 
     def cg_advance(
-        self, x: Array, p: Array, z: Array, alpha: Scalar, beta: Scalar, d: None
+        self, x: Array, p: Array, z: Array, alpha: Scalar, beta: Scalar, d: None = None
     ) -> None:
         """Add α p to x, then make p the next direction z + β p; nothing where α = 0."""
         _launch("cg_advance", x, p, z, alpha, beta)

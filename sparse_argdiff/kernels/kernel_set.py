@@ -55,12 +55,12 @@ class KernelSet(Protocol):
         """Write b − y into ``out``, which may be y."""
 
     def cg_residual(
-        self, r: Array, q: Array, alpha: Scalar, d: Any
+        self, r: Array, q: Array, alpha: Scalar, d: Any = None
     ) -> tuple[Scalar, Scalar]:
         """Take α q from r; return r'r and, with d, r'(d ∘ r)."""
 
     def cg_advance(
-        self, x: Array, p: Array, z: Array, alpha: Scalar, beta: Scalar, d: Any
+        self, x: Array, p: Array, z: Array, alpha: Scalar, beta: Scalar, d: Any = None
     ) -> None:
         """Add α p to x, then make p the next direction z + β p, or d ∘ z + β p.
 

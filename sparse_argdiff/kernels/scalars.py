@@ -48,7 +48,7 @@ class Floats:
         """Return ‖x‖ from its square, or anew where that has left the floating range."""
         return math.sqrt(square) if square > _UNDERFLOW else norm(x)
 
-    def any(self, mask: bool) -> bool:
+    def any(self, mask: bool, *, look: bool) -> bool:
         """Tell whether the host sees the mask true."""
         return mask
 
@@ -63,6 +63,10 @@ class Floats:
     def values(self, scalar: Any) -> list[Any]:
         """Return one scalar on the host, of each column."""
         return [scalar]
+
+    def without(self, mask: bool, columns: set[int]) -> bool:
+        """Return the mask, false in these columns."""
+        return mask and not columns
 
     def take(self, scalar: Any, columns: list[int], width: int) -> Any:
         """Return the scalar of these columns."""
@@ -92,8 +96,7 @@ class Rows:
 
     def ratio(self, a: Array, b: Array, where: Array) -> Array:
         """Return a / b, 0 in the columns that have ended."""
-        with np.errstate(invalid="ignore", over="ignore", under="ignore"):
-            return np.where(where, a, 0.0) / np.where(where, b, 1.0)
+        return np.where(where, a, 0.0) / np.where(where, b, 1.0)
 
     def lengths(self, square: Array, x: Array) -> Array:
         """Return ‖x‖ of each column."""
@@ -102,7 +105,7 @@ class Rows:
             found[c] = norm(x[:, int(c)])
         return found
 
-    def any(self, mask: Array) -> bool:
+    def any(self, mask: Array, *, look: bool) -> bool:
         """Tell whether the mask is true in a column."""
         return bool(mask.any())
 
@@ -121,6 +124,12 @@ class Rows:
         """Return a scalar of each column."""
         found: list[Any] = scalar.tolist()
         return found
+
+    def without(self, mask: Array, columns: set[int]) -> Array:
+        """Return the mask, false in these columns."""
+        mask = mask.copy()
+        mask[list(columns)] = False
+        return mask
 
     def take(self, scalar: Array, columns: list[int], width: int) -> Any:
         """Return the scalar of these columns; a float where the next block is a vector."""
@@ -159,9 +168,9 @@ class OnDevice:
         """Return ‖x‖ from its square."""
         return self._xp.sqrt(square)
 
-    def any(self, mask: Array) -> bool:
-        """Return false: the host does not look."""
-        return False
+    def any(self, mask: Array, *, look: bool) -> bool:
+        """Tell whether the mask is true where the host is to look, else return false."""
+        return look and bool(mask)
 
     def none(self, mask: Array) -> bool:
         """Return false: the host does not look."""
@@ -180,6 +189,10 @@ class OnDevice:
     def values(self, scalar: Array) -> list[Any]:
         """Return one scalar on the host."""
         return [scalar.item()]
+
+    def without(self, mask: Array, columns: set[int]) -> Array:
+        """Return the mask, or false."""
+        return mask & (not columns)
 
     def take(self, scalar: Any, columns: list[int], width: int) -> Any:
         """Return the scalar."""

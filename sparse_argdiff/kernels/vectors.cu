@@ -97,7 +97,6 @@ __global__ void minres_advance(size_t n, T* x, T* w_old, const T* w, const T* v,
                                const double* a_, const double* b_, const double* c_,
                                const double* step_) {
     T a = (T)*a_, b = (T)*b_, c = (T)*c_, step = (T)*step_;
-    if (step == (T)0) return;
     EACH(i, n) {
         T entry = a * w_old[i] + b * w[i] + c * v[i];
         w_old[i] = entry;

@@ -188,7 +188,7 @@ class ConjugateGradients:
         self._first_norms: list[float] | None = None
 
     def advance(self, most: int) -> list[list[Line]]:
-        """Take the steps until the host looks; of each, α, α ρ, ρ₊ and ‖r‖ by columns."""
+        """Take the steps until the host looks; of each, by columns, α, α ρ, ρ₊, ‖r‖."""
         A, M, d, kernels, s = self.A, self.M, self._diagonal, self.kernels, self.scalars
         x, r, p, rho, active = self.x, self.r, self.p, self.rho, self.active
         steps = []
@@ -217,12 +217,12 @@ class ConjugateGradients:
             beta = s.ratio(rho_next, rho, active)  # β = ρ₊ / ρ
             kernels.cg_advance(x, p, z, alpha, beta, d)  # x += α p, p = M r + β p
             size = s.lengths(square, r)
-            steps.append((alpha, alpha * rho, rho_next, size))
             self.p_square = s.where(
                 active, rho_next + beta * beta * self.p_square, self.p_square
             )
-            rho = rho_next
             active = active & (size > self.target)
+            steps.append((alpha, alpha * rho, rho_next, size, active))
+            rho = rho_next
         self.rho, self.active = rho, active
         return s.lines(steps)
 
@@ -297,7 +297,7 @@ def _round(
         energy[column.index].start(float(rho))
 
     def listen(column: Column, line: Line) -> float:
-        alpha, decrease, rho, size = line
+        alpha, decrease, rho, size, _ = line
         energy[column.index].add(alpha, decrease, rho)
         return size
 
@@ -368,6 +368,7 @@ class Step(NamedTuple):
     alpha: float
     decrease: float  # α ρ = ‖x₊ − x‖²_A
     direction: Array | None  # p, when its curvature is not positive
+    a_norm: float  # lower estimate of ‖A‖
     products: int = 1  # with A
 
 
@@ -394,10 +395,11 @@ def iterates(
         size, counted = norm(r), 0
         while cg.scalars.values(cg.active)[0]:
             for (line,) in cg.advance(kernels.check_every):
-                alpha, decrease, _, size = line
+                alpha, decrease, _, size, _ = line
                 if alpha > 0.0:
                     counted += 1
-                    yield Step(None, size, alpha, decrease, None)
+                    yield Step(None, size, alpha, decrease, None, cg.a_norm(0))
         if not size <= target:
             status, direction, _ = cg.breakdown(0)
-            yield Step(status, size, 0.0, 0.0, direction, cg.products - counted)
+            lost = cg.products - counted
+            yield Step(status, size, 0.0, 0.0, direction, cg.a_norm(0), lost)

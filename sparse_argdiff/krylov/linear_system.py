@@ -11,7 +11,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any, Protocol
 
 import numpy as np
@@ -28,7 +28,7 @@ from ..arrays import (
     norm,
     zeros,
 )
-from ..kernels import Device, KernelSet, Line, Workspace, choose, product
+from ..kernels import REFERENCE, Device, KernelSet, Line, Workspace, choose, product
 from ..operators.linear_operator import LinearOperator, as_operator
 from ..status import Status
 from .result import Callback, Iterate, KrylovResult, assemble
@@ -339,8 +339,8 @@ def drive(
 ) -> list[Status | None]:
     """Advance until every column has ended; return why, None where ‖r‖ fell to its aim.
 
-    ``listen`` is given the scalars of each step of a column, of which the first is zero
-    where the column has not moved, and returns ‖r‖.  Columns that have ended are carried
+    ``listen`` is given the scalars of each step of a column and returns ‖r‖; the first is
+    zero where the column has not moved, the last where it has ended.  Columns that have ended are carried
     along until half of a block has, then the others go on in a narrower block.
     """
     columns, stops = system.columns, [None] * len(system.columns)
@@ -350,7 +350,9 @@ def drive(
     while live:
         limit = min(system.maxiter - columns[place[i]].niter for i in live)
         stopped = set()
-        for step in recurrence.advance(limit):
+        with _quiet(x):
+            steps = recurrence.advance(limit)
+        for step in steps:
             for i in live:
                 if step[i][0] == 0.0 or i in stopped:
                     continue
@@ -360,7 +362,7 @@ def drive(
                 column.residual_norm = size = listen(column, step[i])
                 if system.wants_stop(column, column_of(recurrence.x, i), size):
                     stopped.add(i)
-        active = recurrence.scalars.values(recurrence.active)
+        active, ended = _still_active(recurrence, steps), set()
         for i in list(live):
             column = columns[place[i]]
             if i in stopped:
@@ -372,6 +374,8 @@ def drive(
                 column.n_matvec += lost
             column.a_norm = max(column.a_norm, recurrence.a_norm(i))
             live.remove(i)
+            ended.add(i)
+        recurrence.active = recurrence.scalars.without(recurrence.active, ended)
         if recurrence.x.ndim == 2 and 0 < 2 * len(live) <= len(place):
             _write_back(recurrence, place, x, r)
             narrow = system.kernels.block_width(len(live), system.A, system.b)
@@ -384,6 +388,21 @@ def drive(
     if x.ndim == 1:  # launched beyond the end on a device, too
         columns[0].n_matvec = spent[0] + recurrence.products
     return stops
+
+
+def _still_active(recurrence: Recurrence, steps: list[list[Line]]) -> list[Any]:
+    """Return which columns go on: the last scalar of their last step, if there is one."""
+    if steps:
+        return [line[-1] for line in steps[-1]]
+    found: list[Any] = recurrence.scalars.values(recurrence.active)
+    return found
+
+
+def _quiet(x: Array) -> Any:
+    """Return a context in which columns that are not finite raise no warning."""
+    if x.ndim == 1:
+        return nullcontext()
+    return np.errstate(over="ignore", under="ignore", invalid="ignore", divide="ignore")
 
 
 def _write_back(recurrence: Recurrence, place: list[int], x: Array, r: Array) -> None:
@@ -466,6 +485,7 @@ def _block_width(
     if b.ndim == 1 or not _gains_by_blocks(A):
         return 1
     in_place = A.into_blocks and (M is None or M.has_matmat)
+    in_place = in_place and kernels is not REFERENCE
     fewest = _FEWEST_IN_PLACE if in_place else _FEWEST_COPIED
     return 1 if b.shape[1] < fewest else kernels.block_width(b.shape[1], A, b)
 

@@ -190,7 +190,8 @@ class Lanczos:
         A, M, kernels, s, unit = self.A, self.M, self.kernels, self.scalars, self._unit
         older, newer, buffer, w, w_old, v = self._vectors
         active, steps = self.active, []
-        for _ in range(min(kernels.check_every, most)):
+        batch = min(kernels.check_every, most)
+        for step_of_batch in range(batch):
             if s.none(active):
                 break
             y, square = product(kernels, A, v, buffer)  # y = A v
@@ -198,9 +199,9 @@ class Lanczos:
             alpha = s.ratio(s.ratio(square, self.size, active), self.size, active)
             if self.products == 1:
                 self._set_scale(v, y)
-            scale, beta_old = self.scale, self.beta
+            scale = self.scale
             c = s.ratio(scale, self.size, active)
-            a = -s.ratio(beta_old * scale, self.size_old, active)
+            a = -s.ratio(self.beta * scale, self.size_old, active)
             b = -s.ratio(alpha * scale, self.size, active)
             square = kernels.lanczos(older, newer, y, a, b, c)
             older, newer = newer, older
@@ -210,21 +211,10 @@ class Lanczos:
                 square = self._metric(newer, buffer)
                 size = s.sqrt(square)
             beta = size / scale
-            column = s.hypot(s.hypot(alpha, beta_old), beta)
-            self.t_norm = s.hypot(self.t_norm, column)
-            if M is None:
-                self._a_norm = s.maximum(self._a_norm, column)
-            finite = (abs(alpha) < math.inf) & (square < math.inf)
-            self._end(active & (finite ^ True), _NAN)
-            self._end(active & (square < -unit * (self.t_norm * scale) ** 2), _METRIC)
-            # The previous rotation, then the new one.
-            epsilon = self.epsilon_next
-            delta = self.cosine * self.delta_next + self.sine * alpha
-            gamma_bar = self.sine * self.delta_next - self.cosine * alpha
-            self.epsilon_next, self.delta_next = self.sine * beta, -self.cosine * beta
-            self.root = s.hypot(gamma_bar, self.delta_next)
-            gamma = s.hypot(gamma_bar, beta)
-            self._look_for_least_squares(active, gamma)
+            self._check_column(active, alpha, beta, square)
+            epsilon, delta, gamma_bar, gamma = self._rotate(alpha, beta)
+            look = step_of_batch == batch - 1
+            self._look_for_least_squares(active, gamma, look=look)
             active = active & (self.code == _GOING)
             if s.none(active):
                 break
@@ -242,10 +232,9 @@ class Lanczos:
             w_old, w = w, w_old
             v, buffer = (buffer, v) if M is not None else (newer, buffer)
             self.size_old, self.size, self.beta = self.size, size, beta
-            steps.append(
-                (s.where(active, 1.0, 0.0), self.phi / self.start * self.r_norm)
-            )
+            moved = s.where(active, 1.0, 0.0)
             active = active & (self.phi > self.wanted) & (beta > unit * self.t_norm)
+            steps.append((moved, self.phi / self.start * self.r_norm, active))
         self._vectors = older, newer, buffer, w, w_old, v
         self.active = active
         return s.lines(steps)
@@ -289,11 +278,38 @@ class Lanczos:
             scales.append(_inverse_power_of_two(norms[c] * (norm(v_c) / size) ** 2))
         self._a_norm, self.scale = s.given(norms), s.given(scales)
 
+    def _check_column(
+        self, active: Scalar, alpha: Scalar, beta: Scalar, square: Scalar
+    ) -> None:
+        """Note the norm of the new column of T, and end where it is none."""
+        s = self.scalars
+        length = s.hypot(s.hypot(alpha, self.beta), beta)
+        self.t_norm = s.hypot(self.t_norm, length)
+        if self.M is None:
+            self._a_norm = s.maximum(self._a_norm, length)
+        finite = (abs(alpha) < math.inf) & (square < math.inf)
+        self._end(active & (finite ^ True), _NAN)
+        negative = square < -self._unit * (self.t_norm * self.scale) ** 2
+        self._end(active & negative, _METRIC)
+
+    def _rotate(
+        self, alpha: Scalar, beta: Scalar
+    ) -> tuple[Scalar, Scalar, Scalar, Scalar]:
+        """Apply the last rotation to the new column of T; return its ε, δ, γ̄ and γ."""
+        epsilon = self.epsilon_next
+        delta = self.cosine * self.delta_next + self.sine * alpha
+        gamma_bar = self.sine * self.delta_next - self.cosine * alpha
+        self.epsilon_next, self.delta_next = self.sine * beta, -self.cosine * beta
+        self.root = self.scalars.hypot(gamma_bar, self.delta_next)
+        return epsilon, delta, gamma_bar, self.scalars.hypot(gamma_bar, beta)
+
     def _end(self, mask: Scalar, code: int) -> None:
         """Note why columns have ended."""
         self.code = self.scalars.where(mask & (self.code == _GOING), code, self.code)
 
-    def _look_for_least_squares(self, active: Scalar, gamma: Scalar) -> None:
+    def _look_for_least_squares(
+        self, active: Scalar, gamma: Scalar, *, look: bool
+    ) -> None:
         """End where ‖A r‖ = φ root is zero while φ is not: A is singular there."""
         s, phi, root, t_norm = self.scalars, self.phi, self.root, self.t_norm
         lower = active & (root < self.least_root)
@@ -305,7 +321,7 @@ class Lanczos:
         away = away & (self.least_root <= half)
         self._end(active & (away | (gamma <= 10.0 * self._unit * t_norm)), _LEAST)
         near = active & (root <= half) & (phi > self.wanted)
-        if s.any(near):
+        if s.any(near, look=look):
             self._end(near & self._negligible(), _LEAST)
 
     def _negligible(self) -> Scalar:
