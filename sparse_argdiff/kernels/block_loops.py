@@ -238,7 +238,8 @@ def minres_advance(X, W_old, W, V, of_w_old, of_w, of_v, step):
         for t in range(x.size):
             entry = of_w_old[t] * w_old[t] + of_w[t] * w[t] + of_v[t] * v[t]
             w_old[t] = entry
-            x[t] += step[t] * entry
+            # A column that has ended need not be finite.
+            x[t] += step[t] * entry if step[t] != 0 else 0
 
 
 @compile_loop(fastmath=_SUMS)

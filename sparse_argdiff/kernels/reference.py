@@ -101,7 +101,11 @@ class Reference:
         _scale(a, w_old)
         _add(b, w, w_old)
         _add(c, v, w_old)
-        _add(step, w_old, x)
+        if x.ndim == 1:
+            axpy(step, w_old, x)
+        else:  # a column that has ended need not be finite
+            row = _row(step, x)
+            x += namespace(x).where(row != 0.0, row * w_old, row)
 
 
 def _row(a: Any, like: Array) -> Array:

@@ -1,6 +1,6 @@
 """The scalars of a method: Python floats for one vector, arrays (k,) for k columns.
 
-    α = ratio(ρ, p'Ap, active)         0 where the column has ended
+    α = where(active, ρ / p'Ap, 0)         0 where the column has ended
 
 The recurrences are written once over these functions.  On a device the scalars stay
 there, and the host sees them when it looks, every few steps.
@@ -8,6 +8,7 @@ there, and the host sees them when it looks, every few steps.
 
 from __future__ import annotations
 
+import functools
 import math
 from typing import Any
 
@@ -36,10 +37,6 @@ class Floats:
         """Return the numbers of the host as scalars."""
         return values[0]
 
-    def ratio(self, a: float, b: float, where: bool) -> float:
-        """Return a / b, or 0."""
-        return a / b if where else 0.0
-
     def where(self, condition: bool, a: float, b: float) -> float:
         """Return a or b."""
         return a if condition else b
@@ -64,7 +61,7 @@ class Floats:
         """Return one scalar on the host, of each column."""
         return [scalar]
 
-    def without(self, mask: bool, columns: set[int]) -> bool:
+    def without(self, mask: bool, columns: list[int]) -> bool:
         """Return the mask, false in these columns."""
         return mask and not columns
 
@@ -77,7 +74,7 @@ class Rows:
     """k columns whose scalars are NumPy arrays on the host."""
 
     sqrt = staticmethod(lambda value: np.sqrt(np.where(value > 0.0, value, 0.0)))
-    hypot = staticmethod(np.hypot)
+    hypot = staticmethod(lambda *values: functools.reduce(np.hypot, values))
     maximum = staticmethod(np.maximum)
     where = staticmethod(np.where)
 
@@ -93,10 +90,6 @@ class Rows:
         found = np.ones(self.width)
         found[: len(values)] = values
         return found
-
-    def ratio(self, a: Array, b: Array, where: Array) -> Array:
-        """Return a / b, 0 in the columns that have ended."""
-        return np.where(where, a, 0.0) / np.where(where, b, 1.0)
 
     def lengths(self, square: Array, x: Array) -> Array:
         """Return ‖x‖ of each column."""
@@ -125,10 +118,10 @@ class Rows:
         found: list[Any] = scalar.tolist()
         return found
 
-    def without(self, mask: Array, columns: set[int]) -> Array:
+    def without(self, mask: Array, columns: list[int]) -> Array:
         """Return the mask, false in these columns."""
         mask = mask.copy()
-        mask[list(columns)] = False
+        mask[columns] = False
         return mask
 
     def take(self, scalar: Array, columns: list[int], width: int) -> Any:
@@ -145,7 +138,11 @@ class OnDevice:
 
     def __init__(self, xp: Any, like: Array) -> None:
         self._xp, self._like = xp, like
-        self.hypot, self.maximum, self.where = xp.hypot, xp.maximum, xp.where
+        self.maximum, self.where = xp.maximum, xp.where
+
+    def hypot(self, *values: Array) -> Array:
+        """Return the root of the sum of squares."""
+        return functools.reduce(self._xp.hypot, values)
 
     def sqrt(self, value: Array) -> Array:
         """Return the root of a square."""
@@ -158,11 +155,6 @@ class OnDevice:
     def given(self, values: list[float]) -> Array:
         """Return a number of the host on the device."""
         return self.full(values[0])
-
-    def ratio(self, a: Array, b: Array, where: Array) -> Array:
-        """Return a / b, 0 where the solve has ended."""
-        xp = self._xp
-        return xp.where(where, a, 0.0) / xp.where(where, b, 1.0)
 
     def lengths(self, square: Array, x: Array) -> Array:
         """Return ‖x‖ from its square."""
@@ -190,7 +182,7 @@ class OnDevice:
         """Return one scalar on the host."""
         return [scalar.item()]
 
-    def without(self, mask: Array, columns: set[int]) -> Array:
+    def without(self, mask: Array, columns: list[int]) -> Array:
         """Return the mask, or false."""
         return mask & (not columns)
 

@@ -100,6 +100,6 @@ __global__ void minres_advance(size_t n, T* x, T* w_old, const T* w, const T* v,
     EACH(i, n) {
         T entry = a * w_old[i] + b * w[i] + c * v[i];
         w_old[i] = entry;
-        x[i] += step * entry;
+        if (step != (T)0) x[i] += step * entry;  // what has ended need not be finite
     }
 }

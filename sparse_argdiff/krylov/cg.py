@@ -188,11 +188,11 @@ class ConjugateGradients:
         self._first_norms: list[float] | None = None
 
     def advance(self, most: int) -> list[list[Line]]:
-        """Take the steps until the host looks; of each, by columns, α, α ρ, ρ₊, ‖r‖."""
+        """Take up to so many steps; return α, α ρ, ρ₊ and ‖r‖ of each, by columns."""
         A, M, d, kernels, s = self.A, self.M, self._diagonal, self.kernels, self.scalars
         x, r, p, rho, active = self.x, self.r, self.p, self.rho, self.active
         steps = []
-        for _ in range(min(kernels.check_every, most)):
+        for _ in range(most):
             active = active & (rho > 0.0) & (rho < math.inf)
             if s.none(active):
                 break
@@ -200,13 +200,13 @@ class ConjugateGradients:
             self.q, self.products = q, self.products + 1
             if self._first_norms is None:
                 self._first_norms = self._norm_estimates()
-            quotient = s.ratio(curvature, self.p_square, active)
+            quotient = curvature / self.p_square
             self.largest = s.maximum(self.largest, abs(quotient))
             flat = 10.0 * self._unit * self.largest
             active = active & (quotient > flat) & (quotient < math.inf)
             if s.none(active):
                 break
-            alpha = s.ratio(rho, curvature, active)  # α = ρ / p'Ap
+            alpha = s.where(active, rho / curvature, 0.0)  # α = ρ / p'Ap
             active = active & (alpha > 0.0)
             square, rho_next = kernels.cg_residual(r, q, alpha, d)  # r −= α q
             z = r
@@ -214,7 +214,7 @@ class ConjugateGradients:
                 rho_next = square
             elif d is None:
                 z, rho_next = product(kernels, M, r, self._of_M)  # ρ₊ = r'M r
-            beta = s.ratio(rho_next, rho, active)  # β = ρ₊ / ρ
+            beta = rho_next / rho  # β = ρ₊ / ρ
             kernels.cg_advance(x, p, z, alpha, beta, d)  # x += α p, p = M r + β p
             size = s.lengths(square, r)
             self.p_square = s.where(

@@ -36,6 +36,7 @@ from .result import Callback, Iterate, KrylovResult, assemble
 # A block of columns is multiplied at once from so many entries a row on; below, reading
 # the matrix once saves less than the block costs.
 _ROW_WORTH_A_BLOCK = 15
+_BATCH = 64  # steps of a vector between two looks at what has been listened to
 _FEWEST_IN_PLACE, _FEWEST_COPIED = 3, 8  # columns that are cheaper together
 
 _QUESTIONABLE = {
@@ -343,50 +344,62 @@ def drive(
     zero where the column has not moved, the last where it has ended.  Columns that have ended are carried
     along until half of a block has, then the others go on in a narrower block.
     """
-    columns, stops = system.columns, [None] * len(system.columns)
+    columns = system.columns
+    stops: list[Status | None] = [None] * len(columns)
     place = list(range(len(columns)))  # the column of each place in the block
     live = list(place)  # places that have not ended
-    spent = [column.n_matvec for column in columns]
+    spent, quiet = columns[0].n_matvec, nullcontext()
+    batch = system.kernels.check_every
+    if batch == 1 and x.ndim == 1 and system.callback is None:
+        batch = _BATCH
+    elif batch > 1 or x.ndim == 2:  # what is not finite in one column is its affair
+        quiet = np.errstate(all="ignore")
     while live:
-        limit = min(system.maxiter - columns[place[i]].niter for i in live)
-        stopped = set()
-        with _quiet(x):
-            steps = recurrence.advance(limit)
+        left = system.maxiter - max([columns[place[i]].niter for i in live])
+        with quiet:
+            steps = recurrence.advance(min(left, batch))
+        stopped: set[int] = set()
         for step in steps:
             for i in live:
-                if step[i][0] == 0.0 or i in stopped:
-                    continue
-                column = columns[place[i]]
-                column.niter += 1
-                column.n_matvec += 1
-                column.residual_norm = size = listen(column, step[i])
-                if system.wants_stop(column, column_of(recurrence.x, i), size):
-                    stopped.add(i)
-        active, ended = _still_active(recurrence, steps), set()
-        for i in list(live):
+                if step[i][0] != 0.0 and i not in stopped:
+                    column = columns[place[i]]
+                    column.niter += 1
+                    column.n_matvec += 1
+                    column.residual_norm = size = listen(column, step[i])
+                    x_i = column_of(recurrence.x, i)
+                    if system.callback and system.wants_stop(column, x_i, size):
+                        stopped.add(i)
+        active = _still_active(recurrence, steps)
+        ended = [
+            i
+            for i in live
+            if i in stopped
+            or not active[i]
+            or columns[place[i]].niter >= system.maxiter
+        ]
+        if not ended:
+            continue
+        for i in ended:
             column = columns[place[i]]
             if i in stopped:
                 stops[place[i]] = Status.STOPPED_BY_CALLBACK
-            elif column.niter < system.maxiter and active[i]:
-                continue
             elif not active[i] and not column.residual_norm <= aims[place[i]]:
                 stops[place[i]], column.direction, lost = recurrence.breakdown(i)
                 column.n_matvec += lost
             column.a_norm = max(column.a_norm, recurrence.a_norm(i))
-            live.remove(i)
-            ended.add(i)
+        live = [i for i in live if i not in ended]
         recurrence.active = recurrence.scalars.without(recurrence.active, ended)
-        if recurrence.x.ndim == 2 and 0 < 2 * len(live) <= len(place):
+        if x.ndim == 2 and 0 < 2 * len(live) <= len(place):
             _write_back(recurrence, place, x, r)
             narrow = system.kernels.block_width(len(live), system.A, system.b)
             width = 0 if len(live) == 1 else narrow
-            if width < recurrence.x.shape[1]:
+            if recurrence.x.ndim == 2 and width < recurrence.x.shape[1]:
                 recurrence.keep(live, width)
                 place = [place[i] for i in live]
                 live = list(range(len(live)))
     _write_back(recurrence, place, x, r)
     if x.ndim == 1:  # launched beyond the end on a device, too
-        columns[0].n_matvec = spent[0] + recurrence.products
+        columns[0].n_matvec = spent + recurrence.products
     return stops
 
 
@@ -396,13 +409,6 @@ def _still_active(recurrence: Recurrence, steps: list[list[Line]]) -> list[Any]:
         return [line[-1] for line in steps[-1]]
     found: list[Any] = recurrence.scalars.values(recurrence.active)
     return found
-
-
-def _quiet(x: Array) -> Any:
-    """Return a context in which columns that are not finite raise no warning."""
-    if x.ndim == 1:
-        return nullcontext()
-    return np.errstate(over="ignore", under="ignore", invalid="ignore", divide="ignore")
 
 
 def _write_back(recurrence: Recurrence, place: list[int], x: Array, r: Array) -> None:

@@ -164,7 +164,7 @@ class Lanczos:
             square = self.kernels.dot(newer, newer)
         self._vectors = older, newer, buffer, w, w_old, v
         unit = system.unit_roundoff
-        self._unit = unit
+        self._unit, self._half = unit, math.sqrt(unit)
         self.r_norm = s.given([column.residual_norm for column in system.columns])
         wanted = [max(value, 0.1 * unit) for value in wanted]
         self.active = (square > 0.0) & (square < math.inf)
@@ -186,23 +186,22 @@ class Lanczos:
         self.products = 0
 
     def advance(self, most: int) -> list[list[Line]]:
-        """Take the steps until the host looks; of each, whether it moved x, and ‖r‖."""
+        """Take up to so many steps; return whether each moved x, and ‖r‖, by columns."""
         A, M, kernels, s, unit = self.A, self.M, self.kernels, self.scalars, self._unit
         older, newer, buffer, w, w_old, v = self._vectors
         active, steps = self.active, []
-        batch = min(kernels.check_every, most)
-        for step_of_batch in range(batch):
+        for count in range(1, most + 1):
             if s.none(active):
                 break
             y, square = product(kernels, A, v, buffer)  # y = A v
             self.products += 1
-            alpha = s.ratio(s.ratio(square, self.size, active), self.size, active)
+            alpha = square / self.size / self.size
             if self.products == 1:
                 self._set_scale(v, y)
             scale = self.scale
-            c = s.ratio(scale, self.size, active)
-            a = -s.ratio(self.beta * scale, self.size_old, active)
-            b = -s.ratio(alpha * scale, self.size, active)
+            c = scale / self.size
+            a = -(self.beta * scale) / self.size_old
+            b = -(alpha * scale) / self.size
             square = kernels.lanczos(older, newer, y, a, b, c)
             older, newer = newer, older
             if M is None:
@@ -213,26 +212,20 @@ class Lanczos:
             beta = size / scale
             self._check_column(active, alpha, beta, square)
             epsilon, delta, gamma_bar, gamma = self._rotate(alpha, beta)
-            look = step_of_batch == batch - 1
-            self._look_for_least_squares(active, gamma, look=look)
+            self._look_for_least_squares(active, gamma, look=count == most)
             active = active & (self.code == _GOING)
             if s.none(active):
                 break
-            self.cosine = s.ratio(gamma_bar, gamma, active)
-            self.sine = s.ratio(beta, gamma, active)
-            step = self.cosine * self.phi
-            self.phi = s.where(active, self.sine * self.phi, self.phi)
+            self.cosine, self.sine = gamma_bar / gamma, beta / gamma
+            step = s.where(active, self.cosine * self.phi, 0.0)
+            self.phi = self.sine * self.phi
             # w = (v / size − ε w_old − δ w) / γ, in the buffer of the one before the last.
-            coefficients = (
-                -s.ratio(epsilon, gamma, active),
-                -s.ratio(delta, gamma, active),
-                s.ratio(s.ratio(1.0, gamma, active), self.size, active),
-            )
+            coefficients = -epsilon / gamma, -delta / gamma, 1.0 / gamma / self.size
             kernels.minres_advance(self.x, w_old, w, v, coefficients, step)
             w_old, w = w, w_old
             v, buffer = (buffer, v) if M is not None else (newer, buffer)
             self.size_old, self.size, self.beta = self.size, size, beta
-            moved = s.where(active, 1.0, 0.0)
+            moved = active
             active = active & (self.phi > self.wanted) & (beta > unit * self.t_norm)
             steps.append((moved, self.phi / self.start * self.r_norm, active))
         self._vectors = older, newer, buffer, w, w_old, v
@@ -283,14 +276,16 @@ class Lanczos:
     ) -> None:
         """Note the norm of the new column of T, and end where it is none."""
         s = self.scalars
-        length = s.hypot(s.hypot(alpha, self.beta), beta)
+        length = s.where(active, s.hypot(alpha, self.beta, beta), 0.0)
         self.t_norm = s.hypot(self.t_norm, length)
         if self.M is None:
             self._a_norm = s.maximum(self._a_norm, length)
-        finite = (abs(alpha) < math.inf) & (square < math.inf)
-        self._end(active & (finite ^ True), _NAN)
-        negative = square < -self._unit * (self.t_norm * self.scale) ** 2
-        self._end(active & negative, _METRIC)
+        sound = (abs(alpha) < math.inf) & (square < math.inf)
+        bad = active & (sound ^ True)
+        self._end(bad, _NAN)
+        if self.M is not None:
+            negative = square < -self._unit * (self.t_norm * self.scale) ** 2
+            self._end(active & negative, _METRIC)
 
     def _rotate(
         self, alpha: Scalar, beta: Scalar
@@ -305,6 +300,8 @@ class Lanczos:
 
     def _end(self, mask: Scalar, code: int) -> None:
         """Note why columns have ended."""
+        if self.scalars.none(mask):
+            return
         self.code = self.scalars.where(mask & (self.code == _GOING), code, self.code)
 
     def _look_for_least_squares(
@@ -315,14 +312,18 @@ class Lanczos:
         lower = active & (root < self.least_root)
         self.least_root = s.where(lower, root, self.least_root)
         self.phi_there = s.where(lower, phi, self.phi_there)
-        half = math.sqrt(self._unit) * t_norm
+        half = self._half * t_norm
+        flat = gamma <= 10.0 * self._unit * t_norm
+        suspect = active & (flat | (self.least_root <= half))
+        if s.none(suspect):
+            return
         # Once ‖A r‖ rises again while ‖r‖ stands, x runs off along the null space.
         away = (root > 4.0 * self.least_root) & (phi > (1.0 - 1e-6) * self.phi_there)
-        away = away & (self.least_root <= half)
-        self._end(active & (away | (gamma <= 10.0 * self._unit * t_norm)), _LEAST)
-        near = active & (root <= half) & (phi > self.wanted)
+        flat = suspect & (flat | (away & (self.least_root <= half)))
+        near = suspect & (root <= half) & (phi > self.wanted)
         if s.any(near, look=look):
-            self._end(near & self._negligible(), _LEAST)
+            flat = flat | (near & self._negligible())
+        self._end(flat, _LEAST)
 
     def _negligible(self) -> Scalar:
         """Tell where rounding explains ‖A r‖ at this x."""

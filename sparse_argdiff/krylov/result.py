@@ -96,54 +96,44 @@ def assemble(
     for c, column in enumerate(columns):
         if column.unit != 1.0:
             x, residual = _in_units(x, residual, c, column)
-    status = [column.status for column in columns]
-    sizes = [column.unit * column.residual_norm for column in columns]
-    energy, bound = (
-        [scaled(column, name) for column in columns]
-        for name in ("energy_error", "energy_error_bound")
-    )
-    common = {
-        "x": x,
-        "n_matvec": sum(column.n_matvec for column in columns),
-        "residual": residual,
-        "direction": next(
-            (c.direction for c in columns if c.direction is not None), None
-        ),
-    }
     if b.ndim == 1:
+        (column,) = columns
         return KrylovResult(
-            status=status[0],
-            converged=status[0] is Status.CONVERGED,
-            niter=columns[0].niter,
-            residual_norm=sizes[0],
-            energy_error=energy[0],
-            energy_error_bound=bound[0],
-            **common,
+            x=x,
+            status=column.status,
+            converged=column.status is Status.CONVERGED,
+            niter=column.niter,
+            n_matvec=column.n_matvec,
+            residual_norm=column.residual_norm,
+            residual=residual,
+            energy_error=column.energy_error,
+            direction=column.direction,
+            energy_error_bound=column.energy_error_bound,
         )
 
     def row(values: list[Any], dtype: Any) -> Array:
         return asarray(values, b, dtype)
 
+    def energies(name: str) -> Array | None:
+        values = [getattr(column, name) for column in columns]
+        return None if None in values or not values else row(values, xp.float64)
+
     # A rounding limit in one column must not hide a failure in another.
-    failed = [s for s in status if s is not Status.CONVERGED]
-    failed.sort(key=lambda s: s.acceptable)
+    failed = [c.status for c in columns if c.status is not Status.CONVERGED]
+    failed.sort(key=lambda status: status.acceptable)
+    met = [c.status is Status.CONVERGED for c in columns]
     return KrylovResult(
+        x=x,
         status=failed[0] if failed else Status.CONVERGED,
-        converged=row([s is Status.CONVERGED for s in status], xp.bool),
+        converged=row(met, xp.bool),
         niter=row([c.niter for c in columns], xp.int64),
-        residual_norm=row(sizes, xp.float64),
-        energy_error=None if None in energy else row(energy, xp.float64),
-        energy_error_bound=None
-        if not count or None in bound
-        else row(bound, xp.float64),
-        **common,
+        n_matvec=sum(c.n_matvec for c in columns),
+        residual_norm=row([c.residual_norm for c in columns], xp.float64),
+        residual=residual,
+        energy_error=energies("energy_error"),
+        direction=next((c.direction for c in columns if c.direction is not None), None),
+        energy_error_bound=energies("energy_error_bound"),
     )
-
-
-def scaled(column: Any, name: str) -> float | None:
-    """Return an estimate of the column in the units of b."""
-    value = getattr(column, name)
-    return None if value is None else column.unit * value
 
 
 def _joined(parts: list[Array], count: int, b: Array) -> Array:
@@ -161,12 +151,16 @@ def _joined(parts: list[Array], count: int, b: Array) -> Array:
 
 def _in_units(x: Array, residual: Array, c: int, column: Any) -> tuple[Array, Array]:
     """Scale a column back; an answer that leaves the floating range is none."""
+    unit = column.unit
     if x.ndim == 1:
-        found, x, residual = x, column.unit * x, column.unit * residual
-        now = x
+        found, now = x, unit * x
+        x, residual = now, unit * residual
     else:
-        found, now = x[:, c], column.unit * x[:, c]
-        x[:, c], residual[:, c] = now, column.unit * residual[:, c]
-    if column.status is Status.CONVERGED and is_finite(found) and not is_finite(now):
+        found, now = x[:, c], unit * x[:, c]
+        x[:, c], residual[:, c] = now, unit * residual[:, c]
+    if is_finite(found) and not is_finite(now):
         column.status = Status.NOT_FINITE
+    for name in ("residual_norm", "energy_error", "energy_error_bound"):
+        value = getattr(column, name)
+        setattr(column, name, None if value is None else unit * value)
     return x, residual
