@@ -140,7 +140,7 @@ def zeros(shape: Any, like: Array, dtype: Any = None) -> Array:
 def empty(shape: Any, like: Array) -> Array:
     """Return an array with undefined entries where ``like`` lives.
 
-    On the host it begins with a cache line: rows of a block then lie in whole ones.
+    On the host the data begin at a cache line, so that rows of a block fill whole lines.
     """
     xp = namespace(like)
     if xp is not np:

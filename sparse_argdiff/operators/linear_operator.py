@@ -449,10 +449,9 @@ def as_operator(
         operator = aslinearoperator(value)
     except (TypeError, ValueError) as error:
         raise type(error)(f"{name}: {error}") from None
-    if shape is not None and operator.shape != shape:
-        raise ValueError(f"{name} must have shape {shape}, found {operator.shape}")
-    if operator.shape[0] != operator.shape[1]:
-        raise ValueError(f"{name} must be square, found shape {operator.shape}")
+    if operator.shape != (shape or operator.shape[:1] * 2):
+        expected = f"have shape {shape}" if shape else "be square"
+        raise ValueError(f"{name} must {expected}, found shape {operator.shape}")
     return operator
 
 
