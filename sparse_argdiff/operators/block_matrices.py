@@ -6,7 +6,6 @@ an operator is an operator.
 
 from __future__ import annotations
 
-import dataclasses
 from typing import Any
 
 import numpy as np
@@ -108,8 +107,7 @@ def principal(operator: LinearOperator, index: Array) -> LinearOperator:
         diagonal=(lambda: operator.diagonal()[index])
         if operator.has_diagonal
         else None,
-        structure=dataclasses.replace(
-            operator.structure,
+        structure=operator.structure._replace(
             matrix=None,
             split=split and (principal(split[0], index), split[1][index]),
         ),

@@ -32,13 +32,17 @@ class FourProducts(NamedTuple):
     matmat: Product | None
     rmatmat: Product | None
 
-    def checked(self, *, symmetric: bool) -> FourProducts:
-        """Return the products, all callable; of a symmetric map the transposed ones too."""
-        check_callable(**self._asdict())
-        if not symmetric:
-            return self
-        matvec, rmatvec, matmat, rmatmat = self
-        return FourProducts(matvec, rmatvec or matvec, matmat, rmatmat or matmat)
+
+def as_products(given: FourProducts, *, symmetric: bool) -> FourProducts:
+    """Return the products, checked; those of a symmetric map are its transpose's, too."""
+    function: Any
+    for function in given:
+        if not (function is None or callable(function)):
+            check_callable(**given._asdict())
+    if not symmetric:
+        return given
+    matvec, rmatvec, matmat, rmatmat = given
+    return FourProducts(matvec, rmatvec or matvec, matmat, rmatmat or matmat)
 
 
 def missing_product(message: str) -> Product:

@@ -6,10 +6,9 @@ of this kind.
 
 from __future__ import annotations
 
-import dataclasses
 import numbers
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -17,6 +16,7 @@ from ..arrays import Array, as_dtype, check_callable, check_shape
 from .checked_products import (
     FourProducts,
     Product,
+    as_products,
     as_shape,
     block_product,
     diagonal_of,
@@ -28,8 +28,7 @@ from .checked_products import (
 Into = Callable[[Array, Array], Any]
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Structure:
+class Structure(NamedTuple):
     """What is known of an operator beside its products and its diagonal.
 
     Attributes
@@ -142,7 +141,7 @@ class LinearOperator:
             symmetric=symmetric,
             positive_definite=positive_definite,
             structure=structure,
-            _products=products.checked(symmetric=symmetric),
+            _products=as_products(products, symmetric=symmetric),
             _diagonal=diagonal,
         )
 
@@ -384,8 +383,7 @@ def _scale(a: LinearOperator, factor: float) -> LinearOperator:
         symmetric=a.symmetric,
         positive_definite=a.positive_definite and factor > 0,
         diagonal=(lambda: factor * a.diagonal()) if a.has_diagonal else None,
-        structure=dataclasses.replace(
-            a.structure,
+        structure=a.structure._replace(
             matrix=None if a.matrix is None else lambda: factor * a.matrix,
             split=a.split and (factor * a.split[0], factor * a.split[1]),
         ),
