@@ -19,14 +19,17 @@ from scipy import sparse
 from ..arrays import (
     Array,
     as_vector,
+    asarray,
     epsilon,
     is_array,
     is_finite,
     kind_of,
     namespace,
     norm,
+    zeros,
 )
 from ..operators.as_operator import as_operator
+from ..operators.block_matrices import is_explicit, saddle_operator
 from ..operators.linear_operator import LinearOperator, aslinearoperator
 from .independent_rows import (
     Rows,
@@ -133,23 +136,86 @@ class NullSpace:
         D makes the rows of C one unit long in the metric, the norm of y is that of G: the
         figure has no units.
         """
+        scaled = _times(y, self._root)
         rest = _over(c - self.C @ y, self._sizes)
-        whole, scaled = _over(c, self._sizes), _times(y, self._root)
-        shares = [0.0]
-        for missed, right, left in zip(
-            column_lengths(rest),
-            column_lengths(whole),
-            column_lengths(scaled),
-            strict=True,
-        ):
-            size = right + left
-            shares.append(missed / size if size > 0.0 else missed)
-        return max(shares, key=lambda share: math.inf if math.isnan(share) else share)
+        return _largest_share(rest, _over(c, self._sizes), scaled)
 
     def _split(self, r: Array) -> tuple[Array, Array]:
         """Return the rest of G^{-1/2} r and the coordinates of what A' took from it."""
         namespace(self._sizes, r)  # a mix is refused by name
         return split(self._rows, _over(r, self._root))
+
+
+class ProductNullSpace:
+    """The null space of an operator C (p, n) known by products; the metric is I.
+
+    Each projection is one MINRES solve with [I C'/c; C/c 0], which does not square the
+    condition of C; c is of the order of ‖C‖ and brings both blocks to one scale.
+
+    Attributes
+    ----------
+    C : LinearOperator (p, n)
+    shape : (int, int)
+        Of C.
+    rank : None
+        Not known.
+    """
+
+    rank = None
+
+    def __init__(self, C: Any) -> None:
+        self.C: LinearOperator = aslinearoperator(C)
+        self.shape: tuple[int, int] = self.C.shape
+        self._scaled: tuple[LinearOperator, float] | None = None
+
+    def _saddle(self, like: Array) -> tuple[LinearOperator, float]:
+        """Return [I C'/c; C/c 0] and c, estimated from a random vector once."""
+        if self._scaled is None:
+            n = self.shape[1]
+            v = asarray(np.random.default_rng(0).standard_normal(n), like)
+            Cv = self.C @ v
+            size = norm(Cv)
+            unit = norm(self.C.T @ Cv) / size if 0.0 < size < math.inf else 1.0
+            identity = LinearOperator(
+                (n, n), lambda u: u, matmat=lambda u: u, symmetric=True
+            )
+            self._scaled = saddle_operator(identity, (1.0 / unit) * self.C), unit
+        return self._scaled
+
+    @property
+    def row_lengths(self) -> float:
+        """‖C‖₂, estimated, in place of the length of each row."""
+        return 1.0 if self._scaled is None else self._scaled[1]
+
+    def _solve(self, r: Array, c: Array) -> tuple[Array, Array]:
+        """Solve [I C'; C 0] (z; w) = (r; c), in the least-squares sense."""
+        K, unit = self._saddle(r)
+        rhs = namespace(r).concat([r, c / unit])
+        z = minres(K, rhs, rtol=10.0 * epsilon(rhs)).x
+        n = self.shape[1]
+        return z[:n, ...], z[n:, ...] / unit
+
+    def project(self, r: Array) -> Array:
+        """Return r − C' w, (n,) or (n, k): in the null space."""
+        return self._solve(r, zeros((self.shape[0], *r.shape[1:]), r))[0]
+
+    reduce = project
+
+    def unmetric(self, r: Array) -> Array:
+        """Return r."""
+        return r
+
+    def multipliers(self, r: Array) -> Array:
+        """Return argmin ‖r − C' w‖, (p,) or (p, k)."""
+        return self._solve(r, zeros((self.shape[0], *r.shape[1:]), r))[1]
+
+    def particular(self, c: Array) -> Array:
+        """Return y of least norm with C y = c, in the least-squares sense."""
+        return self._solve(zeros((self.shape[1], *c.shape[1:]), c), c)[0]
+
+    def mismatch(self, c: Array, y: Array) -> float:
+        """Return the largest of ‖c − C y‖ / (‖c‖ + ‖C‖ ‖y‖) over the columns."""
+        return _largest_share(c - self.C @ y, c, self._saddle(c)[1] * y)
 
 
 def null_space(C: Any, metric: Any = None, *, kind: str | None = None) -> NullSpace:
@@ -211,7 +277,7 @@ def null_space(C: Any, metric: Any = None, *, kind: str | None = None) -> NullSp
     return NullSpace(C, row_lengths(A), root, *factorise(A, root, kind))
 
 
-def null_space_for(C: Any, M: Any, n: int) -> NullSpace:
+def null_space_for(C: Any, M: Any, n: int) -> NullSpace | ProductNullSpace:
     """Return the null space of C in the metric of M: see ``projected_cg``.
 
     Raises
@@ -220,11 +286,12 @@ def null_space_for(C: Any, M: Any, n: int) -> NullSpace:
         For an M that gives no metric, or does not belong to C.
     """
     given = getattr(M, "null_space", None)
+    constraints: NullSpace | ProductNullSpace
     if isinstance(given, NullSpace):
         constraints = given
     elif M is None:
-        constraints = null_space(C)
-    elif isinstance(C, NullSpace):
+        constraints = C if isinstance(C, ProductNullSpace) else null_space(C)
+    elif isinstance(C, NullSpace | ProductNullSpace):
         raise TypeError(
             "M must be None for a C that is factorised, in a metric of its own; build it "
             "as null_space(C, metric)"
@@ -251,28 +318,26 @@ def _is_diagonal(M: LinearOperator, diagonal: Array) -> bool:
     return bool(xp.all(M.matvec(xp.ones_like(diagonal)) == diagonal))
 
 
+def null_space_of(C: Any) -> NullSpace | ProductNullSpace:
+    """Return the null space of any C: factorised where its entries are known."""
+    if isinstance(C, NullSpace | ProductNullSpace):
+        return C
+    return null_space(C) if is_explicit(C) else ProductNullSpace(C)
+
+
 def multipliers(C: Any, r: Array) -> Array:
-    """Return argmin ‖r − C' w‖ for any C, (p,): by a NullSpace, or by products alone.
+    """Return argmin ‖r − C' w‖ for any C, (p,); r − C' w shows how well w fits."""
+    return null_space_of(C).multipliers(r)
 
-    An operator needs MINRES on [I C'; C 0], which does not square the condition of C;
-    whether it did well is for the caller to see in r − C' w.
-    """
-    if is_array(C) or sparse.issparse(C) or isinstance(C, NullSpace):
-        return null_space(C).multipliers(r)
-    C, n = aslinearoperator(C), r.shape[0]
-    xp, size = namespace(r), n + C.shape[0]
-    seen = C.matvec(r)
-    if norm(seen) == 0.0:
-        return seen
-    unit = norm(C.rmatvec(seen)) / norm(seen)  # of the order of ‖C‖
 
-    def product(z: Array) -> Array:
-        top = z[:n] + C.rmatvec(z[n:]) / unit
-        return xp.concat([top, C.matvec(z[:n]) / unit])
-
-    K = LinearOperator((size, size), product, symmetric=True)
-    rhs = xp.concat([r, xp.zeros_like(seen)])
-    return minres(K, rhs, rtol=10.0 * epsilon(r)).x[n:] / unit
+def _largest_share(rest: Array, right: Array, left: Array) -> float:
+    """Return the largest ‖rest‖ / (‖right‖ + ‖left‖) of the columns; NaN counts most."""
+    shares = [0.0]
+    sizes = zip(*map(column_lengths, (rest, right, left)), strict=True)
+    for missed, *whole in sizes:
+        size = sum(whole)
+        shares.append(missed / size if size > 0.0 else missed)
+    return max(shares, key=lambda share: math.inf if math.isnan(share) else share)
 
 
 def _as_metric(metric: Any, n: int, like: Array) -> Array:

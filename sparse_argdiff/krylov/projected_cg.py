@@ -34,7 +34,7 @@ from ..operators.as_operator import as_operator
 from ..operators.linear_operator import LinearOperator
 from ..status import Status
 from .linear_system import flat_status
-from .null_space import NullSpace, null_space_for
+from .null_space import NullSpace, ProductNullSpace, null_space_for
 from .requests import Request, answer
 from .result import Callback, Iterate, KrylovResult
 
@@ -158,7 +158,9 @@ class _Point(NamedTuple):
     force: float = 0.0  # the size of the terms that C'ν adds up
 
 
-def _point(N: NullSpace, b: Array, y: Array, Hy: Array | None) -> _Point:
+def _point(
+    N: NullSpace | ProductNullSpace, b: Array, y: Array, Hy: Array | None
+) -> _Point:
     raw = b if Hy is None else b - Hy
     size = norm(raw)
     if not math.isfinite(size):
@@ -174,7 +176,7 @@ def _point(N: NullSpace, b: Array, y: Array, Hy: Array | None) -> _Point:
 
 def _solve(
     H: LinearOperator,
-    N: NullSpace,
+    N: NullSpace | ProductNullSpace,
     b: Array,
     c: Array,
     x0: Array | None,
@@ -267,7 +269,7 @@ class _Run(NamedTuple):
 
 def _iterate(
     H: LinearOperator,
-    N: NullSpace,
+    N: NullSpace | ProductNullSpace,
     y: Array,
     at: _Point,
     target: float,

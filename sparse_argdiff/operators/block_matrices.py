@@ -52,6 +52,28 @@ def vstack(blocks: list[Any]) -> Any:
     return LinearOperator(shape, forward, backward, matmat=forward, rmatmat=backward)
 
 
+def saddle_operator(H: LinearOperator, C: Any) -> LinearOperator:
+    """Return [H C'; C 0] (n + p, n + p), as symmetric as H is."""
+    rows, n = aslinearoperator(C), H.shape[0]
+
+    def product(z: Array) -> Array:
+        y = z[:n, ...]
+        return namespace(z).concat([H @ y + rows.T @ z[n:, ...], rows @ y])
+
+    size = n + rows.shape[0]
+    return LinearOperator(
+        (size, size),
+        product,
+        product,
+        matmat=product,
+        rmatmat=product,
+        dtype=H.dtype,
+        symmetric=H.symmetric,
+        accuracy=H.accuracy,
+        note=H.note,
+    )
+
+
 def take_rows(matrix: Any, index: Array) -> Any:
     """Return the rows of that index, which ascends: the matrix itself for all of them."""
     if index.shape[0] == matrix.shape[0]:

@@ -16,7 +16,7 @@ from __future__ import annotations
 from typing import Any
 
 from ..arrays import Array, as_vector, is_array, namespace, norm
-from ..krylov.null_space import NullSpace, null_space
+from ..krylov.null_space import NullSpace, ProductNullSpace, null_space
 from ..operators.as_operator import as_diagonal
 from ..operators.block_matrices import is_explicit
 from ..operators.linear_operator import LinearOperator, aslinearoperator
@@ -125,19 +125,23 @@ def constraint(H_diag: Any, C: Any) -> ConstraintPreconditioner:
 def constraint_of(
     H: LinearOperator, C: Any
 ) -> ConstraintPreconditioner | LinearOperator | None:
-    """Return :func:`constraint` of an H that knows its diagonal, None of others.
+    """Return the preconditioner for :class:`krylov.saddle_point.SaddlePoint`.
 
-    Of a C that is known by its products only, C G⁻¹ C' is replaced by its size: that
-    brings the two blocks to one scale, and no more.  None too where the diagonal is not
-    finite and positive.
+    Without C the diagonal of H; for a matrix C :func:`constraint`; for a C known by
+    products diag(G⁻¹, 1 / ‖C G⁻¹ C'‖), which brings the two blocks to one scale and no
+    more; None where the diagonal of H is not known, finite and positive, and for a
+    factorised null space, which has a metric of its own.
     """
-    M = jacobi_of(H)
-    if M is None:
+    if isinstance(C, NullSpace):
         return None
+    M = jacobi_of(H)
+    if M is None or C is None:
+        return M
     inverse = M.diagonal()
     if is_explicit(C):
         return constraint(1.0 / inverse, C)
-    xp, C = namespace(inverse), aslinearoperator(C)
+    C = aslinearoperator(C.C if isinstance(C, ProductNullSpace) else C)
+    xp = namespace(inverse)
     c = C.matvec(inverse * xp.ones_like(inverse))
     for _ in range(3):  # of the power method: the order of magnitude is enough
         if norm(c) == 0.0:
