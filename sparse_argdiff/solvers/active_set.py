@@ -20,7 +20,7 @@ import numpy as np
 from scipy import sparse
 
 from ..arrays import Array, epsilon, moved, namespace, norm
-from ..krylov import cg, minres, projected_cg
+from ..krylov.saddle_point import SaddlePoint
 from ..operators.block_matrices import (
     diagonal_operator,
     is_explicit,
@@ -32,7 +32,7 @@ from ..operators.block_matrices import (
     vstack,
 )
 from ..operators.linear_operator import aslinearoperator
-from ..preconditioners import jacobi_of
+from ..preconditioners import constraint_of
 from ..problem.lagrangian import explicit, lagrangian_hess
 from ..problem.optimality import classify, size_of
 from ..problem.problem import Problem, Solution
@@ -41,11 +41,9 @@ from .infeasibility import largest
 from .interior_point.as_solution import record, strength
 from .interior_point.iterate import Central, Residuals
 from .interior_point.ldl_factor import Factor
-from .interior_point.newton_system import probe
 from .interior_point.primal_dual import InteriorPoint
 from .newton_cg import NewtonIterate
 from .newton_kkt import newton_kkt
-from .projections import projections, saddle
 
 logger = logging.getLogger(__name__)
 
@@ -263,8 +261,8 @@ class _Polish:
         H, C = self.system(now, free, rows)
         if explicit(active, H, *([] if C is None else [C])) or not free.shape[0]:
             return False
-        rows_of = None if C is None else projections(C)
-        found = probe(aslinearoperator(H), C, rows_of, now.point.y)
+        H = aslinearoperator(H)
+        found = SaddlePoint(H, C, M=constraint_of(H, C)).probe(now.point.y)
         self.run.n_hvp += found.n_matvec
         return found.status is Status.NEGATIVE_CURVATURE
 
@@ -293,15 +291,7 @@ def _solve(
         return z.astype(force.dtype, copy=False), 0
     H = aslinearoperator(H)
     rtol = max(0.1 * tol, 10.0 * epsilon(force))
-    xp = namespace(force)
-    if C is None:
-        result = cg(H, force, rtol=rtol, M=jacobi_of(H))
-        z = result.x
-    elif is_explicit(C):
-        result = projected_cg(H, C, force, c, rtol=rtol)
-        z = xp.concat([result.x, result.multipliers])
-    else:
-        result = minres(saddle(H, C), xp.concat([force, c]), rtol=rtol)
-        z = result.x
+    system = SaddlePoint(H, C, M=constraint_of(H, C))
+    result = system.solve(namespace(force).concat([force, c]), rtol=rtol)
     failed = result.status in {Status.NOT_FINITE, Status.NEGATIVE_CURVATURE}
-    return None if failed else z, result.n_matvec
+    return None if failed else result.x, result.n_matvec

@@ -2,41 +2,89 @@
 
     d = v + u,    v = − C⁺ h,    min_u ½ u'Hu + (f_Y + Hv)'u  with  C u = 0,    C = h_Y
 
-The normal step v restores feasibility, the tangential step u comes from projected CG, or
-from MINRES on [H Cᵀ; C 0] where C is an operator; the multipliers are the least-squares
-ones.  A line search on f + μ ‖h‖ makes it global, a second-order correction keeps its full
-steps.  H, the Hessian of the Lagrangian, need only be definite on the null space of C.
+The normal step v restores feasibility; the tangential step u solves the saddle point
+system [H C'; C 0] (``krylov.saddle_point``); the multipliers are the least-squares ones.
+A line search on the exact penalty f + μ ‖h‖ makes the method global, a second-order
+correction keeps its full steps.  H, the Hessian of the Lagrangian, need only be definite
+on the null space of C.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 import math
 from collections.abc import Callable
 from typing import Any
 
-from ..arrays import Array, dot, epsilon, namespace, norm
-from ..krylov import minres, projected_cg
+from ..arrays import Array, dot, epsilon, namespace, norm, zeros
+from ..krylov.saddle_point import SaddlePoint, null_space_of
 from ..operators.block_matrices import is_explicit
 from ..operators.linear_operator import LinearOperator, aslinearoperator
+from ..preconditioners import constraint_of
 from ..problem.constraints import Stack
-from ..problem.optimality import residual_scale, size_of
+from ..problem.optimality import residual_scale, row_norms, size_of
 from ..problem.problem import Problem, Solution
 from ..status import Status
-from .first_order import Point
 from .infeasibility import UNSOLVED, contradict, name_row
-from .interior_point.inertia_correction import slide
-from .interior_point.newton_system import probe
 from .line_search import Step, search, search_by_size
-from .merit import Merit
 from .newton_cg import NewtonIterate, asks_to_stop
 from .newton_stationary import newton_stationary
-from .projections import projections, saddle
 
 logger = logging.getLogger(__name__)
 
 _PATIENCE = 25
+_HALVINGS = 20
 _BY_RESIDUALS = "without objective.value the search goes by residuals alone"
+
+
+@dataclasses.dataclass(frozen=True)
+class ConstrainedPoint:
+    """The problem at y to first order; ``rows`` are the projections on ``jac``."""
+
+    y: Array
+    value: float | None
+    grad: Array
+    h: Array
+    jac: Any
+    rows: Any
+    multipliers: Array  # argmin ‖f_Y + h_Y' ν‖
+    lagrangian_grad: Array
+
+    @property
+    def stationarity(self) -> float:
+        """‖f_Y + h_Y' ν‖."""
+        return norm(self.lagrangian_grad)
+
+    @property
+    def infeasibility(self) -> float:
+        """The largest |h_i| / ‖∇h_i‖: a distance in y."""
+        if self.h.shape[0] == 0:
+            return 0.0
+        xp = namespace(self.h)
+        return float(xp.max(xp.abs(self.h) / row_norms(self.jac, self.h)))
+
+
+@dataclasses.dataclass(frozen=True)
+class ExactPenalty:
+    """f + μ ‖h‖ for the line search; exact for μ > ‖ν‖, smooth where h ≠ 0."""
+
+    problem: Problem
+    constraints: Stack
+    mu: float
+
+    def value(self, x: Array, y: Array) -> float:
+        """Return f + μ ‖h‖."""
+        return self.problem.value(x, y) + self.mu * norm(self.constraints.value(x, y))
+
+    def grad(self, x: Array, y: Array) -> Array:
+        """Return f_Y + μ h_Y' h / ‖h‖, or f_Y where h = 0."""
+        grad, h = self.problem.grad(x, y), self.constraints.value(x, y)
+        size = norm(h)
+        if size == 0.0:
+            return grad
+        jac = aslinearoperator(self.constraints.jac(x, y))
+        return grad + (self.mu / size) * (jac.T @ h)
 
 
 def newton_kkt(
@@ -115,7 +163,7 @@ class _NewtonKKT:
             unit = max(scale, norm(point.grad)) or 1.0
             status = self.verdict(point, unit)
             if status is Status.CONVERGED and not self.probed:
-                status, point = self.onward(point)
+                status, point = self.continue_from_stationary(point)
             elif status is None:
                 status, point = self.step(point, unit)
         value = point.value
@@ -136,14 +184,14 @@ class _NewtonKKT:
             warnings=self.notes,
         )
 
-    def at(self, y: Array) -> Point:
+    def at(self, y: Array) -> ConstrainedPoint:
         """Evaluate the problem at y: one gradient, one Jacobian."""
         problem, x = self.problem, self.x
         grad, h = problem.grad(x, y), self.constraints.value(x, y)
         self.n_grad += 1
         if self._fixed is None or not self.constraints.affine:
             jac = self.constraints.jac(x, y)
-            self._fixed = (jac, projections(jac)) if math.isfinite(norm(h)) else None
+            self._fixed = (jac, null_space_of(jac)) if math.isfinite(norm(h)) else None
         jac, rows = self._fixed or (jac, None)
         value = problem.value(x, y) if problem.has_value else None
         if rows is None or not math.isfinite(norm(grad)):
@@ -151,9 +199,9 @@ class _NewtonKKT:
         else:
             nu = rows.multipliers(-grad)
             total = grad + aslinearoperator(jac).T @ nu
-        return Point(y, value, grad, h, jac, rows, nu, total)
+        return ConstrainedPoint(y, value, grad, h, jac, rows, nu, total)
 
-    def verdict(self, point: Point, unit: float) -> Status | None:
+    def verdict(self, point: ConstrainedPoint, unit: float) -> Status | None:
         """Say whether and how to stop."""
         logger.debug(
             "newton_kkt %d: |gradient of the Lagrangian| %.3e, |h| %.3e",
@@ -172,23 +220,25 @@ class _NewtonKKT:
             return Status.STOPPED_BY_CALLBACK
         return Status.ITERATION_LIMIT if self.niter >= self.maxiter else None
 
-    def feasible(self, point: Point) -> bool:
+    def feasible(self, point: ConstrainedPoint) -> bool:
         return point.infeasibility <= self.tol * size_of(point.y)
 
-    def step(self, point: Point, unit: float) -> tuple[Status | None, Point]:
+    def step(
+        self, point: ConstrainedPoint, unit: float
+    ) -> tuple[Status | None, ConstrainedPoint]:
         """Take one step, or say why there is none."""
         y, J = point.y, aslinearoperator(point.jac)
         normal = point.rows.particular(-point.h)
         left = point.h + J @ normal
-        hopeless = 0.5 if self.constraints.affine else 0.99
-        if not self.feasible(point) and norm(left) > hopeless * norm(point.h):
+        contradicting = 0.5 if self.constraints.affine else 0.99
+        if not self.feasible(point) and norm(left) > contradicting * norm(point.h):
             if not contradict(left, point.jac, norm(normal) + size_of(y)):
                 self.notes = (UNSOLVED,)
                 return Status.STAGNATED, point
             self.notes = (name_row(left, point.jac, self.constraints.affine),)
             return Status.INFEASIBLE, point
         self.violations.append(norm(point.h))
-        if not self.feasible(point) and self.stays_off():
+        if not self.feasible(point) and self.is_stalling():
             if not contradict(point.h, point.jac, size_of(y), far=1.0):
                 return Status.STAGNATED, point
             self.notes = (name_row(point.h, point.jac, affine=False),)
@@ -218,11 +268,13 @@ class _NewtonKKT:
             return Status.ROUNDING_LIMIT, better
         return None, new
 
-    def onward(self, point: Point) -> tuple[Status | None, Point]:
+    def continue_from_stationary(
+        self, point: ConstrainedPoint
+    ) -> tuple[Status | None, ConstrainedPoint]:
         """Tell a minimum from a saddle point that no step led to, and go on from that."""
         self.probed = True
         hess = self.lagrangian_hess(point)
-        found = probe(hess, point.jac, point.rows, point.y)
+        found = SaddlePoint(hess, point.rows).probe(point.y)
         self.n_hvp += found.n_matvec
         if found.status is not Status.NEGATIVE_CURVATURE:
             return Status.CONVERGED, point
@@ -230,16 +282,16 @@ class _NewtonKKT:
             return Status.NEGATIVE_CURVATURE, point
         self.n_hvp += 1
 
-        def back(y: Array) -> Point:
+        def back(y: Array) -> ConstrainedPoint:
             return self.at(
                 y + point.rows.particular(-self.constraints.value(self.x, y))
             )
 
-        new = slide(point, found.direction, hess, back)
+        new = _descend(point, found.direction, hess, back)
         self.niter, self.probed = self.niter + 1, False
         return (Status.NEGATIVE_CURVATURE, point) if new is None else (None, new)
 
-    def lagrangian_hess(self, point: Point) -> LinearOperator:
+    def lagrangian_hess(self, point: ConstrainedPoint) -> LinearOperator:
         """Return H, and note what is said of its products."""
         hess = self.problem.hess(self.x, point.y)
         bend = self.constraints.hess(self.x, point.y, point.multipliers)
@@ -247,18 +299,18 @@ class _NewtonKKT:
         self.notes = (hess.note,) if hess.note else ()
         return hess
 
-    def stays_off(self) -> bool:
+    def is_stalling(self) -> bool:
         """Tell whether the violation has not fallen for long."""
         past = self.violations[-_PATIENCE:]
         return len(past) == _PATIENCE and min(past[1:]) > 0.99 * past[0]
 
-    def total(self, point: Point, unit: float) -> float:
+    def total(self, point: ConstrainedPoint, unit: float) -> float:
         """Return the residual of the conditions, each relative to its scale."""
         return math.hypot(
             point.stationarity / unit, point.infeasibility / size_of(point.y)
         )
 
-    def stalled(self, point: Point, unit: float) -> Status:
+    def stalled(self, point: ConstrainedPoint, unit: float) -> Status:
         """Tell the rounding limit from a line search that failed."""
         own = 64.0 * epsilon(point.y)
         rounding = own * (self.h_norm * norm(point.y) + unit)
@@ -267,7 +319,7 @@ class _NewtonKKT:
         return Status.ROUNDING_LIMIT if small else Status.LINE_SEARCH_FAILED
 
     def tangential(
-        self, hess: LinearOperator, point: Point, normal: Array, unit: float
+        self, hess: LinearOperator, point: ConstrainedPoint, normal: Array, unit: float
     ) -> tuple[Array, bool, Status | None]:
         """Return u, whether its length is a guess, and a status where there is none."""
         force = -(point.lagrangian_grad + hess.matvec(normal))
@@ -279,14 +331,14 @@ class _NewtonKKT:
         rtol = min(1e-2, size / unit)
         rtol = max(rtol, 0.1 * self.tol * unit / size, 10.0 * epsilon(force))
         rtol = min(rtol, 0.5)
-        if is_explicit(point.jac):
-            result = projected_cg(hess, point.rows, force, rtol=rtol)
-            u, direction, self.probed = result.x, result.direction, True
+        system = SaddlePoint(hess, point.rows, M=constraint_of(hess, point.rows))
+        rhs = namespace(force).concat([force, zeros(point.h.shape, force)])
+        result = system.solve(rhs, rtol=rtol)
+        u, direction = result.x[: force.shape[0]], result.direction
+        if system.method == "projected_cg":
+            self.probed = True
         else:
-            xp = namespace(force)
-            K, rhs = saddle(hess, point.jac), xp.concat([force, xp.zeros_like(point.h)])
-            result = minres(K, rhs, rtol=rtol)
-            u, direction = point.rows.project(result.x[: force.shape[0]]), None
+            u = point.rows.project(u)
         self.n_hvp += result.n_matvec
         if result.status is Status.NOT_FINITE or not math.isfinite(norm(u)):
             return u, False, Status.NOT_FINITE
@@ -308,7 +360,7 @@ class _NewtonKKT:
         return u, curvature <= 0.0, None
 
     def search(
-        self, point: Point, hess: LinearOperator, d: Array, guessed: bool
+        self, point: ConstrainedPoint, hess: LinearOperator, d: Array, guessed: bool
     ) -> Step:
         """Search along d: by value where there is one, by the residual otherwise."""
         if point.value is None:
@@ -328,7 +380,7 @@ class _NewtonKKT:
             found = search(self.problem, x, y, d, point.value, slope, guessed)
             self.n_grad += found.n_grad
             return found
-        merit = Merit(self.problem, self.constraints, self.mu)
+        merit = ExactPenalty(self.problem, self.constraints, self.mu)
         J = aslinearoperator(point.jac)
 
         def slope_of(along: Array) -> float:
@@ -345,3 +397,28 @@ class _NewtonKKT:
         found = search(merit, x, y, d, start, slope, guessed)
         self.n_grad += found.n_grad
         return found
+
+
+def _descend(
+    point: ConstrainedPoint,
+    direction: Array,
+    H: LinearOperator,
+    restore: Callable[[Array], ConstrainedPoint],
+) -> ConstrainedPoint | None:
+    """Backtrack along a direction of negative curvature until f falls enough.
+
+    ``restore`` evaluates the feasible point next to y.  None where no step is found, or
+    the objective has no value.
+    """
+    if point.value is None:
+        return None
+    p, t = direction / norm(direction), norm(point.y) or 1.0
+    curvature = dot(p, H.matvec(p))
+    for _ in range(_HALVINGS):
+        new = restore(point.y + t * p)
+        if new.value is not None:
+            violation = norm(new.h) * norm(point.multipliers)
+            if new.value + violation <= point.value + 0.1 * curvature * t * t:
+                return new
+        t *= 0.5
+    return None

@@ -16,8 +16,6 @@ import numpy as np
 
 from ...arrays import Array, asarray, dot, namespace, norm
 from ...operators.block_matrices import is_explicit
-from ...operators.linear_operator import LinearOperator
-from ..first_order import Point
 from .iterate import Central, Residuals, reach
 from .newton_system import Direction, NewtonSystem
 from .standard_form import StandardForm
@@ -130,27 +128,6 @@ def leave(
             if fall >= 0.1 * -bend * t * t:
                 return new, fall
             t *= 0.5
-    return None
-
-
-def slide(
-    point: Point, direction: Any, H: LinearOperator, back: Callable[[Array], Point]
-) -> Point | None:
-    """Go along a direction of negative curvature, ``back`` to the rows, until f falls.
-
-    None where there is no such step, or no value.
-    """
-    if point.value is None:
-        return None
-    p, size = direction / norm(direction), norm(point.y) or 1.0
-    bend, t = dot(p, H.matvec(p)), size
-    for _ in range(_HALVINGS):
-        new = back(point.y + t * p)
-        if new.value is not None:
-            off = norm(new.h) * norm(point.multipliers)
-            if new.value + off <= point.value + 0.1 * bend * t * t:
-                return new
-        t *= 0.5
     return None
 
 

@@ -10,25 +10,21 @@ H + Σ_b + Jᵀ (z/w) J for CG, or CG in the null space of E.
 
 from __future__ import annotations
 
-import dataclasses
-from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
 from scipy import sparse
 
-from ...arrays import Array, asarray, namespace, norm
-from ...krylov import KrylovResult, cg, projected_cg
-from ...operators.block_matrices import diagonal_operator, gram, is_explicit
-from ...operators.linear_operator import LinearOperator, aslinearoperator
+from ...arrays import Array, namespace
+from ...krylov import KrylovResult
+from ...krylov.saddle_point import SaddlePoint, null_space_of
+from ...operators.block_matrices import diagonal_operator, gram
+from ...operators.linear_operator import aslinearoperator
 from ...preconditioners import jacobi_of
 from ...problem.lagrangian import explicit
 from ...status import Status
-from ..projections import projections
 from .ldl_factor import Factor
 from .standard_form import StandardForm
-
-_PROBE = 30  # products that look for negative curvature
 
 
 class Direction(NamedTuple):
@@ -79,7 +75,7 @@ class NewtonSystem:
         self.operator = aslinearoperator(H) + diagonal_operator(sigma)
         if J is not None:
             self.operator = self.operator + gram(J, self.ratio[: form.q])
-        self.factor, self.rows = None, rows
+        self.factor = None
         parts = [part for part in (E, J) if part is not None]
         if explicit(w, H, *parts):
             top = sparse.csr_array(H) + sparse.diags_array(sigma)
@@ -94,8 +90,13 @@ class NewtonSystem:
             self.factor = Factor(top, C, D)
             self.knows = self.factor.shows_inertia
             self.bends_down = self.factor.bends_down()
-        elif E is not None:
-            self.rows = projections(E) if rows is None else rows
+        elif E is None:
+            self.saddle = SaddlePoint(self.operator, M=jacobi_of(self.operator))
+        else:
+            # CG in the null space also where E is known by products: MINRES on the
+            # whole system loses the digits of a large z / w.
+            rows = null_space_of(E) if rows is None else rows
+            self.saddle = SaddlePoint(self.operator, rows, method="projected_cg")
 
     def solve(self, r_d: Array, r_e: Array, r_g: Array, c: Array) -> Direction:
         """Return the step with w dz + z dw = c that cancels the residuals."""
@@ -122,27 +123,17 @@ class NewtonSystem:
         return Direction(dy, dnu, dz, -r_g - along)
 
     def _iterate(self, force: Array, c: Array) -> tuple[Array, Array]:
-        H, E, rtol = self.operator, self.E, self.rtol
-        if E is None:
-            result = cg(H, force, rtol=rtol, M=jacobi_of(H))
-            dy, dnu = result.x, c
-        elif is_explicit(E):
-            result = projected_cg(H, self.rows, force, c, rtol=rtol)
-            dy, dnu = result.x, result.multipliers
-        else:
-            # CG in the null space: MINRES on the saddle loses the digits of a large z / w.
-            P, base = self.rows.project, self.rows.particular(c)
-            result = _projected(H, P, force - H @ base, rtol=rtol)
-            dy = base + P(result.x)
-            dnu = self.rows.multipliers(force - H @ dy)
-        self.n_hvp += result.n_matvec
-        if result.status is Status.NEGATIVE_CURVATURE:
-            self.bends_down, self.direction = True, result.direction
-        return dy, dnu
+        rhs = force if self.E is None else namespace(force).concat([force, c])
+        result = self.saddle.solve(rhs, rtol=self.rtol)
+        self._observe(result)
+        n = force.shape[0]
+        return result.x[:n], c if self.E is None else result.x[n:]
 
     def probe(self) -> None:
         """Look for negative curvature by a few products, where nothing is factorised."""
-        result = probe(self.operator, self.E, self.rows, self.w)
+        self._observe(self.saddle.probe(self.w))
+
+    def _observe(self, result: KrylovResult) -> None:
         self.n_hvp += result.n_matvec
         if result.status is Status.NEGATIVE_CURVATURE:
             self.bends_down, self.direction = True, result.direction
@@ -158,30 +149,3 @@ class NewtonSystem:
         """Return dy' (H + Σ + J' (z/w) J) dy."""
         self.n_hvp += 1
         return float(dy @ self.operator.matvec(dy))
-
-
-def probe(H: LinearOperator, E: Any, rows: Any, like: Array) -> KrylovResult:
-    """Try CG with a random right-hand side in the null space of E, for a few products.
-
-    Only a status of negative curvature says something: with its direction.
-    """
-    force = asarray(np.random.default_rng(0).standard_normal(H.shape[0]), like)
-    if E is None:
-        return cg(H, force, maxiter=_PROBE, M=jacobi_of(H))
-    if is_explicit(E):
-        return projected_cg(H, rows, force, maxiter=_PROBE)
-    return _projected(H, rows.project, force, maxiter=_PROBE)
-
-
-def _projected(
-    H: LinearOperator, P: Callable[[Array], Array], force: Array, **options: Any
-) -> KrylovResult:
-    """Solve P H P x = P force by CG; where P leaves rounding only there is no curvature."""
-    inner = LinearOperator(H.shape, lambda v: P(H @ P(v)), symmetric=True)
-    result = cg(inner, P(force), **options)
-    if result.direction is None:
-        return result
-    p, size = P(result.direction), norm(result.direction)
-    if norm(p) > 0.5 * size:
-        return dataclasses.replace(result, direction=p)
-    return dataclasses.replace(result, status=Status.STAGNATED, direction=None)

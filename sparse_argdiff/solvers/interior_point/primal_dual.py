@@ -15,6 +15,7 @@ from collections.abc import Callable
 from typing import Any
 
 from ...arrays import Array, epsilon, namespace, norm
+from ...krylov.saddle_point import null_space_of
 from ...operators.linear_operator import aslinearoperator
 from ...problem.lagrangian import explicit, lagrangian_hess
 from ...problem.optimality import residual_scale, size_of
@@ -22,7 +23,6 @@ from ...problem.problem import Problem, Solution
 from ...status import Status
 from ..infeasibility import contradiction, falls_forever, largest
 from ..newton_cg import NewtonIterate, asks_to_stop
-from ..projections import projections
 from .as_solution import solution
 from .barrier_merit import Level
 from .inertia_correction import Convex, convexified, downward, leave
@@ -248,7 +248,7 @@ class InteriorPoint:
             and self._rows is None
             and not _factorable(point.w, H, now)
         ):
-            self._rows = projections(now.E)
+            self._rows = null_space_of(now.E)
         rtol = min(max(0.01 * self.tol, 100.0 * epsilon(point.y)), 1e-4)
         E, J, w, z, rows = now.E, now.J, point.w, point.z, self._rows
         return lambda shift: NewtonSystem(form, H, E, J, w, z, shift, rtol, rows)
