@@ -19,13 +19,14 @@ from typing import Any
 from ..arrays import Array, arange, namespace, zeros
 from ..operators.block_matrices import (
     principal,
+    saddle_operator,
     scatter,
     take_columns,
     take_rows,
     vstack,
     zero,
 )
-from ..operators.linear_operator import LinearOperator, aslinearoperator
+from ..operators.linear_operator import LinearOperator
 from ..problem.constraints import Stack
 from ..problem.problem import Problem, Solution
 
@@ -60,26 +61,7 @@ class KKTSystem:
     @cached_property
     def K(self) -> LinearOperator:
         """The symmetric operator (k + p, k + p); positive definite only without rows."""
-        if self.C is None:
-            return self.H
-        H, C, k = self.H, aslinearoperator(self.C), self.H.shape[0]
-
-        def product(z: Array) -> Array:
-            y = z[:k, ...]
-            return namespace(z).concat([H @ y + C.T @ z[k:, ...], C @ y])
-
-        size = k + C.shape[0]
-        return LinearOperator(
-            (size, size),
-            product,
-            product,
-            matmat=product,
-            rmatmat=product,
-            dtype=H.dtype,
-            symmetric=H.symmetric,
-            accuracy=H.accuracy,
-            note=H.note,
-        )
+        return self.H if self.C is None else saddle_operator(self.H, self.C)
 
     def right_hand_side(self, v: Array) -> Array:
         """Return (v, 0) on the unknowns of K, for v (n,) or (n, j)."""
