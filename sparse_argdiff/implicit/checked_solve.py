@@ -40,7 +40,7 @@ from ..preconditioners.auto.late_setup_cg import (
 )
 from ..problem.check_solution import check_stationary
 from ..problem.problem import Problem, Solution
-from ..status import OnFailure, Status, caution, check_on_failure, settle
+from ..status import OnFailure, Status, check_on_failure, raise_or_warn, warn_poor
 from .kkt import KKTSystem, linearize
 
 LinearSolver = Callable[..., KrylovResult]
@@ -173,10 +173,10 @@ class LinearizedSolve:
             missed = _violation(self.system, rhs, result)
             detail = f"{detail} {missed} The rows are too close to dependent."
         what = "the linear solve K x = b"
-        settle(status, result, what, detail, self.on_failure, self.n_hvp)
+        raise_or_warn(status, result, what, detail, self.on_failure, self.n_hvp)
         half_the_digits = math.sqrt(epsilon(rhs))
         if status is Status.ROUNDING_LIMIT and attained > half_the_digits:
-            caution(
+            warn_poor(
                 "the linear solve ended at the rounding limit with a relative residual "
                 f"of {attained:.1e}. {status.value}",
                 self.on_failure,
@@ -194,7 +194,7 @@ class LinearizedSolve:
         """Return − Bᵀ adjoint, checked."""
         moved = self._motion_of_dependent_rows
         if moved > math.sqrt(epsilon(adjoint)):
-            settle(
+            raise_or_warn(
                 Status.INCONSISTENT,
                 None,
                 "differentiating the constraints",
@@ -205,7 +205,7 @@ class LinearizedSolve:
             )
         product = -(self.system.B.T @ adjoint)
         if is_finite(adjoint) and not is_finite(product):
-            settle(
+            raise_or_warn(
                 Status.NOT_FINITE,
                 product,
                 "the product with the cross derivative",

@@ -14,7 +14,7 @@ from typing import Unpack
 
 from ..arrays import Array
 from ..krylov import KrylovResult
-from ..operators.linear_operator import LinearOperator
+from ..operators.linear_operator import LinearOperator, Structure
 from ..problem.problem import Problem, Solution
 from .checked_solve import LinearizedSolve, SolveOptions
 
@@ -127,8 +127,7 @@ def derivative(
         matmat=forward,
         rmatmat=adjoint,
         dtype=solve.like.dtype,
-        accuracy=options.get("rtol", 1e-8),
-        note=system.K.note,
+        structure=Structure(accuracy=options.get("rtol", 1e-8), note=system.K.note),
     )
 
 

@@ -28,9 +28,8 @@ from ..arrays import (
     norm,
     zeros,
 )
-from ..operators.as_operator import as_operator
 from ..operators.block_matrices import is_explicit, saddle_operator
-from ..operators.linear_operator import LinearOperator, aslinearoperator
+from ..operators.linear_operator import LinearOperator, as_operator, aslinearoperator
 from .independent_rows import (
     Rows,
     column_lengths,
