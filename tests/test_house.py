@@ -60,7 +60,6 @@ LONG_FUNCTIONS = {
     "linear_model.hessian_product.one_pass.products",
     "solvers.line_search.search",
     "solvers.newton_cg.newton_cg",
-    "solvers.newton_stationary.newton_stationary",
     "solvers.solve.solve",
 }
 NAME = "sparse_argdiff"

@@ -30,7 +30,7 @@ from ..arrays import (
 )
 from ..krylov import KrylovResult
 from ..krylov.saddle_point import SaddlePoint
-from ..krylov.symmetry import asymmetry, symmetry_tolerance
+from ..operators.checked_products import asymmetry, symmetry_tolerance
 from ..operators.linear_operator import LinearOperator
 from ..preconditioners import Auto, Choice, constraint_of, galerkin_start
 from ..preconditioners.auto.late_setup_cg import (

@@ -80,7 +80,7 @@ def check_stationary(
         raise_or_warn(
             solution.status, solution, what, "the lower-level solve failed.", on_failure
         )
-        return complete(problem, solution), 0
+        return complete(problem, solution) if problem.constrained else solution, 0
     verdict = check_conditions(problem, solution, tolerance, "stationarity")
     if verdict.status is not Status.CONVERGED:
         raise_or_warn(
