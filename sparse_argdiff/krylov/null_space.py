@@ -30,15 +30,7 @@ from ..arrays import (
 )
 from ..operators.block_matrices import is_explicit, saddle_operator
 from ..operators.linear_operator import LinearOperator, as_operator, aslinearoperator
-from .independent_rows import (
-    Rows,
-    column_lengths,
-    factorise,
-    row_lengths,
-    shortest,
-    solved,
-    split,
-)
+from .independent_rows import Rows, column_lengths, factorise, row_lengths
 from .minres import minres
 
 
@@ -95,7 +87,7 @@ class NullSpace:
         Where rows depend on others this is one of several.
         """
         _, w = self._split(r)
-        return _like(self._rows.lift @ w, r)
+        return _like(self._rows.expansion @ w, r)
 
     def unmetric(self, r: Array) -> Array:
         """Return G⁻¹ r."""
@@ -107,7 +99,7 @@ class NullSpace:
         Where the rows contradict each other C y is only near c: see :meth:`mismatch`.
         """
         namespace(self._sizes, c)
-        y = shortest(self._rows, self._rows.lift.T @ c)
+        y = self._rows.minimum_norm_solution(self._rows.expansion.T @ c)
         return _like(_over(y, self._root), c)
 
     def gram_inverse(self, c: Array, floor: float = 0.0) -> Array:
@@ -115,8 +107,8 @@ class NullSpace:
 
         Where there are others, floor D² c is added, which makes a definite operator.
         """
-        lift = self._rows.lift
-        w = lift @ solved(self._rows, lift.T @ c)
+        expansion = self._rows.expansion
+        w = expansion @ self._rows.solve(expansion.T @ c)
         if floor and self.rank != self.shape[0]:
             w = w + floor * _over(_over(c, self._sizes), self._sizes)
         return _like(w, c)
@@ -142,7 +134,7 @@ class NullSpace:
     def _split(self, r: Array) -> tuple[Array, Array]:
         """Return the rest of G^{-1/2} r and the coordinates of what A' took from it."""
         namespace(self._sizes, r)  # a mix is refused by name
-        return split(self._rows, _over(r, self._root))
+        return self._rows.split(_over(r, self._root))
 
 
 class ProductNullSpace:
