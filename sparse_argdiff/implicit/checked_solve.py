@@ -35,11 +35,7 @@ from ..krylov.null_space import null_space_for
 from ..operators.block_matrices import is_explicit
 from ..operators.linear_operator import LinearOperator
 from ..preconditioners import Auto, Choice, constraint_of, galerkin_start, jacobi_of
-from ..preconditioners.auto.late_setup_cg import (
-    observe,
-    relative_residual,
-    switching_cg,
-)
+from ..preconditioners.auto.late_setup_cg import preconditioned_solve, relative_residual
 from ..problem.check_solution import check_stationary
 from ..problem.problem import Problem, Solution
 from ..status import OnFailure, Status, caution, check_on_failure, settle
@@ -98,29 +94,16 @@ class Inverse:
     def __call__(self, rhs: Array, start: Array | None = None) -> KrylovResult:
         """Solve K z = rhs, (N,) or (N, k), or say what is wrong."""
         K = self.system.K
-        options: dict[str, Any] = dict(self.options)
-        if self.choice is not None:
-            before = self.choice.n_matvec
-            options["M"] = self.choice(K, self.options.get("rtol", 1e-2))
-            self.n_hvp += self.choice.n_matvec - before
         if start is not None and start.ndim > rhs.ndim:
             if self.system.C is None:
                 start, n_matvec = galerkin_start(K, rhs, start)
                 self.n_hvp += n_matvec
             else:
                 start = start[:, 0]
-        if self.choice is not None and self.solve is krylov.cg:
-            before = self.choice.n_matvec
-            result = switching_cg(self.choice, K, rhs, start, **options)
-            self.n_hvp += self.choice.n_matvec - before
-        else:
-            result = self.solve(K, rhs, start, **options)
-            if not isinstance(result, KrylovResult):
-                raise TypeError(
-                    f"method must return a KrylovResult, found {type(result).__name__}"
-                )
-            if self.choice is not None:
-                observe(self.choice, rhs, result)
+        result, n_setup = preconditioned_solve(
+            self.solve, self.choice, K, rhs, start, **self.options
+        )
+        self.n_hvp += n_setup
         self.n_hvp += result.n_matvec
         # Each solve anew: a solution may lie where K happens to be symmetric.
         testable = 0 not in result.x.shape and result.status is not Status.NOT_FINITE
