@@ -33,11 +33,7 @@ from ..krylov.saddle_point import SaddlePoint
 from ..operators.checked_products import asymmetry, symmetry_tolerance
 from ..operators.linear_operator import LinearOperator
 from ..preconditioners import Auto, Choice, constraint_of, galerkin_start
-from ..preconditioners.auto.late_setup_cg import (
-    observe,
-    relative_residual,
-    switching_cg,
-)
+from ..preconditioners.auto.late_setup_cg import preconditioned_solve, relative_residual
 from ..problem.check_solution import check_stationary
 from ..problem.problem import Problem, Solution
 from ..status import OnFailure, Status, check_on_failure, raise_or_warn, warn_poor
@@ -95,18 +91,23 @@ class LinearizedSolve:
         self.system: KKTSystem = linearize(problem, solution)
         self.on_failure: OnFailure = on_failure
         self.like = solution.y
-        self.solver = _solver(method)
         # What a functools.partial fixes is not overridden.
         fixed = getattr(method, "keywords", {})
         options: dict[str, Any] = {"rtol": rtol, "maxiter": maxiter}
         self.options = {k: option for k, option in options.items() if k not in fixed}
+        constrained = self.system.C is not None
         self.choice: Choice | None = None
-        self.saddle: SaddlePoint | None = None
-        if self.system.C is not None and method in (None, "projected_cg", "minres"):
-            self.saddle = _saddle_point(self.system, M, method)
-        elif "M" not in fixed and method != "diagonal":
-            by_default = isinstance(M, str | Auto) and self.system.C is not None
-            self.choice = Choice(None if by_default else M)
+        self.null_space: Any = None
+        if constrained and method in (None, "projected_cg", "minres"):
+            self.solver, self.null_space, n_setup = _saddle_point(
+                self.system, M, method
+            )
+            self.n_hvp += n_setup
+        else:
+            self.solver = _solver(method)
+            if "M" not in fixed and method != "diagonal":
+                by_default = constrained and isinstance(M, str | Auto)
+                self.choice = Choice(None if by_default else M)
         notes = (*solution.warnings, self.system.K.note, _one_sided(solution))
         self.warnings = tuple(dict.fromkeys(note for note in notes if note))
 
@@ -123,8 +124,10 @@ class LinearizedSolve:
                 self.n_hvp += n_matvec
             else:
                 start = start[:, 0]
-        result, n_matvec = self._solve(rhs, start)
-        self.n_hvp += n_matvec
+        result, n_matvec = preconditioned_solve(
+            self.solver, self.choice, K, rhs, start, **self.options
+        )
+        self.n_hvp += n_matvec + result.n_matvec
         # In each solve: K may be symmetric along one solution by chance.
         testable = 0 not in result.x.shape and result.status is not Status.NOT_FINITE
         if testable and not K.symmetric:
@@ -137,28 +140,6 @@ class LinearizedSolve:
                 )
         self._report(rhs, result)
         return result if result.status.acceptable else _without_zeros(rhs, result)
-
-    def _solve(self, rhs: Array, start: Array | None) -> tuple[KrylovResult, int]:
-        """Return the result, and the products with K that it took, setup included."""
-        K, options = self.system.K, self.options
-        if self.saddle is not None:
-            result = self.saddle.solve(rhs, start, **options)
-            return result, result.n_matvec
-        built = 0 if self.choice is None else self.choice.n_matvec
-        if self.choice is not None:
-            options = options | {"M": self.choice(K, options.get("rtol", 1e-2))}
-        if self.choice is not None and self.solver is krylov.cg:
-            result = switching_cg(self.choice, K, rhs, start, **options)
-        else:
-            result = self.solver(K, rhs, start, **options)
-            if not isinstance(result, KrylovResult):
-                raise TypeError(
-                    f"method must return a KrylovResult, found {type(result).__name__}"
-                )
-            if self.choice is not None:
-                observe(self.choice, rhs, result)
-        built = 0 if self.choice is None else self.choice.n_matvec - built
-        return result, result.n_matvec + built
 
     def _report(self, rhs: Array, result: KrylovResult) -> None:
         """Raise or warn, as the caller chose, where the status asks for it."""
@@ -223,7 +204,7 @@ class LinearizedSolve:
         right-hand side is zero there; instead (0, w) with C'w = 0 must be orthogonal to
         the columns of B.
         """
-        rows = None if self.saddle is None else self.saddle.null_space
+        rows = self.null_space
         if rows is None or rows.rank in {None, rows.shape[0]}:
             return 0.0
         B, xp, (p, k) = self.system.B, namespace(self.like), rows.shape
@@ -260,16 +241,27 @@ def _solver(method: str | LinearSolver | None) -> LinearSolver:
     return _METHODS[method]
 
 
-def _saddle_point(system: KKTSystem, M: Any, method: Any) -> SaddlePoint:
-    """Return the system of the constrained conditions; "auto" is ``constraint_of``."""
-    H, C = system.H, system.C
+def _saddle_point(
+    system: KKTSystem, M: Any, method: Any
+) -> tuple[LinearSolver, Any, int]:
+    """Return the solver of constrained conditions, its null space, and the cost of M.
+
+    "auto" is ``constraint_of``.
+    """
+    H, C, n_matvec = system.H, system.C, 0
+    if isinstance(M, str) and M != "auto":
+        raise ValueError(f"M must be an operator, 'auto' or None, found {M!r}")
     if isinstance(M, str | Auto):
-        if M != "auto" and isinstance(M, str):
-            raise ValueError(f"M must be an operator, 'auto' or None, found {M!r}")
         M = constraint_of(H, C)
     elif callable(M) and not hasattr(M, "shape"):
         M = M(system.K)
-    return SaddlePoint(H, C, M, method=method)
+        n_matvec = getattr(M, "n_matvec", 0)
+    saddle = SaddlePoint(H, C, M, method=method)
+
+    def solver(_: Any, rhs: Array, x0: Any = None, **options: Any) -> KrylovResult:
+        return saddle.solve(rhs, x0, **options)
+
+    return solver, saddle.null_space, n_matvec
 
 
 def _one_sided(solution: Solution) -> str:
