@@ -20,6 +20,11 @@ def is_explicit(matrix: Any) -> bool:
     return is_array(matrix) or sparse.issparse(matrix)
 
 
+def is_factorable(like: Array, *matrices: Any) -> bool:
+    """Tell whether all entries are there and on the host, where SciPy can factorise."""
+    return isinstance(like, np.ndarray) and all(map(is_explicit, matrices))
+
+
 def zero(shape: tuple[int, int], like: Array) -> LinearOperator:
     """Return the zero operator on arrays like ``like``."""
 
