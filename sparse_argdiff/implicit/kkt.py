@@ -6,8 +6,8 @@
     B = [ f_XY + Σ ν_i ∂/∂x ∇h_i ;  h_X ],         g'(x) = − select' K⁻¹ B
 
 Without constraints this is − f_YY⁻¹ f_XY (the paper's Lemma 3.2); with linear equalities it
-is its equation (56), of which Lemmas 4.1 and 4.2 are two ways to solve.  Variables that a
-bound holds leave the system, and so do rows that are not strongly active.
+is its equation (56), of which Lemmas 4.1 and 4.2 are two ways to solve.  Variables held at
+a bound and rows that are not strongly active leave the system.
 """
 
 from __future__ import annotations
@@ -132,16 +132,15 @@ def _active_rows(
     """Return (first multiplier, constraints, their multipliers, active rows) by kind."""
     multipliers, active = solution.multipliers, solution.active
     assert multipliers is not None
-    xp = namespace(multipliers)
-    found = []
-    p = multipliers.shape[0]
+    xp, found, p = namespace(multipliers), [], multipliers.shape[0]
     if problem.inequalities is not None:
         assert active is not None
         p -= active.strong.shape[0]
+    if problem.equalities is not None:
+        every = arange(p, multipliers)
+        found.append((0, problem.equalities, multipliers[:p], every))
+    if problem.inequalities is not None and active is not None:
         acting = xp.where(active.strong, multipliers[p:], 0.0 * multipliers[p:])
         (index,) = xp.nonzero(active.strong)
         found.append((p, problem.inequalities, acting, index))
-    if problem.equalities is not None:
-        every = arange(p, multipliers)
-        found.insert(0, (0, problem.equalities, multipliers[:p], every))
     return found

@@ -1,13 +1,13 @@
 """Independent rows A that span those of D C G^{-1/2}, and (A A')⁻¹, in one of four ways.
 
-    disjoint    no column in two rows: A A' = I already, O(nnz), nothing is factorised
+    disjoint    no column in two rows: A A' = I, O(nnz), without a factorisation
     dense       A from the singular value decomposition, A A' = I; also of small sparse C
-    normal      sparse C: A A' is factorised (SuperLU, on the host); rows that depend on
-                others show as zero pivots and leave A, those that nearly do are its border
-    augmented   sparse C whose A A' would fill: [I A'; A −δI] is factorised instead; the
-                rank is not known then
+    normal      sparse C: A A' is factorised (SuperLU, on the host); dependent rows have
+                zero pivots and leave A, nearly dependent rows become a border of it
+    augmented   sparse C whose A A' would fill in: [I A'; A −δI] is factorised; the rank
+                is not known
 
-D brings the rows to one length, the diagonal G is a metric.
+D scales the rows to unit length, the diagonal G is a metric.
 """
 
 from __future__ import annotations
@@ -121,10 +121,10 @@ def _dense(A: Any, sizes: Array) -> Rows:
 
 
 def _normal(A: Any, sizes: Array) -> Rows:
-    """Set the rows with a zero pivot apart, and factorise the others.
+    """Remove the rows with a zero pivot, and factorise the others.
 
-    With a shift δ the pivot of a row is its squared distance to the span of those before
-    it, plus δ (1 + ‖coefficients‖²).  A second shift tells the two apart.
+    With a shift δ the pivot of a row is its squared distance to the span of the rows
+    before it, plus δ (1 + ‖coefficients‖²).  A second shift separates the two terms.
     """
     unit, A = epsilon(A.data), A.astype(float)
     keep = every = np.arange(A.shape[0])
@@ -169,7 +169,7 @@ def _rounding(w: Array, unit: float) -> Array:
 
 
 def _bordered(A: Any, close: Array, rows: Rows, unit: float) -> tuple[Rows, Array]:
-    """Add what the span lacks of the rows B that are close to it; those that it took.
+    """Extend the span by the rows B that are close to it; return also which were added.
 
     B = W'A + R'Q',   Q'Q = I,   A Q = 0:      [A; Q'] has the Gram matrix diag(A A', I)
 
@@ -177,7 +177,7 @@ def _bordered(A: Any, close: Array, rows: Rows, unit: float) -> tuple[Rows, Arra
     """
     rest, W = rows.split(A[close].T.toarray())
     Q, R, order = qr(rest, mode="economic", pivoting=True)
-    # Of two that leave the span in one direction, one is enough.
+    # Of two rows that leave the span in one direction, one is enough.
     rank = int(np.sum(np.abs(np.diag(R)) > np.max(_rounding(W, unit))))
     close, W, R = close[order[:rank]], W[:, order[:rank]], R[:rank, :rank]
     inverse = solve_triangular(R, np.eye(rank))

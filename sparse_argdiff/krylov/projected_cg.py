@@ -3,11 +3,11 @@
     min ½ y'H y − b'y  subject to  C y = c,        [ H  C' ] [ y ]   [ b ]
                                                    [ C  0  ] [ ν ] = [ c ]
 
-From a feasible y, CG with the projection P = G⁻¹ (I − C' W) as preconditioner never
-leaves the constraints.  Two things keep that true in floating point, and neither is
-enough alone: the residual is replaced by its reduced part r − C' w after each step, else
-r'Pr drowns in the multipliers' share of r; and the projection is refined until C z is
-rounding.  H need only be definite on the null space.
+From a feasible y, CG with the projection P = G⁻¹ (I − C' W) as preconditioner keeps C y = c.
+Two measures keep that true in floating point, and both are needed: after each step the
+residual is replaced by its reduced part r − C' w, else the share of the multipliers hides
+r'Pr; and the projection is refined until C z is rounding.  H need only be definite on the
+null space.
 """
 
 from __future__ import annotations
@@ -83,16 +83,16 @@ def projected_cg(
     -------
     KrylovResult
         ``x`` is y, ``multipliers`` ν, (p,) or (p, k), ``residual`` b − H y − C'ν.
-        Numerical trouble is a status, never an exception: curvature that is not positive
+        Numerical failure is a status, never an exception: curvature that is not positive
         on the null space (with its ``direction``), rows that contradict each other,
-        NaN, stagnation (of a C y = 0 that is missed, too), the iteration limit.
+        NaN, stagnation (also of C y = 0), the iteration limit.
 
     Notes
     -----
     A solve costs niter + 1 products with H, and one more for c ≠ 0 or ``x0`` each, and
-    per iteration one projection: two products with C and one with C' at least.  A b that
-    the multipliers balance to rounding has the answer at the start and counts as
-    converged.  Storage: 6 n, beside the null space's.
+    per iteration one projection: two products with C and one with C' at least.  Where the
+    multipliers balance b to rounding the start is the solution and counts as converged.
+    Storage: 6 n, beside the null space's.
 
     References
     ----------
@@ -240,7 +240,7 @@ def _least_norm_point(system: _System) -> tuple[_Point, int]:
 
 
 def _infeasible(system: _System) -> Status:
-    # y = 0 meets C y = 0: what misses it is the projection, not a contradiction.
+    # y = 0 meets C y = 0: a violation is then an error of the projection.
     return Status.INCONSISTENT if norm(system.c) else Status.STAGNATED
 
 
