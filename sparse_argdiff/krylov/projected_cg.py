@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from functools import cached_property
 from typing import Any, NamedTuple
 
 from ..arrays import (
@@ -151,7 +152,11 @@ class _System:
     callback: Callback | None
     column: int
 
-    @property
+    @cached_property
+    def b_norm(self) -> float:
+        return norm(self.b)
+
+    @cached_property
     def unit_roundoff(self) -> float:
         return max(epsilon(self.b), self.H.accuracy or 0.0)
 
@@ -177,7 +182,7 @@ class _System:
 
     def rounding_level(self, at: _Point, a_norm: float) -> float:
         """Return the residual norm that rounding alone explains."""
-        known = norm(self.b) + at.raw_norm + at.force + a_norm * norm(at.y)
+        known = self.b_norm + at.raw_norm + at.force + a_norm * norm(at.y)
         return 32.0 * self.unit_roundoff * known
 
     def wants_stop(self, niter: int, y: Array, residual_norm: float) -> bool:
