@@ -1,11 +1,12 @@
-"""The null space of a matrix C (p, n), as a projection that never forms a basis of it.
+"""The projection onto the null space of C (p, n), without a basis of it.
 
     [ G  C' ] [ z ]   [ r ]         w = (C G⁻¹ C')⁺ C G⁻¹ r         multipliers
     [ C  0  ] [ w ] = [ 0 ],        z = G⁻¹ (r − C' w)              projection
 
-in the metric of a positive diagonal G, the identity by default.  Everything happens with
-independent rows A of one length that span those of C G^{-1/2} (``independent_rows.py``), and is
-refined: after r̂ −= A' (A A')⁻¹ A r̂ the same again while A r̂ is not small.
+in the metric of a positive diagonal G, the identity by default.  A matrix C is replaced by
+independent rows A of unit length that span those of C G^{-1/2} (``independent_rows.py``);
+the step r̂ −= A' (A A')⁻¹ A r̂ is repeated while A r̂ is not small.  For an operator C the
+system above, with G = I, is solved by MINRES.
 """
 
 from __future__ import annotations
@@ -28,23 +29,14 @@ from ..arrays import (
     norm,
     zeros,
 )
-from ..operators.as_operator import as_operator
 from ..operators.block_matrices import is_explicit, saddle_operator
-from ..operators.linear_operator import LinearOperator, aslinearoperator
-from .independent_rows import (
-    Rows,
-    column_lengths,
-    factorise,
-    row_lengths,
-    shortest,
-    solved,
-    split,
-)
+from ..operators.linear_operator import LinearOperator, as_operator, aslinearoperator
+from .independent_rows import Rows, column_lengths, factorise, row_lengths
 from .minres import minres
 
 
 class NullSpace:
-    """The null space of C in a metric; made by :func:`null_space`.
+    """The null space of a matrix C in a metric; made by :func:`null_space`.
 
     Attributes
     ----------
@@ -96,7 +88,7 @@ class NullSpace:
         Where rows depend on others this is one of several.
         """
         _, w = self._split(r)
-        return _like(self._rows.lift @ w, r)
+        return _like(self._rows.expansion @ w, r)
 
     def unmetric(self, r: Array) -> Array:
         """Return G⁻¹ r."""
@@ -108,24 +100,24 @@ class NullSpace:
         Where the rows contradict each other C y is only near c: see :meth:`mismatch`.
         """
         namespace(self._sizes, c)
-        y = shortest(self._rows, self._rows.lift.T @ c)
+        y = self._rows.minimum_norm_solution(self._rows.expansion.T @ c)
         return _like(_over(y, self._root), c)
 
     def gram_inverse(self, c: Array, floor: float = 0.0) -> Array:
         """Return (C G⁻¹ C')⁺ c, (p,) or (p, k); on the independent rows.
 
-        Where there are others, floor D² c is added, which makes a definite operator.
+        With dependent rows floor D² c is added, which makes the operator definite.
         """
-        lift = self._rows.lift
-        w = lift @ solved(self._rows, lift.T @ c)
+        expansion = self._rows.expansion
+        w = expansion @ self._rows.solve(expansion.T @ c)
         if floor and self.rank != self.shape[0]:
             w = w + floor * _over(_over(c, self._sizes), self._sizes)
         return _like(w, c)
 
     def redundancy(self, probe: Array) -> Array:
-        """Return a w with C'w = 0, (p,), from a random one: what says which rows depend.
+        """Return a w with C'w = 0, (p,), from a random vector.
 
-        A right-hand side c of consistent rows has w'c = 0.
+        Rows that depend on each other are consistent with c where w'c = 0.
         """
         probe = _over(probe, self._sizes)
         return probe - self.multipliers(self.C.rmatvec(probe))
@@ -133,8 +125,8 @@ class NullSpace:
     def mismatch(self, c: Array, y: Array) -> float:
         """Return the largest of ‖D (c − C y)‖ / (‖D c‖ + ‖y‖) over the columns.
 
-        D makes the rows of C one unit long in the metric, the norm of y is that of G: the
-        figure has no units.
+        D scales the rows of C to unit length in the metric, and the norm of y is that of
+        G: the ratio has no units.
         """
         scaled = _times(y, self._root)
         rest = _over(c - self.C @ y, self._sizes)
@@ -143,7 +135,7 @@ class NullSpace:
     def _split(self, r: Array) -> tuple[Array, Array]:
         """Return the rest of G^{-1/2} r and the coordinates of what A' took from it."""
         namespace(self._sizes, r)  # a mix is refused by name
-        return split(self._rows, _over(r, self._root))
+        return self._rows.split(_over(r, self._root))
 
 
 class ProductNullSpace:

@@ -12,7 +12,7 @@ import numpy as np
 from scipy import sparse
 
 from ..arrays import Array, arange, full, is_array, namespace, zeros
-from .linear_operator import LinearOperator, aslinearoperator
+from .linear_operator import LinearOperator, Structure, aslinearoperator
 
 
 def is_explicit(matrix: Any) -> bool:
@@ -74,8 +74,7 @@ def saddle_operator(H: LinearOperator, C: Any) -> LinearOperator:
         rmatmat=product,
         dtype=H.dtype,
         symmetric=H.symmetric,
-        accuracy=H.accuracy,
-        note=H.note,
+        structure=Structure(accuracy=H.accuracy, note=H.note),
     )
 
 
@@ -132,10 +131,12 @@ def principal(operator: LinearOperator, index: Array) -> LinearOperator:
         diagonal=(lambda: operator.diagonal()[index])
         if operator.has_diagonal
         else None,
-        accuracy=operator.accuracy,
-        note=operator.note,
-        split=split and (principal(split[0], index), split[1][index]),
-        rank=operator.rank,
+        structure=Structure(
+            accuracy=operator.accuracy,
+            note=operator.note,
+            split=split and (principal(split[0], index), split[1][index]),
+            rank=operator.rank,
+        ),
     )
 
 

@@ -9,7 +9,19 @@ import operator
 from collections.abc import Callable
 from typing import Any, cast
 
-from ..arrays import Array, is_array, kind_of, namespace, zeros
+import numpy as np
+
+from ..arrays import (
+    Array,
+    asarray,
+    dot,
+    epsilon,
+    is_array,
+    kind_of,
+    namespace,
+    norm,
+    zeros,
+)
 
 Product = Callable[[Array], Array]
 
@@ -119,3 +131,20 @@ def _of_shape(result: Array, name: str, shape: tuple[int, ...]) -> Array:
     if kind_of(result) == "other":
         raise TypeError(f"{name} must return real numbers, found dtype {result.dtype}")
     return result
+
+
+def asymmetry(A: Any, u: Array, Au: Array) -> float:
+    """Return |u'Av − v'Au| / (‖u‖‖Av‖ + ‖v‖‖Au‖) for a random v; one product, A v.
+
+    ``u`` and ``Au`` are vectors; NaN where a product is not finite.
+    """
+    v = asarray(np.random.default_rng(0).standard_normal(u.shape[0]), u)
+    Av = A @ v
+    size = norm(u) * norm(Av) + norm(v) * norm(Au)
+    gap = abs(dot(u, Av) - dot(v, Au))
+    return gap / size if size != 0.0 else gap
+
+
+def symmetry_tolerance(A: Any, like: Array) -> float:
+    """Return the largest asymmetry that the accuracy of the products of A explains."""
+    return float(max(epsilon(like), A.accuracy or 0.0) ** 0.4)

@@ -1,4 +1,4 @@
-"""The constraint preconditioner: K with the diagonal of H in its place.
+"""The constraint preconditioner: the saddle point matrix K with diag(H) in place of H.
 
     K = [ H  C' ]     inverse      [ G  C' ]⁻¹              G = diag(H)
         [ C  0  ]                  [ C  0  ]
@@ -6,9 +6,9 @@
                       definite     [ G⁻¹          0       ]
                                    [ 0   (C G⁻¹ C')⁺      ]
 
-The first is indefinite and keeps C y = 0: projected CG uses it as its metric.  The second
-is what MINRES on K can take, which must be positive definite; with H = G the
-preconditioned matrix has three eigenvalues, 1 and (1 ± √5) / 2.
+The first is indefinite and keeps C y = 0: projected CG uses G as its metric.  MINRES on K
+needs a positive definite preconditioner, the second; with H = G the preconditioned matrix
+has three eigenvalues, 1 and (1 ± √5) / 2.
 """
 
 from __future__ import annotations
@@ -17,24 +17,23 @@ from typing import Any
 
 from ..arrays import Array, as_vector, is_array, namespace, norm
 from ..krylov.null_space import NullSpace, ProductNullSpace, null_space
-from ..operators.as_operator import as_diagonal
 from ..operators.block_matrices import is_explicit
-from ..operators.linear_operator import LinearOperator, aslinearoperator
+from ..operators.linear_operator import LinearOperator, as_diagonal, aslinearoperator
 from .jacobi import jacobi, jacobi_of
 
 
 class ConstraintPreconditioner:
-    """What :func:`constraint` returns: an operator (n + p, n + p) on (y, multipliers).
+    """The result of :func:`constraint`: an operator (n + p, n + p) on (y, multipliers).
 
-    A product is with the positive definite, block diagonal form; ``inverse`` is the
-    indefinite one, and ``null_space`` the projection that both are made of.
+    Products are those of the positive definite, block diagonal form; ``inverse`` is the
+    indefinite one, and ``null_space`` the projection behind both.
 
     Attributes
     ----------
     null_space : NullSpace
         Of C, in the metric G.
     inverse : LinearOperator (n + p, n + p)
-        [G C'; C 0]⁻¹; of a C with dependent rows, one of the multipliers' choices.
+        [G C'; C 0]⁻¹; for dependent rows of C with one choice of the multipliers.
     shape : (int, int)
     """
 
@@ -45,10 +44,7 @@ class ConstraintPreconditioner:
         self.shape = (n + p, n + p)
         self.ndim = 2
         self.inverse = LinearOperator(
-            self.shape,
-            self._solve,
-            matmat=self._solve,
-            symmetric=True,
+            self.shape, self._solve, matmat=self._solve, symmetric=True
         )
 
     def matvec(self, z: Array) -> Array:

@@ -146,22 +146,21 @@ class _NewtonKKT:
         self.n_hvp, self.n_grad, self.niter = 0, 0, 0
         self.mu = 0.0
         self.violations: list[float] = []  # ‖h‖ along the way
-        self.h_norm = 0.0  # largest curvature seen: ‖H u‖ / ‖u‖
+        self.h_norm = 0.0  # the largest ‖H u‖ / ‖u‖ so far, a lower estimate of ‖H‖
         self.notes: tuple[str, ...] = ()
         self.probed = False  # whether CG has looked for negative curvature
-        self._fixed: tuple[Any, Any] | None = None  # rows of affine constraints
+        self._jacobian: tuple[Any, Any] | None = None  # and its null space
 
     def run(self, y0: Array) -> Solution:
         y = namespace(y0).asarray(y0, copy=True)
-        point = self.at(y)
-        scale = math.nan
+        point, scale = self.at(y), math.nan
         if math.isfinite(point.stationarity + norm(point.h)):
             scale, n_hvp = residual_scale(self.problem, self.x, y)
             self.n_hvp += n_hvp
         status: Status | None = None
         while status is None:
             unit = max(scale, norm(point.grad)) or 1.0
-            status = self.verdict(point, unit)
+            status = self.stop(point, unit)
             if status is Status.CONVERGED and not self.probed:
                 status, point = self.continue_from_stationary(point)
             elif status is None:
@@ -189,32 +188,32 @@ class _NewtonKKT:
         problem, x = self.problem, self.x
         grad, h = problem.grad(x, y), self.constraints.value(x, y)
         self.n_grad += 1
-        if self._fixed is None or not self.constraints.affine:
-            jac = self.constraints.jac(x, y)
-            self._fixed = (jac, null_space_of(jac)) if math.isfinite(norm(h)) else None
-        jac, rows = self._fixed or (jac, None)
+        if self._jacobian is None or not self.constraints.affine:
+            jac, finite = self.constraints.jac(x, y), math.isfinite(norm(h))
+            self._jacobian = (jac, null_space_of(jac)) if finite else None
+        jac, rows = self._jacobian or (jac, None)
         value = problem.value(x, y) if problem.has_value else None
-        if rows is None or not math.isfinite(norm(grad)):
-            nu, total = 0.0 * h, grad
-        else:
+        nu, total = 0.0 * h, grad
+        if rows is not None and math.isfinite(norm(grad)):
             nu = rows.multipliers(-grad)
             total = grad + aslinearoperator(jac).T @ nu
         return ConstrainedPoint(y, value, grad, h, jac, rows, nu, total)
 
-    def verdict(self, point: ConstrainedPoint, unit: float) -> Status | None:
-        """Say whether and how to stop."""
+    def stop(self, point: ConstrainedPoint, unit: float) -> Status | None:
+        """Return the status of a point at which the iteration ends, else None."""
+        size, h_norm = point.stationarity, norm(point.h)
         logger.debug(
             "newton_kkt %d: |gradient of the Lagrangian| %.3e, |h| %.3e",
             self.niter,
-            point.stationarity,
-            norm(point.h),
+            size,
+            h_norm,
         )
-        finite = math.isfinite(point.stationarity + norm(point.h))
-        if not finite or (point.value is not None and math.isnan(point.value)):
+        if not math.isfinite(size + h_norm):
             return Status.NOT_FINITE
-        if point.stationarity <= self.tol * unit and self.feasible(point):
+        if point.value is not None and math.isnan(point.value):
+            return Status.NOT_FINITE
+        if size <= self.tol * unit and self.feasible(point):
             return Status.CONVERGED
-        size = point.stationarity
         iterate = NewtonIterate(self.niter, point.y, point.value, size, self.n_hvp)
         if asks_to_stop(self.callback, iterate):
             return Status.STOPPED_BY_CALLBACK
@@ -226,23 +225,12 @@ class _NewtonKKT:
     def step(
         self, point: ConstrainedPoint, unit: float
     ) -> tuple[Status | None, ConstrainedPoint]:
-        """Take one step, or say why there is none."""
-        y, J = point.y, aslinearoperator(point.jac)
+        """Return the next point, or a status and this point where there is none."""
         normal = point.rows.particular(-point.h)
-        left = point.h + J @ normal
-        contradicting = 0.5 if self.constraints.affine else 0.99
-        if not self.feasible(point) and norm(left) > contradicting * norm(point.h):
-            if not contradict(left, point.jac, norm(normal) + size_of(y)):
-                self.notes = (UNSOLVED,)
-                return Status.STAGNATED, point
-            self.notes = (name_row(left, point.jac, self.constraints.affine),)
-            return Status.INFEASIBLE, point
         self.violations.append(norm(point.h))
-        if not self.feasible(point) and self.is_stalling():
-            if not contradict(point.h, point.jac, size_of(y), far=1.0):
-                return Status.STAGNATED, point
-            self.notes = (name_row(point.h, point.jac, affine=False),)
-            return Status.INFEASIBLE, point
+        status = None if self.feasible(point) else self.infeasible(point, normal)
+        if status is not None:
+            return status, point
         hess = self.lagrangian_hess(point)
         tangent, guessed, status = self.tangential(hess, point, normal, unit)
         if status is not None:
@@ -251,58 +239,69 @@ class _NewtonKKT:
         if not bool(namespace(d).any(d != 0.0)):
             return self.stalled(point, unit), point
         found = self.search(point, hess, d, guessed)
+        before = self.total(point, unit)
         if found.status is None:
             new = self.at(found.y)
         elif found.status in {Status.UNBOUNDED, Status.NOT_FINITE}:
             return found.status, point
         else:
             # Where values differ by rounding only, the conditions decide.
-            new = self.at(y + d)
-            if not self.total(new, unit) <= 0.5 * self.total(point, unit):
+            new = self.at(point.y + d)
+            if not self.total(new, unit) <= 0.5 * before:
                 return self.stalled(point, unit), point
         self.niter += 1
-        if self.total(new, unit) > 0.5 * self.total(point, unit) and (
-            self.stalled(point, unit) is Status.ROUNDING_LIMIT
-        ):
-            better = min(point, new, key=lambda p: self.total(p, unit))
-            return Status.ROUNDING_LIMIT, better
+        after = self.total(new, unit)
+        if after > 0.5 * before and self.stalled(point, unit) is Status.ROUNDING_LIMIT:
+            return Status.ROUNDING_LIMIT, point if before <= after else new
         return None, new
+
+    def infeasible(self, point: ConstrainedPoint, normal: Array) -> Status | None:
+        """Return a status where the rows contradict each other, or stay violated."""
+        affine, length = self.constraints.affine, size_of(point.y)
+        left = point.h + aslinearoperator(point.jac) @ normal
+        if norm(left) > (0.5 if affine else 0.99) * norm(point.h):
+            if not contradict(left, point.jac, norm(normal) + length):
+                self.notes = (UNSOLVED,)
+                return Status.STAGNATED
+            self.notes = (name_row(left, point.jac, affine),)
+            return Status.INFEASIBLE
+        past = self.violations[-_PATIENCE:]
+        if len(past) < _PATIENCE or min(past[1:]) <= 0.99 * past[0]:
+            return None
+        if not contradict(point.h, point.jac, length, far=1.0):
+            return Status.STAGNATED
+        self.notes = (name_row(point.h, point.jac, affine=False),)
+        return Status.INFEASIBLE
 
     def continue_from_stationary(
         self, point: ConstrainedPoint
     ) -> tuple[Status | None, ConstrainedPoint]:
-        """Tell a minimum from a saddle point that no step led to, and go on from that."""
+        """Tell a minimum from a saddle point by a probe; descend from a saddle point."""
         self.probed = True
         hess = self.lagrangian_hess(point)
         found = SaddlePoint(hess, point.rows).probe(point.y)
         self.n_hvp += found.n_matvec
         if found.status is not Status.NEGATIVE_CURVATURE:
             return Status.CONVERGED, point
-        if not is_explicit(point.jac):  # MINRES would not get on from there
+        if not is_explicit(point.jac):  # MINRES would return to the saddle point
             return Status.NEGATIVE_CURVATURE, point
         self.n_hvp += 1
 
-        def back(y: Array) -> ConstrainedPoint:
-            return self.at(
-                y + point.rows.particular(-self.constraints.value(self.x, y))
-            )
+        def restore(y: Array) -> ConstrainedPoint:
+            h = self.constraints.value(self.x, y)
+            return self.at(y + point.rows.particular(-h))
 
-        new = _descend(point, found.direction, hess, back)
+        new = _descend(point, found.direction, hess, restore)
         self.niter, self.probed = self.niter + 1, False
         return (Status.NEGATIVE_CURVATURE, point) if new is None else (None, new)
 
     def lagrangian_hess(self, point: ConstrainedPoint) -> LinearOperator:
-        """Return H, and note what is said of its products."""
+        """Return H; its caveat becomes a warning."""
         hess = self.problem.hess(self.x, point.y)
-        bend = self.constraints.hess(self.x, point.y, point.multipliers)
-        hess = hess if bend is None else hess + bend
+        curvature = self.constraints.hess(self.x, point.y, point.multipliers)
+        hess = hess if curvature is None else hess + curvature
         self.notes = (hess.note,) if hess.note else ()
         return hess
-
-    def is_stalling(self) -> bool:
-        """Tell whether the violation has not fallen for long."""
-        past = self.violations[-_PATIENCE:]
-        return len(past) == _PATIENCE and min(past[1:]) > 0.99 * past[0]
 
     def total(self, point: ConstrainedPoint, unit: float) -> float:
         """Return the residual of the conditions, each relative to its scale."""
@@ -330,34 +329,32 @@ class _NewtonKKT:
             return 0.0 * force, False, None
         rtol = min(1e-2, size / unit)
         rtol = max(rtol, 0.1 * self.tol * unit / size, 10.0 * epsilon(force))
-        rtol = min(rtol, 0.5)
         system = SaddlePoint(hess, point.rows, M=constraint_of(hess, point.rows))
         rhs = namespace(force).concat([force, zeros(point.h.shape, force)])
-        result = system.solve(rhs, rtol=rtol)
+        result = system.solve(rhs, rtol=min(rtol, 0.5))
+        self.n_hvp += result.n_matvec
         u, direction = result.x[: force.shape[0]], result.direction
         if system.method == "projected_cg":
             self.probed = True
         else:
             u = point.rows.project(u)
-        self.n_hvp += result.n_matvec
-        if result.status is Status.NOT_FINITE or not math.isfinite(norm(u)):
+        length = norm(u)
+        if result.status is Status.NOT_FINITE or not math.isfinite(length):
             return u, False, Status.NOT_FINITE
         if direction is not None:
-            reach = norm(u) or max(norm(point.y), 1.0)
+            reach = length or max(norm(point.y), 1.0)
             sign = -1.0 if dot(force, direction) < 0.0 else 1.0
             return u + (sign * reach / norm(direction)) * direction, True, None
-        length = norm(u)
         if length == 0.0:
             return force, True, None
         Hu = hess.matvec(u)
         self.n_hvp += 1
         self.h_norm = max(self.h_norm, norm(Hu) / length)
-        curvature = dot(u, Hu)
         if dot(u, force) <= epsilon(u) ** 0.75 * length * size:
-            # MINRES went to a saddle: its step, reversed, or the steepest descent.
+            # MINRES went to a saddle point: its step, reversed, or the steepest descent.
             u = -u if dot(u, force) < -0.1 * length * size else force
             return u, True, None
-        return u, curvature <= 0.0, None
+        return u, dot(u, Hu) <= 0.0, None
 
     def search(
         self, point: ConstrainedPoint, hess: LinearOperator, d: Array, guessed: bool
@@ -369,32 +366,33 @@ class _NewtonKKT:
             if found.status is not None:
                 self.notes = (_BY_RESIDUALS,)
             return found
-        x, y, h_norm = self.x, point.y, norm(point.h)
-        slope = dot(point.grad, d)
+        x, y, h_norm, affine = self.x, point.y, norm(point.h), self.constraints.affine
+        J = aslinearoperator(point.jac)
+
+        def slope_of(d: Array) -> float:
+            change = self.mu * dot(point.h, J @ d) / h_norm if h_norm else 0.0
+            return dot(point.grad, d) + change
+
         self.mu = max(self.mu, 2.0 * norm(point.multipliers))
-        if not self.feasible(point):
+        feasible, slope = self.feasible(point), dot(point.grad, d)
+        if not feasible:
             curvature = max(dot(d, hess.matvec(d)), 0.0)
             self.n_hvp += 1
             self.mu = max(self.mu, (slope + 0.5 * curvature) / (0.9 * h_norm))
-        elif self.constraints.affine:
-            found = search(self.problem, x, y, d, point.value, slope, guessed)
-            self.n_grad += found.n_grad
-            return found
-        merit = ExactPenalty(self.problem, self.constraints, self.mu)
-        J = aslinearoperator(point.jac)
-
-        def slope_of(along: Array) -> float:
-            change = self.mu * dot(point.h, J @ along) / h_norm if h_norm else 0.0
-            return dot(point.grad, along) + change
-
-        slope = slope_of(d)
-        if not self.constraints.affine and not guessed:
-            again = point.rows.particular(-self.constraints.value(x, y + d))
-            curved = d + again
-            if norm(again) <= 0.5 * norm(d) and slope_of(curved) <= 0.5 * slope < 0.0:
+        function: Any = self.problem
+        start = point.value
+        if not (feasible and affine):  # a step along affine rows needs no penalty
+            function = ExactPenalty(self.problem, self.constraints, self.mu)
+            start, slope = point.value + self.mu * h_norm, slope_of(d)
+        if not affine and not guessed:
+            correction = point.rows.particular(-self.constraints.value(x, y + d))
+            curved = d + correction
+            if (
+                norm(correction) <= 0.5 * norm(d)
+                and slope_of(curved) <= 0.5 * slope < 0
+            ):
                 d, slope = curved, slope_of(curved)
-        start = point.value + self.mu * h_norm
-        found = search(merit, x, y, d, start, slope, guessed)
+        found = search(function, x, y, d, start, slope, guessed)
         self.n_grad += found.n_grad
         return found
 

@@ -121,14 +121,23 @@ class Auto:
             None  # share of the coordinates, once measured
         )
 
-    def __call__(
+    def __call__(self, K: Any, rtol: float = 1e-2) -> LinearOperator | None:
+        """Return M ≈ K⁻¹ or None, see :meth:`choose`."""
+        return self.choose(K, rtol)[0]
+
+    def choose(
         self, K: Any, rtol: float = 1e-2, *, now: bool = False
-    ) -> LinearOperator | None:
-        """Return M ≈ K⁻¹ or None; ``n_matvec`` of M is what this call has cost.
+    ) -> tuple[LinearOperator | None, int]:
+        """Return M ≈ K⁻¹ or None, and the products that this call took.
 
         ``rtol``: of the solve to come; it decides whether a hierarchy pays at once.
         ``now``: what was offered, whether the solves have paid for it or not.
         """
+        before = self.n_matvec
+        found = self._choose(K, rtol, now)
+        return found, self.n_matvec - before
+
+    def _choose(self, K: Any, rtol: float, now: bool) -> LinearOperator | None:
         K = aslinearoperator(K)
         if K.shape[0] != K.shape[1]:
             raise ValueError(f"K must be square, found shape {K.shape}")
@@ -153,7 +162,7 @@ class Auto:
                 lost += products
                 continue
             self._price = built.n_matvec if price is None else price
-            built.n_matvec += lost
+            built = built.with_setup(n_matvec=built.n_matvec + lost)
             self.n_matvec += built.n_matvec
             self.name, self._built = name, built
             self._wear, self._fresh, self._worn, self._spent = 0.0, math.nan, False, 0
@@ -165,7 +174,7 @@ class Auto:
         if lost and found is None:
             found = jacobi(full((K.shape[0],), 1.0, example(K)))
         if found is not None:
-            found.n_matvec = lost
+            found = found.with_setup(n_matvec=lost)
         return found
 
     def observe(self, niter: int, digits: float) -> None:
@@ -215,9 +224,8 @@ class Auto:
                 built = built.update(K)
             except ValueError:
                 return None
-        self._built = built
-        built.n_matvec = 0
-        return built
+        self._built = built.with_setup(n_matvec=0) if built.n_matvec else built
+        return self._built
 
     def _candidates(
         self, K: LinearOperator, known: Diagonals, rtol: float, now: bool
