@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from collections.abc import Callable
 
 from ...arrays import dot, epsilon, namespace, norm
 from .iterate import (
@@ -80,17 +81,26 @@ class BarrierMerit:
         return dataclasses.replace(self, weight=weight), slope - weight * off
 
     def backtrack(
-        self, now: Residuals, step: Direction, slope: float
-    ) -> tuple[Residuals | None, int]:
-        """Return the first point along the step where φ falls enough, and evaluations."""
-        point, n_grad = now.point, 0
+        self,
+        now: Residuals,
+        step: Direction,
+        slope: float,
+        correction: Callable[[], Direction] | None,
+    ) -> tuple[Residuals | None, int, int]:
+        """Return the first point along the step where φ falls enough.
+
+        Where it does not at the first point, the search goes on along the arc
+        y + α dy + α² s, s the second-order ``correction`` of rows that are not affine.
+        Returns the products and the evaluations, too.
+        """
+        point, arc, n_hvp, n_grad = now.point, 0.0 * step.y, 0, 0
         alpha = min(1.0, _KEEP * max_step_to_boundary(point.w, step.w))
         dual = min(1.0, _KEEP * max_step_to_boundary(point.z, step.z))
         start, shortest = self.value(now), 1e-3 * epsilon(point.y) ** 0.5
         first = True
         while alpha >= shortest:
             trial = PrimalDualIterate(
-                y=point.y + alpha * step.y,
+                y=point.y + alpha * (step.y + alpha * arc),
                 nu=point.nu + alpha * step.nu,
                 z=point.z + dual * step.z,
                 w=point.w + alpha * step.w,
@@ -101,9 +111,14 @@ class BarrierMerit:
                 # Near the end the values are too inexact to tell.
                 near = first and self._residual(new) <= 0.5 * self._residual(now)
                 if (slope < 0.0 and fell) or near:
-                    return new, n_grad
-            first, alpha = False, 0.5 * alpha
-        return None, n_grad
+                    return new, n_hvp, n_grad
+            if first and correction is not None:
+                found = correction()
+                arc, n_hvp, n_grad = found.y, found.n_hvp, n_grad + 1
+            else:
+                alpha *= 0.5
+            first = False
+        return None, n_hvp, n_grad
 
     def _reset_slacks(self, before: Residuals, trial: Residuals) -> Residuals | None:
         """Return a trial with w = −G where the rows held before; None too near a side."""

@@ -10,18 +10,20 @@ the saddle point system of H + Σ_b + Jᵀ (z/w) J and E for ``krylov.saddle_poi
 
 from __future__ import annotations
 
+import dataclasses
+import math
 from typing import Any
 
 import numpy as np
 from scipy import sparse
 
-from ...arrays import Array, namespace
+from ...arrays import Array, namespace, norm
 from ...krylov.saddle_point import SaddlePoint
 from ...operators.block_matrices import diagonal_operator, gram, is_factorable
 from ...operators.linear_operator import LinearOperator, aslinearoperator
 from ...preconditioners import jacobi_of
 from ...status import Status
-from .iterate import Direction, Residuals
+from .iterate import Direction, Residuals, evaluate
 from .ldl_factor import LDLFactor
 
 
@@ -70,11 +72,11 @@ class NewtonSystem:
             null_space = form.null_space(E)
             self.saddle = SaddlePoint(self.operator, null_space, method="projected_cg")
 
-    def solve(self, c: Array) -> Direction:
-        """Return the step with w dz + z dw = c that cancels the residuals."""
-        now, form = self.now, self.now.form
+    def solve(self, c: Array, now: Residuals | None = None) -> Direction:
+        """Return the step with w dz + z dw = c that cancels the residuals, here or others."""
+        now, form = now or self.now, self.now.form
         n, p, q = now.r_d.shape[0], now.r_e.shape[0], form.q
-        push, n_hvp = c / now.point.w + self.ratio * now.r_g, 0
+        push, n_hvp = c / self.now.point.w + self.ratio * now.r_g, 0
         if self.factor is None:
             force = -now.r_d - form.inequality_vjp(now.J, push)
             rhs = force if now.E is None else namespace(force).concat([force, -now.r_e])
@@ -95,6 +97,21 @@ class NewtonSystem:
             # The factorisation's own dz_J is free of cancellation where w is tiny.
             dz[:q] = solved[n + p :]
         return Direction(dy, dnu, dz, -now.r_g - along, n_hvp, indefinite)
+
+    def second_order_correction(self, step: Direction) -> Direction:
+        """Return what brings the rows back to the values that the step promised.
+
+        References
+        ----------
+        J. Nocedal, S. J. Wright, "Numerical Optimization", 2006, section 15.6.
+        """
+        point = self.now.point
+        ahead = point._replace(y=point.y + step.y, w=point.w + step.w)
+        there = evaluate(self.now.form, ahead)
+        there = dataclasses.replace(there, r_d=0.0 * there.r_d, J=self.now.J)
+        found = self.solve(0.0 * point.w, there)
+        finite = math.isfinite(norm(found.y))
+        return found if finite else found._replace(y=0.0 * step.y)
 
     def curvature(self, dy: Array) -> float:
         """Return dy' (H + Σ + J' (z/w) J) dy: one product."""

@@ -26,7 +26,7 @@ from ..newton_cg import NewtonIterate, asks_to_stop
 from .as_solution import to_solution
 from .barrier_merit import BarrierMerit, enter_monotone_mode
 from .inertia_correction import convex_step
-from .iterate import Direction, PrimalDualIterate, Residuals, evaluate
+from .iterate import Direction, PrimalDualIterate, Residuals, evaluate, largest
 from .newton_system import NewtonSystem
 from .predictor_corrector import mehrotra_step, take_step
 from .standard_form import standard_form
@@ -233,8 +233,11 @@ def _monotone_step(
     if state.now.violation > 0.0:
         curvature, n_hvp = system.curvature(step.y), 1
     merit, slope = merit.descent(state.now, step, curvature)
-    new, n_grad = merit.backtrack(state.now, step, slope)
-    return dataclasses.replace(state, merit=merit).after(new, n_hvp, n_grad)
+    curved = (
+        None if state.now.form.affine else lambda: system.second_order_correction(step)
+    )
+    new, more, n_grad = merit.backtrack(state.now, step, slope, curved)
+    return dataclasses.replace(state, merit=merit).after(new, n_hvp + more, n_grad)
 
 
 def _stop_test(
@@ -281,7 +284,9 @@ def _is_stalling(state: PathState, errors: list[float]) -> bool:
         return True
     if not state.has_other_mode or len(errors) <= _SLOW:
         return False
-    feasible = state.now.violation <= 1e-2 * state.now.scales[1]
+    now, values = state.now, state.now.inequality_values
+    above = values[values > 0.0]
+    feasible = max(largest(now.r_e), largest(above)) <= 1e-2 * now.scales[1]
     return feasible and min(errors) > 0.5 * min(errors[:-_SLOW])
 
 
