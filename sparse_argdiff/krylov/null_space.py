@@ -277,37 +277,38 @@ def null_space_for(C: Any, M: Any, n: int) -> NullSpace | ProductNullSpace:
     TypeError, ValueError
         For an M that gives no metric, or does not belong to C.
     """
-    given = getattr(M, "null_space", None)
-    constraints: NullSpace | ProductNullSpace
-    if isinstance(given, NullSpace):
-        constraints = given
+    found: NullSpace | ProductNullSpace
+    if isinstance(getattr(M, "null_space", None), NullSpace):
+        found = M.null_space
     elif M is None:
-        constraints = C if isinstance(C, ProductNullSpace) else null_space(C)
+        found = C if isinstance(C, ProductNullSpace) else null_space(C)
     elif isinstance(C, NullSpace | ProductNullSpace):
         raise TypeError(
             "M must be None for a C that is factorised, in a metric of its own; build it "
             "as null_space(C, metric)"
         )
     else:
-        M = as_operator("M", M)
-        diagonal = M.diagonal() if M.has_diagonal else None
-        if diagonal is None or M.shape != (n, n) or not _is_diagonal(M, diagonal):
-            raise ValueError(
-                "M must be preconditioners.constraint(...) or a diagonal operator of "
-                f"shape ({n}, {n}): the projection needs its inverse as a metric"
-            )
-        constraints = null_space(C, 1.0 / diagonal)
-    if constraints.shape != tuple(C.shape) or C.shape[1] != n:
+        found = null_space(C, 1.0 / _diagonal_of(M, n))
+    if found.shape != tuple(C.shape) or C.shape[1] != n:
         raise ValueError(
             f"C must have {n} columns like H and be the C of M, found shape "
-            f"{tuple(C.shape)} and {constraints.shape}"
+            f"{tuple(C.shape)} and {found.shape}"
         )
-    return constraints
+    return found
 
 
-def _is_diagonal(M: LinearOperator, diagonal: Array) -> bool:
-    xp = namespace(diagonal)
-    return bool(xp.all(M.matvec(xp.ones_like(diagonal)) == diagonal))
+def _diagonal_of(M: Any, n: int) -> Array:
+    """Return the diagonal of an operator (n, n) without other entries."""
+    M = as_operator("M", M)
+    if M.has_diagonal and M.shape == (n, n):
+        diagonal = M.diagonal()
+        xp = namespace(diagonal)
+        if bool(xp.all(M.matvec(xp.ones_like(diagonal)) == diagonal)):
+            return diagonal
+    raise ValueError(
+        "M must be preconditioners.constraint(...) or a diagonal operator of "
+        f"shape ({n}, {n}): the projection needs its inverse as a metric"
+    )
 
 
 def null_space_of(C: Any) -> NullSpace | ProductNullSpace:

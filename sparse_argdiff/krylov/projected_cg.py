@@ -244,21 +244,25 @@ def _least_norm_point(system: _System) -> tuple[_Point, int]:
     return system.point(y, system.H.matvec(y)), 1
 
 
-def _infeasible(system: _System) -> Status:
-    # y = 0 meets C y = 0: a violation is then an error of the projection.
-    return Status.INCONSISTENT if norm(system.c) else Status.STAGNATED
-
-
 def _status_at_start(system: _System, at: _Point, target: float) -> Status | None:
     """Return why there is nothing to iterate for, or None."""
     asked = system.wants_stop(0, at.y, at.residual_norm)
-    if not math.isfinite(at.residual_norm):
-        return Status.NOT_FINITE
-    if not system.feasible(at.y):
-        return _infeasible(system)
+    failed = _failure(system, at)
+    if failed is not None:
+        return failed
     if at.residual_norm <= max(target, 0.25 * system.rounding_level(at, 0.0)):
         return Status.CONVERGED
     return Status.STOPPED_BY_CALLBACK if asked else None
+
+
+def _failure(system: _System, at: _Point) -> Status | None:
+    """Return the status of a point that is not finite or violates C y = c."""
+    if not math.isfinite(at.residual_norm):
+        return Status.NOT_FINITE
+    if system.feasible(at.y):
+        return None
+    # y = 0 meets C y = 0: a violation is then an error of the projection.
+    return Status.INCONSISTENT if norm(system.c) else Status.STAGNATED
 
 
 def _status(
@@ -275,13 +279,9 @@ def _status(
     ``before`` is the residual norm of the point before, ``ended`` why the recurrence
     broke down, ``last`` whether no iterations are left.
     """
-    size = at.residual_norm
-    if not math.isfinite(size):
-        return Status.NOT_FINITE
-    if not system.feasible(at.y):
-        return _infeasible(system)
-    if size <= target:
-        return Status.CONVERGED
+    size, failed = at.residual_norm, _failure(system, at)
+    if failed is not None or size <= target:
+        return failed or Status.CONVERGED
     slow = size > 0.5 * before
     if size <= rounding and (ended is not None or slow):
         return Status.ROUNDING_LIMIT
