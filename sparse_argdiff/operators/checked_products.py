@@ -133,15 +133,18 @@ def _of_shape(result: Array, name: str, shape: tuple[int, ...]) -> Array:
     return result
 
 
-def asymmetry(A: Any, u: Array, Au: Array) -> float:
-    """Return |u'Av − v'Au| / (‖u‖‖Av‖ + ‖v‖‖Au‖) for a random v; one product, A v.
+def asymmetry(
+    A: Any, u: Array, Atu: Array, rng: np.random.Generator | int = 0
+) -> float:
+    """Return |u'Av − v'Aᵀu| / (‖u‖‖Av‖ + ‖v‖‖Aᵀu‖) for a random v; one product, A v.
 
-    ``u`` and ``Au`` are vectors; NaN where a product is not finite.
+    ``u`` and ``Atu`` = Aᵀ u are vectors; for a symmetric A the latter is A u.  NaN where
+    a product is not finite.
     """
-    v = asarray(np.random.default_rng(0).standard_normal(u.shape[0]), u)
+    v = asarray(np.random.default_rng(rng).standard_normal(Atu.shape[0]), u)
     Av = A @ v
-    size = norm(u) * norm(Av) + norm(v) * norm(Au)
-    gap = abs(dot(u, Av) - dot(v, Au))
+    size = norm(u) * norm(Av) + norm(v) * norm(Atu)
+    gap = abs(dot(u, Av) - dot(v, Atu))
     return gap / size if size != 0.0 else gap
 
 
