@@ -24,6 +24,7 @@ from ..arrays import (
     as_tolerance,
     asarray,
     axpy,
+    check_callable,
     dot,
     empty,
     epsilon,
@@ -112,8 +113,7 @@ def projected_cg(
     c = _of_shape("c", c, (p, *columns), b)
     if x0 is not None:
         x0 = _of_shape("x0", x0, (n, *columns), b)
-    if callback is not None and not callable(callback):
-        raise TypeError(f"callback must be a function, found {type(callback).__name__}")
+    check_callable(callback=callback)
     rtol, atol = as_tolerance("rtol", rtol), as_tolerance("atol", atol)
     limit = max(10 * n, 20) if maxiter is None else as_count("maxiter", maxiter)
 
