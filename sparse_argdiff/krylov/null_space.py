@@ -141,16 +141,8 @@ class NullSpace:
 class ProductNullSpace:
     """The null space of an operator C (p, n) known by products; the metric is I.
 
-    Each projection is one MINRES solve with [I C'/c; C/c 0], which does not square the
-    condition of C; c is of the order of ‖C‖ and brings both blocks to one scale.
-
-    Attributes
-    ----------
-    C : LinearOperator (p, n)
-    shape : (int, int)
-        Of C.
-    rank : None
-        Not known.
+    Each projection is a MINRES solve with [I C'/c; C/c 0], c of the order of ‖C‖, which
+    does not square the condition of C.  The methods are those of :class:`NullSpace`.
     """
 
     rank = None
@@ -211,37 +203,28 @@ class ProductNullSpace:
 
 
 def null_space(C: Any, metric: Any = None, *, kind: str | None = None) -> NullSpace:
-    """Factorise what the projection onto the null space of C needs.
+    """Factorise a matrix C for the projections onto its null space.
 
     Parameters
     ----------
     C : array or SciPy sparse matrix (p, n), or NullSpace
-        Rows may depend on each other, be zero and have any scale.  A ``NullSpace`` is
-        returned as it is.
+        Rows may be dependent, zero and of any scale.  A ``NullSpace`` is returned as it is.
     metric : array (n,), optional
         The positive diagonal G; the identity by default.
     kind : {"disjoint", "dense", "normal", "augmented"}, optional
-        By default what C is.
+        By default chosen by the entries of C.
 
     Raises
     ------
-    TypeError
-        For an operator: its entries are not known.
-    ValueError
-        For a C or a metric that is not finite, or a metric that is not positive.
+    TypeError, ValueError
+        For an operator; for a C or a metric that is not finite, or not positive.
 
     Notes
     -----
-    Rows count as dependent when, at unit length, one is the sum of others to rounding of
-    its terms ("normal"), or when a singular value is max(p, n) roundings of the largest
-    ("dense").  Storage: the entries of C once more, and the factors; with "normal" n + p
-    more for each row within 1e-6 of the span of the others.
-
-    References
-    ----------
-    N. I. M. Gould, M. E. Hribar, J. Nocedal, "On the solution of equality constrained
-    quadratic programming problems arising in optimization", SIAM J. Sci. Comput. 23
-    (2001) 1376-1395.
+    A row of unit length is dependent when it is the sum of others to rounding of its terms
+    ("normal"), or when a singular value is max(p, n) roundings of the largest ("dense").
+    Storage: the entries of C once more, and the factors; with "normal" n + p more for each
+    row within 1e-6 of the span of the others.
     """
     if isinstance(C, NullSpace):
         return C
