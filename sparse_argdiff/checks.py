@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from .arrays import Array, as_vector, asarray, dot, epsilon, namespace, norm
+from .operators.checked_products import transpose_error
 from .operators.linear_operator import aslinearoperator
 from .problem.objective import Objective, central_difference
 from .problem.problem import Problem
@@ -90,7 +91,7 @@ def dot_test(
     rng = np.random.default_rng(0 if rng is None else rng)
     v = _random(rng, A.shape[1], like)
     u = _random(rng, A.shape[0], like)
-    error = _transpose_error(u, A @ v, v, A.T @ u)
+    error = transpose_error(u, A @ v, v, A.T @ u)
     allowed = max(1e4 * epsilon(like), 10.0 * (A.accuracy or 0.0))
     name = "dot test"
     return _report(
@@ -141,7 +142,7 @@ def check_derivatives(
     errors["hess against differences of grad"] = _ratio(
         norm(change - Hd), norm(Hd) + norm(change)
     )
-    errors["hess is symmetric"] = _transpose_error(w, Hd, d, hess @ w)
+    errors["hess is symmetric"] = transpose_error(w, Hd, d, hess @ w)
     if hess.has_diagonal:
         errors["diagonal of hess"] = _diagonal_error(hess, y)
     by_x = _difference(lambda h: problem.grad(x + h * u, y), x, u)
@@ -152,7 +153,7 @@ def check_derivatives(
         )
     with contextlib.suppress(NotImplementedError):
         name = "cross transposed against differences of grad"
-        errors[name] = _transpose_error(w, by_x, u, cross.T @ w)
+        errors[name] = transpose_error(w, by_x, u, cross.T @ w)
     return _report(errors, dict.fromkeys(errors, allowed), raise_on_failure)
 
 
@@ -199,12 +200,6 @@ def check_hypergradient(
 
 def _random(rng: np.random.Generator, size: int, like: Array) -> Array:
     return asarray(rng.standard_normal(size), like)
-
-
-def _transpose_error(u: Array, Av: Array, v: Array, Atu: Array) -> float:
-    """Return |u'Av − v'Aᵀu| relative to ‖u‖ ‖Av‖ + ‖v‖ ‖Aᵀu‖."""
-    size = norm(u) * norm(Av) + norm(v) * norm(Atu)
-    return _ratio(abs(dot(u, Av) - dot(v, Atu)), size)
 
 
 def _ratio(error: float, size: float) -> float:

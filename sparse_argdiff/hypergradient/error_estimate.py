@@ -19,7 +19,7 @@ from collections.abc import Callable
 from typing import Any, Literal
 
 from ..arrays import Array, dot, is_finite, namespace, norm
-from ..implicit.checked_solve import Inverse
+from ..implicit.checked_solve import LinearizedSolve
 from ..problem.objective import Constants
 from ..problem.optimality import residual
 from ..problem.problem import Problem, Solution
@@ -221,7 +221,7 @@ def _correct(
     here = dataclasses.replace(point.solution, status=Status.CONVERGED)
     x, n = here.x, here.y.shape[0]
     wrong, n_grad = residual(problem, here)
-    K = _inverse(problem, here, options)
+    K = _linearized(problem, here, options)
     step = K(K.system.restrict(wrong))
     if not step.status.acceptable:
         return _Correction(None, n_hvp=K.n_hvp, n_grad=n_grad)
@@ -243,7 +243,7 @@ def _correct(
     if not is_finite(left):  # the step left the domain of f
         return _Correction(None, n_hvp=K.n_hvp, n_grad=n_grad + more)
     there = dataclasses.replace(there, residual=left)
-    K2 = _inverse(problem, there, options)
+    K2 = _linearized(problem, there, options)
     system = K2.system
     old = system.restrict(adjoint)
     wanted = system.right_hand_side(gradient_y(upper, x, there.y))
@@ -261,12 +261,12 @@ def _correct(
     return _Correction(found, fall, solved, n_hvp, n_grad)
 
 
-def _inverse(problem: Problem, solution: Solution, options: Any) -> Inverse:
-    return Inverse(
+def _linearized(problem: Problem, solution: Solution, options: Any) -> LinearizedSolve:
+    return LinearizedSolve(
         problem,
         solution,
-        options["method"],
-        options["M"],
+        method=options["method"],
+        M=options["M"],
         rtol=_RTOL,
         maxiter=options["maxiter"],
         stationarity=math.inf,

@@ -222,7 +222,7 @@ template <typename T>
 __global__ void minres_advance(size_t n, T* x, T* w_old, const T* w, const T* v,
                                const double* record) {
     T step = (T)record[STEP];
-    if (step == (T)0) return;
+    if (record[STEP] == 0.0 && record[ACTIVE] == 0.0) return;  // it has ended
     T of_w_old = (T)record[OF_W_OLD], of_w = (T)record[OF_W], of_v = (T)record[OF_V];
     EACH(i, n) {
         T entry = of_w_old * w_old[i] + of_w * w[i] + of_v * v[i];

@@ -12,12 +12,17 @@ import numpy as np
 from scipy import sparse
 
 from ..arrays import Array, arange, full, is_array, namespace, zeros
-from .linear_operator import LinearOperator, aslinearoperator
+from .linear_operator import LinearOperator, Structure, aslinearoperator
 
 
 def is_explicit(matrix: Any) -> bool:
     """Tell whether the entries are known: an array or a sparse matrix."""
     return is_array(matrix) or sparse.issparse(matrix)
+
+
+def is_factorable(like: Array, *matrices: Any) -> bool:
+    """Tell whether all entries are there and on the host, where SciPy can factorise."""
+    return isinstance(like, np.ndarray) and all(map(is_explicit, matrices))
 
 
 def zero(shape: tuple[int, int], like: Array) -> LinearOperator:
@@ -53,6 +58,27 @@ def vstack(blocks: list[Any]) -> Any:
         return sum(operator.T @ w[a:b] for operator, a, b in parts)
 
     return _of_products((int(ends[-1]), operators[0].shape[1]), forward, backward)
+
+
+def saddle_operator(H: LinearOperator, C: Any) -> LinearOperator:
+    """Return [H C'; C 0] (n + p, n + p), as symmetric as H is."""
+    rows, n = aslinearoperator(C), H.shape[0]
+
+    def product(z: Array) -> Array:
+        y = z[:n, ...]
+        return namespace(z).concat([H @ y + rows.T @ z[n:, ...], rows @ y])
+
+    size = n + rows.shape[0]
+    return LinearOperator(
+        (size, size),
+        product,
+        product,
+        matmat=product,
+        rmatmat=product,
+        dtype=H.dtype,
+        symmetric=H.symmetric,
+        structure=Structure(accuracy=H.accuracy, note=H.note),
+    )
 
 
 def take_rows(matrix: Any, index: Array) -> Any:

@@ -5,6 +5,7 @@ The functions are the user's: a wrong shape is named before and after each call.
 
 from __future__ import annotations
 
+import math
 import operator
 from collections.abc import Callable
 from typing import Any, NamedTuple, cast
@@ -13,11 +14,15 @@ import numpy as np
 
 from ..arrays import (
     Array,
+    asarray,
     check_callable,
     check_shape,
+    dot,
+    epsilon,
     is_array,
     kind_of,
     namespace,
+    norm,
     zeros,
 )
 
@@ -156,3 +161,21 @@ def _checked(result: Array, name: str, shape: tuple[int, ...]) -> Array:
     if kind_of(result) == "other":
         raise TypeError(f"{name} must return real numbers, found dtype {result.dtype}")
     return result
+
+
+def transpose_error(u: Array, Av: Array, v: Array, Atu: Array) -> float:
+    """Return |u'Av − v'Aᵀu| relative to ‖u‖ ‖Av‖ + ‖v‖ ‖Aᵀu‖; NaN where one is."""
+    size = norm(u) * norm(Av) + norm(v) * norm(Atu)
+    error = abs(dot(u, Av) - dot(v, Atu))
+    return 0.0 if error == 0.0 else error / size if size != 0.0 else math.inf
+
+
+def asymmetry(A: Any, u: Array, Au: Array) -> float:
+    """Return the error of u'Av = v'Au for a random v; one product, A v."""
+    v = asarray(np.random.default_rng(0).standard_normal(u.shape[0]), u)
+    return transpose_error(u, A @ v, v, Au)
+
+
+def symmetry_tolerance(A: Any, like: Array) -> float:
+    """Return the largest asymmetry that the accuracy of the products of A explains."""
+    return float(max(epsilon(like), A.accuracy or 0.0) ** 0.4)

@@ -79,7 +79,7 @@ def check_stationary(
         raise_or_warn(
             solution.status, solution, what, "the lower-level solve failed.", on_failure
         )
-        return complete(problem, solution), 0
+        return complete(problem, solution) if problem.constrained else solution, 0
     check = check_conditions(problem, solution, tolerance, "stationarity")
     if check.status is not Status.CONVERGED:
         raise_or_warn(check.status, check.solution, what, check.detail, on_failure)

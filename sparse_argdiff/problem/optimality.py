@@ -19,7 +19,14 @@ from scipy.sparse import linalg
 
 from ..arrays import Array, full, is_array, is_sparse, namespace, norm, zeros
 from ..krylov.null_space import multipliers as fit_multipliers
-from ..operators.block_matrices import scatter, squares, take_columns, take_rows, vstack
+from ..operators.block_matrices import (
+    is_factorable,
+    scatter,
+    squares,
+    take_columns,
+    take_rows,
+    vstack,
+)
 from ..operators.linear_operator import aslinearoperator
 from .problem import ActiveSet, Problem, Solution
 
@@ -233,6 +240,40 @@ def residual_scale(problem: Problem, x: Array, y: Array) -> tuple[float, int]:
     if scale > 0.0 and math.isfinite(scale):
         return scale, 0
     return norm(problem.hess(x, y).matvec(y)), 1
+
+
+def lagrangian_hess(
+    problem: Problem, x: Array, y: Array, multipliers: Array, p: int
+) -> Any:
+    """Return f_YY + Σ ν_i ∇²h_i of the function that is minimised, as explicit as its parts.
+
+    Parameters
+    ----------
+    multipliers : array (p + q,)
+        Of the p equality rows, then of the inequality rows.
+
+    Returns
+    -------
+    LinearOperator, or a sparse matrix where all parts are matrices on the host
+    """
+    given = problem.objective.hess(x, y)
+    terms: list[Any] = []
+    for rows, part in (
+        (problem.equalities, multipliers[:p]),
+        (problem.inequalities, multipliers[p:]),
+    ):
+        if rows is not None:
+            terms += rows.curvatures(x, y, part)
+    if is_factorable(y, given, *terms):
+        total = sparse.csr_array(given) * (-1.0 if problem.maximize else 1.0)
+        for term in terms:
+            total = total + sparse.csr_array(term)
+        return total
+    H = aslinearoperator(given)
+    H = -H if problem.maximize else H
+    for term in terms:
+        H = H + aslinearoperator(term)
+    return H
 
 
 def complete(problem: Problem, solution: Solution) -> Solution:
