@@ -30,8 +30,9 @@ from ..implicit.derivative import Adjoint
 from ..krylov import KrylovResult
 from ..problem.problem import ActiveSet, Solution
 from ..status import Status
+from .result import Ending, HistoryRecord
 
-_FORMAT = 1
+_FORMAT = 2
 _TREE = "__tree__"
 # What a reader of .npz and JSON says of bytes that are neither, or no longer.
 _DAMAGE = (
@@ -54,6 +55,8 @@ _RECORDS: dict[str, type[Any]] = {
         Adjoint,
         Bound,
         Certificate,
+        Ending,
+        HistoryRecord,
         HypergradientResult,
         KrylovResult,
         Point,

@@ -61,6 +61,7 @@ def hoag(
         moved = norm(point - x)
         try:
             trial = run.F.evaluate(point, tol=max(tolerance, run.F.tol), certify=False)
+            trial = run.confirmed(point, trial)
         except ConvergenceError as error:
             L, failures, reason = 2.0 * L, failures + 1, str(error)
             continue
