@@ -474,7 +474,7 @@ def test_the_state_of_a_hypergradient_can_be_set_again():
     assert found.value == expected.value
     np.testing.assert_array_equal(found.gradient, expected.gradient)
     np.testing.assert_array_equal(again.state.y, after.y)
-    np.testing.assert_array_equal(again.state.adjoint, after.adjoint)
+    np.testing.assert_array_equal(again.state.adjoints, after.adjoints)
     assert again.state.n_hvp == after.n_hvp
     cold = sad.Hypergradient(problem, held, tol=1e-4).evaluate(x0 + 0.3)
     assert cold.n_hvp > found.n_hvp

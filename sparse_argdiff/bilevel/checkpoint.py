@@ -25,7 +25,7 @@ import numpy as np
 from ..arrays import Array, is_array, namespace, placement, to_namespace
 from ..hypergradient.error_bound import Bound
 from ..hypergradient.error_estimate import Certificate, Point
-from ..hypergradient.hypergradient import HypergradientResult, WarmState
+from ..hypergradient.result import HypergradientResult, WarmStart
 from ..implicit.derivative import Adjoint
 from ..krylov import KrylovResult
 from ..problem.problem import ActiveSet, Solution
@@ -61,7 +61,7 @@ _RECORDS: dict[str, type[Any]] = {
         KrylovResult,
         Point,
         Solution,
-        WarmState,
+        WarmStart,
     )
 }
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from ..arrays import Array, dot, namespace
-from ..hypergradient.hypergradient import HypergradientResult
+from ..hypergradient.result import HypergradientResult
 from ..status import ConvergenceError, Status
 from .run import BilevelResult, Run
 

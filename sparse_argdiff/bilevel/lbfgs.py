@@ -18,7 +18,7 @@ import numpy as np
 from scipy import optimize
 
 from ..arrays import Array, namespace
-from ..hypergradient.hypergradient import HypergradientResult
+from ..hypergradient.result import HypergradientResult
 from ..status import ConvergenceError, Status
 from .checkpoint import digest
 from .run import BilevelResult, Run

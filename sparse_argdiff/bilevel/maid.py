@@ -12,7 +12,8 @@ looks.  β is the spectral step of the last move.
 from __future__ import annotations
 
 from ..arrays import Array, dot
-from ..hypergradient.hypergradient import Hypergradient, HypergradientResult
+from ..hypergradient.hypergradient import Hypergradient
+from ..hypergradient.result import HypergradientResult
 from ..status import Status
 from .gradient_descent import first_step, line_search
 from .run import BilevelResult, Run

@@ -20,7 +20,8 @@ from typing import Any
 from scipy.optimize import OptimizeResult
 
 from ..arrays import Array, epsilon, namespace, norm
-from ..hypergradient.hypergradient import Hypergradient, HypergradientResult, WarmState
+from ..hypergradient.hypergradient import Hypergradient
+from ..hypergradient.result import HypergradientResult, WarmStart
 from ..hypergradient.upper_objective import value_of
 from ..problem.optimality import residual, residual_scale
 from ..status import ConvergenceError, Status
@@ -337,7 +338,7 @@ class Run:
             )
 
     def _save(
-        self, store: Store, state: WarmState, ending: Ending | None = None
+        self, store: Store, state: WarmStart, ending: Ending | None = None
     ) -> None:
         store.save(
             {

@@ -25,7 +25,7 @@ _SAFETY = 2.0
 _ETA = 0.5  # of ‖z‖ is certain: the error may be the other half
 
 
-class Refinement:
+class DescentStoppedSolver:
     """A linear solver for ``vjp`` that starts anywhere and may end at descent.
 
     Parameters

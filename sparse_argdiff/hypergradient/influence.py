@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from ..arrays import Array
 from ..problem.problem import Problem
-from .hypergradient import HypergradientResult
+from .result import HypergradientResult
 
 
 def influence(problem: Problem, result: HypergradientResult) -> Array:

@@ -1,9 +1,9 @@
-"""The upper objective f^U(x, y), and what it makes of a lower solution and its adjoint.
+"""The upper objective f^U(x, y); value and gradient of F from a solution and its adjoint.
 
     F(x) ≈ f^U(x, y) − λ' f_Y(x, y),        ∇F(x) = ∂f^U/∂x + g'(x)' ∂f^U/∂y
 
-The second term corrects the value for a y that is not quite optimal: its error is of second
-order in that of y, where that of f^U(x, y) is of first order.
+The second term corrects the value for an inexact y: the error of the sum is of second order
+in the error of y, that of f^U(x, y) alone of first order.
 """
 
 from __future__ import annotations
@@ -55,9 +55,7 @@ def gradient_y(upper: UpperObjective, x: Array, y: Array) -> Array:
     return as_vector("upper.grad_y", upper.grad_y(x, y), y.shape[0])
 
 
-def total_gradient(upper: UpperObjective, x: Array, y: Array, implicit: Array) -> Array:
-    """Return ∇F from its implicit part g'(x)' ∂f^U/∂y."""
+def gradient_x(upper: UpperObjective, x: Array, y: Array) -> Array | None:
+    """Return ∂f^U/∂x, checked; None where x does not enter directly."""
     direct = upper.grad_x(x, y)
-    if direct is None:
-        return implicit
-    return implicit + as_vector("upper.grad_x", direct, x.shape[0])
+    return None if direct is None else as_vector("upper.grad_x", direct, x.shape[0])
