@@ -9,11 +9,10 @@ adjoint λ are the start of the next one.
 from __future__ import annotations
 
 import dataclasses
-import math
 from collections.abc import Callable
 from typing import Any, Literal
 
-from ..arrays import Array, copied_vector, dot, is_finite, namespace
+from ..arrays import Array, copied_vector, namespace
 from ..implicit.checked_solve import LinearSolver
 from ..implicit.derivative import Adjoint, vjp
 from ..preconditioners.deflation import RecentSolutions
@@ -21,15 +20,20 @@ from ..problem.objective import Constants
 from ..problem.optimality import residual
 from ..problem.problem import Problem, Solution
 from ..solvers import LowerSolver, solve
-from ..status import ConvergenceError, OnFailure, Status, raise_or_warn
+from ..status import ConvergenceError, OnFailure
 from . import error_estimate
-from .descent_stopping import DescentStoppedSolver
+from .descent_stopping import stopped_at_descent
 from .error_bound import Bound
 from .error_estimate import Certificate
 from .result import HypergradientResult, WarmStart
-from .upper_objective import UpperObjective, gradient_x, gradient_y, value_of
-
-_WHAT = "evaluating the upper level"
+from .upper_objective import (
+    UpperObjective,
+    check_finite,
+    check_upper,
+    corrected_value,
+    gradient_x,
+    gradient_y,
+)
 
 
 class Hypergradient:
@@ -100,38 +104,24 @@ class Hypergradient:
         adjoint_maxiter: int | None = None,
         on_failure: OnFailure = "raise",
     ) -> None:
-        for name in ("value", "grad_y", "grad_x"):
-            if not callable(getattr(upper, name, None)):
-                raise TypeError(
-                    f"upper must have the methods value, grad_y and grad_x; "
-                    f"{type(upper).__name__} lacks {name}"
-                )
-        self.problem = problem
-        self.upper = upper
-        self.warm_start = warm_start
-        self.tol = tol
+        check_upper(upper)
+        self.problem, self.upper, self._y0 = problem, upper, y0
+        self.tol, self.warm_start, self.on_failure = tol, warm_start, on_failure
         self.adjoint_tol = tol if adjoint_tol is None else adjoint_tol
-        self.on_failure: OnFailure = on_failure
         self._constants = constants
-        self._solve_options: dict[str, Any] = {"method": solver, "maxiter": maxiter}
+        failing = {"on_failure": on_failure}
+        self._lower = failing | {"method": solver, "maxiter": maxiter}
+        self._linear = failing | {"method": method, "M": M, "maxiter": adjoint_maxiter}
         if callable(M):
-            self._solve_options["M"] = M
-        self._vjp_options = {"method": method, "M": M, "maxiter": adjoint_maxiter}
-        self._y0 = y0
+            self._lower["M"] = M
         self._cached: tuple[Solution, float] | None = None
         self.state = WarmStart()
 
     @property
     def state(self) -> WarmStart:
         """All that the next evaluation depends on, and the totals so far."""
-        return WarmStart(
-            self.y,
-            tuple(self._adjoints.columns),
-            self._adjoints.niter,
-            self.n_hvp,
-            self.n_grad,
-            self.n_evaluations,
-        )
+        recent, totals = self._adjoints, (self.n_hvp, self.n_grad, self.n_evaluations)
+        return WarmStart(self.y, tuple(recent.columns), recent.niter, *totals)
 
     @state.setter
     def state(self, state: WarmStart) -> None:
@@ -152,21 +142,13 @@ class Hypergradient:
 
     def solve(self, x: Array, *, tol: float | None = None) -> Solution:
         """Solve the lower-level problem at x, from the warm start."""
-        solution: Solution = self._counted(
-            solve,
-            self.problem,
-            x,
-            self.y if self.warm_start and self.y is not None else self._y0,
-            tol=self.tol if tol is None else tol,
-            on_failure=self.on_failure,
-            **self._solve_options,
-        )
-        left, n_grad = residual(self.problem, solution)
-        self.n_grad += n_grad
-        self.y = solution.y
-        return dataclasses.replace(
-            solution, residual=left, n_grad=solution.n_grad + n_grad
-        )
+        tol = self.tol if tol is None else tol
+        start = self.y if self.warm_start and self.y is not None else self._y0
+        options = {"tol": tol, **self._lower}
+        found: Solution = self._counted(solve, self.problem, x, start, **options)
+        left, n_grad = residual(self.problem, found)
+        self.y, self.n_grad = found.y, self.n_grad + n_grad
+        return dataclasses.replace(found, residual=left, n_grad=found.n_grad + n_grad)
 
     def _counted(self, compute: Callable[..., Any], *data: Any, **options: Any) -> Any:
         """Return what ``compute`` returns, and add its cost to the totals, if it fails, too."""
@@ -191,7 +173,7 @@ class Hypergradient:
         tol = self.tol if tol is None else tol
         solution = self.solve(x, tol=tol)
         self._cached = dataclasses.replace(solution, n_hvp=0, n_grad=0), tol
-        return self._value(solution, self.adjoint)
+        return corrected_value(self.upper, solution, self.adjoint, self.on_failure)
 
     def evaluate(
         self,
@@ -233,48 +215,28 @@ class Hypergradient:
             adjoint_tol = self.adjoint_tol if tol is None else tol
         tol = self.tol if tol is None else tol
         solution = self._solution(x, tol)
-        x = solution.x
-        direct = gradient_x(self.upper, x, solution.y)
-        adjoint = self._adjoint(solution, direct, adjoint_tol, adjoint0, until)
+        direct = gradient_x(self.upper, solution.x, solution.y)
+        descent = until == "descent"
+        adjoint = self._adjoint(solution, direct, adjoint0, adjoint_tol, descent)
         gradient = adjoint.x if direct is None else adjoint.x + direct
-        if not is_finite(gradient):
-            detail = "∂f^U/∂x or f_XYᵀ λ is not finite."
-            raise_or_warn(Status.NOT_FINITE, adjoint, _WHAT, detail, self.on_failure)
-        value, correction = self._value(solution, adjoint.adjoint)
+        check_finite(gradient, adjoint, self.on_failure)
+        value = corrected_value(self.upper, solution, adjoint.adjoint, self.on_failure)
+        dtype = getattr(x, "dtype", solution.x.dtype)
+        gradient = namespace(gradient).asarray(gradient, dtype=dtype)
         self._adjoints.keep(adjoint.adjoint, int(adjoint.krylov.niter))
         self.n_evaluations += 1
         found = HypergradientResult(
-            value=value,
-            correction=correction,
-            gradient=namespace(x).asarray(gradient, dtype=x.dtype),
-            solution=solution,
-            adjoint=adjoint,
-            certificate=None,
-            n_hvp=solution.n_hvp + adjoint.n_hvp,
-            n_grad=solution.n_grad,
-            tol=tol,
-            adjoint_tol=adjoint_tol,
-            warnings=adjoint.warnings,
+            *value, gradient, solution, adjoint, tol=tol, adjoint_tol=adjoint_tol
         )
-        if not certify:
-            return found
-        certificate = self.certify(found)
-        return dataclasses.replace(
-            found,
-            certificate=certificate,
-            n_hvp=found.n_hvp + certificate.n_hvp,
-            n_grad=found.n_grad + certificate.n_grad,
-        )
+        if certify:
+            found = dataclasses.replace(found, certificate=self.certify(found))
+        return found
 
     def certify(self, found: HypergradientResult) -> Certificate:
         """Estimate the errors of an evaluation; the next one starts from the corrected pair."""
+        data = self.problem, self.upper, found.point, self.prove(found)
         certificate: Certificate = self._counted(
-            error_estimate.certify,
-            self.problem,
-            self.upper,
-            found.point,
-            self.prove(found),
-            **self._vjp_options,
+            error_estimate.certify, *data, **self._linear
         )
         self.y = certificate.refined.solution.y
         self._adjoints.refine(certificate.refined.adjoint)
@@ -282,66 +244,35 @@ class Hypergradient:
 
     def prove(self, found: HypergradientResult) -> Bound:
         """Return what the constants prove about an evaluation; no products."""
-        return error_estimate.prove(
-            self.problem, self.upper, found.point, self._constants
-        )
+        data = self.problem, self.upper, found.point
+        return error_estimate.prove(*data, self._constants)
 
     def _solution(self, x: Array, tol: float) -> Solution:
         """Solve, or take the solution that ``corrected_value`` cached for this x and tol."""
         cached, self._cached = self._cached, None
-        if cached is None:
-            return self.solve(x, tol=tol)
-        x, (solution, reached) = copied_vector("x", x), cached
-        same = reached == tol and x.shape == solution.x.shape
-        if same and bool(namespace(x).all(solution.x == x)):
-            return solution
+        if cached is not None and cached[1] == tol:
+            x, there = copied_vector("x", x), cached[0].x
+            if x.shape == there.shape and bool(namespace(x, there).all(x == there)):
+                return cached[0]
         return self.solve(x, tol=tol)
 
     def _adjoint(
         self,
         solution: Solution,
         direct: Array | None,
-        rtol: float,
         adjoint0: Any,
-        until: str,
+        rtol: float,
+        descent: bool,
     ) -> Adjoint:
         """Solve f_YY λ = ∂f^U/∂y, or the KKT system with constraints."""
-        constrained, options = self.problem.constrained, dict(self._vjp_options)
-        builder = adjoint0 if callable(adjoint0) else None
-        if builder is not None and constrained:
-            raise ValueError(
-                "adjoint0 must be an array for a problem with constraints, found a "
-                "function: it would have to be an inverse of the whole KKT matrix"
+        grad_y = gradient_y(self.upper, solution.x, solution.y)
+        start, options = adjoint0, {"rtol": rtol, **self._linear}
+        if descent or callable(adjoint0):
+            start, options["method"] = stopped_at_descent(
+                self.problem, solution, direct, options["method"], adjoint0, descent
             )
-        # Projected CG with an exact factor takes few iterations: it is not cut short.
-        descent = until == "descent" and not constrained
-        if descent or builder is not None:
-            cross = self.problem.cross(solution.x, solution.y)
-            options["method"] = DescentStoppedSolver(
-                options["method"], builder, cross, direct, descent
-            )
-        start = None if builder is not None else adjoint0
         if adjoint0 is None and self.warm_start:
             start = self._adjoints.start()
-        adjoint: Adjoint = self._counted(
-            vjp,
-            self.problem,
-            solution,
-            gradient_y(self.upper, solution.x, solution.y),
-            adjoint0=start,
-            rtol=rtol,
-            on_failure=self.on_failure,
-            **options,
-        )
+        data = self.problem, solution, grad_y
+        adjoint: Adjoint = self._counted(vjp, *data, adjoint0=start, **options)
         return adjoint
-
-    def _value(self, solution: Solution, adjoint: Array | None) -> tuple[float, float]:
-        """Return f^U(x, y) − λ' f_Y and its second term, zero without an adjoint."""
-        value, correction = value_of(self.upper, solution.x, solution.y), 0.0
-        if adjoint is not None:
-            correction = -dot(adjoint, solution.residual)
-            value += correction
-        if not math.isfinite(value):
-            detail = f"upper.value returned {value}."
-            raise_or_warn(Status.NOT_FINITE, solution, _WHAT, detail, self.on_failure)
-        return value, correction

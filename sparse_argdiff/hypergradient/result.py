@@ -57,12 +57,12 @@ class HypergradientResult:
         Of the lower-level problem.
     adjoint : Adjoint
         With the record of its linear solve.
+    tol, adjoint_tol : float
+        Tolerances of the two solves.
     certificate : Certificate or None
         Bounds and estimates of the errors of value and gradient.
     n_hvp, n_grad : int
         Hessian products and lower-level gradients spent in this evaluation.
-    tol, adjoint_tol : float
-        Tolerances of the two solves.
     warnings : tuple of str
         Caveats.
     """
@@ -72,12 +72,26 @@ class HypergradientResult:
     gradient: Array
     solution: Solution
     adjoint: Adjoint
-    certificate: Certificate | None
-    n_hvp: int
-    n_grad: int
     tol: float
     adjoint_tol: float
-    warnings: tuple[str, ...] = ()
+    certificate: Certificate | None = None
+
+    @property
+    def n_hvp(self) -> int:
+        """Hessian products of both solves and of the certificate."""
+        spent = self.solution.n_hvp + self.adjoint.n_hvp
+        return spent if self.certificate is None else spent + self.certificate.n_hvp
+
+    @property
+    def n_grad(self) -> int:
+        """Lower-level gradients of the solution and of the certificate."""
+        spent = self.solution.n_grad
+        return spent if self.certificate is None else spent + self.certificate.n_grad
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """Caveats of the solution and of the linear solve."""
+        return self.adjoint.warnings
 
     @property
     def point(self) -> Point:

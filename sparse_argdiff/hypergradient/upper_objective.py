@@ -8,10 +8,15 @@ in the error of y, that of f^U(x, y) alone of first order.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
-from typing import Protocol
+from typing import Any, Protocol
 
-from ..arrays import Array, as_number, as_vector
+from ..arrays import Array, as_number, as_vector, dot, is_finite
+from ..problem.problem import Solution
+from ..status import OnFailure, Status, raise_or_warn
+
+_WHAT = "evaluating the upper level"
 
 
 class UpperObjective(Protocol):
@@ -45,6 +50,16 @@ class FunctionUpper:
         return None if self._grad_x is None else self._grad_x(x, y)
 
 
+def check_upper(upper: Any) -> None:
+    """Refuse an upper objective that lacks a method."""
+    for name in ("value", "grad_y", "grad_x"):
+        if not callable(getattr(upper, name, None)):
+            raise TypeError(
+                f"upper must have the methods value, grad_y and grad_x; "
+                f"{type(upper).__name__} lacks {name}"
+            )
+
+
 def value_of(upper: UpperObjective, x: Array, y: Array) -> float:
     """Return f^U(x, y), checked."""
     return as_number("upper.value", upper.value(x, y))
@@ -59,3 +74,27 @@ def gradient_x(upper: UpperObjective, x: Array, y: Array) -> Array | None:
     """Return ∂f^U/∂x, checked; None where x does not enter directly."""
     direct = upper.grad_x(x, y)
     return None if direct is None else as_vector("upper.grad_x", direct, x.shape[0])
+
+
+def corrected_value(
+    upper: UpperObjective,
+    solution: Solution,
+    adjoint: Array | None,
+    on_failure: OnFailure,
+) -> tuple[float, float]:
+    """Return f^U(x, y) − λ' f_Y and its second term, zero without an adjoint."""
+    value, correction = value_of(upper, solution.x, solution.y), 0.0
+    if adjoint is not None:
+        correction = -dot(adjoint, solution.residual)
+        value += correction
+    if not math.isfinite(value):
+        detail = f"upper.value returned {value}."
+        raise_or_warn(Status.NOT_FINITE, solution, _WHAT, detail, on_failure)
+    return value, correction
+
+
+def check_finite(gradient: Array, adjoint: Any, on_failure: OnFailure) -> None:
+    """Refuse a gradient that is not finite."""
+    if not is_finite(gradient):
+        detail = "∂f^U/∂x or f_XYᵀ λ is not finite."
+        raise_or_warn(Status.NOT_FINITE, adjoint, _WHAT, detail, on_failure)
