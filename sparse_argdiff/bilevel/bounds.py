@@ -1,4 +1,4 @@
-"""Bounds on x in the forms that SciPy's users write."""
+"""Bounds on x, in the forms that SciPy accepts."""
 
 from __future__ import annotations
 

@@ -48,9 +48,9 @@ def gradient_descent(run: Run, x0: Array, maxiter: int) -> BilevelResult:
 
 
 def first_step(x: Array, gradient: Array) -> float:
-    """Return the step whose largest entry moves a tenth of the largest of x, or of 1.
+    """Return the step with ‖step · gradient‖_∞ = 0.1 max(1, ‖x‖_∞).
 
-    In this norm few steep entries among many are not taken for a long way.
+    The maximum norm does not grow with the number of flat directions.
     """
     xp = namespace(x)
     if x.shape[0] == 0:

@@ -1,4 +1,4 @@
-"""What a run leaves: one record for each accepted iterate, and the result."""
+"""The history of a run, a record for each accepted iterate, and its result."""
 
 from __future__ import annotations
 

@@ -45,12 +45,11 @@ _MESSAGES = {
         "belong to it (run check_hypergradient)."
     ),
 }
-_COLUMNS = tuple(field.name for field in dataclasses.fields(HistoryRecord))
 
 
 @dataclasses.dataclass
 class Run:
-    """One run of an upper-level method: its history, its best point, its callback.
+    """The state of one run of an upper-level method: history, best point, status.
 
     Every method starts with :meth:`begin`, reports each accepted iterate through
     :meth:`accept`, goes on while ``status`` is None and ends with :meth:`result`:
@@ -65,9 +64,9 @@ class Run:
     A method with looser tolerances than those of F passes what it found through
     :meth:`confirmed` before it is accepted.
 
-    ``memory`` is what the method carries from an iterate to the next besides x and what
-    was found there: numbers, words, arrays, lists and dicts of them.  With it a run that
-    was killed goes on from its checkpoint as if it had never stopped.
+    ``memory`` holds all else that a method carries from one iterate to the next: numbers,
+    strings, arrays, lists and dicts of them.  A run that was killed goes on from its
+    checkpoint with the same iterates.
     """
 
     F: Hypergradient
@@ -76,7 +75,9 @@ class Run:
     tol: float
     callback: Callable[[OptimizeResult], Any] | None
     store: Store | None = None
-    last_is_best: bool = False  # values are no closer than their errors
+    last_is_best: bool = (
+        False  # where values of iterates differ by less than their errors
+    )
     bar: Any = None
     history: list[HistoryRecord] = dataclasses.field(default_factory=list)
     best: HypergradientResult | None = None
@@ -96,10 +97,10 @@ class Run:
         *,
         last_is_best: bool = False,
     ) -> tuple[Array, HypergradientResult, dict[str, Any]]:
-        """Return the iterate to go on from: x0, evaluated, or that of the checkpoint.
+        """Return the first iterate: x0, evaluated, or that of the checkpoint.
 
-        The memory is empty at x0.  With ``last_is_best`` the last iterate is the result,
-        otherwise the one of the lowest value.
+        The memory is empty at x0.  With ``last_is_best`` the result is the last iterate,
+        otherwise the one with the lowest value.
         """
         self.last_is_best = last_is_best
         if self.last is None:
@@ -142,7 +143,7 @@ class Run:
         *,
         memory: dict[str, Any] | None = None,
     ) -> Status | None:
-        """Record an accepted iterate and report it; return why to stop, or None."""
+        """Record an accepted iterate and report it; return a status that ends the run."""
         self.memory = memory or {}
         ended = self._record(x, found)
         record = self.history[-1]
@@ -159,20 +160,15 @@ class Run:
         return self.status
 
     def replace(
-        self,
-        x: Array,
-        found: HypergradientResult,
-        *,
-        memory: dict[str, Any] | None = None,
-    ) -> Status | None:
+        self, x: Array, found: HypergradientResult, *, memory: dict[str, Any]
+    ) -> None:
         """Record a sharper evaluation of the last accepted iterate."""
-        self.memory = memory or {}
+        self.memory = memory
         step_norm = self.history.pop().step_norm
-        if self.best is self.last:
+        if self.best_nit == len(self.history):
             self.best = None
         self.status = self._record(x, found)
         self.history[-1] = dataclasses.replace(self.history[-1], step_norm=step_norm)
-        return self.status
 
     def _record(self, x: Array, found: HypergradientResult) -> Status | None:
         """Append to the history; return the status where the tolerance is met."""
@@ -203,9 +199,7 @@ class Run:
         if not (self._is_small(size) and self._is_finest(found)):
             return None
         # A gradient that is small because a solve failed (on_failure) is no convergence.
-        solves = found.solution.status, found.adjoint.krylov.status
-        failed = [s for s in solves if s is not None and not s.acceptable]
-        return failed[0] if failed else Status.CONVERGED
+        return _failure(found) or Status.CONVERGED
 
     def _call_back(self, x: Array, found: HypergradientResult) -> Status | None:
         if self.callback is None:
@@ -246,7 +240,7 @@ class Run:
             found, nit = self.last, len(self.history) - 1
         assert found is not None
         record, F = self.history[nit], self.F
-        if any(record.lower_tol > F.tol for record in self.history):
+        if any(r.lower_tol > F.tol for r in self.history):
             try:
                 if not self._is_finest(found):
                     found = F.evaluate(found.solution.x, certify=False)
@@ -257,6 +251,9 @@ class Run:
                     f" Value and gradient are of tolerance {found.tol:.1e}; their "
                     f"evaluation at {F.tol:.1e} failed: {error}"
                 )
+        failed = _failure(found)
+        if failed is not None and failed is not status:
+            detail += f" The last evaluation failed: {failed.value}"
         message = f"{_MESSAGES.get(status, status.value)} {detail}".strip()
         totals = F.n_hvp, F.n_grad, F.n_evaluations
         return Ending(status, message, found, record, certificate, *totals)
@@ -265,17 +262,18 @@ class Run:
         self, record: HistoryRecord, found: HypergradientResult
     ) -> HistoryRecord:
         """Return the record of an iterate with the numbers of another evaluation."""
-        record = dataclasses.replace(
+        # Totals must grow along the history.
+        spent = self.F if record is self.history[-1] else record
+        return dataclasses.replace(
             record,
             value=found.value,
             gradient_norm=self._size(found.solution.x, found),
             lower_tol=found.tol,
             adjoint_tol=found.adjoint_tol,
+            n_hvp=spent.n_hvp,
+            n_grad=spent.n_grad,
+            n_evaluations=spent.n_evaluations,
         )
-        if record.nit < len(self.history) - 1:
-            return record  # totals grow along the history
-        totals = ("n_hvp", "n_grad", "n_evaluations")
-        return dataclasses.replace(record, **{n: getattr(self.F, n) for n in totals})
 
     def _result_at(self, ending: Ending) -> BilevelResult:
         found, nit = ending.found, ending.record.nit
@@ -296,19 +294,18 @@ class Run:
         )
 
     def restore(self, x0: Array, maxiter: int) -> BilevelResult | None:
-        """Take up the checkpoint where there is one; return the result of a run that ended.
+        """Read the checkpoint where there is one; return the result of a run that ended.
 
-        One that ended by its callback or a smaller ``maxiter`` goes on.
+        A run that ended by its callback or a smaller ``maxiter`` goes on.
         """
         saved = None if self.store is None else self.store.load(x0)
         if saved is None:
             return None
         self.F.state = saved["state"]
         self.last_x, self.last = saved["x"], saved["found"]
-        self.best, self.best_nit = saved["best"] or self.last, saved["best_nit"]
+        self.best, self.best_nit = saved["best"], saved["best_nit"]
         self.memory = saved["memory"]
-        rows = zip(*(saved["history"][name] for name in _COLUMNS), strict=True)
-        self.history = [HistoryRecord(*row) for row in rows]
+        self.history = saved["history"]
         self._check_data(self.last)
         self._start = time.perf_counter() - saved["seconds"]
         status, ending = saved["status"], saved["ending"]
@@ -345,15 +342,20 @@ class Run:
                 "state": state,
                 "x": self.last_x,
                 "found": self.last,
-                "best": None if self.best is self.last else self.best,
+                "best": self.best,
                 "best_nit": self.best_nit,
                 "memory": self.memory,
-                "history": {
-                    name: [getattr(record, name) for record in self.history]
-                    for name in _COLUMNS
-                },
+                "history": self.history,
                 "seconds": time.perf_counter() - self._start,
                 "status": self.status,
                 "ending": ending,
             }
         )
+
+
+def _failure(found: HypergradientResult) -> Status | None:
+    """Return the status of the solve that failed, where failures do not raise."""
+    for status in (found.solution.status, found.adjoint.krylov.status):
+        if status is not None and not status.acceptable:
+            return status
+    return None
