@@ -60,12 +60,7 @@ def lbfgs(run: Run, x0: Array, maxiter: int) -> BilevelResult:
             x0,
             jac=True,
             method="L-BFGS-B",
-            bounds=None
-            if run.lower is None and run.upper is None
-            else optimize.Bounds(
-                -np.inf if run.lower is None else run.lower,
-                np.inf if run.upper is None else run.upper,
-            ),
+            bounds=None if run.lower is None else optimize.Bounds(run.lower, run.upper),
             callback=path.accept,
             options={"maxiter": maxiter, "maxfun": 20 * maxiter, "ftol": 0, "gtol": 0},
         )
@@ -75,7 +70,7 @@ def lbfgs(run: Run, x0: Array, maxiter: int) -> BilevelResult:
     out_of_budget = ended.nit >= maxiter or ended.nfev >= 20 * maxiter
     failure = path.failed or path.failure
     if failure is not None and not out_of_budget:
-        return run.result(failure.status, str(failure))  # what its last search ran into
+        return run.result(failure.status, str(failure))
     status = Status.ITERATION_LIMIT if out_of_budget else Status.LINE_SEARCH_FAILED
     return run.result(status, f"(SciPy: {ended.message})")
 
@@ -101,8 +96,8 @@ class _Path:
         key, value, gradient = self.log[self.evaluations]
         if key != digest(x):
             raise ValueError(
-                "the checkpoint cannot be followed: SciPy's L-BFGS-B asks for other "
-                "points than it did then. Use the version of SciPy that wrote it"
+                "the checkpoint cannot be followed: SciPy's L-BFGS-B takes other "
+                "points than in that run. Use the version of SciPy that wrote it"
             )
         self.evaluations += 1
         if self.base is None:
@@ -113,7 +108,7 @@ class _Path:
         self.iterates += 1
         self.failed, self.failure = None, self.failed
         x = x.astype(self.dtype)
-        # The line search ends at a point that it asked for.
+        # The line search ends at a point that it has evaluated.
         for key, value, gradient in reversed(self.log[: self.evaluations]):
             if key == digest(x):
                 self.base = x, value, gradient

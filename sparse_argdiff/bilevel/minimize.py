@@ -134,19 +134,9 @@ def minimize(
     store = None
     if checkpoint is not None:
         every = as_count("checkpoint_every", checkpoint_every)
-        same = {
-            "method": method,
-            "m": x0.shape[0],
-            "n": getattr(problem.objective, "n", None),
-            "dtype": str(x0.dtype),
-            "x0": x0,
-            "y0": y0,
-            "low": low,
-            "high": high,
-            "tol": tol,
-            "lower_tol": lower_tol,
-            **options,
-        }
+        same = {"m": x0.shape[0], "n": getattr(problem.objective, "n", None)}
+        same |= {"dtype": str(x0.dtype), "x0": x0, "y0": y0, "low": low, "high": high}
+        same |= {"method": method, "tol": tol, "lower_tol": lower_tol, **options}
         identity = {name: describe(option) for name, option in same.items()}
         store = Store(Path(checkpoint), every, identity)
     run = Run(F, low, high, tol, callback, store)

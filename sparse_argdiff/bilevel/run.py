@@ -32,7 +32,9 @@ __all__ = ["BilevelResult", "Run"]  # what a method needs
 
 logger = logging.getLogger(__name__)
 
-# The sentences of Status speak of solves; these speak of F.
+Memory = dict[str, Any]
+
+# The sentences of Status are about solves; these are about F.
 _MESSAGES = {
     Status.CONVERGED: "The projected gradient of F meets the tolerance.",
     Status.ITERATION_LIMIT: (
@@ -70,21 +72,19 @@ class Run:
     """
 
     F: Hypergradient
-    lower: Array | None
+    lower: Array | None  # bounds, both or neither
     upper: Array | None
     tol: float
     callback: Callable[[OptimizeResult], Any] | None
     store: Store | None = None
-    last_is_best: bool = (
-        False  # where values of iterates differ by less than their errors
-    )
+    last_is_best: bool = False  # values differ by less than their errors
     bar: Any = None
     history: list[HistoryRecord] = dataclasses.field(default_factory=list)
     best: HypergradientResult | None = None
     best_nit: int = 0
     last_x: Array | None = None
     last: HypergradientResult | None = None
-    memory: dict[str, Any] = dataclasses.field(default_factory=dict)
+    memory: Memory = dataclasses.field(default_factory=dict)
     status: Status | None = None
 
     def __post_init__(self) -> None:
@@ -96,7 +96,7 @@ class Run:
         evaluate: Callable[[Array], HypergradientResult],
         *,
         last_is_best: bool = False,
-    ) -> tuple[Array, HypergradientResult, dict[str, Any]]:
+    ) -> tuple[Array, HypergradientResult, Memory]:
         """Return the first iterate: x0, evaluated, or that of the checkpoint.
 
         The memory is empty at x0.  With ``last_is_best`` the result is the last iterate,
@@ -104,22 +104,20 @@ class Run:
         """
         self.last_is_best = last_is_best
         if self.last is None:
-            self.accept(x0, self.confirmed(x0, evaluate(x0)))
+            self.accept(x0, self.confirmed(x0, evaluate(x0)), {})
         assert self.last is not None
         return self.last_x, self.last, self.memory
 
     def project(self, x: Array) -> Array:
         """Return the nearest point within the bounds."""
+        if self.lower is None:
+            return x
         xp = namespace(x)
-        if self.lower is not None:
-            x = xp.maximum(x, self.lower)
-        if self.upper is not None:
-            x = xp.minimum(x, self.upper)
-        return x
+        return xp.minimum(xp.maximum(x, self.lower), self.upper)
 
     def _size(self, x: Array, found: HypergradientResult) -> float:
         """Return ‖x − P(x − ∇F)‖: zero exactly at a stationary point of the box."""
-        if self.lower is None and self.upper is None:
+        if self.lower is None:
             return norm(found.gradient)
         return norm(x - self.project(x - found.gradient))
 
@@ -137,14 +135,10 @@ class Run:
         return found.tol <= self.F.tol and found.adjoint_tol <= self.F.adjoint_tol
 
     def accept(
-        self,
-        x: Array,
-        found: HypergradientResult,
-        *,
-        memory: dict[str, Any] | None = None,
+        self, x: Array, found: HypergradientResult, memory: Memory
     ) -> Status | None:
         """Record an accepted iterate and report it; return a status that ends the run."""
-        self.memory = memory or {}
+        self.memory = memory
         ended = self._record(x, found)
         record = self.history[-1]
         if self.bar is not None:
@@ -159,9 +153,7 @@ class Run:
             self._save(self.store, self.F.state)
         return self.status
 
-    def replace(
-        self, x: Array, found: HypergradientResult, *, memory: dict[str, Any]
-    ) -> None:
+    def replace(self, x: Array, found: HypergradientResult, memory: Memory) -> None:
         """Record a sharper evaluation of the last accepted iterate."""
         self.memory = memory
         step_norm = self.history.pop().step_norm
@@ -191,10 +183,7 @@ class Run:
             self.best, self.best_nit = found, nit
         logger.info(
             "upper %d: value %.6e, gradient %.2e, %d products",
-            record.nit,
-            record.value,
-            size,
-            record.n_hvp,
+            *(nit, found.value, size, self.F.n_hvp),
         )
         if not (self._is_small(size) and self._is_finest(found)):
             return None
