@@ -218,7 +218,7 @@ def test_a_start_from_old_adjoints(there):
     to, back = there
     found = []
     for move, home in ((np.array, np.array), (to, back)):
-        recent = sad.preconditioners.Recent(3)
+        recent = sad.preconditioners.RecentSolutions(3)
         for v in np.eye(N)[:3]:
             recent.keep(move(v), 50)
         start = recent.start()
@@ -378,6 +378,17 @@ def test_gram_products(cuda, kernels, dtype, ones):
         )
 
 
+def test_minres_takes_a_step_of_length_zero(cuda):
+    """b'K b = 0: the first step is zero, and its direction is needed for the next."""
+    K = np.block([[np.eye(A.shape[1]), A.T], [A, np.zeros((3, 3))]])
+    b = np.r_[np.zeros(A.shape[1]), np.ones(3)]
+    host = sad.minres(K, b, rtol=1e-12)
+    device = sad.minres(sad.to_device(K), sad.to_device(b), rtol=1e-12)
+    assert device.converged
+    assert device.niter == host.niter
+    np.testing.assert_allclose(sad.to_host(device.x), host.x, rtol=1e-12, atol=1e-14)
+
+
 @pytest.mark.parametrize("kind", ["csr", "csc"])
 def test_sparse_rows_are_used_by_their_products(cuda, kind):
     rows = scipy.sparse.csr_array(A).asformat(kind)
@@ -458,7 +469,7 @@ def test_every_public_function_is_here():
     elsewhere = {"from_dlpack"}  # tests/test_transfer.py
     assert functions - elsewhere <= set(COVERED)
     builders = set(sad.preconditioners.__all__)
-    classes = {"Auto", "Choice", "ConstraintPreconditioner", "Recent"}
+    classes = {"Auto", "Choice", "ConstraintPreconditioner", "RecentSolutions"}
     assert builders - classes - set(PRECONDITIONERS) <= {
         "amg",  # of a sparse matrix: test_multigrid_moves_its_levels_once
         "constraint_of",

@@ -3,21 +3,20 @@
     forward   g'(x) u   = − y-part of K⁻¹ (B u)        one solve, ``jvp``
     adjoint   g'(x)ᵀ v  = − Bᵀ λ,   K λ = (v, 0)       one solve, ``vjp``
 
-K and B come from ``kkt.linearize``, with constraints or without.  Nothing here knows how
-the solution was found.
+K and B come from ``kkt.linearize``, with constraints or without; the solution may come
+from any solver.
 """
 
 from __future__ import annotations
 
 import dataclasses
-from typing import Any
+from typing import Unpack
 
 from ..arrays import Array
 from ..krylov import KrylovResult
 from ..operators.linear_operator import LinearOperator, Structure
 from ..problem.problem import Problem, Solution
-from ..status import OnFailure
-from .checked_solve import Inverse, LinearSolver
+from .checked_solve import LinearizedSolve, SolveOptions
 
 
 @dataclasses.dataclass(frozen=True)
@@ -68,15 +67,7 @@ class Tangent:
 
 
 def derivative(
-    problem: Problem,
-    solution: Solution,
-    *,
-    method: str | LinearSolver | None = None,
-    M: Any = "auto",
-    rtol: float = 1e-8,
-    maxiter: int | None = None,
-    stationarity: float = 1e-3,
-    on_failure: OnFailure = "raise",
+    problem: Problem, solution: Solution, **options: Unpack[SolveOptions]
 ) -> LinearOperator:
     """Return g'(x) as an operator (n, m); the problem is linearised once.
 
@@ -85,23 +76,28 @@ def derivative(
     problem : Problem
     solution : Solution
         From ``solve``, or ``Solution(y=..., x=...)`` from anywhere.
-    method : {"cg", "projected_cg", "minres", "diagonal"} or solver function, optional
-        How K is solved: by default "cg" without active rows, for which K must be
-        positive definite, "projected_cg" with a matrix of them, "minres" with an
-        operator.  "diagonal" replaces K by its diagonal (the paper's section 6).
-    M : operator, "auto", function or None
-        Preconditioner M ≈ K⁻¹.  "auto" is :class:`preconditioners.Auto`, for a sequence
-        of problems better given as one instance; a function takes K and returns M.
-        With active rows "auto" is :func:`preconditioners.constraint` of diag(H).
-    rtol : float
-        Of each linear solve, relative to its right-hand side.
-    maxiter : int, optional
-        Of each linear solve.
-    stationarity : float
-        A solution without a status must have ‖f_Y(x, y)‖ ≤ stationarity · scale, with
-        the scale of :func:`sparse_argdiff.problem.optimality.residual_scale`.
-    on_failure : {"raise", "warn", "ignore"}
-        What to do when the solution is not stationary or a linear solve fails.
+    **options
+        Keyword arguments, the same for :func:`vjp` and :func:`jvp`:
+
+        method : {"cg", "projected_cg", "minres", "diagonal"} or solver function, optional
+            How K is solved: by default "cg" without active rows, for which K must be
+            positive definite, "projected_cg" with a matrix of them, "minres" with an
+            operator.  "diagonal" replaces K by its diagonal (the paper's section 6).
+        M : operator, "auto" (the default), function or None
+            Preconditioner M ≈ K⁻¹.  "auto" is :class:`preconditioners.Auto`, for a
+            sequence of problems better given as one instance; a function takes K and
+            returns M.  With active rows "auto" is :func:`preconditioners.constraint` of
+            diag(H).
+        rtol : float, 1e-8 by default
+            Of each linear solve, relative to its right-hand side.
+        maxiter : int, optional
+            Of each linear solve.
+        stationarity : float, 1e-3 by default
+            A solution without a status must have ‖f_Y(x, y)‖ ≤ stationarity · scale, with
+            the scale of :func:`sparse_argdiff.problem.optimality.residual_scale`.
+        on_failure : {"raise", "warn", "ignore"}
+            What to do when the solution is not stationary or a linear solve fails; to
+            raise by default.
 
     Returns
     -------
@@ -115,16 +111,14 @@ def derivative(
         For a point that is not stationary, an indefinite, singular or non-symmetric
         Hessian, or a solve that did not converge.
     """
-    solver = Inverse(
-        problem, solution, method, M, rtol, maxiter, stationarity, on_failure
-    )
-    system = solver.system
+    solve = LinearizedSolve(problem, solution, **options)
+    system = solve.system
 
     def forward(u: Array) -> Array:
-        return -system.expand(solver.push_forward(u).x)[: system.n, ...]
+        return -system.expand(solve.push_forward(u).x)[: system.n, ...]
 
     def adjoint(v: Array) -> Array:
-        return solver.pull_back(solver(system.right_hand_side(v)).x)
+        return solve.pull_back(solve(system.right_hand_side(v)).x)
 
     return LinearOperator(
         (system.n, system.B.shape[1]),
@@ -132,8 +126,8 @@ def derivative(
         adjoint,
         matmat=forward,
         rmatmat=adjoint,
-        dtype=getattr(solution.y, "dtype", None),
-        structure=Structure(accuracy=rtol, note=system.K.note),
+        dtype=solve.like.dtype,
+        structure=Structure(accuracy=options.get("rtol", 1e-8), note=system.K.note),
     )
 
 
@@ -143,12 +137,7 @@ def vjp(
     v: Array,
     *,
     adjoint0: Array | None = None,
-    method: str | LinearSolver | None = None,
-    M: Any = "auto",
-    rtol: float = 1e-8,
-    maxiter: int | None = None,
-    stationarity: float = 1e-3,
-    on_failure: OnFailure = "raise",
+    **options: Unpack[SolveOptions],
 ) -> Adjoint:
     """Return g'(x)ᵀ v with the adjoint and the record of its solve.
 
@@ -165,22 +154,15 @@ def vjp(
     Costs niter + 3 Hessian products at most.  The other arguments, and what is raised,
     are those of :func:`derivative`.
     """
-    solver = Inverse(
-        problem, solution, method, M, rtol, maxiter, stationarity, on_failure
-    )
-    system = solver.system
-    v = solver.vector("v", v, system.n)
-    start = None
+    solve = LinearizedSolve(problem, solution, **options)
+    system, start = solve.system, None
+    v = solve.vector("v", v, system.n)
     if adjoint0 is not None:
-        start = system.restrict(solver.start("adjoint0", adjoint0, system.size))
-    result = solver(system.right_hand_side(v), start)
-    return Adjoint(
-        x=solver.pull_back(result.x),
-        adjoint=system.expand(result.x),
-        krylov=result,
-        n_hvp=solver.n_hvp,
-        warnings=solver.warnings,
-    )
+        adjoint0 = solve.vector("adjoint0", adjoint0, system.size, block=True)
+        start = system.restrict(adjoint0)
+    found = solve(system.right_hand_side(v), start)
+    x, adjoint = solve.pull_back(found.x), system.expand(found.x)
+    return Adjoint(x, adjoint, found, solve.n_hvp, solve.warnings)
 
 
 def jvp(
@@ -189,12 +171,7 @@ def jvp(
     u: Array,
     *,
     tangent0: Array | None = None,
-    method: str | LinearSolver | None = None,
-    M: Any = "auto",
-    rtol: float = 1e-8,
-    maxiter: int | None = None,
-    stationarity: float = 1e-3,
-    on_failure: OnFailure = "raise",
+    **options: Unpack[SolveOptions],
 ) -> Tangent:
     """Return g'(x) u with the record of its solve; the arguments are those of vjp.
 
@@ -205,20 +182,11 @@ def jvp(
     tangent0 : array (N,), optional
         Start of the linear solve.
     """
-    solver = Inverse(
-        problem, solution, method, M, rtol, maxiter, stationarity, on_failure
-    )
-    system = solver.system
-    u = solver.vector("u", u, system.B.shape[1])
-    start = None
+    solve = LinearizedSolve(problem, solution, **options)
+    system, start = solve.system, None
+    u = solve.vector("u", u, system.B.shape[1])
     if tangent0 is not None:
-        start = -system.restrict(solver.vector("tangent0", tangent0, system.size))
-    result = solver.push_forward(u, start)
-    tangent = -system.expand(result.x)
-    return Tangent(
-        y=tangent[: system.n],
-        tangent=tangent,
-        krylov=result,
-        n_hvp=solver.n_hvp,
-        warnings=solver.warnings,
-    )
+        start = -system.restrict(solve.vector("tangent0", tangent0, system.size))
+    found = solve.push_forward(u, start)
+    tangent = -system.expand(found.x)
+    return Tangent(tangent[: system.n], tangent, found, solve.n_hvp, solve.warnings)

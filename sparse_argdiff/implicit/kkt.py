@@ -6,8 +6,8 @@
     B = [ f_XY + Σ ν_i ∂/∂x ∇h_i ;  h_X ],         g'(x) = − select' K⁻¹ B
 
 Without constraints this is − f_YY⁻¹ f_XY (the paper's Lemma 3.2); with linear equalities it
-is its equation (56), of which Lemmas 4.1 and 4.2 are two ways to solve.  Variables that a
-bound holds leave the system, and so do rows that are not strongly active.
+is its equation (56), of which Lemmas 4.1 and 4.2 are two ways to solve.  Variables held at
+a bound and rows that are not strongly active leave the system.
 """
 
 from __future__ import annotations
@@ -19,13 +19,14 @@ from typing import Any
 from ..arrays import Array, arange, namespace, zeros
 from ..operators.block_matrices import (
     principal,
+    saddle_operator,
     scatter,
     take_columns,
     take_rows,
     vstack,
     zero,
 )
-from ..operators.linear_operator import LinearOperator, Structure, aslinearoperator
+from ..operators.linear_operator import LinearOperator
 from ..problem.constraints import Stack
 from ..problem.problem import Problem, Solution
 
@@ -60,25 +61,7 @@ class KKTSystem:
     @cached_property
     def K(self) -> LinearOperator:
         """The symmetric operator (k + p, k + p); positive definite only without rows."""
-        if self.C is None:
-            return self.H
-        H, C, k = self.H, aslinearoperator(self.C), self.H.shape[0]
-
-        def product(z: Array) -> Array:
-            y = z[:k, ...]
-            return namespace(z).concat([H @ y + C.T @ z[k:, ...], C @ y])
-
-        size = k + C.shape[0]
-        return LinearOperator(
-            (size, size),
-            product,
-            product,
-            matmat=product,
-            rmatmat=product,
-            dtype=H.dtype,
-            symmetric=H.symmetric,
-            structure=Structure(accuracy=H.accuracy, note=H.note),
-        )
+        return self.H if self.C is None else saddle_operator(self.H, self.C)
 
     def right_hand_side(self, v: Array) -> Array:
         """Return (v, 0) on the unknowns of K, for v (n,) or (n, j)."""
@@ -149,16 +132,15 @@ def _active_rows(
     """Return (first multiplier, constraints, their multipliers, active rows) by kind."""
     multipliers, active = solution.multipliers, solution.active
     assert multipliers is not None
-    xp = namespace(multipliers)
-    found = []
-    p = multipliers.shape[0]
+    xp, found, p = namespace(multipliers), [], multipliers.shape[0]
     if problem.inequalities is not None:
         assert active is not None
         p -= active.strong.shape[0]
+    if problem.equalities is not None:
+        every = arange(p, multipliers)
+        found.append((0, problem.equalities, multipliers[:p], every))
+    if problem.inequalities is not None and active is not None:
         acting = xp.where(active.strong, multipliers[p:], 0.0 * multipliers[p:])
         (index,) = xp.nonzero(active.strong)
         found.append((p, problem.inequalities, acting, index))
-    if problem.equalities is not None:
-        every = arange(p, multipliers)
-        found.insert(0, (0, problem.equalities, multipliers[:p], every))
     return found

@@ -1,13 +1,13 @@
 """Independent rows A that span those of D C G^{-1/2}, and (A A')⁻¹, in one of four ways.
 
-    disjoint    no column in two rows: A A' = I already, O(nnz), nothing is factorised
+    disjoint    no column in two rows: A A' = I, O(nnz), without a factorisation
     dense       A from the singular value decomposition, A A' = I; also of small sparse C
-    normal      sparse C: A A' is factorised (SuperLU, on the host); rows that depend on
-                others show as zero pivots and leave A, those that nearly do are its border
-    augmented   sparse C whose A A' would fill: [I A'; A −δI] is factorised instead; the
-                rank is not known then
+    normal      sparse C: A A' is factorised (SuperLU, on the host); dependent rows have
+                zero pivots and leave A, nearly dependent rows become a border of it
+    augmented   sparse C whose A A' would fill in: [I A'; A −δI] is factorised; the rank
+                is not known
 
-D brings the rows to one length, the diagonal G is a metric.
+D scales the rows to unit length, the diagonal G is a metric.
 """
 
 from __future__ import annotations
@@ -28,22 +28,46 @@ _FILL = 20.0  # entries of A A' per entry of A from which on it is not formed
 _PIVOT = 1e-14  # added to the diagonal of A A', so that a zero pivot stays a number
 _SUSPECT = 1e-8  # pivots that may belong to dependent rows
 _NEAR = 1e-12  # squared distance to the span of the others; unit rows
-_ROUNDINGS = (
-    16.0  # of the terms that a row is the sum of: no nearer, or it is dependent
-)
-_CHUNK = 32  # rows that are looked at one by one; more of them as a mixture first
+_ROUNDINGS = 16.0  # a row this many roundings of its terms from the span is dependent
+_CHUNK = 32  # rows that are tested one by one; more are tested in combination first
 _SWEEPS = 8  # of refinement at most; one or two as a rule
 _SHIFT = 1e-10  # δ: the augmented matrix is quasi-definite, factorised without pivoting
 
 
 class Rows(NamedTuple):
-    """A and what goes with it: multipliers = lift @ w, right-hand side = lift.T @ c."""
+    """Independent rows A; multipliers of C = expansion @ w, right-hand side its transpose."""
 
     A: Any
-    lift: Any
-    solve: Callable[[Array], Array] | None  # (A A')⁻¹; None for the identity
+    expansion: Any
+    factor: Callable[[Array], Array] | None  # (A A')⁻¹; None for the identity
     rank: int | None
     dependent: Array | None
+
+    def solve(self, t: Array) -> Array:
+        """Return (A A')⁻¹ t."""
+        return t if self.factor is None else self.factor(t)
+
+    def split(self, rest: Array) -> tuple[Array, Array]:
+        """Return r − A'w, refined, and w = (A A')⁻¹ A r, for r (n,) or (n, k)."""
+        total = self.solve(self.A @ rest)
+        rest = rest - self.A.T @ total
+        for _ in range(_SWEEPS):
+            missed = self.A @ rest
+            if _is_small(missed, rest):
+                break
+            w = self.solve(missed)
+            total, rest = total + w, rest - self.A.T @ w
+        return rest, total
+
+    def minimum_norm_solution(self, target: Array) -> Array:
+        """Return the y with A y = target that A' spans, refined."""
+        y = self.A.T @ self.solve(target)
+        for _ in range(_SWEEPS):
+            rest = target - self.A @ y
+            if _is_small(rest, y):
+                break
+            y = y + self.A.T @ self.solve(rest)
+        return y
 
 
 def factorise(C: Any, root: Array | None, kind: str | None) -> tuple[str, Rows, Array]:
@@ -81,63 +105,61 @@ def _disjoint(A: Any, sizes: Array) -> Rows:
         raise ValueError("kind='disjoint' needs a C with one entry per column at most")
     keep = np.flatnonzero(np.diff(A.indptr))
     dependent = np.flatnonzero(np.diff(A.indptr) == 0)
-    return Rows(A[keep], _lift(keep, sizes), None, keep.size, dependent)
+    return Rows(A[keep], _expansion(keep, sizes), None, keep.size, dependent)
 
 
 def _dense(A: Any, sizes: Array) -> Rows:
     A = A.toarray() if sparse.issparse(A) else A
     xp, (p, n) = namespace(A), A.shape
     if p == 0 or n == 0:
-        empty = zeros((0, n), A)
-        lift = zeros((p, 0), A)
-        return Rows(empty, lift, None, 0, None)
+        return Rows(zeros((0, n), A), zeros((p, 0), A), None, 0, None)
     left, values, right = xp.linalg.svd(A, full_matrices=False)
     largest = float(values[0])
     rank = int(xp.count_nonzero(values > max(p, n) * epsilon(A) * largest))
-    lift = left[:, :rank] / values[None, :rank] / sizes[:, None]
-    return Rows(right[:rank, :], lift, None, rank, None)
+    expansion = left[:, :rank] / values[None, :rank] / sizes[:, None]
+    return Rows(right[:rank, :], expansion, None, rank, None)
 
 
 def _normal(A: Any, sizes: Array) -> Rows:
-    """Set the rows with a zero pivot apart, and factorise the others.
+    """Remove the rows with a zero pivot, and factorise the others.
 
-    With a shift δ the pivot of a row is its squared distance to the span of those before
-    it, plus δ (1 + ‖coefficients‖²).  A second shift tells the two apart.
+    With a shift δ the pivot of a row is its squared distance to the span of the rows
+    before it, plus δ (1 + ‖coefficients‖²).  A second shift separates the two terms.
     """
     unit, A = epsilon(A.data), A.astype(float)
     keep = every = np.arange(A.shape[0])
     if keep.size == 0:
-        return Rows(A, _lift(keep, sizes), None, 0, keep)
+        return Rows(A, _expansion(keep, sizes), None, 0, keep)
     pivots, solve = _pivots(A, _PIVOT)
     if np.any(pivots <= _SUSPECT):
         growth = _pivots(A, 2.0 * _PIVOT)[0] - pivots
         keep = np.flatnonzero(pivots - growth > growth + _NEAR)
         if keep.size < A.shape[0]:
             solve = _pivots(A[keep], _PIVOT)[1] if keep.size else None
-    rows = Rows(A[keep], _lift(keep, sizes), solve, keep.size, None)
+    rows = Rows(A[keep], _expansion(keep, sizes), solve, keep.size, None)
     close = _apart(A, np.setdiff1d(every, keep), rows, unit)
     if close.size:
         rows, close = _bordered(A, close, rows, unit)
         keep = np.concatenate([keep, close])
-        rows = rows._replace(lift=_lift(keep, sizes) @ rows.lift)
+        rows = rows._replace(expansion=_expansion(keep, sizes) @ rows.expansion)
     return rows._replace(dependent=np.setdiff1d(every, keep))
 
 
 def _apart(A: Any, index: Array, rows: Rows, unit: float) -> Array:
     """Return those of some rows of A that the others do not span, to rounding.
 
-    Where none is, one random mixture tells; otherwise each half is asked.
+    A random combination shows where there is none; otherwise each half is searched.
     """
     if index.size == 0:
         return index
     weights = np.random.default_rng(0).standard_normal(index.size)
-    rest, w = split(rows, A[index].T @ weights)
+    rest, w = rows.split(A[index].T @ weights)
     if norm(rest) <= _ROUNDINGS * unit * (norm(weights) + np.sum(np.abs(w))):
         return index[:0]
     if index.size > _CHUNK:
         halves = np.array_split(index, 2)
         return np.concatenate([_apart(A, half, rows, unit) for half in halves])
-    rest, w = split(rows, A[index].T.toarray())
+    rest, w = rows.split(A[index].T.toarray())
     return index[np.linalg.norm(rest, axis=0) > _rounding(w, unit)]
 
 
@@ -147,28 +169,28 @@ def _rounding(w: Array, unit: float) -> Array:
 
 
 def _bordered(A: Any, close: Array, rows: Rows, unit: float) -> tuple[Rows, Array]:
-    """Add what the span lacks of the rows B that are close to it; those that it took.
+    """Extend the span by the rows B that are close to it; return also which were added.
 
     B = W'A + R'Q',   Q'Q = I,   A Q = 0:      [A; Q'] has the Gram matrix diag(A A', I)
 
-    and [A; B] = [I 0; W' R'] [A; Q'], the transposed inverse of which goes into ``lift``.
+    and [A; B] = [I 0; W' R'] [A; Q'], the transposed inverse of which goes into ``expansion``.
     """
-    rest, W = split(rows, A[close].T.toarray())
+    rest, W = rows.split(A[close].T.toarray())
     Q, R, order = qr(rest, mode="economic", pivoting=True)
-    # Of two that leave the span in one direction, one is enough.
+    # Of two rows that leave the span in one direction, one is enough.
     rank = int(np.sum(np.abs(np.diag(R)) > np.max(_rounding(W, unit))))
     close, W, R = close[order[:rank]], W[:, order[:rank]], R[:rank, :rank]
     inverse = solve_triangular(R, np.eye(rank))
-    p, solve = rows.A.shape[0], rows.solve
-    lift = sparse.block_array(
+    p = rows.A.shape[0]
+    expansion = sparse.block_array(
         [[sparse.eye_array(p), -W @ inverse], [None, inverse]], format="csr"
     )
 
     def bordered(t: Array) -> Array:
-        return t if solve is None else np.concatenate([solve(t[:p]), t[p:]])
+        return np.concatenate([rows.solve(t[:p]), t[p:]])
 
     both = sparse.vstack([rows.A, sparse.csr_array(Q[:, :rank].T)], format="csr")
-    return Rows(both, lift, bordered, p + rank, None), close
+    return Rows(both, expansion, bordered, p + rank, None), close
 
 
 def _pivots(A: Any, shift: float) -> tuple[Array, Any]:
@@ -188,7 +210,7 @@ def _augmented(A: Any, sizes: Array) -> Rows:
     def solve(t: Array) -> Array:
         return -factors.solve(np.concatenate([np.zeros((n, *t.shape[1:])), t]))[n:]
 
-    return Rows(A, _lift(np.arange(p), sizes), solve, None, None)
+    return Rows(A, _expansion(np.arange(p), sizes), solve, None, None)
 
 
 def _symmetric_factors(matrix: Any) -> Any:
@@ -209,7 +231,7 @@ _WAYS: dict[str, Callable[[Any, Array], Rows]] = {
 }
 
 
-def _lift(keep: Array, sizes: Array) -> Any:
+def _expansion(keep: Array, sizes: Array) -> Any:
     shape = (sizes.shape[0], keep.size)
     return sparse.csr_array((1.0 / sizes[keep], (keep, np.arange(keep.size))), shape)
 
@@ -234,37 +256,6 @@ def row_lengths(A: Any) -> Array:
     return xp.where(sizes > 0.0, sizes, xp.ones_like(sizes))
 
 
-def split(rows: Rows, rest: Array) -> tuple[Array, Array]:
-    """Return r − A'w, refined, and w = (A A')⁻¹ A r, for r (n,) or (n, k)."""
-    A = rows.A
-    total = solved(rows, A @ rest)
-    rest = rest - A.T @ total
-    for _ in range(_SWEEPS):
-        missed = A @ rest
-        if is_small(missed, rest):
-            break
-        w = solved(rows, missed)
-        total = total + w
-        rest = rest - A.T @ w
-    return rest, total
-
-
-def shortest(rows: Rows, target: Array) -> Array:
-    """Return the y with A y = target that A' spans, refined."""
-    y = rows.A.T @ solved(rows, target)
-    for _ in range(_SWEEPS):
-        rest = target - rows.A @ y
-        if is_small(rest, y):
-            break
-        y = y + rows.A.T @ solved(rows, rest)
-    return y
-
-
-def solved(rows: Rows, t: Array) -> Array:
-    """Return (A A')⁻¹ t."""
-    return t if rows.solve is None else rows.solve(t)
-
-
 def column_lengths(v: Array) -> list[float]:
     """Return the norms of the columns."""
     if v.ndim == 1:
@@ -272,7 +263,7 @@ def column_lengths(v: Array) -> list[float]:
     return [norm(v[:, j]) for j in range(v.shape[1])]
 
 
-def is_small(t: Array, z: Array) -> bool:
+def _is_small(t: Array, z: Array) -> bool:
     """Gould, Hribar and Nocedal's test that z is in the null space; rows have length 1."""
     small = 64.0 * epsilon(z)
     pairs = zip(column_lengths(t), column_lengths(z), strict=True)

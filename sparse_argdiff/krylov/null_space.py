@@ -1,11 +1,12 @@
-"""The null space of a matrix C (p, n), as a projection that never forms a basis of it.
+"""The projection onto the null space of C (p, n), without a basis of it.
 
     [ G  C' ] [ z ]   [ r ]         w = (C G⁻¹ C')⁺ C G⁻¹ r         multipliers
     [ C  0  ] [ w ] = [ 0 ],        z = G⁻¹ (r − C' w)              projection
 
-in the metric of a positive diagonal G, the identity by default.  Everything happens with
-independent rows A of one length that span those of C G^{-1/2} (``independent_rows.py``), and is
-refined: after r̂ −= A' (A A')⁻¹ A r̂ the same again while A r̂ is not small.
+in the metric of a positive diagonal G, the identity by default.  A matrix C is replaced by
+independent rows A of unit length that span those of C G^{-1/2} (``independent_rows.py``);
+the step r̂ −= A' (A A')⁻¹ A r̂ is repeated while A r̂ is not small.  For an operator C the
+system above, with G = I, is solved by MINRES.
 """
 
 from __future__ import annotations
@@ -19,28 +20,23 @@ from scipy import sparse
 from ..arrays import (
     Array,
     as_vector,
+    asarray,
     epsilon,
     is_array,
     is_finite,
     kind_of,
     namespace,
     norm,
+    zeros,
 )
+from ..operators.block_matrices import is_explicit, saddle_operator
 from ..operators.linear_operator import LinearOperator, as_operator, aslinearoperator
-from .independent_rows import (
-    Rows,
-    column_lengths,
-    factorise,
-    row_lengths,
-    shortest,
-    solved,
-    split,
-)
+from .independent_rows import Rows, column_lengths, factorise, row_lengths
 from .minres import minres
 
 
 class NullSpace:
-    """The null space of C in a metric; made by :func:`null_space`.
+    """The null space of a matrix C in a metric; made by :func:`null_space`.
 
     Attributes
     ----------
@@ -92,7 +88,7 @@ class NullSpace:
         Where rows depend on others this is one of several.
         """
         _, w = self._split(r)
-        return _like(self._rows.lift @ w, r)
+        return _like(self._rows.expansion @ w, r)
 
     def unmetric(self, r: Array) -> Array:
         """Return G⁻¹ r."""
@@ -104,24 +100,24 @@ class NullSpace:
         Where the rows contradict each other C y is only near c: see :meth:`mismatch`.
         """
         namespace(self._sizes, c)
-        y = shortest(self._rows, self._rows.lift.T @ c)
+        y = self._rows.minimum_norm_solution(self._rows.expansion.T @ c)
         return _like(_over(y, self._root), c)
 
     def gram_inverse(self, c: Array, floor: float = 0.0) -> Array:
         """Return (C G⁻¹ C')⁺ c, (p,) or (p, k); on the independent rows.
 
-        Where there are others, floor D² c is added, which makes a definite operator.
+        With dependent rows floor D² c is added, which makes the operator definite.
         """
-        lift = self._rows.lift
-        w = lift @ solved(self._rows, lift.T @ c)
+        expansion = self._rows.expansion
+        w = expansion @ self._rows.solve(expansion.T @ c)
         if floor and self.rank != self.shape[0]:
             w = w + floor * _over(_over(c, self._sizes), self._sizes)
         return _like(w, c)
 
     def redundancy(self, probe: Array) -> Array:
-        """Return a w with C'w = 0, (p,), from a random one: what says which rows depend.
+        """Return a w with C'w = 0, (p,), from a random vector.
 
-        A right-hand side c of consistent rows has w'c = 0.
+        Rows that depend on each other are consistent with c where w'c = 0.
         """
         probe = _over(probe, self._sizes)
         return probe - self.multipliers(self.C.rmatvec(probe))
@@ -129,60 +125,106 @@ class NullSpace:
     def mismatch(self, c: Array, y: Array) -> float:
         """Return the largest of ‖D (c − C y)‖ / (‖D c‖ + ‖y‖) over the columns.
 
-        D makes the rows of C one unit long in the metric, the norm of y is that of G: the
-        figure has no units.
+        D scales the rows of C to unit length in the metric, and the norm of y is that of
+        G: the ratio has no units.
         """
+        scaled = _times(y, self._root)
         rest = _over(c - self.C @ y, self._sizes)
-        whole, scaled = _over(c, self._sizes), _times(y, self._root)
-        shares = [0.0]
-        for missed, right, left in zip(
-            column_lengths(rest),
-            column_lengths(whole),
-            column_lengths(scaled),
-            strict=True,
-        ):
-            size = right + left
-            shares.append(missed / size if size > 0.0 else missed)
-        return max(shares, key=lambda share: math.inf if math.isnan(share) else share)
+        return _largest_share(rest, _over(c, self._sizes), scaled)
 
     def _split(self, r: Array) -> tuple[Array, Array]:
         """Return the rest of G^{-1/2} r and the coordinates of what A' took from it."""
         namespace(self._sizes, r)  # a mix is refused by name
-        return split(self._rows, _over(r, self._root))
+        return self._rows.split(_over(r, self._root))
+
+
+class ProductNullSpace:
+    """The null space of an operator C (p, n) known by products; the metric is I.
+
+    Each projection is a MINRES solve with [I C'/c; C/c 0], c of the order of ‖C‖, which
+    does not square the condition of C.  The methods are those of :class:`NullSpace`.
+    """
+
+    rank = None
+
+    def __init__(self, C: Any) -> None:
+        self.C: LinearOperator = aslinearoperator(C)
+        self.shape: tuple[int, int] = self.C.shape
+        self._scaled: tuple[LinearOperator, float] | None = None
+
+    def _saddle(self, like: Array) -> tuple[LinearOperator, float]:
+        """Return [I C'/c; C/c 0] and c, estimated from a random vector once."""
+        if self._scaled is None:
+            n = self.shape[1]
+            v = asarray(np.random.default_rng(0).standard_normal(n), like)
+            Cv = self.C @ v
+            size = norm(Cv)
+            unit = norm(self.C.T @ Cv) / size if 0.0 < size < math.inf else 1.0
+            identity = LinearOperator(
+                (n, n), lambda u: u, matmat=lambda u: u, symmetric=True
+            )
+            self._scaled = saddle_operator(identity, (1.0 / unit) * self.C), unit
+        return self._scaled
+
+    @property
+    def row_lengths(self) -> float:
+        """‖C‖₂, estimated, in place of the length of each row."""
+        return 1.0 if self._scaled is None else self._scaled[1]
+
+    def _solve(self, r: Array, c: Array) -> tuple[Array, Array]:
+        """Solve [I C'; C 0] (z; w) = (r; c), in the least-squares sense."""
+        K, unit = self._saddle(r)
+        rhs = namespace(r).concat([r, c / unit])
+        z = minres(K, rhs, rtol=10.0 * epsilon(rhs)).x
+        n = self.shape[1]
+        return z[:n, ...], z[n:, ...] / unit
+
+    def project(self, r: Array) -> Array:
+        """Return r − C' w, (n,) or (n, k): in the null space."""
+        return self._solve(r, zeros((self.shape[0], *r.shape[1:]), r))[0]
+
+    reduce = project
+
+    def unmetric(self, r: Array) -> Array:
+        """Return r."""
+        return r
+
+    def multipliers(self, r: Array) -> Array:
+        """Return argmin ‖r − C' w‖, (p,) or (p, k)."""
+        return self._solve(r, zeros((self.shape[0], *r.shape[1:]), r))[1]
+
+    def particular(self, c: Array) -> Array:
+        """Return y of least norm with C y = c, in the least-squares sense."""
+        return self._solve(zeros((self.shape[1], *c.shape[1:]), c), c)[0]
+
+    def mismatch(self, c: Array, y: Array) -> float:
+        """Return the largest of ‖c − C y‖ / (‖c‖ + ‖C‖ ‖y‖) over the columns."""
+        return _largest_share(c - self.C @ y, c, self._saddle(c)[1] * y)
 
 
 def null_space(C: Any, metric: Any = None, *, kind: str | None = None) -> NullSpace:
-    """Factorise what the projection onto the null space of C needs.
+    """Factorise a matrix C for the projections onto its null space.
 
     Parameters
     ----------
     C : array or SciPy sparse matrix (p, n), or NullSpace
-        Rows may depend on each other, be zero and have any scale.  A ``NullSpace`` is
-        returned as it is.
+        Rows may be dependent, zero and of any scale.  A ``NullSpace`` is returned as it is.
     metric : array (n,), optional
         The positive diagonal G; the identity by default.
     kind : {"disjoint", "dense", "normal", "augmented"}, optional
-        By default what C is.
+        By default chosen by the entries of C.
 
     Raises
     ------
-    TypeError
-        For an operator: its entries are not known.
-    ValueError
-        For a C or a metric that is not finite, or a metric that is not positive.
+    TypeError, ValueError
+        For an operator; for a C or a metric that is not finite, or not positive.
 
     Notes
     -----
-    Rows count as dependent when, at unit length, one is the sum of others to rounding of
-    its terms ("normal"), or when a singular value is max(p, n) roundings of the largest
-    ("dense").  Storage: the entries of C once more, and the factors; with "normal" n + p
-    more for each row within 1e-6 of the span of the others.
-
-    References
-    ----------
-    N. I. M. Gould, M. E. Hribar, J. Nocedal, "On the solution of equality constrained
-    quadratic programming problems arising in optimization", SIAM J. Sci. Comput. 23
-    (2001) 1376-1395.
+    A row of unit length is dependent when it is the sum of others to rounding of its terms
+    ("normal"), or when a singular value is max(p, n) roundings of the largest ("dense").
+    Storage: the entries of C once more, and the factors; with "normal" n + p more for each
+    row within 1e-6 of the span of the others.
     """
     if isinstance(C, NullSpace):
         return C
@@ -210,7 +252,7 @@ def null_space(C: Any, metric: Any = None, *, kind: str | None = None) -> NullSp
     return NullSpace(C, row_lengths(A), root, *factorise(A, root, kind))
 
 
-def null_space_for(C: Any, M: Any, n: int) -> NullSpace:
+def null_space_for(C: Any, M: Any, n: int) -> NullSpace | ProductNullSpace:
     """Return the null space of C in the metric of M: see ``projected_cg``.
 
     Raises
@@ -218,60 +260,60 @@ def null_space_for(C: Any, M: Any, n: int) -> NullSpace:
     TypeError, ValueError
         For an M that gives no metric, or does not belong to C.
     """
-    given = getattr(M, "null_space", None)
-    if isinstance(given, NullSpace):
-        constraints = given
+    found: NullSpace | ProductNullSpace
+    if isinstance(getattr(M, "null_space", None), NullSpace):
+        found = M.null_space
     elif M is None:
-        constraints = null_space(C)
-    elif isinstance(C, NullSpace):
+        found = C if isinstance(C, ProductNullSpace) else null_space(C)
+    elif isinstance(C, NullSpace | ProductNullSpace):
         raise TypeError(
             "M must be None for a C that is factorised, in a metric of its own; build it "
             "as null_space(C, metric)"
         )
     else:
-        M = as_operator("M", M)
-        diagonal = M.diagonal() if M.has_diagonal else None
-        if diagonal is None or M.shape != (n, n) or not _is_diagonal(M, diagonal):
-            raise ValueError(
-                "M must be preconditioners.constraint(...) or a diagonal operator of "
-                f"shape ({n}, {n}): the projection needs its inverse as a metric"
-            )
-        constraints = null_space(C, 1.0 / diagonal)
-    if constraints.shape != tuple(C.shape) or C.shape[1] != n:
+        found = null_space(C, 1.0 / _diagonal_of(M, n))
+    if found.shape != tuple(C.shape) or C.shape[1] != n:
         raise ValueError(
             f"C must have {n} columns like H and be the C of M, found shape "
-            f"{tuple(C.shape)} and {constraints.shape}"
+            f"{tuple(C.shape)} and {found.shape}"
         )
-    return constraints
+    return found
 
 
-def _is_diagonal(M: LinearOperator, diagonal: Array) -> bool:
-    xp = namespace(diagonal)
-    return bool(xp.all(M.matvec(xp.ones_like(diagonal)) == diagonal))
+def _diagonal_of(M: Any, n: int) -> Array:
+    """Return the diagonal of an operator (n, n) without other entries."""
+    M = as_operator("M", M)
+    if M.has_diagonal and M.shape == (n, n):
+        diagonal = M.diagonal()
+        xp = namespace(diagonal)
+        if bool(xp.all(M.matvec(xp.ones_like(diagonal)) == diagonal)):
+            return diagonal
+    raise ValueError(
+        "M must be preconditioners.constraint(...) or a diagonal operator of "
+        f"shape ({n}, {n}): the projection needs its inverse as a metric"
+    )
+
+
+def null_space_of(C: Any) -> NullSpace | ProductNullSpace:
+    """Return the null space of any C: factorised where its entries are known."""
+    if isinstance(C, NullSpace | ProductNullSpace):
+        return C
+    return null_space(C) if is_explicit(C) else ProductNullSpace(C)
 
 
 def multipliers(C: Any, r: Array) -> Array:
-    """Return argmin ‖r − C' w‖ for any C, (p,): by a NullSpace, or by products alone.
+    """Return argmin ‖r − C' w‖ for any C, (p,); r − C' w shows how well w fits."""
+    return null_space_of(C).multipliers(r)
 
-    An operator needs MINRES on [I C'; C 0], which does not square the condition of C;
-    whether it did well is for the caller to see in r − C' w.
-    """
-    if is_array(C) or sparse.issparse(C) or isinstance(C, NullSpace):
-        return null_space(C).multipliers(r)
-    C, n = aslinearoperator(C), r.shape[0]
-    xp, size = namespace(r), n + C.shape[0]
-    seen = C.matvec(r)
-    if norm(seen) == 0.0:
-        return seen
-    unit = norm(C.rmatvec(seen)) / norm(seen)  # of the order of ‖C‖
 
-    def product(z: Array) -> Array:
-        top = z[:n] + C.rmatvec(z[n:]) / unit
-        return xp.concat([top, C.matvec(z[:n]) / unit])
-
-    K = LinearOperator((size, size), product, symmetric=True)
-    rhs = xp.concat([r, xp.zeros_like(seen)])
-    return minres(K, rhs, rtol=10.0 * epsilon(r)).x[n:] / unit
+def _largest_share(rest: Array, right: Array, left: Array) -> float:
+    """Return the largest ‖rest‖ / (‖right‖ + ‖left‖) of the columns; NaN counts most."""
+    shares = [0.0]
+    sizes = zip(*map(column_lengths, (rest, right, left)), strict=True)
+    for missed, *whole in sizes:
+        size = sum(whole)
+        shares.append(missed / size if size > 0.0 else missed)
+    return max(shares, key=lambda share: math.inf if math.isnan(share) else share)
 
 
 def _as_metric(metric: Any, n: int, like: Array) -> Array:

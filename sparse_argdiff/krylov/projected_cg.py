@@ -3,16 +3,18 @@
     min ½ y'H y − b'y  subject to  C y = c,        [ H  C' ] [ y ]   [ b ]
                                                    [ C  0  ] [ ν ] = [ c ]
 
-From a feasible y, CG with the projection P = G⁻¹ (I − C' W) as preconditioner never
-leaves the constraints.  Two things keep that true in floating point, and neither is
-enough alone: the residual is replaced by its reduced part r − C' w after each step, else
-r'Pr drowns in the multipliers' share of r; and the projection is refined until C z is
-rounding.  H need only be definite on the null space.
+From a feasible y, CG with the projection P = G⁻¹ (I − C' W) as preconditioner keeps C y = c.
+Two measures keep that true in floating point, and both are needed: after each step the
+residual is replaced by its reduced part r − C' w, else the share of the multipliers hides
+r'Pr; and the projection is refined until C z is rounding.  H need only be definite on the
+null space.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import math
+from functools import cached_property
 from typing import Any, NamedTuple
 
 from ..arrays import (
@@ -22,6 +24,7 @@ from ..arrays import (
     as_tolerance,
     asarray,
     axpy,
+    check_callable,
     dot,
     empty,
     epsilon,
@@ -33,7 +36,7 @@ from ..kernels import choose
 from ..operators.linear_operator import LinearOperator, as_operator
 from ..status import Status
 from .linear_system import flat_status
-from .null_space import NullSpace, null_space_for
+from .null_space import NullSpace, ProductNullSpace, null_space_for
 from .result import Callback, Iterate, KrylovResult
 
 
@@ -82,16 +85,16 @@ def projected_cg(
     -------
     KrylovResult
         ``x`` is y, ``multipliers`` ν, (p,) or (p, k), ``residual`` b − H y − C'ν.
-        Numerical trouble is a status, never an exception: curvature that is not positive
+        Numerical failure is a status, never an exception: curvature that is not positive
         on the null space (with its ``direction``), rows that contradict each other,
-        NaN, stagnation (of a C y = 0 that is missed, too), the iteration limit.
+        NaN, stagnation (also of C y = 0), the iteration limit.
 
     Notes
     -----
     A solve costs niter + 1 products with H, and one more for c ≠ 0 or ``x0`` each, and
-    per iteration one projection: two products with C and one with C' at least.  A b that
-    the multipliers balance to rounding has the answer at the start and counts as
-    converged.  Storage: 6 n, beside the null space's.
+    per iteration one projection: two products with C and one with C' at least.  Where the
+    multipliers balance b to rounding the start is the solution and counts as converged.
+    Storage: 6 n, beside the null space's.
 
     References
     ----------
@@ -100,8 +103,8 @@ def projected_cg(
     (2001) 1376-1395.
     """
     H = as_operator("H", H)
-    constraints = null_space_for(C, M, H.shape[0])
-    p, n = constraints.shape
+    N = null_space_for(C, M, H.shape[0])
+    p, n = N.shape
     b = as_floating("b", b, ndim=(1, 2))
     columns = b.shape[1:]
     b = _of_shape("b", b, (n, *columns), b)
@@ -110,43 +113,22 @@ def projected_cg(
     c = _of_shape("c", c, (p, *columns), b)
     if x0 is not None:
         x0 = _of_shape("x0", x0, (n, *columns), b)
-    if callback is not None and not callable(callback):
-        raise TypeError(f"callback must be a function, found {type(callback).__name__}")
-    options = _Options(
-        as_tolerance("rtol", rtol),
-        as_tolerance("atol", atol),
-        max(10 * n, 20) if maxiter is None else as_count("maxiter", maxiter),
-        callback,
-    )
+    check_callable(callback=callback)
+    rtol, atol = as_tolerance("rtol", rtol), as_tolerance("atol", atol)
+    limit = max(10 * n, 20) if maxiter is None else as_count("maxiter", maxiter)
 
-    def solve_one(part: Any, column: int = 0) -> KrylovResult:
-        start = None if x0 is None else x0[part]
-        own = options._replace(column=column)
-        return _solve(H, constraints, b[part], c[part], start, own)
+    def solve(part: Any, column: int = 0) -> KrylovResult:
+        system = _System(H, N, b[part], c[part], rtol, atol, limit, callback, column)
+        return _solve(system, None if x0 is None else x0[part])
 
     if b.ndim == 1:
-        return solve_one(...)
-    return _stack([solve_one((slice(None), j), j) for j in range(b.shape[1])], b, c)
+        return solve(...)
+    return _stack([solve((slice(None), j), j) for j in range(b.shape[1])], b, c)
 
 
-class _Options(NamedTuple):
-    rtol: float
-    atol: float
-    maxiter: int
-    callback: Callback | None
-    column: int = 0
-
-    def wants_stop(self, niter: int, y: Array, residual_norm: float) -> bool:
-        """Tell the callback where we are; True when it asks to stop."""
-        now = Iterate(niter, y, residual_norm, self.column)
-        try:
-            return self.callback is not None and bool(self.callback(now))
-        except StopIteration:
-            return True
-
-
-class _Point(NamedTuple):
-    """A feasible y and what is left of the conditions there, all recomputed."""
+@dataclasses.dataclass(frozen=True)
+class _Point:
+    """A feasible y and the conditions there, all recomputed."""
 
     y: Array
     multipliers: Array
@@ -156,91 +138,88 @@ class _Point(NamedTuple):
     force: float = 0.0  # the size of the terms that C'ν adds up
 
 
-def _point(N: NullSpace, b: Array, y: Array, Hy: Array | None) -> _Point:
-    raw = b if Hy is None else b - Hy
-    size = norm(raw)
-    if not math.isfinite(size):
-        none = zeros((N.shape[0],), b)
-        return _Point(y, none, raw, size, size)
-    multipliers = N.multipliers(raw)
-    # Once more: large multipliers are exact to their own rounding only.
-    multipliers = multipliers + N.multipliers(raw - N.C.rmatvec(multipliers))
-    residual = raw - N.C.rmatvec(multipliers)
-    force = norm(N.row_lengths * multipliers)
-    return _Point(y, multipliers, residual, norm(residual), size, force)
+@dataclasses.dataclass(frozen=True)
+class _System:
+    """The system of one right-hand side, and what its solve is measured by."""
+
+    H: LinearOperator
+    N: NullSpace | ProductNullSpace
+    b: Array
+    c: Array
+    rtol: float
+    atol: float
+    maxiter: int
+    callback: Callback | None
+    column: int
+
+    @cached_property
+    def b_norm(self) -> float:
+        return norm(self.b)
+
+    @cached_property
+    def unit_roundoff(self) -> float:
+        return max(epsilon(self.b), self.H.accuracy or 0.0)
+
+    def point(self, y: Array, Hy: Array | None) -> _Point:
+        """Return the conditions at y, with the best multipliers."""
+        N, raw = self.N, self.b if Hy is None else self.b - Hy
+        size = norm(raw)
+        if not math.isfinite(size):
+            return _Point(y, zeros((N.shape[0],), self.b), raw, size, size)
+        multipliers = N.multipliers(raw)
+        # Once more: large multipliers are exact to their own rounding only.
+        multipliers = multipliers + N.multipliers(raw - N.C.rmatvec(multipliers))
+        residual = raw - N.C.rmatvec(multipliers)
+        force = norm(N.row_lengths * multipliers)
+        return _Point(y, multipliers, residual, norm(residual), size, force)
+
+    def restored(self, y: Array) -> Array:
+        """Return y with what is missing of C y = c added."""
+        return y + self.N.particular(self.c - self.N.C.matvec(y))
+
+    def feasible(self, y: Array) -> bool:
+        return self.N.mismatch(self.c, y) <= max(self.rtol, 1e3 * epsilon(self.b))
+
+    def rounding_level(self, at: _Point, a_norm: float) -> float:
+        """Return the residual norm that rounding alone explains."""
+        known = self.b_norm + at.raw_norm + at.force + a_norm * norm(at.y)
+        return 32.0 * self.unit_roundoff * known
+
+    def wants_stop(self, niter: int, y: Array, residual_norm: float) -> bool:
+        """Show the iterate to the callback; return whether it asks to stop."""
+        iterate = Iterate(niter, y, residual_norm, self.column)
+        try:
+            return self.callback is not None and bool(self.callback(iterate))
+        except StopIteration:
+            return True
 
 
-def _solve(
-    H: LinearOperator,
-    N: NullSpace,
-    b: Array,
-    c: Array,
-    x0: Array | None,
-    options: _Options,
-) -> KrylovResult:
-    unit_roundoff = max(epsilon(b), H.accuracy or 0.0)
-    n_matvec, niter, a_norm = 0, 0, 0.0
-    Hy, y, c_norm = None, namespace(b).zeros_like(b), norm(c)
-    if c_norm != 0.0:
-        finite = math.isfinite(c_norm)
-        y = N.particular(c) if finite else math.nan + y
-        Hy, n_matvec = H.matvec(y), 1
-    at = _point(N, b, y, Hy)
+def _solve(system: _System, x0: Array | None) -> KrylovResult:
+    """Run the recurrence until the recomputed conditions hold, or do not improve."""
+    H, N, xp = system.H, system.N, namespace(system.b)
+    at, n_matvec = _least_norm_point(system)
+    # Where C leaves nothing free, the multipliers balance all of it.
     scale = at.raw_norm if N.rank == N.shape[1] else at.residual_norm
-    target = max(options.rtol * scale, options.atol)
-    b_norm = norm(b)
-    direction: Array | None = None
-
-    def floor(point: _Point) -> float:
-        """Return the residual that rounding alone explains."""
-        known = b_norm + point.raw_norm + point.force + a_norm * norm(point.y)
-        return 32.0 * unit_roundoff * known
-
-    def feasible(y: Array) -> bool:
-        return N.mismatch(c, y) <= max(options.rtol, 1e3 * epsilon(b))
-
-    # y = 0 meets C y = 0: what misses it is the projection, not a contradiction.
-    infeasible = Status.INCONSISTENT if c_norm else Status.STAGNATED
-    status: Status | None = None
+    target = max(system.rtol * scale, system.atol)
     if x0 is not None and scale > 0.0:
-        warm = x0 + N.particular(c - N.C.matvec(x0))
+        warm = system.restored(x0)
         n_matvec += 1
-        there = _point(N, b, warm, H.matvec(warm))
-        if there.residual_norm <= scale and feasible(warm):
+        there = system.point(warm, H.matvec(warm))
+        if there.residual_norm <= scale and system.feasible(warm):
             at = there
-    asked = options.wants_stop(0, at.y, at.residual_norm)
-    if not math.isfinite(at.residual_norm):
-        status = Status.NOT_FINITE
-    elif not feasible(at.y):
-        status = infeasible
-    elif at.residual_norm <= max(target, 0.25 * floor(at)):
-        status = Status.CONVERGED
-    elif asked:
-        status = Status.STOPPED_BY_CALLBACK
-    xp = namespace(b)
-    while status is None and niter < options.maxiter:
-        before, y = at.residual_norm, xp.asarray(at.y, copy=True)
-        run = _iterate(H, N, y, at, max(target, 0.1 * floor(at)), niter, options)
+    niter, a_norm, direction = 0, 0.0, None
+    status = _status_at_start(system, at, target)
+    while status is None and niter < system.maxiter:
+        aim = max(target, 0.1 * system.rounding_level(at, a_norm))
+        y = xp.asarray(at.y, copy=True)
+        run = _iterate(system, y, at, aim, niter)
         niter, a_norm = niter + run.steps, max(a_norm, run.a_norm)
-        direction = run.direction
-        y = y + N.particular(c - N.C.matvec(y))
+        direction, y = run.direction, system.restored(y)
         n_matvec += run.products + 1
-        at = _point(N, b, y, H.matvec(y))
-        true_norm = at.residual_norm
-        if not math.isfinite(true_norm):
-            status = Status.NOT_FINITE
-        elif not feasible(y):
-            status = infeasible
-        elif true_norm <= target:
-            status = Status.CONVERGED
-        elif true_norm <= floor(at) and (
-            run.status is not None or true_norm > 0.5 * before
-        ):
-            status = Status.ROUNDING_LIMIT
-        elif run.status is not None:
-            status = run.status
-        elif true_norm > 0.5 * before and niter < options.maxiter:
-            status = Status.STAGNATED
+        before, at = at.residual_norm, system.point(y, H.matvec(y))
+        rounding = system.rounding_level(at, a_norm)
+        last = niter >= system.maxiter
+        status = _status(system, at, target, before, rounding, run.status, last)
     status = status or Status.ITERATION_LIMIT
     return KrylovResult(
         x=at.y,
@@ -255,6 +234,60 @@ def _solve(
     )
 
 
+def _least_norm_point(system: _System) -> tuple[_Point, int]:
+    """Return the least-norm y with C y = c, and the products that its conditions took."""
+    b, size = system.b, norm(system.c)
+    if size == 0.0:
+        return system.point(namespace(b).zeros_like(b), None), 0
+    finite = math.isfinite(size)
+    y = system.N.particular(system.c) if finite else 0.0 * b + math.nan
+    return system.point(y, system.H.matvec(y)), 1
+
+
+def _status_at_start(system: _System, at: _Point, target: float) -> Status | None:
+    """Return why there is nothing to iterate for, or None."""
+    asked = system.wants_stop(0, at.y, at.residual_norm)
+    failed = _failure(system, at)
+    if failed is not None:
+        return failed
+    if at.residual_norm <= max(target, 0.25 * system.rounding_level(at, 0.0)):
+        return Status.CONVERGED
+    return Status.STOPPED_BY_CALLBACK if asked else None
+
+
+def _failure(system: _System, at: _Point) -> Status | None:
+    """Return the status of a point that is not finite or violates C y = c."""
+    if not math.isfinite(at.residual_norm):
+        return Status.NOT_FINITE
+    if system.feasible(at.y):
+        return None
+    # y = 0 meets C y = 0: a violation is then an error of the projection.
+    return Status.INCONSISTENT if norm(system.c) else Status.STAGNATED
+
+
+def _status(
+    system: _System,
+    at: _Point,
+    target: float,
+    before: float,
+    rounding: float,
+    ended: Status | None,
+    last: bool,
+) -> Status | None:
+    """Return the status of a recomputed point; None to start the recurrence again.
+
+    ``before`` is the residual norm of the point before, ``ended`` why the recurrence
+    broke down, ``last`` whether no iterations are left.
+    """
+    size, failed = at.residual_norm, _failure(system, at)
+    if failed is not None or size <= target:
+        return failed or Status.CONVERGED
+    slow = size > 0.5 * before
+    if size <= rounding and (ended is not None or slow):
+        return Status.ROUNDING_LIMIT
+    return Status.STAGNATED if ended is None and slow and not last else ended
+
+
 class _Run(NamedTuple):
     status: Status | None  # None: reduced as wanted, or out of iterations
     steps: int
@@ -263,63 +296,52 @@ class _Run(NamedTuple):
     direction: Array | None  # p, when its curvature is not positive
 
 
-def _iterate(
-    H: LinearOperator,
-    N: NullSpace,
-    y: Array,
-    at: _Point,
-    target: float,
-    niter0: int,
-    options: _Options,
-) -> _Run:
-    """Run the recurrence on y, in place, until ‖r‖ ≤ target."""
-    unit_roundoff = max(epsilon(y), H.accuracy or 0.0)
+def _iterate(system: _System, y: Array, at: _Point, target: float, niter: int) -> _Run:
+    """Run CG in the null space on y, in place, until ‖r‖ ≤ target."""
+    N, unit_roundoff = system.N, system.unit_roundoff
+    H = choose(None, y).operator(system.H)
     unit = at.residual_norm  # r in units of it: squares of r stay in range
     r = N.reduce(at.residual / unit)
     z = N.unmetric(r)
     p = namespace(z).asarray(z, copy=True)
+    q = empty(p.shape, p)
     rho = p_square = dot(r, z)
     largest = a_norm = 0.0
-    steps, buffer = 0, empty(p.shape, p)
-    kernels = choose(None, p)
-    H = kernels.operator(H)
-    while niter0 + steps < options.maxiter:
+    for step in range(system.maxiter - niter):
         if not 0.0 < rho < math.inf:
             status = None if rho == 0.0 else Status.NOT_FINITE
-            return _Run(status, steps, steps, a_norm, None)
-        q, square = buffer, H.apply(p, buffer)
-        curvature = dot(p, q) if square is None else square
+            return _Run(status, step, step, a_norm, None)
+        curvature = H.apply(p, q)
+        curvature = dot(p, q) if curvature is None else curvature
         if not math.isfinite(curvature):
-            return _Run(Status.NOT_FINITE, steps, steps + 1, a_norm, None)
+            return _Run(Status.NOT_FINITE, step, step + 1, a_norm, None)
         quotient = curvature / p_square
         largest = max(largest, abs(quotient))
         a_norm = max(a_norm, norm(q) / norm(p))
         # p is in the null space to rounding, and q may be long outside of it.
-        blur = math.sqrt(dot(q, N.unmetric(q)) / p_square)
-        zero = 10.0 * unit_roundoff * max(largest, blur)
+        outside = math.sqrt(dot(q, N.unmetric(q)) / p_square)
+        zero = 10.0 * unit_roundoff * max(largest, outside)
         if quotient <= zero:
             status = Status.NEGATIVE_CURVATURE
             if quotient >= -zero:
                 status = flat_status(p, N.reduce(q), a_norm, unit_roundoff)
-            return _Run(status, steps, steps + 1, a_norm, p)
+            return _Run(status, step, step + 1, a_norm, p)
         alpha = rho / curvature
-        axpy(alpha * unit, p, y)
-        # The residual update: r loses what the multipliers take.
-        axpy(-alpha, q, r)
-        r = N.reduce(r)
+        axpy(alpha * unit, p, y)  # y += α p
+        axpy(-alpha, q, r)  # r −= α H p
+        r = N.reduce(r)  # the residual update: r loses what the multipliers take
         z = N.unmetric(r)
-        steps += 1
-        residual_norm = unit * norm(r)
-        if options.wants_stop(niter0 + steps, y, residual_norm):
-            return _Run(Status.STOPPED_BY_CALLBACK, steps, steps, a_norm, None)
-        if residual_norm <= target:
-            break
-        rho_new = dot(r, z)
-        beta = rho_new / rho
+        size = unit * norm(r)
+        if system.wants_stop(niter + step + 1, y, size):
+            return _Run(Status.STOPPED_BY_CALLBACK, step + 1, step + 1, a_norm, None)
+        if size <= target:
+            return _Run(None, step + 1, step + 1, a_norm, None)
+        rho, rho_old = dot(r, z), rho
+        beta = rho / rho_old
         p *= beta
-        p += z
-        rho = rho_new
+        p += z  # p = z + β p
         p_square = rho + beta * beta * p_square
+    steps = system.maxiter - niter
     return _Run(None, steps, steps, a_norm, None)
 
 

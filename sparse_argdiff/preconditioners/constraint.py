@@ -1,4 +1,4 @@
-"""The constraint preconditioner: K with the diagonal of H in its place.
+"""The constraint preconditioner: the saddle point matrix K with diag(H) in place of H.
 
     K = [ H  C' ]     inverse      [ G  C' ]⁻¹              G = diag(H)
         [ C  0  ]                  [ C  0  ]
@@ -6,34 +6,35 @@
                       definite     [ G⁻¹          0       ]
                                    [ 0   (C G⁻¹ C')⁺      ]
 
-The first is indefinite and keeps C y = 0: projected CG uses it as its metric.  The second
-is what MINRES on K can take, which must be positive definite; with H = G the
-preconditioned matrix has three eigenvalues, 1 and (1 ± √5) / 2.
+The first is indefinite and keeps C y = 0: projected CG uses G as its metric.  MINRES on K
+needs a positive definite preconditioner, the second; with H = G the preconditioned matrix
+has three eigenvalues, 1 and (1 ± √5) / 2.
 """
 
 from __future__ import annotations
 
+from functools import cached_property
 from typing import Any
 
 from ..arrays import Array, as_vector, is_array, namespace, norm
-from ..krylov.null_space import NullSpace, null_space
+from ..krylov.null_space import NullSpace, ProductNullSpace, null_space
 from ..operators.block_matrices import is_explicit
 from ..operators.linear_operator import LinearOperator, as_diagonal, aslinearoperator
 from .jacobi import jacobi, jacobi_of
 
 
 class ConstraintPreconditioner:
-    """What :func:`constraint` returns: an operator (n + p, n + p) on (y, multipliers).
+    """The result of :func:`constraint`: an operator (n + p, n + p) on (y, multipliers).
 
-    A product is with the positive definite, block diagonal form; ``inverse`` is the
-    indefinite one, and ``null_space`` the projection that both are made of.
+    Products are those of the positive definite, block diagonal form; ``inverse`` is the
+    indefinite one, and ``null_space`` the projection behind both.
 
     Attributes
     ----------
     null_space : NullSpace
         Of C, in the metric G.
     inverse : LinearOperator (n + p, n + p)
-        [G C'; C 0]⁻¹; of a C with dependent rows, one of the multipliers' choices.
+        [G C'; C 0]⁻¹; for dependent rows of C with one choice of the multipliers.
     shape : (int, int)
     """
 
@@ -43,11 +44,12 @@ class ConstraintPreconditioner:
         self.null_space = constraints
         self.shape = (n + p, n + p)
         self.ndim = 2
-        self.inverse = LinearOperator(
-            self.shape,
-            self._solve,
-            matmat=self._solve,
-            symmetric=True,
+
+    @cached_property
+    def inverse(self) -> LinearOperator:
+        """[G C'; C 0]⁻¹."""
+        return LinearOperator(
+            self.shape, self._solve, matmat=self._solve, symmetric=True
         )
 
     def matvec(self, z: Array) -> Array:
@@ -124,19 +126,23 @@ def constraint(H_diag: Any, C: Any) -> ConstraintPreconditioner:
 def constraint_of(
     H: LinearOperator, C: Any
 ) -> ConstraintPreconditioner | LinearOperator | None:
-    """Return :func:`constraint` of an H that knows its diagonal, None of others.
+    """Return the preconditioner for :class:`krylov.saddle_point.SaddlePoint`.
 
-    Of a C that is known by its products only, C G⁻¹ C' is replaced by its size: that
-    brings the two blocks to one scale, and no more.  None too where the diagonal is not
-    finite and positive.
+    Without C the diagonal of H; for a matrix C :func:`constraint`; for a C known by
+    products diag(G⁻¹, 1 / ‖C G⁻¹ C'‖), which brings the two blocks to one scale and no
+    more; None where the diagonal of H is not known, finite and positive, and for a
+    factorised null space, which has a metric of its own.
     """
-    M = jacobi_of(H)
-    if M is None:
+    if isinstance(C, NullSpace):
         return None
+    M = jacobi_of(H)
+    if M is None or C is None:
+        return M
     inverse = M.diagonal()
     if is_explicit(C):
         return constraint(1.0 / inverse, C)
-    xp, C = namespace(inverse), aslinearoperator(C)
+    C = aslinearoperator(C.C if isinstance(C, ProductNullSpace) else C)
+    xp = namespace(inverse)
     c = C.matvec(inverse * xp.ones_like(inverse))
     for _ in range(3):  # of the power method: the order of magnitude is enough
         if norm(c) == 0.0:

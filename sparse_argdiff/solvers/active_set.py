@@ -1,11 +1,11 @@
-"""An exact point of the optimality conditions: Newton with the active sides as equations.
+"""Newton's method on the optimality conditions with the active inequalities as equations.
 
     f_Y + Eᵀ ν + G_Aᵀ z_A = 0,   e = 0,   G_A = 0,        A ← { i : z_i > 0 or G_i > 0 }
 
-This is the primal-dual active set method, Newton's for the complementarity equations.  It
-begins at y0 where that is near a solution, otherwise where the barrier path has nearly
-told active sides from inactive ones, and goes back to the path for a better guess when the
-set does not settle.  Variables at a bound leave the linear systems.
+This is the primal-dual active set method, a semismooth Newton method for complementarity.
+It starts at y0 where that is near a solution, otherwise on the barrier path where nearly
+all inequalities are classified as active or inactive, and follows the path further when
+the set does not settle.  Variables at a bound leave the linear systems.
 """
 
 from __future__ import annotations
@@ -20,10 +20,11 @@ import numpy as np
 from scipy import sparse
 
 from ..arrays import Array, epsilon, namespace, norm, to_namespace
-from ..krylov import cg, minres, projected_cg
+from ..krylov.saddle_point import SaddlePoint
 from ..operators.block_matrices import (
     diagonal_operator,
     is_explicit,
+    is_factorable,
     mask_of,
     principal,
     scatter,
@@ -32,20 +33,17 @@ from ..operators.block_matrices import (
     vstack,
 )
 from ..operators.linear_operator import aslinearoperator
-from ..preconditioners import jacobi_of
-from ..problem.lagrangian import explicit, lagrangian_hess
-from ..problem.optimality import classify, size_of
+from ..preconditioners import constraint_of
+from ..problem.optimality import classify, lagrangian_hess, size_of
 from ..problem.problem import Problem, Solution
 from ..status import Status
-from .infeasibility import largest
-from .interior_point.as_solution import record, strength
-from .interior_point.iterate import Central, Residuals
-from .interior_point.ldl_factor import Factor
-from .interior_point.newton_system import probe
-from .interior_point.primal_dual import InteriorPoint
+from .interior_point.as_solution import complementarity_ratio
+from .interior_point.iterate import PrimalDualIterate, Residuals, evaluate, largest
+from .interior_point.ldl_factor import LDLFactor
+from .interior_point.primal_dual import PathState, follow_path, start
+from .interior_point.standard_form import StandardForm
 from .newton_cg import NewtonIterate
 from .newton_kkt import newton_kkt
-from .projections import projections, saddle
 
 logger = logging.getLogger(__name__)
 
@@ -53,6 +51,10 @@ _STEPS = 30
 _NEAR = 0.1  # a start whose conditions are met to this is tried without the path
 _GUESSES = (1e-6, 1.0, 1e-4)  # how far the path is followed: absolute, then tol times
 _USEFUL = (Status.STAGNATED, Status.NEGATIVE_CURVATURE)  # ends to guess a set from
+_NOT_SETTLED = (
+    "the active set did not settle: this is the end of the barrier path, where "
+    "inequalities that its last t leaves undecided are called weak"
+)
 
 
 def active_set(
@@ -77,8 +79,8 @@ def active_set(
     Returns
     -------
     Solution
-        With multipliers and the active set, weakly active sides apart.  Where the set does
-        not settle it is the solution at the end of the path, and says so in its warnings.
+        With multipliers and the active set, weakly active inequalities marked as such.
+        Where the set does not settle, the end of the path with a warning.
 
     References
     ----------
@@ -87,31 +89,27 @@ def active_set(
     """
     if problem.inequalities is None and not problem.bounded:
         return newton_kkt(problem, x, y0, tol=tol, maxiter=maxiter, callback=callback)
-    run = InteriorPoint(problem, x, y0, tol, maxiter, callback)
-    polish = _Polish(run, tol)
-    found = polish.from_start(y0)
-    if found is not None:
-        return found
+    path = start(problem, x, y0)
+    newton = _ActiveSetNewton(path.best.form, tol)
+    found, path = newton.from_start(path, y0)
     status = Status.CONVERGED
     for factor in _GUESSES:
-        run.tol = max(1e-6, tol) if factor == _GUESSES[0] else factor * tol
-        status = run.follow()
-        if not status.acceptable and status not in _USEFUL:
-            break
-        point = run.best.point
-        found = polish.settle(point, strength(run) > 1.0)
         if found is not None:
             return found
+        path_tol = max(1e-6, tol) if factor == _GUESSES[0] else factor * tol
+        status, path = follow_path(path, path_tol, maxiter, callback)
+        if not status.acceptable and status not in _USEFUL:
+            break
+        guess = complementarity_ratio(path.best) > 1.0
+        found, path = newton.settle(path, path.best.point, guess)
         if status is not Status.CONVERGED:
             break
-    saddle = status is Status.NEGATIVE_CURVATURE
-    if not saddle and math.isfinite(run.best.size) and run.error(run.best) <= tol:
+    if found is not None:
+        return found
+    if status is not Status.NEGATIVE_CURVATURE and path.best.error <= tol:
         status = Status.CONVERGED
-        run.note = run.note or (
-            "the active set did not settle: this is the end of the barrier path, where "
-            "sides that its last t leaves undecided are called weak"
-        )
-    return run.solution(status)
+        path = dataclasses.replace(path, note=path.note or _NOT_SETTLED)
+    return path.solution(status)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -121,59 +119,69 @@ class _Step:
     z: Array
 
 
-class _Polish:
+@dataclasses.dataclass(frozen=True)
+class _ActiveSetNewton:
     """Newton on the conditions with an active set that follows the signs."""
 
-    def __init__(self, run: InteriorPoint, tol: float) -> None:
-        self.run, self.form, self.tol = run, run.form, tol
+    form: StandardForm
+    tol: float
 
-    def settle(self, point: Central, active: Array) -> Solution | None:
-        """Return the solution where Newton and the set converge, None otherwise."""
-        run, xp = self.run, namespace(point.y)
+    def settle(
+        self, path: PathState, point: PrimalDualIterate, active: Array
+    ) -> tuple[Solution | None, PathState]:
+        """Return the solution where Newton and the set converge, None otherwise.
+
+        The costs are added to the state of the path.
+        """
+        xp = namespace(point.y)
         y, nu, z = point.y, point.nu, xp.where(active, point.z, 0.0 * point.z)
         seen: set[bytes] = set()
         smallest, solved = math.inf, False  # solved: a step was taken with this set
         for _ in range(_STEPS):
             y = self.on_bounds(y, active)
-            now = run.at(Central(y, nu, z, 0.0 * z))
+            now, path = self.evaluate(y, nu, z), path.plus(n_grad=1)
             if not math.isfinite(now.size):
-                return None
-            force, length = run.units(now.grad, y)
-            sides = now.r_g
-            missing = ~active & (sides > self.tol * length)
-            held = xp.where(active, sides, 0.0 * sides)
-            free = self.free(y, active)
+                return None, path
+            force, length = now.scales
+            missing = ~active & (now.r_g > self.tol * length)
+            held = xp.where(active, now.r_g, 0.0 * now.r_g)
             z = self.bound_forces(now.r_d, z, active)
-            stationarity = norm(now.r_d[free])
+            stationarity = norm(now.r_d[self.free(y, active)])
             error = max(stationarity / force, largest(now.r_e) / length)
             error = max(error, largest(held) / length)
             wrong = active & (z < -self.tol * force)
             changed = bool(xp.any(wrong | missing))
             logger.debug("active_set: error %.2e, set to change: %s", error, changed)
             if error <= self.tol and solved and not changed:
-                if self.bends_down(now, active):
-                    return None
-                return self.solution(now, xp.where(active, z, 0.0 * z))
+                curved, n_hvp = self.has_negative_curvature(now, active)
+                path = path.plus(n_hvp=n_hvp)
+                z = xp.where(active, z, 0.0 * z)
+                return None if curved else self.solution(now, z, path), path
             if error <= max(self.tol, 1e-6) and changed:
                 active = (active & ~wrong) | missing
                 z = xp.where(active, z, 0.0 * z)
                 key = bytes(np.packbits(to_namespace(active, np)))
                 if key in seen:
-                    return None
+                    return None, path
                 seen.add(key)
                 smallest = math.inf
                 y = self.on_bounds(y, active)
-                now = run.at(Central(y, nu, z, 0.0 * z))
+                now, path = self.evaluate(y, nu, z), path.plus(n_grad=1)
             elif solved and not error <= 0.9 * smallest:
-                return None
+                return None, path
             else:
                 smallest = error
-            step = self.step(now, active)
+            step, n_hvp = self.step(now, active)
+            path = path.plus(n_hvp=n_hvp)
             if step is None:
-                return None
-            run.niter, solved = run.niter + 1, True
+                return None, path
+            path, solved = path.plus(niter=1), True
             y, nu, z = y + step.y, nu + step.nu, z + step.z
-        return None
+        return None, path
+
+    def evaluate(self, y: Array, nu: Array, z: Array) -> Residuals:
+        """Evaluate the conditions at a point without slacks."""
+        return evaluate(self.form, PrimalDualIterate(y, nu, z, 0.0 * z))
 
     def on_bounds(self, y: Array, active: Array) -> Array:
         """Return y with the variables of active bounds on them."""
@@ -201,51 +209,57 @@ class _Polish:
         pulls = xp.concat([0.0 * z[:q], r_d[form.at_lower], -r_d[form.at_upper]])
         return xp.where(active, z + pulls, z)
 
-    def from_start(self, y0: Array) -> Solution | None:
+    def from_start(
+        self, path: PathState, y0: Array
+    ) -> tuple[Solution | None, PathState]:
         """Try a start that is close to a solution, such as that of a neighbouring x."""
-        run, form, xp = self.run, self.form, namespace(y0)
-        sides, length = form.sides(y0), size_of(y0)
-        off = max(largest(form.equalities(y0)), largest(xp.maximum(sides, 0.0 * sides)))
-        if not off <= _NEAR * length:
-            return None
-        active = sides >= -1e-6 * length
-        y, nothing = self.on_bounds(y0, active), 0.0 * sides
-        now = run.at(Central(y, 0.0 * form.e_scale, nothing, nothing))
+        form, xp = self.form, namespace(y0)
+        values, length = form.inequality_values(y0), size_of(y0)
+        violations = form.equalities(y0), xp.maximum(values, 0.0 * values)
+        if not max(map(largest, violations)) <= _NEAR * length:
+            return None, path
+        active = values >= -1e-6 * length
+        y, zeros = self.on_bounds(y0, active), 0.0 * values
+        now, path = self.evaluate(y, 0.0 * form.e_scale, zeros), path.plus(n_grad=1)
         if not math.isfinite(now.size):
-            return None
+            return None, path
         n, identity = y.shape[0], diagonal_operator(xp.ones_like(y))
         if isinstance(y, np.ndarray):
             identity = sparse.eye_array(n, format="csr")
-        step = self.step(now, active, identity)
-        force, _ = run.units(now.grad, y)
-        if step is None or not norm(step.y) <= _NEAR * force:
-            return None
-        return self.settle(Central(y, step.nu, step.z, nothing), active)
+        step, n_hvp = self.step(now, active, identity)
+        path = path.plus(n_hvp=n_hvp)
+        if step is None or not norm(step.y) <= _NEAR * now.scales[0]:
+            return None, path
+        return self.settle(path, PrimalDualIterate(y, step.nu, step.z, zeros), active)
 
-    def step(self, now: Residuals, active: Array, H: Any = None) -> _Step | None:
-        """Solve the linearised equations of the active set, with its own H or another."""
-        run, point = self.run, now.point
+    def step(
+        self, now: Residuals, active: Array, H: Any = None
+    ) -> tuple[_Step | None, int]:
+        """Solve the linearised equations of the active set, with its own H or another.
+
+        Returns the products with H, too.
+        """
+        point = now.point
         xp, n, q = namespace(point.y), point.y.shape[0], self.form.q
         free = self.free(point.y, active)
         (rows,) = xp.nonzero(active[:q])
         top, C = self.system(now, free, rows, H)
         c = xp.concat([now.r_e, now.r_g[:q][rows]])
         found, n_hvp = _solve(top, C, -now.r_d[free], -c, self.tol)
-        run.n_hvp += n_hvp
         if found is None or not math.isfinite(norm(found)):
-            return None
+            return None, n_hvp
         k, p = free.shape[0], now.r_e.shape[0]
         dz = scatter(point.z.shape[0], rows)(found[k + p :])
-        return _Step(scatter(n, free)(found[:k]), found[k : k + p], dz)
+        return _Step(scatter(n, free)(found[:k]), found[k : k + p], dz), n_hvp
 
     def system(
         self, now: Residuals, free: Array, rows: Array, H: Any = None
     ) -> tuple[Any, Any]:
         """Return H on the free variables, and the equations of the active set."""
-        run, form, point = self.run, self.form, now.point
+        form, point = self.form, now.point
         if H is None:
             multipliers = form.multipliers(point.nu, point.z)
-            H = lagrangian_hess(run.problem, run.x, point.y, multipliers, form.p)
+            H = lagrangian_hess(form.problem, form.x, point.y, multipliers, form.p)
             H = H * (1.0 / form.unit)
         parts = [] if now.E is None else [now.E]
         if rows.shape[0]:
@@ -253,27 +267,29 @@ class _Polish:
         C = take_columns(vstack(parts), free) if parts else None
         return H[free][:, free] if is_explicit(H) else principal(H, free), C
 
-    def bends_down(self, now: Residuals, active: Array) -> bool:
-        """Tell whether f curves down where the active set leaves room.
+    def has_negative_curvature(self, now: Residuals, active: Array) -> tuple[bool, int]:
+        """Tell whether f has negative curvature where the active set leaves freedom.
 
-        A factorisation has told it at each step, CG may not have met it.
+        A factorisation shows it at each step, CG may have missed it.  The products with H
+        are returned, too.
         """
         xp, free = namespace(active), self.free(now.point.y, active)
         (rows,) = xp.nonzero(active[: self.form.q])
         H, C = self.system(now, free, rows)
-        if explicit(active, H, *([] if C is None else [C])) or not free.shape[0]:
-            return False
-        rows_of = None if C is None else projections(C)
-        found = probe(aslinearoperator(H), C, rows_of, now.point.y)
-        self.run.n_hvp += found.n_matvec
-        return found.status is Status.NEGATIVE_CURVATURE
+        parts = [] if C is None else [C]
+        if is_factorable(active, H, *parts) or not free.shape[0]:
+            return False, 0
+        H = aslinearoperator(H)
+        found = SaddlePoint(H, C, M=constraint_of(H, C)).probe(now.point.y)
+        return found.status is Status.NEGATIVE_CURVATURE, found.n_matvec
 
-    def solution(self, now: Residuals, z: Array) -> Solution:
+    def solution(self, now: Residuals, z: Array, path: PathState) -> Solution:
         """Return what has converged, in the problem's units."""
-        run, point, xp = self.run, now.point, namespace(z)
-        multipliers = self.form.multipliers(point.nu, xp.where(z > 0.0, z, 0.0 * z))
-        active = classify(run.problem, run.x, point.y, multipliers)
-        return record(run, now, multipliers, active, Status.CONVERGED)
+        form, point, xp = self.form, now.point, namespace(z)
+        multipliers = form.multipliers(point.nu, xp.where(z > 0.0, z, 0.0 * z))
+        active = classify(form.problem, form.x, point.y, multipliers)
+        converged = dataclasses.replace(path, best=now)
+        return converged.solution(Status.CONVERGED, active, multipliers)
 
 
 def _solve(
@@ -283,25 +299,17 @@ def _solve(
     if force.shape[0] + c.shape[0] == 0:
         return force, 0
     parts = [] if C is None else [C]
-    if explicit(force, H, *parts):
+    if is_factorable(force, H, *parts):
         H = sparse.csr_array(H)
         C = sparse.csr_array((0, H.shape[0])) if C is None else sparse.csr_array(C)
-        factor = Factor(H, C, np.zeros(C.shape[0]))
-        if factor.bends_down():  # Newton would go to a saddle
+        factor = LDLFactor(H, C, np.zeros(C.shape[0]))
+        if factor.negative_curvature:  # Newton would go to a saddle
             return None, 0
         z = factor.solve(np.concatenate([force, c]))
         return z.astype(force.dtype, copy=False), 0
     H = aslinearoperator(H)
     rtol = max(0.1 * tol, 10.0 * epsilon(force))
-    xp = namespace(force)
-    if C is None:
-        result = cg(H, force, rtol=rtol, M=jacobi_of(H))
-        z = result.x
-    elif is_explicit(C):
-        result = projected_cg(H, C, force, c, rtol=rtol)
-        z = xp.concat([result.x, result.multipliers])
-    else:
-        result = minres(saddle(H, C), xp.concat([force, c]), rtol=rtol)
-        z = result.x
+    system = SaddlePoint(H, C, M=constraint_of(H, C))
+    result = system.solve(namespace(force).concat([force, c]), rtol=rtol)
     failed = result.status in {Status.NOT_FINITE, Status.NEGATIVE_CURVATURE}
-    return None if failed else z, result.n_matvec
+    return None if failed else result.x, result.n_matvec

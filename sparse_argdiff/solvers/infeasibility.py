@@ -1,4 +1,4 @@
-"""Rays that prove that a problem has no solution.
+"""Certificates that a problem has no solution: Farkas multipliers, and a ray of descent.
 
     infeasible   Eᵀ ν + G_Yᵀ z = 0,  z >= 0,   ν'e(y) + z'G(y) > 0           (Farkas)
     unbounded    f_Y'd < 0,  H d = 0,  E d = 0,  G_Y d <= 0
@@ -9,12 +9,13 @@ gradient is small but not zero, none within the distance that is tested.
 
 from __future__ import annotations
 
-from typing import Any, Protocol
+from typing import Any
 
 from ..arrays import Array, dot, namespace, norm
 from ..operators.linear_operator import LinearOperator, aslinearoperator
-from ..problem.optimality import row_norms
-from .interior_point.standard_form import StandardForm
+from ..problem.optimality import row_norms, size_of
+from ..status import Status
+from .interior_point.iterate import Residuals, largest
 
 UNSOLVED = (
     "the linearised equality rows were not solved, nor shown to contradict each other: "
@@ -23,42 +24,37 @@ UNSOLVED = (
 )
 
 
-class Linearisation(Protocol):
-    """What is known at a point: values of the rows, Jacobians and the gradient."""
+def detect_infeasible_or_unbounded(
+    now: Residuals, tol: float, far: float = 1e6
+) -> tuple[Status | None, str, int]:
+    """Return INFEASIBLE, UNBOUNDED or None, the proof in words and the products it took.
 
-    @property
-    def grad(self) -> Array:
-        """f_Y."""
-
-    @property
-    def E(self) -> Any:
-        """Jacobian of the equalities, or None."""
-
-    @property
-    def J(self) -> Any:
-        """Jacobian of the inequality rows, or None."""
-
-    @property
-    def r_e(self) -> Array:
-        """The equalities."""
-
-    @property
-    def sides(self) -> Array:
-        """All sides, feasible where <= 0."""
-
-
-def contradiction(
-    form: StandardForm, nu: Array, z: Array, at: Linearisation, reach: float
-) -> str:
-    """Name the constraints that these multipliers prove to contradict each other.
-
-    The proof holds within the distance ``reach``; it is empty where there is none.
+    The multipliers of the iterate must prove a contradiction within ``far`` times the
+    largest length around.
     """
-    pull = form.back(at.J, z)
-    if at.E is not None:
-        pull = pull + aslinearoperator(at.E).T @ nu
-    proof = dot(nu, at.r_e) + dot(z, at.sides)
-    if not proof > reach * norm(pull):
+    form, length = now.form, size_of(now.point.y)
+    if now.violation > tol * length:
+        worst = max(largest(now.r_e), largest(now.inequality_values), length)
+        proof = contradiction(now, far * max(worst, form.length))
+        if proof:
+            return Status.INFEASIBLE, proof, 0
+    if length > 1e6 * form.length:
+        H = form.problem.hess(form.x, now.point.y)
+        return (Status.UNBOUNDED if falls_forever(H, now) else None), "", 1
+    return None, "", 0
+
+
+def contradiction(now: Residuals, radius: float) -> str:
+    """Name the constraints that the multipliers prove to contradict each other.
+
+    The proof holds within a distance; it is empty where there is none.
+    """
+    form, nu, z = now.form, now.point.nu, now.point.z
+    pull = form.inequality_vjp(now.J, z)
+    if now.E is not None:
+        pull = pull + aslinearoperator(now.E).T @ nu
+    proof = dot(nu, now.r_e) + dot(z, now.inequality_values)
+    if not proof > radius * norm(pull):
         return ""
     xp = namespace(z)
     rows, low, high = form.split(z)
@@ -101,19 +97,12 @@ def name_row(left: Array, jac: Any, affine: bool) -> str:
     return f"the equality rows cannot be met near this point: {off}"
 
 
-def falls_forever(
-    form: StandardForm, H: LinearOperator, y: Array, at: Linearisation
-) -> bool:
+def falls_forever(H: LinearOperator, now: Residuals) -> bool:
     """Tell whether f falls along y itself, without curvature and without leaving."""
+    y = now.point.y
     d = y / norm(y)
-    stays = bool(namespace(y).all(form.along(at.J, d) <= 1e-5))
-    if at.E is not None:
-        stays = stays and norm(aslinearoperator(at.E) @ d) <= 1e-5
-    bend = abs(dot(d, H.matvec(d))) * norm(y)
-    return stays and dot(at.grad, d) < 0.0 and bend <= 1e-3 * norm(at.grad)
-
-
-def largest(values: Array) -> float:
-    """Return the largest magnitude, 0 of nothing."""
-    xp = namespace(values)
-    return float(xp.max(xp.abs(values))) if values.shape[0] else 0.0
+    stays = bool(namespace(y).all(now.form.inequality_jvp(now.J, d) <= 1e-5))
+    if now.E is not None:
+        stays = stays and norm(aslinearoperator(now.E) @ d) <= 1e-5
+    curvature = abs(dot(d, H.matvec(d))) * norm(y)
+    return stays and dot(now.grad, d) < 0.0 and curvature <= 1e-3 * norm(now.grad)

@@ -180,9 +180,8 @@ def _direction(
     """Solve f_YY d = −f_Y roughly; on curvature ≤ 0 add that direction, downhill."""
     xp = namespace(grad)
     d, r = xp.zeros_like(grad), -grad
-    built = choice.n_matvec
-    M = choice(hess)
-    n_hvp, a_norm, predicted = choice.n_matvec - built, 0.0, size
+    M, n_hvp = choice(hess, forcing)
+    a_norm, predicted = 0.0, size
     limit = max(10 * grad.shape[0], 20)
     aim = forcing * size
     for niter, step in enumerate(iterates(hess, d, r, M, target=aim), 1):
@@ -199,6 +198,6 @@ def _direction(
             return _Direction(d, n_hvp, a_norm, False, size, step.status)
         predicted = step.residual_norm
         if predicted <= aim or niter >= limit:
-            choice.observe(niter, predicted / size)
+            choice.record(niter, predicted / size)
             break
     return _Direction(d, n_hvp, a_norm, False, predicted, None)

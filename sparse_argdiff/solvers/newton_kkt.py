@@ -2,41 +2,89 @@
 
     d = v + u,    v = − C⁺ h,    min_u ½ u'Hu + (f_Y + Hv)'u  with  C u = 0,    C = h_Y
 
-The normal step v restores feasibility, the tangential step u comes from projected CG, or
-from MINRES on [H Cᵀ; C 0] where C is an operator; the multipliers are the least-squares
-ones.  A line search on f + μ ‖h‖ makes it global, a second-order correction keeps its full
-steps.  H, the Hessian of the Lagrangian, need only be definite on the null space of C.
+The normal step v restores feasibility; the tangential step u solves the saddle point
+system [H C'; C 0] (``krylov.saddle_point``); the multipliers are the least-squares ones.
+A line search on the exact penalty f + μ ‖h‖ makes the method global, a second-order
+correction keeps its full steps.  H, the Hessian of the Lagrangian, need only be definite
+on the null space of C.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 import math
 from collections.abc import Callable
 from typing import Any
 
-from ..arrays import Array, dot, epsilon, namespace, norm
-from ..krylov import minres, projected_cg
+from ..arrays import Array, dot, epsilon, namespace, norm, zeros
+from ..krylov.saddle_point import SaddlePoint, null_space_of
 from ..operators.block_matrices import is_explicit
 from ..operators.linear_operator import LinearOperator, aslinearoperator
+from ..preconditioners import constraint_of
 from ..problem.constraints import Stack
-from ..problem.optimality import residual_scale, size_of
+from ..problem.optimality import residual_scale, row_norms, size_of
 from ..problem.problem import Problem, Solution
 from ..status import Status
-from .first_order import Point
 from .infeasibility import UNSOLVED, contradict, name_row
-from .interior_point.inertia_correction import slide
-from .interior_point.newton_system import probe
 from .line_search import Step, search, search_by_size
-from .merit import Merit
 from .newton_cg import NewtonIterate, asks_to_stop
 from .newton_stationary import newton_stationary
-from .projections import projections, saddle
 
 logger = logging.getLogger(__name__)
 
 _PATIENCE = 25
+_HALVINGS = 20
 _BY_RESIDUALS = "without objective.value the search goes by residuals alone"
+
+
+@dataclasses.dataclass(frozen=True)
+class ConstrainedPoint:
+    """The problem at y to first order; ``rows`` are the projections on ``jac``."""
+
+    y: Array
+    value: float | None
+    grad: Array
+    h: Array
+    jac: Any
+    rows: Any
+    multipliers: Array  # argmin ‖f_Y + h_Y' ν‖
+    lagrangian_grad: Array
+
+    @property
+    def stationarity(self) -> float:
+        """‖f_Y + h_Y' ν‖."""
+        return norm(self.lagrangian_grad)
+
+    @property
+    def infeasibility(self) -> float:
+        """The largest |h_i| / ‖∇h_i‖: a distance in y."""
+        if self.h.shape[0] == 0:
+            return 0.0
+        xp = namespace(self.h)
+        return float(xp.max(xp.abs(self.h) / row_norms(self.jac, self.h)))
+
+
+@dataclasses.dataclass(frozen=True)
+class ExactPenalty:
+    """f + μ ‖h‖ for the line search; exact for μ > ‖ν‖, smooth where h ≠ 0."""
+
+    problem: Problem
+    constraints: Stack
+    mu: float
+
+    def value(self, x: Array, y: Array) -> float:
+        """Return f + μ ‖h‖."""
+        return self.problem.value(x, y) + self.mu * norm(self.constraints.value(x, y))
+
+    def grad(self, x: Array, y: Array) -> Array:
+        """Return f_Y + μ h_Y' h / ‖h‖, or f_Y where h = 0."""
+        grad, h = self.problem.grad(x, y), self.constraints.value(x, y)
+        size = norm(h)
+        if size == 0.0:
+            return grad
+        jac = aslinearoperator(self.constraints.jac(x, y))
+        return grad + (self.mu / size) * (jac.T @ h)
 
 
 def newton_kkt(
@@ -98,24 +146,23 @@ class _NewtonKKT:
         self.n_hvp, self.n_grad, self.niter = 0, 0, 0
         self.mu = 0.0
         self.violations: list[float] = []  # ‖h‖ along the way
-        self.h_norm = 0.0  # largest curvature seen: ‖H u‖ / ‖u‖
+        self.h_norm = 0.0  # the largest ‖H u‖ / ‖u‖ so far, a lower estimate of ‖H‖
         self.notes: tuple[str, ...] = ()
         self.probed = False  # whether CG has looked for negative curvature
-        self._fixed: tuple[Any, Any] | None = None  # rows of affine constraints
+        self._jacobian: tuple[Any, Any] | None = None  # and its null space
 
     def run(self, y0: Array) -> Solution:
         y = namespace(y0).asarray(y0, copy=True)
-        point = self.at(y)
-        scale = math.nan
+        point, scale = self.at(y), math.nan
         if math.isfinite(point.stationarity + norm(point.h)):
             scale, n_hvp = residual_scale(self.problem, self.x, y)
             self.n_hvp += n_hvp
         status: Status | None = None
         while status is None:
             unit = max(scale, norm(point.grad)) or 1.0
-            status = self.verdict(point, unit)
+            status = self.stop(point, unit)
             if status is Status.CONVERGED and not self.probed:
-                status, point = self.onward(point)
+                status, point = self.continue_from_stationary(point)
             elif status is None:
                 status, point = self.step(point, unit)
         value = point.value
@@ -136,63 +183,54 @@ class _NewtonKKT:
             warnings=self.notes,
         )
 
-    def at(self, y: Array) -> Point:
+    def at(self, y: Array) -> ConstrainedPoint:
         """Evaluate the problem at y: one gradient, one Jacobian."""
         problem, x = self.problem, self.x
         grad, h = problem.grad(x, y), self.constraints.value(x, y)
         self.n_grad += 1
-        if self._fixed is None or not self.constraints.affine:
-            jac = self.constraints.jac(x, y)
-            self._fixed = (jac, projections(jac)) if math.isfinite(norm(h)) else None
-        jac, rows = self._fixed or (jac, None)
+        if self._jacobian is None or not self.constraints.affine:
+            jac, finite = self.constraints.jac(x, y), math.isfinite(norm(h))
+            self._jacobian = (jac, null_space_of(jac)) if finite else None
+        jac, rows = self._jacobian or (jac, None)
         value = problem.value(x, y) if problem.has_value else None
-        if rows is None or not math.isfinite(norm(grad)):
-            nu, total = 0.0 * h, grad
-        else:
+        nu, total = 0.0 * h, grad
+        if rows is not None and math.isfinite(norm(grad)):
             nu = rows.multipliers(-grad)
             total = grad + aslinearoperator(jac).T @ nu
-        return Point(y, value, grad, h, jac, rows, nu, total)
+        return ConstrainedPoint(y, value, grad, h, jac, rows, nu, total)
 
-    def verdict(self, point: Point, unit: float) -> Status | None:
-        """Say whether and how to stop."""
+    def stop(self, point: ConstrainedPoint, unit: float) -> Status | None:
+        """Return the status of a point at which the iteration ends, else None."""
+        size, h_norm = point.stationarity, norm(point.h)
         logger.debug(
             "newton_kkt %d: |gradient of the Lagrangian| %.3e, |h| %.3e",
             self.niter,
-            point.stationarity,
-            norm(point.h),
+            size,
+            h_norm,
         )
-        finite = math.isfinite(point.stationarity + norm(point.h))
-        if not finite or (point.value is not None and math.isnan(point.value)):
+        if not math.isfinite(size + h_norm):
             return Status.NOT_FINITE
-        if point.stationarity <= self.tol * unit and self.feasible(point):
+        if point.value is not None and math.isnan(point.value):
+            return Status.NOT_FINITE
+        if size <= self.tol * unit and self.feasible(point):
             return Status.CONVERGED
-        size = point.stationarity
         iterate = NewtonIterate(self.niter, point.y, point.value, size, self.n_hvp)
         if asks_to_stop(self.callback, iterate):
             return Status.STOPPED_BY_CALLBACK
         return Status.ITERATION_LIMIT if self.niter >= self.maxiter else None
 
-    def feasible(self, point: Point) -> bool:
+    def feasible(self, point: ConstrainedPoint) -> bool:
         return point.infeasibility <= self.tol * size_of(point.y)
 
-    def step(self, point: Point, unit: float) -> tuple[Status | None, Point]:
-        """Take one step, or say why there is none."""
-        y, J = point.y, aslinearoperator(point.jac)
+    def step(
+        self, point: ConstrainedPoint, unit: float
+    ) -> tuple[Status | None, ConstrainedPoint]:
+        """Return the next point, or a status and this point where there is none."""
         normal = point.rows.particular(-point.h)
-        left = point.h + J @ normal
-        hopeless = 0.5 if self.constraints.affine else 0.99
-        if not self.feasible(point) and norm(left) > hopeless * norm(point.h):
-            if not contradict(left, point.jac, norm(normal) + size_of(y)):
-                self.notes = (UNSOLVED,)
-                return Status.STAGNATED, point
-            self.notes = (name_row(left, point.jac, self.constraints.affine),)
-            return Status.INFEASIBLE, point
         self.violations.append(norm(point.h))
-        if not self.feasible(point) and self.stays_off():
-            if not contradict(point.h, point.jac, size_of(y), far=1.0):
-                return Status.STAGNATED, point
-            self.notes = (name_row(point.h, point.jac, affine=False),)
-            return Status.INFEASIBLE, point
+        status = None if self.feasible(point) else self.infeasible(point, normal)
+        if status is not None:
+            return status, point
         hess = self.lagrangian_hess(point)
         tangent, guessed, status = self.tangential(hess, point, normal, unit)
         if status is not None:
@@ -201,64 +239,77 @@ class _NewtonKKT:
         if not bool(namespace(d).any(d != 0.0)):
             return self.stalled(point, unit), point
         found = self.search(point, hess, d, guessed)
+        before = self.total(point, unit)
         if found.status is None:
             new = self.at(found.y)
         elif found.status in {Status.UNBOUNDED, Status.NOT_FINITE}:
             return found.status, point
         else:
             # Where values differ by rounding only, the conditions decide.
-            new = self.at(y + d)
-            if not self.total(new, unit) <= 0.5 * self.total(point, unit):
+            new = self.at(point.y + d)
+            if not self.total(new, unit) <= 0.5 * before:
                 return self.stalled(point, unit), point
         self.niter += 1
-        if self.total(new, unit) > 0.5 * self.total(point, unit) and (
-            self.stalled(point, unit) is Status.ROUNDING_LIMIT
-        ):
-            better = min(point, new, key=lambda p: self.total(p, unit))
-            return Status.ROUNDING_LIMIT, better
+        after = self.total(new, unit)
+        if after > 0.5 * before and self.stalled(point, unit) is Status.ROUNDING_LIMIT:
+            return Status.ROUNDING_LIMIT, point if before <= after else new
         return None, new
 
-    def onward(self, point: Point) -> tuple[Status | None, Point]:
-        """Tell a minimum from a saddle point that no step led to, and go on from that."""
+    def infeasible(self, point: ConstrainedPoint, normal: Array) -> Status | None:
+        """Return a status where the rows contradict each other, or stay violated."""
+        affine, length = self.constraints.affine, size_of(point.y)
+        left = point.h + aslinearoperator(point.jac) @ normal
+        if norm(left) > (0.5 if affine else 0.99) * norm(point.h):
+            if not contradict(left, point.jac, norm(normal) + length):
+                self.notes = (UNSOLVED,)
+                return Status.STAGNATED
+            self.notes = (name_row(left, point.jac, affine),)
+            return Status.INFEASIBLE
+        past = self.violations[-_PATIENCE:]
+        if len(past) < _PATIENCE or min(past[1:]) <= 0.99 * past[0]:
+            return None
+        if not contradict(point.h, point.jac, length, far=1.0):
+            return Status.STAGNATED
+        self.notes = (name_row(point.h, point.jac, affine=False),)
+        return Status.INFEASIBLE
+
+    def continue_from_stationary(
+        self, point: ConstrainedPoint
+    ) -> tuple[Status | None, ConstrainedPoint]:
+        """Tell a minimum from a saddle point by a probe; descend from a saddle point."""
         self.probed = True
         hess = self.lagrangian_hess(point)
-        found = probe(hess, point.jac, point.rows, point.y)
+        found = SaddlePoint(hess, point.rows).probe(point.y)
         self.n_hvp += found.n_matvec
         if found.status is not Status.NEGATIVE_CURVATURE:
             return Status.CONVERGED, point
-        if not is_explicit(point.jac):  # MINRES would not get on from there
+        if not is_explicit(point.jac):  # MINRES would return to the saddle point
             return Status.NEGATIVE_CURVATURE, point
         self.n_hvp += 1
 
-        def back(y: Array) -> Point:
-            return self.at(
-                y + point.rows.particular(-self.constraints.value(self.x, y))
-            )
+        def restore(y: Array) -> ConstrainedPoint:
+            h = self.constraints.value(self.x, y)
+            return self.at(y + point.rows.particular(-h))
 
-        new = slide(point, found.direction, hess, back)
+        new = _descend(point, found.direction, hess, restore)
         self.niter, self.probed = self.niter + 1, False
         return (Status.NEGATIVE_CURVATURE, point) if new is None else (None, new)
 
-    def lagrangian_hess(self, point: Point) -> LinearOperator:
-        """Return H, and note what is said of its products."""
+    def lagrangian_hess(self, point: ConstrainedPoint) -> LinearOperator:
+        """Return H; its caveat becomes a warning."""
         hess = self.problem.hess(self.x, point.y)
-        bend = self.constraints.hess(self.x, point.y, point.multipliers)
-        hess = hess if bend is None else hess + bend
+        curvature = self.constraints.hess(self.x, point.y, point.multipliers)
+        hess = hess if curvature is None else hess + curvature
         self.notes = (hess.note,) if hess.note else ()
         return hess
 
-    def stays_off(self) -> bool:
-        """Tell whether the violation has not fallen for long."""
-        past = self.violations[-_PATIENCE:]
-        return len(past) == _PATIENCE and min(past[1:]) > 0.99 * past[0]
-
-    def total(self, point: Point, unit: float) -> float:
+    def total(self, point: ConstrainedPoint, unit: float) -> float:
         """Return the residual of the conditions, each relative to its scale."""
         return math.hypot(
             point.stationarity / unit, point.infeasibility / size_of(point.y)
         )
 
-    def stalled(self, point: Point, unit: float) -> Status:
+    def stalled(self, point: ConstrainedPoint, unit: float) -> Status:
         """Tell the rounding limit from a line search that failed."""
         own = 64.0 * epsilon(point.y)
         rounding = own * (self.h_norm * norm(point.y) + unit)
@@ -267,7 +318,7 @@ class _NewtonKKT:
         return Status.ROUNDING_LIMIT if small else Status.LINE_SEARCH_FAILED
 
     def tangential(
-        self, hess: LinearOperator, point: Point, normal: Array, unit: float
+        self, hess: LinearOperator, point: ConstrainedPoint, normal: Array, unit: float
     ) -> tuple[Array, bool, Status | None]:
         """Return u, whether its length is a guess, and a status where there is none."""
         force = -(point.lagrangian_grad + hess.matvec(normal))
@@ -278,37 +329,35 @@ class _NewtonKKT:
             return 0.0 * force, False, None
         rtol = min(1e-2, size / unit)
         rtol = max(rtol, 0.1 * self.tol * unit / size, 10.0 * epsilon(force))
-        rtol = min(rtol, 0.5)
-        if is_explicit(point.jac):
-            result = projected_cg(hess, point.rows, force, rtol=rtol)
-            u, direction, self.probed = result.x, result.direction, True
-        else:
-            xp = namespace(force)
-            K, rhs = saddle(hess, point.jac), xp.concat([force, xp.zeros_like(point.h)])
-            result = minres(K, rhs, rtol=rtol)
-            u, direction = point.rows.project(result.x[: force.shape[0]]), None
+        system = SaddlePoint(hess, point.rows, M=constraint_of(hess, point.rows))
+        rhs = namespace(force).concat([force, zeros(point.h.shape, force)])
+        result = system.solve(rhs, rtol=min(rtol, 0.5))
         self.n_hvp += result.n_matvec
-        if result.status is Status.NOT_FINITE or not math.isfinite(norm(u)):
+        u, direction = result.x[: force.shape[0]], result.direction
+        if system.method == "projected_cg":
+            self.probed = True
+        else:
+            u = point.rows.project(u)
+        length = norm(u)
+        if result.status is Status.NOT_FINITE or not math.isfinite(length):
             return u, False, Status.NOT_FINITE
         if direction is not None:
-            reach = norm(u) or max(norm(point.y), 1.0)
+            reach = length or max(norm(point.y), 1.0)
             sign = -1.0 if dot(force, direction) < 0.0 else 1.0
             return u + (sign * reach / norm(direction)) * direction, True, None
-        length = norm(u)
         if length == 0.0:
             return force, True, None
         Hu = hess.matvec(u)
         self.n_hvp += 1
         self.h_norm = max(self.h_norm, norm(Hu) / length)
-        curvature = dot(u, Hu)
         if dot(u, force) <= epsilon(u) ** 0.75 * length * size:
-            # MINRES went to a saddle: its step, reversed, or the steepest descent.
+            # MINRES went to a saddle point: its step, reversed, or the steepest descent.
             u = -u if dot(u, force) < -0.1 * length * size else force
             return u, True, None
-        return u, curvature <= 0.0, None
+        return u, dot(u, Hu) <= 0.0, None
 
     def search(
-        self, point: Point, hess: LinearOperator, d: Array, guessed: bool
+        self, point: ConstrainedPoint, hess: LinearOperator, d: Array, guessed: bool
     ) -> Step:
         """Search along d: by value where there is one, by the residual otherwise."""
         if point.value is None:
@@ -317,31 +366,57 @@ class _NewtonKKT:
             if found.status is not None:
                 self.notes = (_BY_RESIDUALS,)
             return found
-        x, y, h_norm = self.x, point.y, norm(point.h)
-        slope = dot(point.grad, d)
+        x, y, h_norm, affine = self.x, point.y, norm(point.h), self.constraints.affine
+        J = aslinearoperator(point.jac)
+
+        def slope_of(d: Array) -> float:
+            change = self.mu * dot(point.h, J @ d) / h_norm if h_norm else 0.0
+            return dot(point.grad, d) + change
+
         self.mu = max(self.mu, 2.0 * norm(point.multipliers))
-        if not self.feasible(point):
+        feasible, slope = self.feasible(point), dot(point.grad, d)
+        if not feasible:
             curvature = max(dot(d, hess.matvec(d)), 0.0)
             self.n_hvp += 1
             self.mu = max(self.mu, (slope + 0.5 * curvature) / (0.9 * h_norm))
-        elif self.constraints.affine:
-            found = search(self.problem, x, y, d, point.value, slope, guessed)
-            self.n_grad += found.n_grad
-            return found
-        merit = Merit(self.problem, self.constraints, self.mu)
-        J = aslinearoperator(point.jac)
-
-        def slope_of(along: Array) -> float:
-            change = self.mu * dot(point.h, J @ along) / h_norm if h_norm else 0.0
-            return dot(point.grad, along) + change
-
-        slope = slope_of(d)
-        if not self.constraints.affine and not guessed:
-            again = point.rows.particular(-self.constraints.value(x, y + d))
-            curved = d + again
-            if norm(again) <= 0.5 * norm(d) and slope_of(curved) <= 0.5 * slope < 0.0:
+        function: Any = self.problem
+        start = point.value
+        if not (feasible and affine):  # a step along affine rows needs no penalty
+            function = ExactPenalty(self.problem, self.constraints, self.mu)
+            start, slope = point.value + self.mu * h_norm, slope_of(d)
+        if not affine and not guessed:
+            correction = point.rows.particular(-self.constraints.value(x, y + d))
+            curved = d + correction
+            if (
+                norm(correction) <= 0.5 * norm(d)
+                and slope_of(curved) <= 0.5 * slope < 0
+            ):
                 d, slope = curved, slope_of(curved)
-        start = point.value + self.mu * h_norm
-        found = search(merit, x, y, d, start, slope, guessed)
+        found = search(function, x, y, d, start, slope, guessed)
         self.n_grad += found.n_grad
         return found
+
+
+def _descend(
+    point: ConstrainedPoint,
+    direction: Array,
+    H: LinearOperator,
+    restore: Callable[[Array], ConstrainedPoint],
+) -> ConstrainedPoint | None:
+    """Backtrack along a direction of negative curvature until f falls enough.
+
+    ``restore`` evaluates the feasible point next to y.  None where no step is found, or
+    the objective has no value.
+    """
+    if point.value is None:
+        return None
+    p, t = direction / norm(direction), norm(point.y) or 1.0
+    curvature = dot(p, H.matvec(p))
+    for _ in range(_HALVINGS):
+        new = restore(point.y + t * p)
+        if new.value is not None:
+            violation = norm(new.h) * norm(point.multipliers)
+            if new.value + violation <= point.value + 0.1 * curvature * t * t:
+                return new
+        t *= 0.5
+    return None

@@ -121,14 +121,23 @@ class Auto:
             None  # share of the coordinates, once measured
         )
 
-    def __call__(
+    def __call__(self, K: Any, rtol: float = 1e-2) -> LinearOperator | None:
+        """Return M ≈ K⁻¹ or None, see :meth:`choose`."""
+        return self.choose(K, rtol)[0]
+
+    def choose(
         self, K: Any, rtol: float = 1e-2, *, now: bool = False
-    ) -> LinearOperator | None:
-        """Return M ≈ K⁻¹ or None; ``n_matvec`` of M is what this call has cost.
+    ) -> tuple[LinearOperator | None, int]:
+        """Return M ≈ K⁻¹ or None, and the products that this call took.
 
         ``rtol``: of the solve to come; it decides whether a hierarchy pays at once.
         ``now``: what was offered, whether the solves have paid for it or not.
         """
+        before = self.n_matvec
+        found = self._choose(K, rtol, now)
+        return found, self.n_matvec - before
+
+    def _choose(self, K: Any, rtol: float, now: bool) -> LinearOperator | None:
         K = aslinearoperator(K)
         if K.shape[0] != K.shape[1]:
             raise ValueError(f"K must be square, found shape {K.shape}")

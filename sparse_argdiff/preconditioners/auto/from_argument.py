@@ -1,6 +1,7 @@
-"""What a caller gives as ``M``: an operator, a function of K, "auto" or nothing.
+"""The argument ``M`` of a solver: an operator, a function of K, "auto" or None.
 
-M = choice(K),   before each solve with K;   choice.observe(niter, reduction),   after it
+M, n_matvec = choice(K, rtol)             before a solve with K
+choice.record(niter, reduction)           after it
 """
 
 from __future__ import annotations
@@ -13,18 +14,13 @@ from .auto import Auto
 
 
 class Choice:
-    """What a caller gives as ``M``, as a function of the operator to be solved with.
+    """The preconditioner that the argument ``M`` gives for each operator K.
 
     Parameters
     ----------
     M : operator, "auto", function or None
         A function takes the operator and returns M ≈ K⁻¹ or None: a builder of
         ``preconditioners``, or an ``Auto`` that a sequence of solves shares.
-
-    Attributes
-    ----------
-    n_matvec : int
-        Products that building took, so far.
     """
 
     def __init__(self, M: Any) -> None:
@@ -34,37 +30,30 @@ class Choice:
             M = Auto(patience=2.0)
         # SciPy's operators can be called too, and have a shape.
         builds = callable(M) and not hasattr(M, "shape")
-        self._function: Any = M if builds else None
+        self.auto = M if isinstance(M, Auto) else None
+        self._build: Any = M if builds else None
         self._fixed = None if M is None or builds else aslinearoperator(M)
-        self.n_matvec = 0
 
-    def __call__(self, K: LinearOperator, rtol: float = 1e-2) -> LinearOperator | None:
-        """Return M for K; an ``Auto`` is told the tolerance of the solve to come."""
-        if self._function is None:
-            return self._fixed
-        knows = isinstance(self._function, Auto)
-        return self._counted(K, self._function(K, rtol) if knows else self._function(K))
+    def __call__(
+        self, K: LinearOperator, rtol: float = 1e-2
+    ) -> tuple[LinearOperator | None, int]:
+        """Return M for K and the products that its setup took.
 
-    @property
-    def offer(self) -> float | None:
-        """Iterations after which :meth:`now` would have been the better choice."""
-        auto = self._function
-        return auto.offer if isinstance(auto, Auto) else None
-
-    def now(self, K: LinearOperator) -> LinearOperator | None:
-        """Return what an ``Auto`` has offered, for a solve that drags on."""
-        return self._counted(K, self._function(K, now=True))
-
-    def _counted(self, K: LinearOperator, built: Any) -> LinearOperator | None:
+        ``rtol``: of the solve that follows; an ``Auto`` decides by it what pays.
+        """
+        if self.auto is not None:
+            return self.auto.choose(K, rtol)
+        if self._build is None:
+            return self._fixed, 0
+        built = self._build(K)
         if built is None:
-            return None
+            return None, 0
         M = aslinearoperator(built)
         if M.shape != K.shape:
             raise ValueError(f"M must have shape {K.shape} like A, found {M.shape}")
-        self.n_matvec += M.n_matvec
-        return M
+        return M, M.n_matvec
 
-    def observe(self, niter: int, reduction: float) -> None:
-        """Tell an ``Auto`` how a solve went: ‖residual‖ / ‖right-hand side‖ at its end."""
-        if isinstance(self._function, Auto) and 0.0 <= reduction < 1.0:
-            self._function.observe(niter, -math.log10(max(reduction, 1e-16)))
+    def record(self, niter: int, reduction: float) -> None:
+        """Pass the iterations and ‖residual‖ / ‖right-hand side‖ of a solve to ``Auto``."""
+        if self.auto is not None and 0.0 <= reduction < 1.0:
+            self.auto.observe(niter, -math.log10(max(reduction, 1e-16)))

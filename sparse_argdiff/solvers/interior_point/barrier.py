@@ -1,12 +1,10 @@
-"""The path of barrier problems, followed by a primal-dual interior-point method.
+"""The barrier method: the central path followed to its end, a solution within the gap.
 
     f_Y + Eᵀ ν + G_Yᵀ z = 0,    e = 0,    G + w = 0,    w_i z_i = μ = 1 / t,    w, z > 0
 
-For each μ this is the solution of the paper's (61) with t = 1/μ, and μ → 0.  A step solves the
-linearised conditions for a smaller μ (Mehrotra's predictor and corrector where they are
-factorised), as long as w and z stay positive and the residuals fall.  Slacks w give every
-start a place inside: no first phase is needed, and multipliers that grow into a proof of
-infeasibility are recognised.
+For each μ this is the solution of the paper's (61) with t = 1/μ, and μ → 0.  Slacks w give
+every start a strictly feasible point: no first phase is needed, and multipliers that grow
+into a proof of infeasibility are recognised.
 """
 
 from __future__ import annotations
@@ -17,7 +15,7 @@ from typing import Any
 from ...arrays import Array
 from ...problem.problem import Problem, Solution
 from ..newton_cg import NewtonIterate
-from .primal_dual import InteriorPoint
+from .primal_dual import follow_path, start
 
 
 def barrier(
@@ -29,7 +27,7 @@ def barrier(
     maxiter: int | None = None,
     callback: Callable[[NewtonIterate], Any] | None = None,
 ) -> Solution:
-    """Minimise f(x, ·) under constraints along the barrier path.
+    """Minimise f(x, ·) under constraints by a primal-dual interior-point method.
 
     Parameters
     ----------
@@ -42,20 +40,23 @@ def barrier(
     Returns
     -------
     Solution
-        With multipliers and the active set; sides that the last μ leaves undecided are
-        weak.
+        With multipliers and the active set; inequalities that the last μ leaves undecided
+        are weak.
 
     Notes
     -----
-    Where Hessian and Jacobians are arrays or sparse matrices the steps are factorised on
-    the host (SciPy's SuperLU); otherwise they come from CG or projected CG.
+    The method is meant for convex problems.  Of others it finds a local minimum, or ends
+    with a status that is not acceptable and the advice to bring a solution.  Where Hessian
+    and Jacobians are arrays or sparse matrices the steps are factorised on the host
+    (SciPy's SuperLU); otherwise they come from CG or projected CG.
 
     References
     ----------
     S. Mehrotra, SIAM J. Optim. 2 (1992) 575-601.
     S. Boyd, L. Vandenberghe, "Convex Optimization", 2004, section 11.7.
+    J. Nocedal, A. Wächter, R. A. Waltz, SIAM J. Optim. 19 (2009) 1674-1693 (the two modes).
     N.-Y. Chiang, V. M. Zavala, Comput. Optim. Appl. 64 (2016) 327-354 (the test of
     curvature that stands for the inertia).
     """
-    run = InteriorPoint(problem, x, y0, tol, maxiter, callback)
-    return run.solution(run.follow())
+    status, state = follow_path(start(problem, x, y0), tol, maxiter, callback)
+    return state.solution(status)

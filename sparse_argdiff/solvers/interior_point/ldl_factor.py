@@ -1,10 +1,10 @@
-"""A sparse factorisation of the optimality conditions, on the host, with SciPy's SuperLU.
+"""The LDLᵀ factor of a sparse saddle point matrix, on the host, by SciPy's SuperLU.
 
     K = [ H  Cᵀ ]        E (K + diag(ε, −ε)) E = L U,    x ← x + E (L U)⁻¹ E (rhs − K x)
         [ C  −D ]
 
-With H + CᵀD⁻¹C definite the regularised matrix is quasi-definite: it has an LU without
-pivoting in any symmetric order (Vanderbei 1995), and the refinement, which is a proximal
+With H + CᵀD⁻¹C definite the regularised matrix is quasi-definite: it has a factor LDLᵀ
+without pivoting in any symmetric order (Vanderbei 1995), and the refinement, a proximal
 point method, removes ε again, on consistent singular systems too.  Where that fails the
 matrix is factorised once more with partial pivoting.
 """
@@ -21,7 +21,7 @@ _REGULARISATION = 1e-9
 _SWEEPS = 30
 
 
-class Factor:
+class LDLFactor:
     """K⁻¹ for explicit H and C.
 
     Parameters
@@ -43,7 +43,6 @@ class Factor:
         n, p = H.shape[0], C.shape[0]
         blocks = [[H, C.T], [C, -sparse.diags_array(D)]] if p else [[H]]
         self._K = sparse.csr_array(sparse.block_array(blocks).astype(np.float64))
-        self.size = n + p
         self._signs = np.r_[np.ones(n), -np.ones(p)]
         self._E = _equilibrate(self._K)
         self._pivoting = False
@@ -70,8 +69,9 @@ class Factor:
         lu = self._lu
         return lu is not None and np.array_equal(lu.perm_r, lu.perm_c)
 
-    def bends_down(self) -> bool:
-        """Tell whether H is not positive on the null space of C (D = 0), by the inertia.
+    @property
+    def negative_curvature(self) -> bool:
+        """Whether H is not positive on the null space of C (D = 0), by the inertia.
 
         Without row exchanges L U is L D Lᵀ, and the signs of its pivots are those of the
         eigenvalues (Sylvester).  False where the pivoting hides them.

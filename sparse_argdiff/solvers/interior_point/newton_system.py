@@ -1,187 +1,128 @@
-"""One Newton step on the perturbed optimality conditions of a standard form.
+"""The Newton system of the perturbed optimality conditions at one iterate.
 
     [ H + Σ_b   Eᵀ   Jᵀ   ] [dy ]            Σ_b = diag(z / w) of the bounds
     [ E         0    0    ] [dν ] = rhs
     [ J         0   −w/z  ] [dz_J]
 
-factorised where H, E and J are explicit; otherwise dz_J is eliminated, which leaves
-H + Σ_b + Jᵀ (z/w) J for CG, or CG in the null space of E.
+is factorised where H, E and J are explicit; otherwise dz_J is eliminated, which leaves
+the saddle point system of H + Σ_b + Jᵀ (z/w) J and E for ``krylov.saddle_point``.
 """
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
-from typing import Any, NamedTuple
+import math
+from typing import Any
 
 import numpy as np
 from scipy import sparse
 
-from ...arrays import Array, asarray, namespace, norm
-from ...krylov import KrylovResult, cg, projected_cg
-from ...operators.block_matrices import diagonal_operator, gram, is_explicit
+from ...arrays import Array, namespace, norm
+from ...krylov.saddle_point import SaddlePoint
+from ...operators.block_matrices import diagonal_operator, gram, is_factorable
 from ...operators.linear_operator import LinearOperator, aslinearoperator
 from ...preconditioners import jacobi_of
-from ...problem.lagrangian import explicit
 from ...status import Status
-from ..projections import projections
-from .ldl_factor import Factor
-from .standard_form import StandardForm
-
-_PROBE = 30  # products that look for negative curvature
-
-
-class Direction(NamedTuple):
-    """A step in y, the multipliers ν and z, and the slacks w."""
-
-    y: Array
-    nu: Array
-    z: Array
-    w: Array
+from .iterate import Direction, Residuals, evaluate
+from .ldl_factor import LDLFactor
 
 
 class NewtonSystem:
-    """The matrix above at one point: set up once, solved for several right-hand sides.
+    """The matrix above: set up once, solved for several right-hand sides.
 
     Parameters
     ----------
+    now : Residuals
+        Where the conditions are linearised.
     H : sparse matrix or LinearOperator
         Hessian of the Lagrangian in the units of the form.
-    E, J : matrix, operator or None
-        Jacobians of the equalities and of the inequality rows.
-    w, z : array
-        Slacks and multipliers of all sides, positive.
+    rtol : float
+        Of the iterative solves.
     shift : float
         Added to the diagonal of H, against negative curvature.
-    rows : object, optional
-        The projections on E, where they are known already.
+
+    Attributes
+    ----------
+    factor : LDLFactor or None
+    n_hvp : int
+        Products that the set-up took.
     """
 
-    def __init__(
-        self,
-        form: StandardForm,
-        H: Any,
-        E: Any,
-        J: Any,
-        w: Array,
-        z: Array,
-        shift: float,
-        rtol: float,
-        rows: Any = None,
-    ) -> None:
-        self.form, self.E, self.J, self.w, self.z = form, E, J, w, z
-        self.rtol, self.n_hvp = rtol, 0
-        self.bends_down = False  # whether negative curvature was met
-        self.knows = E is not None  # that it is in the null space of E which counts
-        self.direction: Array | None = None  # of it, where CG met it
-        self.ratio = z / w
+    def __init__(self, now: Residuals, H: Any, rtol: float, shift: float = 0.0) -> None:
+        form, E, J = now.form, now.E, now.J
+        self.now, self.rtol = now, rtol
+        self.ratio = now.point.z / now.point.w
         sigma = form.bound_diagonal(self.ratio) + shift
-        self.operator = aslinearoperator(H) + diagonal_operator(sigma)
+        self.operator: LinearOperator = aslinearoperator(H) + diagonal_operator(sigma)
         if J is not None:
             self.operator = self.operator + gram(J, self.ratio[: form.q])
-        self.factor, self.rows = None, rows
-        parts = [part for part in (E, J) if part is not None]
-        if explicit(w, H, *parts):
+        self.factor: LDLFactor | None = None
+        rows = [part for part in (E, J) if part is not None]
+        if is_factorable(now.point.y, H, *rows):
             top = sparse.csr_array(H) + sparse.diags_array(sigma)
-            C = (
-                sparse.vstack([sparse.csr_array(part) for part in parts], format="csr")
-                if parts
-                else sparse.csr_array((0, H.shape[0]))
-            )
-            D = np.r_[
-                np.zeros(0 if E is None else E.shape[0]), 1.0 / self.ratio[: form.q]
-            ]
-            self.factor = Factor(top, C, D)
-            self.knows = self.factor.shows_inertia
-            self.bends_down = self.factor.bends_down()
-        elif E is not None:
-            self.rows = projections(E) if rows is None else rows
-
-    def solve(self, r_d: Array, r_e: Array, r_g: Array, c: Array) -> Direction:
-        """Return the step with w dz + z dw = c that cancels the residuals."""
-        form, q = self.form, self.form.q
-        push = c / self.w + self.ratio * r_g
-        bounds_only = namespace(push).concat([0.0 * push[:q], push[q:]])
-        if self.factor is not None:
-            rhs = [
-                -r_d - form.back(self.J, bounds_only),
-                -r_e,
-                -(push / self.ratio)[:q],
-            ]
-            found = self.factor.solve(np.concatenate(rhs))
-            found = found.astype(r_d.dtype, copy=False)
-            n, p = r_d.shape[0], r_e.shape[0]
-            dy, dnu = found[:n], found[n : n + p]
+            empty = sparse.csr_array((0, top.shape[0]))
+            C = sparse.vstack([empty, *map(sparse.csr_array, rows)], format="csr")
+            D = np.r_[np.zeros(now.r_e.shape[0]), 1.0 / self.ratio[: form.q]]
+            self.factor = LDLFactor(top, C, D)
+        elif E is None:
+            self.saddle = SaddlePoint(self.operator, M=jacobi_of(self.operator))
         else:
-            dy, dnu = self._iterate(-r_d - form.back(self.J, push), -r_e)
-        along = form.along(self.J, dy)
+            # Projected CG also where E is known by products: MINRES on the whole system
+            # loses the digits of a large z / w.
+            null_space = form.null_space(E)
+            self.saddle = SaddlePoint(self.operator, null_space, method="projected_cg")
+
+    def solve(self, c: Array, now: Residuals | None = None) -> Direction:
+        """Return the step with w dz + z dw = c that cancels the residuals, here or others."""
+        now, form = now or self.now, self.now.form
+        n, p, q = now.r_d.shape[0], now.r_e.shape[0], form.q
+        push, n_hvp = c / self.now.point.w + self.ratio * now.r_g, 0
+        if self.factor is None:
+            force = -now.r_d - form.inequality_vjp(now.J, push)
+            rhs = force if now.E is None else namespace(force).concat([force, -now.r_e])
+            found = self.saddle.solve(rhs, rtol=self.rtol)
+            solved, n_hvp = found.x, found.n_matvec
+            indefinite = found.status is Status.NEGATIVE_CURVATURE
+        else:
+            of_bounds = namespace(push).concat([0.0 * push[:q], push[q:]])
+            force = -now.r_d - form.inequality_vjp(now.J, of_bounds)
+            rhs = np.concatenate([force, -now.r_e, -(push / self.ratio)[:q]])
+            solved = self.factor.solve(rhs).astype(force.dtype, copy=False)
+            indefinite = self.factor.negative_curvature
+        # Without E the rows of -r_e are empty, and so is dν.
+        dy, dnu = solved[:n], solved[n : n + p]
+        along = form.inequality_jvp(now.J, dy)
         dz = push + self.ratio * along
-        if self.factor is not None and q:
-            # The factorisation's own, which do not cancel where w is tiny.
-            dz[:q] = found[n + p :]
-        return Direction(dy, dnu, dz, -r_g - along)
+        if self.factor is not None:
+            # The factorisation's own dz_J is free of cancellation where w is tiny.
+            dz[:q] = solved[n + p :]
+        return Direction(dy, dnu, dz, -now.r_g - along, n_hvp, indefinite)
 
-    def _iterate(self, force: Array, c: Array) -> tuple[Array, Array]:
-        H, E, rtol = self.operator, self.E, self.rtol
-        if E is None:
-            result = cg(H, force, rtol=rtol, M=jacobi_of(H))
-            dy, dnu = result.x, c
-        elif is_explicit(E):
-            result = projected_cg(H, self.rows, force, c, rtol=rtol)
-            dy, dnu = result.x, result.multipliers
-        else:
-            # CG in the null space: MINRES on the saddle loses the digits of a large z / w.
-            P, base = self.rows.project, self.rows.particular(c)
-            result = _projected(H, P, force - H @ base, rtol=rtol)
-            dy = base + P(result.x)
-            dnu = self.rows.multipliers(force - H @ dy)
-        self.n_hvp += result.n_matvec
-        if result.status is Status.NEGATIVE_CURVATURE:
-            self.bends_down, self.direction = True, result.direction
-        return dy, dnu
+    def second_order_correction(self, step: Direction) -> Direction:
+        """Return what brings the rows back to the values that the step promised.
 
-    def probe(self) -> None:
-        """Look for negative curvature by a few products, where nothing is factorised."""
-        result = probe(self.operator, self.E, self.rows, self.w)
-        self.n_hvp += result.n_matvec
-        if result.status is Status.NEGATIVE_CURVATURE:
-            self.bends_down, self.direction = True, result.direction
-
-    def inverse(self, p: Array) -> Array:
-        """Return the part in y of the inverse times (p, 0), where it is factorised."""
-        assert self.factor is not None
-        rest = self.factor.size - p.shape[0]
-        found = self.factor.solve(np.concatenate([p, np.zeros(rest)]))
-        return found[: p.shape[0]].astype(p.dtype, copy=False)
+        References
+        ----------
+        J. Nocedal, S. J. Wright, "Numerical Optimization", 2006, section 15.6.
+        """
+        point = self.now.point
+        ahead = point._replace(y=point.y + step.y, w=point.w + step.w)
+        there = evaluate(self.now.form, ahead)
+        there = dataclasses.replace(there, r_d=0.0 * there.r_d, J=self.now.J)
+        found = self.solve(0.0 * point.w, there)
+        finite = math.isfinite(norm(found.y))
+        return found if finite else found._replace(y=0.0 * step.y)
 
     def curvature(self, dy: Array) -> float:
-        """Return dy' (H + Σ + J' (z/w) J) dy."""
-        self.n_hvp += 1
+        """Return dy' (H + Σ + J' (z/w) J) dy: one product."""
         return float(dy @ self.operator.matvec(dy))
 
+    def has_negative_curvature(self) -> tuple[bool, int]:
+        """Tell whether H curves down where E leaves freedom, and the products it took.
 
-def probe(H: LinearOperator, E: Any, rows: Any, like: Array) -> KrylovResult:
-    """Try CG with a random right-hand side in the null space of E, for a few products.
-
-    Only a status of negative curvature says something: with its direction.
-    """
-    force = asarray(np.random.default_rng(0).standard_normal(H.shape[0]), like)
-    if E is None:
-        return cg(H, force, maxiter=_PROBE, M=jacobi_of(H))
-    if is_explicit(E):
-        return projected_cg(H, rows, force, maxiter=_PROBE)
-    return _projected(H, rows.project, force, maxiter=_PROBE)
-
-
-def _projected(
-    H: LinearOperator, P: Callable[[Array], Array], force: Array, **options: Any
-) -> KrylovResult:
-    """Solve P H P x = P force by CG; where P leaves rounding only there is no curvature."""
-    inner = LinearOperator(H.shape, lambda v: P(H @ P(v)), symmetric=True)
-    result = cg(inner, P(force), **options)
-    if result.direction is None:
-        return result
-    p, size = P(result.direction), norm(result.direction)
-    if norm(p) > 0.5 * size:
-        return dataclasses.replace(result, direction=p)
-    return dataclasses.replace(result, status=Status.STAGNATED, direction=None)
+        By the inertia of the factor or, without one, by a few steps of CG.
+        """
+        if self.factor is not None:
+            return self.factor.negative_curvature, 0
+        found = self.saddle.probe(self.now.point.y)
+        return found.status is Status.NEGATIVE_CURVATURE, found.n_matvec

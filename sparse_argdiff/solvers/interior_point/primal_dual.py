@@ -1,9 +1,12 @@
-"""A run along the path of barrier problems: its points, its steps and its ends.
+"""The primal-dual interior-point method: its main loop, along the central path.
 
     r_d = 0,    r_e = 0,    r_g = 0,    w_i z_i = μ → 0        by Newton's method
 
-At first as long as the residuals fall; where they do not, or f curves down, on levels of
-the barrier function (``levels``); away from saddle points by ``saddles``.
+Two modes choose μ and the step length (Nocedal, Wächter & Waltz 2009).  The free mode takes
+Mehrotra's predictor-corrector steps while the residuals fall.  Where they do not, or
+f has negative curvature, the monotone mode lowers the barrier function for a μ that falls
+in steps (``barrier_merit``), with Hessians that are shifted where they must be
+(``inertia_correction``).
 """
 
 from __future__ import annotations
@@ -15,337 +18,300 @@ from collections.abc import Callable
 from typing import Any
 
 from ...arrays import Array, epsilon, namespace, norm
-from ...operators.linear_operator import aslinearoperator
-from ...problem.lagrangian import explicit, lagrangian_hess
-from ...problem.optimality import residual_scale, size_of
-from ...problem.problem import Problem, Solution
+from ...problem.optimality import lagrangian_hess
+from ...problem.problem import ActiveSet, Problem, Solution
 from ...status import Status
-from ..infeasibility import contradiction, falls_forever, largest
+from ..infeasibility import detect_infeasible_or_unbounded
 from ..newton_cg import NewtonIterate, asks_to_stop
-from ..projections import projections
-from .as_solution import solution
-from .barrier_merit import Level
-from .inertia_correction import Convex, convexified, downward, leave
-from .iterate import Central, Residuals
-from .newton_system import Direction, NewtonSystem
-from .predictor_corrector import corrected, walk
-from .standard_form import StandardForm, standard_form
+from .as_solution import to_solution
+from .barrier_merit import BarrierMerit, enter_monotone_mode
+from .inertia_correction import convex_step
+from .iterate import Direction, PrimalDualIterate, Residuals, evaluate, largest
+from .newton_system import NewtonSystem
+from .predictor_corrector import mehrotra_step, take_step
+from .standard_form import standard_form
 
 logger = logging.getLogger(__name__)
 
-_PATIENCE = 25
-_SLOW = 8
-_LEAPS = 10  # away from saddle points, at most
-_FORCE = 10.0  # of a side at the start, relative to f_Y: too small costs iterations
-_BALANCE = 3e-3  # least μ that is aimed at, relative to the residuals as at the start
+_MAXITER = 300
+_PATIENCE = (
+    25  # steps in which the error must fall by a tenth; 4 times in monotone mode
+)
+_SLOW = 8  # steps of the free mode in which it must halve near the feasible set
+_SHIFTS = 16  # trials of a shift
+_FORCE = 10.0  # of a row at the start, relative to f_Y: too small costs iterations
+_BALANCE = 3e-3  # least target for μ, relative to the residuals as at the start
+_NOT_CONVEX = (
+    "negative curvature was met where the constraints leave freedom: the problem is not "
+    "convex; bring a solution of another solver (SciPy's trust-constr, cyipopt) as "
+    "Solution(y=..., x=...), start nearer to the minimum that is meant, or add curvature"
+)
 
 
-class InteriorPoint:
-    """One run along the path; the counters are its state."""
+@dataclasses.dataclass(frozen=True)
+class PathState:
+    """A run along the central path: where it stands and what was spent.
 
-    def __init__(
-        self,
-        problem: Problem,
-        x: Array,
-        y0: Array,
-        tol: float,
-        maxiter: int | None,
-        callback: Callable[[NewtonIterate], Any] | None,
-    ) -> None:
-        self.problem, self.x, self.tol, self.callback = problem, x, tol, callback
-        self.maxiter = 300 if maxiter is None else maxiter
-        self.niter, self.n_hvp, self.n_grad = 0, 0, 0
-        self.note = ""
-        self.level: Level | None = None
-        self.curved = False  # whether f curved down where the last step started
-        self.by_products = True  # whether the steps come from CG
-        self.shift = 0.0  # of the Hessian, when one was needed last
-        self.leaps = 0  # away from saddle points
-        self.bent = False  # whether the Hessian had to be shifted
-        self.reach = size_of(y0)
-        y = namespace(y0).asarray(y0, copy=True)
-        grad = problem.grad(x, y)
-        scale, spent = residual_scale(problem, x, y)
-        self.n_hvp += spent
-        if not math.isfinite(scale):
-            scale = 0.0
-        self.scale = scale
-        unit = max(scale, norm(grad))
-        unit = unit if 0.0 < unit < math.inf else 1.0
-        self.form: StandardForm = standard_form(problem, x, y, unit)
-        self._jacobians: tuple[Any, Any] | None = None
-        self._rows: Any = None
-        self.best = self.start(y)
-        self.balance = (
-            _BALANCE * self.best.mu / self.best.size if self.best.size else 0.0
-        )
+    Attributes
+    ----------
+    now, best : Residuals
+        The last iterate, and that of the smallest error.
+    balance : float
+        What μ is aimed at is at least this times the residuals.
+    merit : BarrierMerit or None
+        Of the monotone mode; None in the free mode.
+    shift : float
+        Of the Hessian, when one was needed last.
+    nonconvex : bool
+        Whether negative curvature was met.
+    unverified : bool
+        Whether the last step does not prove that the point is near a minimum.
+    note : str
+        A caveat for the user.
+    """
 
-    def start(self, y: Array) -> Residuals:
-        """Return a first point inside: bounds are kept, slacks make up for the rows."""
-        form, xp = self.form, namespace(y)
-        width = form.upper - form.lower
-        inside = xp.minimum(0.1 * self.reach + xp.zeros_like(y), 0.25 * width)
-        y = xp.clip(y, form.lower + inside, form.upper - inside)
-        y = xp.where(form.lower == form.upper, form.lower, y)
-        sides = form.sides(y)
-        violation = float(xp.max(sides)) if sides.shape[0] else 0.0
-        least = max(violation, 0.1 * self.reach)
-        rows, low, high = form.split(sides)
-        w = xp.concat([xp.where(-rows > least, -rows, least + 0.0 * rows), -low, -high])
-        nu = xp.zeros_like(form.e_scale)
-        return self.at(Central(y, nu, _FORCE * least / w, w))
-
-    def at(self, point: Central) -> Residuals:
-        """Evaluate the conditions at a point."""
-        problem, form, x, y = self.problem, self.form, self.x, point.y
-        self.n_grad += 1
-        grad = problem.grad(x, y)
-        r_e, sides = form.equalities(y), form.sides(y)
-        if self._jacobians is None or not self.affine:
-            self._jacobians = form.equality_jac(y), form.row_jac(y)
-            self._rows = None
-        E, J = self._jacobians
-        r_d = grad / form.unit + form.back(J, point.z)
-        if E is not None:
-            r_d = r_d + aslinearoperator(E).T @ point.nu
-        value = problem.value(x, y) if problem.has_value else None
-        return Residuals(point, value, grad, E, J, r_d, r_e, sides + point.w)
+    now: Residuals
+    best: Residuals
+    balance: float
+    niter: int = 0
+    n_hvp: int = 0
+    n_grad: int = 0
+    merit: BarrierMerit | None = None
+    shift: float = 0.0
+    nonconvex: bool = False
+    unverified: bool = True
+    note: str = ""
 
     @property
-    def affine(self) -> bool:
-        """Whether all rows are affine in y, so that Jacobians stay."""
-        both = self.problem.equalities, self.problem.inequalities
-        return all(rows is None or rows.affine for rows in both)
+    def has_other_mode(self) -> bool:
+        """Whether the monotone mode can take over."""
+        now = self.now
+        inequalities = now.point.w.shape[0] > 0
+        return self.merit is None and now.value is not None and inequalities
 
-    def follow(self) -> Status:
-        """Follow the path from the best point so far; leave the last in ``best``."""
-        now, errors = self.best, [math.inf]
-        smallest = math.inf
-        while True:
-            error = self.error(now)
-            logger.debug("barrier %d: mu %.2e, error %.2e", self.niter, now.mu, error)
-            if not math.isfinite(now.size) or (
-                now.value is not None and math.isnan(now.value)
-            ):
-                return Status.NOT_FINITE
-            if error < smallest:
-                smallest, self.best = error, now
-            if error <= self.tol:
-                # Where the last step started f curved down, or only CG says that it did
-                # not, this may be a saddle point.
-                lower = self.onward(now) if self.curved or self.by_products else None
-                if lower is None:
-                    curved = Status.NEGATIVE_CURVATURE
-                    return curved if self.curved else Status.CONVERGED
-                now, errors, smallest = lower, [math.inf], math.inf
-                continue
-            force, y = norm(now.r_d) * self.form.unit, now.point.y
-            iterate = NewtonIterate(self.niter, y, now.value, force, self.n_hvp)
-            if asks_to_stop(self.callback, iterate):
-                return Status.STOPPED_BY_CALLBACK
-            errors.append(error)
-            verdict = self.hopeless(now)
-            if verdict is not None:
-                self.best = now
-                return verdict
-            if self.niter >= self.maxiter:
-                return Status.ITERATION_LIMIT
-            # On a level it is the barrier function that falls, which takes longer to show.
-            wait = _PATIENCE * (1 if self.level is None else 4)
-            if len(errors) > wait and smallest > 0.9 * min(errors[:-wait]):
-                # The multipliers of a curved contradiction grow slowly: less will do.
-                verdict = self.hopeless(now, far=30.0)
-                if verdict is not None or not self.can_descend(now):
-                    return verdict or Status.STAGNATED
-                now, errors = self.descend(now), [math.inf]
-            elif len(errors) > _SLOW and self.crawls(now, smallest, errors):
-                now, errors = self.descend(now), [math.inf]
-            new = self.step(now)
-            if new is None and self.level is None and self.can_descend(now):
-                verdict = self.hopeless(now, far=30.0)
-                if verdict is not None:
-                    return verdict
-                now, errors = self.descend(now), [math.inf]
-                new = self.step(now)
-            if new is None:
-                rounding = 1e3 * epsilon(y)
-                if smallest <= rounding:
-                    return Status.ROUNDING_LIMIT
-                return self.hopeless(now, far=30.0) or Status.STAGNATED
-            now = new
-            self.niter += 1
-
-    def can_descend(self, now: Residuals) -> bool:
-        """Tell whether the barrier function may take over from the residuals."""
-        return self.level is None and now.value is not None and now.point.w.shape[0] > 0
-
-    def crawls(self, now: Residuals, smallest: float, errors: list[float]) -> bool:
-        """Tell whether little has been gained of late, though nearly all rows hold."""
-        if not self.can_descend(now) or smallest <= 0.5 * min(errors[:-_SLOW]):
-            return False
-        length = self.units(now.grad, now.point.y)[1]
-        return max(largest(now.r_e), largest(now.r_g)) <= 1e-2 * length
-
-    def descend(self, now: Residuals) -> Residuals:
-        """Go over to steps that lower the barrier function, see ``levels``."""
-        length = self.units(now.grad, now.point.y)[1]
-        self.level = Level(now, length)
-        return self.placed(now, self.level.centred(now))
-
-    def placed(self, now: Residuals, point: Central) -> Residuals:
-        """Return the residuals with other slacks and multipliers z at the same y."""
-        pull = self.form.back(now.J, point.z - now.point.z)
+    def plus(self, niter: int = 0, n_hvp: int = 0, n_grad: int = 0) -> PathState:
+        """Return the state with costs added."""
         return dataclasses.replace(
-            now, point=point, r_d=now.r_d + pull, r_g=now.sides + point.w
+            self,
+            niter=self.niter + niter,
+            n_hvp=self.n_hvp + n_hvp,
+            n_grad=self.n_grad + n_grad,
         )
 
-    def error(self, now: Residuals) -> float:
-        """Return the residual of the conditions, each relative to its scale."""
-        force, length = self.units(now.grad, now.point.y)
-        off = max(largest(now.r_e), largest(now.r_g))
-        return max(norm(now.r_d) / force, off / length, now.gap / (force * length))
+    def after(
+        self, new: Residuals | None, n_hvp: int, n_grad: int
+    ) -> tuple[PathState, bool]:
+        """Return the state at the next iterate, if there is one, with costs added."""
+        if new is None:
+            return self.plus(n_hvp=n_hvp, n_grad=n_grad), False
+        state = self.plus(niter=1, n_hvp=n_hvp, n_grad=n_grad)
+        return dataclasses.replace(state, now=new), True
 
-    def units(self, grad: Array, y: Array) -> tuple[float, float]:
-        """Return the force and the length that others are compared with.
-
-        Where f_Y or y vanish at the solution, rounding at the start is what is left.
-        """
-        least = epsilon(y) ** 0.5
-        force = max(self.scale, norm(grad)) / self.form.unit
-        return max(force, least), max(size_of(y), least * self.reach)
-
-    def hopeless(self, now: Residuals, far: float = 1e6) -> Status | None:
-        """Recognise an infeasible or an unbounded problem by its ray."""
-        form, point = self.form, now.point
-        length = size_of(point.y)
-        off = max(largest(now.r_e), largest(now.r_g))
-        if off > self.tol * length:
-            worst = max(largest(now.r_e), largest(now.sides), length, self.reach)
-            named = contradiction(form, point.nu, point.z, now, far * worst)
-            if named:
-                self.note = named
-                return Status.INFEASIBLE
-        if length > 1e6 * self.reach:
-            H = self.problem.hess(self.x, point.y)
-            self.n_hvp += 1
-            if falls_forever(form, H, point.y, now):
-                return Status.UNBOUNDED
-        return None
-
-    def hessian(self, now: Residuals) -> Any:
-        """Return the Hessian of the Lagrangian in the units of the form."""
-        point, form = now.point, self.form
-        multipliers = form.multipliers(point.nu, point.z)
-        H = lagrangian_hess(self.problem, self.x, point.y, multipliers, form.p)
-        self.note = getattr(H, "note", "")
-        return H * (1.0 / form.unit)
-
-    def builder(self, now: Residuals, H: Any) -> Callable[[float], NewtonSystem]:
-        """Return the function that sets up the Newton system with a shift."""
-        form, point = self.form, now.point
-        if (
-            now.E is not None
-            and self._rows is None
-            and not _factorable(point.w, H, now)
-        ):
-            self._rows = projections(now.E)
-        rtol = min(max(0.01 * self.tol, 100.0 * epsilon(point.y)), 1e-4)
-        E, J, w, z, rows = now.E, now.J, point.w, point.z, self._rows
-        return lambda shift: NewtonSystem(form, H, E, J, w, z, shift, rtol, rows)
-
-    def newton(self, now: Residuals) -> Convex:
-        """Return the Newton step for this μ, or for μ = 0, of a system that curves up."""
-        point, H = now.point, self.hessian(now)
-        if self.level is not None:
-            force, size = self.units(now.grad, point.y)
-            self.level.lower(now, 0.1 * self.tol * force * size)
-        aim = (0.0 if self.level is None else self.level.mu) - point.w * point.z
-
-        def solve(system: NewtonSystem) -> Direction:
-            return system.solve(now.r_d, now.r_e, now.r_g, aim)
-
-        build = self.builder(now, H)
-        if self.can_descend(now):  # before it is shifted
-            return convexified(build, solve, H, self.shift, trials=1)
-        return convexified(build, solve, H, self.shift)
-
-    def step(self, now: Residuals) -> Residuals | None:
-        """Return the next point, None where no step makes progress."""
-        found = self.newton(now)
-        system, affine = found.system, found.step
-        self.n_hvp += found.n_hvp
-        if not math.isfinite(found.bend):
-            return None
-        if not found.done and self.can_descend(now):
-            return self.step(self.descend(now))
-        self.bent = self.bent or found.bent
-        self.curved, self.shift = found.bent, found.shift or self.shift
-        self.by_products = system.factor is None
-        if self.level is not None:
-            bow = None if self.affine else self.bow(now, system, affine)
-            unit = self.form.unit
-            return self.level.fall(now, affine, found.bend, unit, self.at, bow)
-        spent = system.n_hvp
-        better = corrected(now, system, affine, self.least(now))
-        self.n_hvp += system.n_hvp - spent
-        for direction in (better, affine):
-            new = walk(now, direction, self.at)
-            if new is not None:
-                return new
-        return None
-
-    def bow(
-        self, now: Residuals, system: NewtonSystem, step: Direction
-    ) -> Array | None:
-        """Return what bends a step along curved rows; straight on it leaves them."""
-        point = now.point
-        ahead = self.at(point._replace(y=point.y + step.y, w=point.w + step.w))
-        if not math.isfinite(ahead.size):
-            return None
-        spent = system.n_hvp
-        aside = system.solve(0.0 * now.r_d, ahead.r_e, ahead.r_g, 0.0 * point.w).y
-        self.n_hvp += system.n_hvp - spent
-        return aside if math.isfinite(norm(aside)) else None
-
-    def onward(self, now: Residuals) -> Residuals | None:
-        """Return a point below a stationary one where f curves down; None at a minimum.
-
-        ``curved`` says which, where there is none below.
-        """
-        H = self.hessian(now)
-        build = self.builder(now, H)
-        plain = build(0.0)
-        if plain.factor is None:
-            plain.probe()
-        self.curved = plain.bends_down
-        self.bent = self.bent or self.curved
-        p, bend = None, 0.0
-        if self.curved and now.value is not None and self.leaps < _LEAPS:
-            p, bend = downward(build, plain, H, self.shift)
-        self.n_hvp += plain.n_hvp
-        if p is None:
-            return None
-        self.leaps += 1
-        length = self.units(now.grad, now.point.y)[1]
-        lower = leave(now, self.form, p, bend, length, self.at)
-        if lower is None:
-            return None
-        new, fall = lower
-        self.level = self.level or Level(new, length)
-        self.level.mu = max(self.level.mu, 0.1 * fall / new.point.w.shape[0])
-        return self.placed(new, self.level.centred(new))
-
-    def least(self, now: Residuals) -> float:
-        """Return the smallest μ to aim at: w and z must not vanish before the residuals.
-
-        Where they do, w_i z_i → 0 far from a solution, and steps are cut to nothing.
-        """
-        return self.balance * now.size
-
-    def solution(self, status: Status) -> Solution:
-        """Return the best point as a solution."""
-        return solution(self, status)
+    def solution(
+        self,
+        status: Status,
+        active: ActiveSet | None = None,
+        multipliers: Array | None = None,
+    ) -> Solution:
+        """Return the best iterate as a solution, with its own active set or another."""
+        warnings = (self.note,) if self.note else ()
+        if self.nonconvex and not status.acceptable:
+            warnings += (_NOT_CONVEX,)
+        found = to_solution(self.best, status, active, multipliers)
+        return dataclasses.replace(
+            found,
+            niter=self.niter,
+            n_hvp=self.n_hvp,
+            n_grad=self.n_grad,
+            warnings=warnings,
+        )
 
 
-def _factorable(w: Array, H: Any, now: Residuals) -> bool:
-    return explicit(w, H, *(part for part in (now.E, now.J) if part is not None))
+def start(problem: Problem, x: Array, y0: Array) -> PathState:
+    """Return a first iterate: within the bounds, slacks make up for the other rows."""
+    xp = namespace(y0)
+    y = xp.asarray(y0, copy=True)
+    form, n_hvp = standard_form(problem, x, y)
+    width = form.upper - form.lower
+    inside = xp.minimum(0.1 * form.length + xp.zeros_like(y), 0.25 * width)
+    y = xp.clip(y, form.lower + inside, form.upper - inside)
+    y = xp.where(form.lower == form.upper, form.lower, y)
+    values = form.inequality_values(y)
+    violation = float(xp.max(values)) if values.shape[0] else 0.0
+    least = max(violation, 0.1 * form.length)
+    rows, low, high = form.split(values)
+    w = xp.concat([xp.where(-rows > least, -rows, least + 0.0 * rows), -low, -high])
+    point = PrimalDualIterate(y, xp.zeros_like(form.e_scale), _FORCE * least / w, w)
+    now = evaluate(form, point)
+    balance = _BALANCE * now.mu / now.size if now.size else 0.0
+    return PathState(now, now, balance, n_hvp=n_hvp, n_grad=1)
+
+
+def follow_path(
+    state: PathState,
+    tol: float,
+    maxiter: int | None = None,
+    callback: Callable[[NewtonIterate], Any] | None = None,
+) -> tuple[Status, PathState]:
+    """Follow the central path from the best iterate so far, until its error is <= tol."""
+    maxiter = _MAXITER if maxiter is None else maxiter
+    state, errors = dataclasses.replace(state, now=state.best), [math.inf]
+    while True:
+        errors.append(state.now.error)
+        if state.now.error < state.best.error:
+            state = dataclasses.replace(state, best=state.now)
+        status, state = _stop_test(state, tol, maxiter, callback)
+        if status is not None:
+            return status, state
+        moved = False
+        if not _is_stalling(state, errors):
+            state, moved = newton_step(state, tol)
+        if not moved:
+            if state.best.error <= 1e3 * epsilon(state.now.point.y):
+                return Status.ROUNDING_LIMIT, state
+            # The multipliers of a curved contradiction grow slowly: less will do.
+            status, state = _without_solution(state, tol, far=30.0)
+            if status is not None:
+                return status, state
+            if not state.has_other_mode:
+                return Status.STAGNATED, state
+            state, errors = _in_monotone_mode(state), [math.inf]
+
+
+def newton_step(state: PathState, tol: float) -> tuple[PathState, bool]:
+    """Return the state after a step, and whether the step makes progress."""
+    now, merit = state.now, state.merit
+    force, length = now.scales
+    if merit is not None:
+        merit = merit.reduced(now, 0.1 * tol * force * length)
+    mu = 0.0 if merit is None else merit.mu
+    H, note = _hessian(now)
+    system, step, shift, convex = convex_step(
+        lambda shift: NewtonSystem(now, H, _rtol(now, tol), shift),
+        lambda system: system.solve(mu - now.point.w * now.point.z),
+        H,
+        state.shift,
+        trials=1 if state.has_other_mode else _SHIFTS,
+    )
+    curved = shift > 0.0 or not convex
+    state = dataclasses.replace(
+        state,
+        n_hvp=state.n_hvp + step.n_hvp,
+        merit=merit,
+        shift=shift or state.shift,
+        nonconvex=state.nonconvex or curved,
+        unverified=curved or system.factor is None,
+        note=note,
+    )
+    if not math.isfinite(norm(step.y)):
+        return state, False
+    if not convex and state.has_other_mode:
+        return newton_step(_in_monotone_mode(state), tol)
+    if merit is None:
+        return _free_step(state, system, step)
+    return _monotone_step(state, merit, system, step)
+
+
+def _free_step(
+    state: PathState, system: NewtonSystem, affine: Direction
+) -> tuple[PathState, bool]:
+    """Take the predictor-corrector step, or the predictor alone."""
+    direction = mehrotra_step(system, affine, state.balance * state.now.size)
+    new, n_grad = take_step(state.now, direction)
+    n_hvp = 0 if direction is affine else direction.n_hvp
+    if new is None and direction is not affine:
+        new, more = take_step(state.now, affine)
+        n_grad += more
+    return state.after(new, n_hvp, n_grad)
+
+
+def _monotone_step(
+    state: PathState, merit: BarrierMerit, system: NewtonSystem, step: Direction
+) -> tuple[PathState, bool]:
+    """Take the Newton step for the μ of the merit function, as far as that falls."""
+    curvature, n_hvp = 0.0, 0
+    if state.now.violation > 0.0:
+        curvature, n_hvp = system.curvature(step.y), 1
+    merit, slope = merit.descent(state.now, step, curvature)
+    curved = (
+        None if state.now.form.affine else lambda: system.second_order_correction(step)
+    )
+    new, more, n_grad = merit.backtrack(state.now, step, slope, curved)
+    return dataclasses.replace(state, merit=merit).after(new, n_hvp + more, n_grad)
+
+
+def _stop_test(
+    state: PathState,
+    tol: float,
+    maxiter: int,
+    callback: Callable[[NewtonIterate], Any] | None,
+) -> tuple[Status | None, PathState]:
+    """Say whether and how to stop before the next step."""
+    now = state.now
+    logger.debug("barrier %d: mu %.2e, error %.2e", state.niter, now.mu, now.error)
+    if not now.finite:
+        return Status.NOT_FINITE, state
+    if now.error <= tol:
+        return _converged(state, tol) if state.unverified else (Status.CONVERGED, state)
+    force, y = norm(now.r_d) * now.form.unit, now.point.y
+    iterate = NewtonIterate(state.niter, y, now.value, force, state.n_hvp)
+    if asks_to_stop(callback, iterate):
+        return Status.STOPPED_BY_CALLBACK, state
+    status, state = _without_solution(state, tol)
+    if status is not None:
+        return status, dataclasses.replace(state, best=now)
+    return (Status.ITERATION_LIMIT if state.niter >= maxiter else None), state
+
+
+def _converged(state: PathState, tol: float) -> tuple[Status, PathState]:
+    """Tell a minimum from a stationary point with negative curvature."""
+    now = state.now
+    H, note = _hessian(now)
+    curved, n_hvp = NewtonSystem(now, H, _rtol(now, tol)).has_negative_curvature()
+    state = dataclasses.replace(
+        state,
+        n_hvp=state.n_hvp + n_hvp,
+        nonconvex=state.nonconvex or curved,
+        note=note,
+    )
+    return (Status.NEGATIVE_CURVATURE if curved else Status.CONVERGED), state
+
+
+def _is_stalling(state: PathState, errors: list[float]) -> bool:
+    """Tell whether the errors have not fallen as they should."""
+    wait = _PATIENCE if state.merit is None else 4 * _PATIENCE
+    if len(errors) > wait and min(errors) > 0.9 * min(errors[:-wait]):
+        return True
+    if not state.has_other_mode or len(errors) <= _SLOW:
+        return False
+    now, values = state.now, state.now.inequality_values
+    above = values[values > 0.0]
+    feasible = max(largest(now.r_e), largest(above)) <= 1e-2 * now.scales[1]
+    return feasible and min(errors) > 0.5 * min(errors[:-_SLOW])
+
+
+def _in_monotone_mode(state: PathState) -> PathState:
+    merit, now = enter_monotone_mode(state.now)
+    return dataclasses.replace(state, merit=merit, now=now)
+
+
+def _without_solution(
+    state: PathState, tol: float, far: float = 1e6
+) -> tuple[Status | None, PathState]:
+    """Recognise an infeasible or an unbounded problem, see ``infeasibility``."""
+    status, note, n_hvp = detect_infeasible_or_unbounded(state.now, tol, far)
+    note = note or state.note
+    return status, dataclasses.replace(state, note=note, n_hvp=state.n_hvp + n_hvp)
+
+
+def _hessian(now: Residuals) -> tuple[Any, str]:
+    """Return the Hessian of the Lagrangian in the units of the form, and its caveat."""
+    form, point = now.form, now.point
+    multipliers = form.multipliers(point.nu, point.z)
+    H = lagrangian_hess(form.problem, form.x, point.y, multipliers, form.p)
+    return H * (1.0 / form.unit), getattr(H, "note", "")
+
+
+def _rtol(now: Residuals, tol: float) -> float:
+    """Return the tolerance of the iterative solves."""
+    return min(max(0.01 * tol, 100.0 * epsilon(now.point.y)), 1e-4)

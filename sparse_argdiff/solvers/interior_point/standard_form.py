@@ -1,4 +1,4 @@
-"""A problem with all its constraints as two vectors of functions, in units of their own.
+"""The standard form: all constraints as equalities and inequalities with slacks, scaled.
 
     min f(y) / unit    where    e(y) = 0,    G(y) + w = 0,    w >= 0
 
@@ -10,15 +10,18 @@ slacks are distances in y and multipliers forces, relative to the unit of f_Y.
 from __future__ import annotations
 
 import dataclasses
+import math
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 from scipy import sparse
 
-from ...arrays import Array, namespace
+from ...arrays import Array, namespace, norm
+from ...krylov.saddle_point import null_space_of
 from ...operators.block_matrices import is_explicit, scatter, take_rows, vstack
 from ...operators.linear_operator import LinearOperator, aslinearoperator
-from ...problem.optimality import row_norms
+from ...problem.optimality import residual_scale, row_norms, size_of
 from ...problem.problem import Problem
 
 
@@ -28,14 +31,20 @@ class StandardForm:
 
     Attributes
     ----------
+    lower, upper : array (n,)
+        The bounds, infinite where there are none.
     fixed, at_lower, at_upper : int array
         Variables with lower = upper, and those with a finite bound.
     e_scale, g_scale : array
         What the rows of e and the inequality rows are divided by.
     p : int
         The problem's own equality rows, the first of e.
-    q : int
-        The inequality rows, the first of G.
+    unit : float
+        What f is divided by, at least the norm of its gradient at the start.
+    force : float
+        The scale of the gradient in this unit.
+    y0 : array (n,)
+        The start.
     """
 
     problem: Problem
@@ -48,8 +57,25 @@ class StandardForm:
     e_scale: Array
     g_scale: Array
     p: int
-    q: int
     unit: float
+    force: float
+    y0: Array
+
+    @cached_property
+    def length(self) -> float:
+        """Max |y| at the start."""
+        return size_of(self.y0)
+
+    @property
+    def q(self) -> int:
+        """The inequality rows, the first of G."""
+        return int(self.g_scale.shape[0])
+
+    @cached_property
+    def affine(self) -> bool:
+        """Whether all rows are affine in y: their Jacobians are constant."""
+        both = self.problem.equalities, self.problem.inequalities
+        return all(rows is None or rows.affine for rows in both)
 
     def equalities(self, y: Array) -> Array:
         """Return e(y)."""
@@ -59,16 +85,7 @@ class StandardForm:
         parts.append(y[self.fixed] - self.lower[self.fixed])
         return xp.concat(parts) / self.e_scale
 
-    def equality_jac(self, y: Array) -> Any:
-        """Return the Jacobian of e, None without rows."""
-        parts: list[Any] = []
-        if self.problem.equalities is not None:
-            parts.append(self.problem.equalities.jac(self.x, y))
-        if self.fixed.shape[0]:
-            parts.append(take_rows(_identity(y), self.fixed))
-        return scale_rows(vstack(parts), self.e_scale) if parts else None
-
-    def sides(self, y: Array) -> Array:
+    def inequality_values(self, y: Array) -> Array:
         """Return G(y): feasible where <= 0."""
         xp, parts = namespace(y), []
         if self.problem.inequalities is not None:
@@ -77,18 +94,38 @@ class StandardForm:
         low, high = self.at_lower, self.at_upper
         return xp.concat([*parts, self.lower[low] - y[low], y[high] - self.upper[high]])
 
-    def row_jac(self, y: Array) -> Any:
-        """Return the Jacobian of the inequality rows, None without any."""
-        if self.problem.inequalities is None:
-            return None
-        return scale_rows(self.problem.inequalities.jac(self.x, y), self.g_scale)
+    def jacobians(self, y: Array) -> tuple[Any, Any]:
+        """Return the Jacobians of e and of the inequality rows, None without rows."""
+        return self._constant_jacobians if self.affine else self._jacobians(y)
 
-    def along(self, J: Any, v: Array) -> Array:
-        """Return G_Y v for the J of :meth:`row_jac`."""
+    @cached_property
+    def _constant_jacobians(self) -> tuple[Any, Any]:
+        return self._jacobians(self.y0)
+
+    def _jacobians(self, y: Array) -> tuple[Any, Any]:
+        equalities, inequalities = self.problem.equalities, self.problem.inequalities
+        parts = [] if equalities is None else [equalities.jac(self.x, y)]
+        if self.fixed.shape[0]:
+            parts.append(take_rows(_identity(y), self.fixed))
+        E = scale_rows(vstack(parts), self.e_scale) if parts else None
+        if inequalities is None:
+            return E, None
+        return E, scale_rows(inequalities.jac(self.x, y), self.g_scale)
+
+    def null_space(self, E: Any) -> Any:
+        """Return the projections on E, found once where E is constant."""
+        return self._constant_null_space if self.affine else null_space_of(E)
+
+    @cached_property
+    def _constant_null_space(self) -> Any:
+        return null_space_of(self._constant_jacobians[0])
+
+    def inequality_jvp(self, J: Any, v: Array) -> Array:
+        """Return G_Y v for the second of the :meth:`jacobians`."""
         rows = [] if J is None else [aslinearoperator(J) @ v]
         return namespace(v).concat([*rows, -v[self.at_lower], v[self.at_upper]])
 
-    def back(self, J: Any, z: Array) -> Array:
+    def inequality_vjp(self, J: Any, z: Array) -> Array:
         """Return G_Y' z."""
         rows, low, high = self.split(z)
         n = self.lower.shape[0]
@@ -112,24 +149,22 @@ class StandardForm:
         return self.unit * namespace(nu).concat(own)
 
 
-def standard_form(problem: Problem, x: Array, y: Array, unit: float) -> StandardForm:
-    """Return the scaled constraints, their scales taken at y."""
+def standard_form(problem: Problem, x: Array, y: Array) -> tuple[StandardForm, int]:
+    """Return the standard form, its scales taken at y, and the Hessian products spent."""
     xp = namespace(y)
     lower, upper = problem.bounds(y)
     (fixed,) = xp.nonzero(lower == upper)
     (low,) = xp.nonzero((lower > -xp.inf) & (lower < upper))
     (high,) = xp.nonzero((upper < xp.inf) & (lower < upper))
-    ones = xp.ones_like
-    e_parts, g_scale = [], ones(y[:0])
-    if problem.equalities is not None:
-        norms = row_norms(problem.equalities.jac(x, y), y)
-        e_parts.append(xp.asarray(norms, dtype=y.dtype))
-    p = int(e_parts[0].shape[0]) if e_parts else 0
-    if problem.inequalities is not None:
-        norms = row_norms(problem.inequalities.jac(x, y), y)
-        g_scale = xp.asarray(norms, dtype=y.dtype)
-    e_scale = xp.concat([*e_parts, ones(y[fixed])])
-    return StandardForm(
+    scales = []
+    for stack in (problem.equalities, problem.inequalities):
+        norms = y[:0] if stack is None else row_norms(stack.jac(x, y), y)
+        scales.append(xp.asarray(norms, dtype=y.dtype))
+    size, n_hvp = residual_scale(problem, x, y)
+    size = size if math.isfinite(size) else 0.0
+    unit = max(size, norm(problem.grad(x, y)))
+    unit = unit if 0.0 < unit < math.inf else 1.0
+    form = StandardForm(
         problem=problem,
         x=x,
         lower=lower,
@@ -137,12 +172,14 @@ def standard_form(problem: Problem, x: Array, y: Array, unit: float) -> Standard
         fixed=fixed,
         at_lower=low,
         at_upper=high,
-        e_scale=e_scale,
-        g_scale=g_scale,
-        p=p,
-        q=int(g_scale.shape[0]),
+        e_scale=xp.concat([scales[0], xp.ones_like(y[fixed])]),
+        g_scale=scales[1],
+        p=int(scales[0].shape[0]),
         unit=unit,
+        force=size / unit,
+        y0=y,
     )
+    return form, n_hvp
 
 
 def scale_rows(matrix: Any, scale: Array) -> Any:

@@ -1,0 +1,143 @@
+"""Saddle point systems: the one place that chooses how they are solved.
+
+    [ H  C' ] [ y ]   [ b ]        H (n, n) symmetric, C (p, n)
+    [ C  0  ] [ w ] = [ c ]
+
+    no C             CG on H
+    C a matrix       CG in the null space of C, which is factorised once
+    C by products    MINRES on the whole system; where its conditioning costs too many
+                     digits, CG in the null space with each projection by MINRES:
+                     ``SaddlePoint(H, null_space_of(C), method="projected_cg")``
+
+A caller sets the system up once, with the preconditioner
+:func:`sparse_argdiff.preconditioners.constraint_of`, and solves for right-hand sides that
+are stacked as the unknowns are::
+
+    system = SaddlePoint(H, C, M=constraint_of(H, C))
+    found = system.solve(xp.concat([b, c]), rtol=1e-8)        # a KrylovResult
+    y, w = found.x[:n, ...], found.multipliers
+    if system.probe(like=b).status is Status.NEGATIVE_CURVATURE: ...
+
+``null_space_of(C)`` gives the projections on C (``project``, ``particular``,
+``multipliers``) for any kind of C; passed as C itself, its factors serve many systems
+with other H.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+
+from ..arrays import Array, asarray, namespace
+from ..operators.block_matrices import is_explicit, saddle_operator
+from ..operators.linear_operator import LinearOperator, aslinearoperator
+from .cg import cg
+from .minres import minres
+from .null_space import NullSpace, ProductNullSpace, null_space_for, null_space_of
+from .projected_cg import projected_cg
+from .result import KrylovResult
+
+__all__ = ["NullSpace", "ProductNullSpace", "SaddlePoint", "null_space_of"]
+
+_PROBE = 30  # products that look for negative curvature
+
+
+class SaddlePoint:
+    """[H C'; C 0] at one point: set up once, solved for many right-hand sides.
+
+    Parameters
+    ----------
+    H : operator (n, n)
+        Symmetric; CG needs it positive definite on the null space of C, MINRES does not.
+    C : matrix or operator (p, n), result of :func:`null_space_of`, or None
+    M : operator or None
+        Preconditioner: of H for CG; the metric of the null space for projected CG, a
+        diagonal (n, n) ≈ H⁻¹ or ``preconditioners.constraint``, None for a C whose
+        null space is given; of the whole system for MINRES, positive definite.
+    method : {"cg", "projected_cg", "minres"}, optional
+        By default what C suggests: see the module.
+
+    Attributes
+    ----------
+    K : LinearOperator (n + p, n + p)
+        The matrix; H itself without C.
+    null_space : NullSpace, ProductNullSpace or None
+        The projections on C, where the method or the preconditioner has them.
+    """
+
+    def __init__(
+        self, H: Any, C: Any = None, M: Any = None, *, method: str | None = None
+    ) -> None:
+        self.H: LinearOperator = aslinearoperator(H)
+        given = isinstance(C, NullSpace | ProductNullSpace)
+        self.C: LinearOperator | None = (
+            C.C if given else None if C is None else aslinearoperator(C)
+        )
+        self.M, self.method = M, method or _method_for(C)
+        self.null_space: Any = None
+        if self.method == "projected_cg":
+            self.null_space = null_space_for(C, M, self.H.shape[0])
+        else:
+            self.null_space = C if given else getattr(M, "null_space", None)
+
+    @cached_property
+    def K(self) -> LinearOperator:
+        """[H C'; C 0], or H."""
+        return self.H if self.C is None else saddle_operator(self.H, self.C)
+
+    def solve(
+        self, rhs: Array, x0: Array | None = None, **options: Any
+    ) -> KrylovResult:
+        """Solve for the right-hand side (b; c), (n + p,) or (n + p, k).
+
+        Parameters
+        ----------
+        rhs : array
+        x0 : array like rhs, optional
+            Start; projected CG uses the part for y.
+        **options
+            ``rtol``, ``atol``, ``maxiter``, ``callback`` as for :func:`cg`.
+
+        Returns
+        -------
+        KrylovResult
+            ``x`` is (y; w), ``multipliers`` is w, None without C; ``direction`` of
+            negative curvature where CG met one.
+        """
+        n = self.H.shape[0]
+        if self.method == "cg":
+            return cg(self.K, rhs, x0, M=self.M, **options)
+        if self.method == "minres":
+            found = minres(self.K, rhs, x0, M=self.M, **options)
+            return dataclasses.replace(found, multipliers=found.x[n:, ...])
+        b, c, concat = rhs[:n, ...], rhs[n:, ...], namespace(rhs).concat
+        start = None if x0 is None else x0[:n, ...]
+        found = projected_cg(self.H, self.null_space, b, c, start, **options)
+        return dataclasses.replace(
+            found,
+            x=concat([found.x, found.multipliers]),
+            residual=concat([found.residual, c - self.null_space.C @ found.x]),
+        )
+
+    def probe(self, like: Array) -> KrylovResult:
+        """Look for negative curvature on the null space of C, by a few products.
+
+        CG for a random right-hand side, of the kind and the dtype of ``like``: only the
+        status ``NEGATIVE_CURVATURE``, with its ``direction``, is a finding.
+        """
+        n = self.H.shape[0]
+        b = asarray(np.random.default_rng(0).standard_normal(n), like)
+        if self.C is None:
+            return cg(self.H, b, M=self.M, maxiter=_PROBE)
+        N = null_space_of(self.C) if self.null_space is None else self.null_space
+        return projected_cg(self.H, N, b, maxiter=_PROBE)
+
+
+def _method_for(C: Any) -> str:
+    if C is None:
+        return "cg"
+    explicit = is_explicit(C) or isinstance(C, NullSpace)
+    return "projected_cg" if explicit else "minres"
