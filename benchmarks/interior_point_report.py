@@ -306,7 +306,9 @@ def draws(name, seeds, data):
     families = CONVEX
     if name == "nonconvex":
         where = "ball", "box", "box and a row"
-        families = [(kind, room) for kind in ("indefinite", "concave") for room in where]
+        families = [
+            (kind, room) for kind in ("indefinite", "concave") for room in where
+        ]
     for family in families:
         for seed in range(seeds):
             if name == "products":

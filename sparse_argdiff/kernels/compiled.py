@@ -16,7 +16,7 @@ from scipy import sparse
 from ..arrays import Array
 from ..operators.linear_operator import LinearOperator
 from .blocks import BLOCKS, width_for
-from .scalars import Scalar, host_scalars
+from .scalars import HOST_CHECK_EVERY, Scalar, host_scalars
 
 # Software prefetch speeds rows of at most 16 entries up by 1.3 (stencils of 3 to 27
 # points) and slows longer ones down by 1.2, where the hardware prefetcher suffices.
@@ -26,7 +26,8 @@ _SHORT_ROW, _AHEAD = 16, 256
 class Compiled:
     """The loops of :func:`vector_loops.compile_loops`, and those of blocks."""
 
-    check_every = 1
+    on_device = False
+    check_every = HOST_CHECK_EVERY
     scalars = staticmethod(host_scalars)
 
     def __init__(self, loops: dict[str, Any], name: str) -> None:

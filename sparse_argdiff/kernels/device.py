@@ -47,6 +47,7 @@ class Device:
     """
 
     name = "device"
+    on_device = True
 
     def __init__(self, check_every: int = CHECK_EVERY) -> None:
         self.check_every = check_every

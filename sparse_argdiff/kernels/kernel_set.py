@@ -31,6 +31,7 @@ class KernelSet(Protocol):
     """One set of passes; the arrays are of one dtype and do not overlap."""
 
     name: str
+    on_device: bool
     check_every: int  # steps between two looks of the host at the scalars
 
     def scalars(self, x: Array) -> Any:

@@ -11,7 +11,7 @@ import numpy as np
 
 from ..arrays import Array, asarray, axpy, dot, namespace
 from ..operators.linear_operator import LinearOperator
-from .scalars import Scalar, host_scalars
+from .scalars import HOST_CHECK_EVERY, Scalar, host_scalars
 
 WIDEST = 32  # columns of a block
 
@@ -20,7 +20,8 @@ class Reference:
     """What the other kernels are tested against."""
 
     name = "reference"
-    check_every = 1
+    on_device = False
+    check_every = HOST_CHECK_EVERY
 
     scalars = staticmethod(host_scalars)
 

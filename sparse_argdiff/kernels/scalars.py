@@ -19,6 +19,9 @@ from ..arrays import Array, asarray, norm
 Scalar = Any  # a float, or an array of shape (k,) where the vectors live
 Line = tuple[float, ...]  # the scalars of one step of one column
 
+# Steps of a vector on the host before its listeners hear of them; the end of a solve is
+# seen at once.
+HOST_CHECK_EVERY = 64
 _UNDERFLOW = 1e-30  # a square below has lost digits
 
 

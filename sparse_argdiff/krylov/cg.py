@@ -102,10 +102,12 @@ def cg(
     from the recomputed one.  After a failure one to three more tell whether rounding
     explains it, or an A that is not symmetric and does not claim to be.
 
-    ``energy_error`` costs no product and no vector.  The upper bound is that of exact
+    The estimates of ‖x − x*‖_A cost no product and no vector.  ``energy_error`` takes the
+    error to fall as the residual does, and is a guess; ``energy_error_earlier`` is
+    reliable, of the last iterate whose error the steps since determine.  The upper bound is that of exact
     arithmetic, made true for the returned x by the drift of the recurrence; it is NaN
     where the iteration refutes ``smallest_eigenvalue``, which should lie a little below
-    the truth.  Where A or M is found not to be definite, both are NaN.
+    the truth.  Where A or M is found not to be definite, all of them are NaN.
 
     References
     ----------
@@ -126,7 +128,9 @@ def cg(
             system.M is not None and system.kernels.fused(system.M, b) is None
         )
         x, r = solve_in_rounds(
-            system, vectors, lambda *round_of: _round(*round_of, energy)
+            system,
+            vectors,
+            lambda part, x, r, scratch: _round(part, x, r, scratch, energy),
         )
         for c, column in enumerate(system.columns):
             _conclude(system, column, contiguous(x, c), contiguous(r, c), mu)
@@ -174,13 +178,12 @@ class ConjugateGradients:
         self.scalars = s = kernels.scalars(r)
         self._unit = max(epsilon(r), A.accuracy or 0.0)
         self.target = s.given(target)
-        z, self.rho = r, None
+        z, rho = r, None
         if M is not None:
-            z, self.rho = product(kernels, M, r, self.p)
+            z, rho = product(kernels, M, r, self.p)
         if z is not self.p:
             self.p[...] = z
-        if self.rho is None:
-            self.rho = kernels.dot(r, r)
+        self.rho: Any = kernels.dot(r, r) if rho is None else rho
         self.p_square = self.rho  # ‖p‖² in the metric of M⁻¹, by its own recurrence
         self.largest = s.full(0.0)
         self.active = (self.rho > 0.0) & (self.rho < math.inf)
@@ -224,7 +227,8 @@ class ConjugateGradients:
             steps.append((alpha, alpha * rho, rho_next, size, active))
             rho = rho_next
         self.rho, self.active = rho, active
-        return s.lines(steps)
+        lines: list[list[Line]] = s.lines(steps)
+        return lines
 
     def breakdown(self, c: int) -> tuple[Status, Array | None, int]:
         """Return why column c has no next step, p if it is the reason, the products lost."""
@@ -315,7 +319,8 @@ def _round(
         found, growth = energy[column.index], 1.0
         if last[c] > 0.0:
             growth = max(1.0, true_norm / last[c])
-        column.energy_error = growth * found.delayed()
+        column.energy_error = growth * found.extrapolated()
+        column.energy_error_earlier = growth * found.delayed()
         if drift is not None:
             column.energy_error_bound = found.bound(drift[c])
             column.energy_error = min(column.energy_error, column.energy_error_bound)
@@ -355,9 +360,11 @@ def _conclude(
     if column.residual_norm == 0.0:
         column.energy_error = 0.0
     elif column.energy_error is None or column.status in _NO_ENERGY:
-        column.energy_error = math.nan
+        column.energy_error = column.energy_error_earlier = math.nan
     if column.status in _NO_ENERGY and mu is not None:
         column.energy_error_bound = math.nan
+    if column.energy_error_earlier is None:
+        column.energy_error_earlier = math.nan
 
 
 class Step(NamedTuple):
@@ -394,7 +401,7 @@ def iterates(
         )
         size, counted = norm(r), 0
         while cg.scalars.values(cg.active)[0]:
-            for (line,) in cg.advance(kernels.check_every):
+            for (line,) in cg.advance(kernels.check_every if kernels.on_device else 1):
                 alpha, decrease, _, size, _ = line
                 if alpha > 0.0:
                     counted += 1

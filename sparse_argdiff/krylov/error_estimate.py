@@ -3,9 +3,10 @@
     ‖x_l − x*‖²_A = Σ_{l ≤ j < k} α_j ρ_j + ‖x_k − x*‖²_A
 
 (Hestenes & Stiefel 1952, theorem 6:1).  The decrease over the steps after l is known, the
-error after the last one is not.  :meth:`EnergyError.delayed` gives the error of the last
-iterate l whose unknown part is negligible; :meth:`EnergyError.bound` bounds the unknown
-part by a lower bound on the eigenvalues.
+error after the last one is not: :meth:`EnergyError.extrapolated` guesses it from the fall
+of the residual, :meth:`EnergyError.bound` bounds it by a lower bound on the eigenvalues,
+and :meth:`EnergyError.delayed` gives the error of the last iterate l for which it is
+negligible.
 """
 
 from __future__ import annotations
@@ -28,11 +29,12 @@ class EnergyError:
     def __init__(self, smallest_eigenvalue: float | None) -> None:
         self._floor = smallest_eigenvalue
         self._decreases = array("d")  # α_j ρ_j of all steps
-        self._rho = self._radau = math.nan
+        self._rho = array("d")  # r'M r since the last start, which comes first
+        self._radau = math.nan
 
     def start(self, rho: float) -> None:
         """Note the square r'M r of the residual from which the recurrence starts."""
-        self._rho = rho
+        self._rho = array("d", [rho])
         if self._floor is not None:
             self._radau = 1.0 / self._floor
 
@@ -40,7 +42,7 @@ class EnergyError:
         """Note a step: α, α ρ, and the next ρ = r'M r."""
         if self._floor is not None:
             rest = self._radau - alpha
-            below = self._floor * rest + rho / self._rho
+            below = self._floor * rest + rho / self._rho[-1]
             if rest > 0.0 and below > 0.0:
                 self._radau = rest / below
             else:
@@ -49,7 +51,27 @@ class EnergyError:
                 close = rest > -1e-6 * alpha
                 self._radau = 1.0 / self._floor if close else math.nan
         self._decreases.append(decrease)
-        self._rho = rho
+        self._rho.append(rho)
+
+    def extrapolated(self) -> float:
+        """Guess ‖x − x*‖_A at the last iterate, else NaN.
+
+        The least ‖r‖²_M over the Krylov space, 1 / Σ_j 1/ρ_j, is smooth.  Over the last
+        steps in which it fell by a factor F >= 4, the square of the error is taken to
+        have fallen by F as well: what is left is the decrease over them by F − 1.
+        """
+        steps = len(self._rho) - 1
+        rho = np.asarray(self._rho)
+        if steps < 1 or not np.all(rho[:-1] > 0.0):
+            return math.nan
+        if rho[-1] == 0.0:
+            return 0.0
+        least = rho[0] / np.cumsum(rho[0] / rho)
+        fall = least / least[-1]
+        first = max(int(np.count_nonzero(fall >= 4.0)) - 1, 0)
+        decrease = sum(self._decreases[len(self._decreases) - steps + first :])
+        square = decrease / (fall[first] - 1.0) if fall[first] > 1.0 else decrease
+        return math.sqrt(square) if 0.0 <= square < math.inf else math.nan
 
     def delayed(self) -> float:
         """Estimate ‖x_l − x*‖_A at the last iterate l that is certain, else NaN.
@@ -80,7 +102,7 @@ class EnergyError:
         ``drift`` is the distance of its true residual from that of the recurrence, in
         the metric of M.
         """
-        square = self._radau * self._rho
+        square = self._radau * self._rho[-1]
         if self._floor is None or not square >= 0.0:
             return math.nan
         return math.sqrt(square) + drift / math.sqrt(self._floor)

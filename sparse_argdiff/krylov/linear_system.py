@@ -21,7 +21,6 @@ from ..arrays import (
     as_count,
     as_floating,
     as_tolerance,
-    asarray,
     dot,
     epsilon,
     namespace,
@@ -29,6 +28,7 @@ from ..arrays import (
     zeros,
 )
 from ..kernels import REFERENCE, Device, KernelSet, Line, Workspace, choose, product
+from ..operators.checked_products import asymmetry, symmetry_tolerance
 from ..operators.linear_operator import LinearOperator, as_operator
 from ..status import Status
 from .result import Callback, Iterate, KrylovResult, assemble
@@ -36,7 +36,6 @@ from .result import Callback, Iterate, KrylovResult, assemble
 # A block of columns is multiplied at once from so many entries a row on; below, reading
 # the matrix once saves less than the block costs.
 _ROW_WORTH_A_BLOCK = 15
-_BATCH = 64  # steps of a vector between two looks at what has been listened to
 _FEWEST_IN_PLACE, _FEWEST_COPIED = 3, 8  # columns that are cheaper together
 
 _QUESTIONABLE = {
@@ -64,6 +63,7 @@ class Column:
     status: Status | None = None
     direction: Array | None = None
     energy_error: float | None = None
+    energy_error_earlier: float | None = None
     energy_error_bound: float | None = None
 
 
@@ -209,14 +209,9 @@ class LinearSystem:
             if not known or norm(x) == 0.0:
                 u, Au = b, operator @ b
                 column.n_matvec += known
-            rng = np.random.default_rng(0)
-            v = asarray(rng.standard_normal(u.shape[0]), u)
-            Av = operator @ v
             column.n_matvec += known
-            size = norm(u) * norm(Av) + norm(v) * norm(Au)
-            unit = max(epsilon(u), operator.accuracy or 0.0)
             # What is not finite tells nothing.
-            symmetric = not abs(dot(u, Av) - dot(v, Au)) > unit**0.4 * size
+            symmetric = not asymmetry(operator, u, Au) > symmetry_tolerance(operator, u)
         if not symmetric:
             column.status = Status.NOT_SYMMETRIC
 
@@ -348,15 +343,15 @@ def drive(
     stops: list[Status | None] = [None] * len(columns)
     place = list(range(len(columns)))  # the column of each place in the block
     live = list(place)  # places that have not ended
-    spent, quiet = columns[0].n_matvec, nullcontext()
-    batch = system.kernels.check_every
-    if batch == 1 and x.ndim == 1 and system.callback is None:
-        batch = _BATCH
-    elif batch > 1 or x.ndim == 2:  # what is not finite in one column is its affair
-        quiet = np.errstate(all="ignore")
+    spent = columns[0].n_matvec
+    on_device, batch = system.kernels.on_device, system.kernels.check_every
+    if not on_device and (x.ndim == 2 or system.callback is not None):
+        batch = 1
+    # What is not finite in one column is its own status, not a warning.
+    quiet = on_device or x.ndim == 2
     while live:
         left = system.maxiter - max([columns[place[i]].niter for i in live])
-        with quiet:
+        with np.errstate(all="ignore") if quiet else nullcontext():
             steps = recurrence.advance(min(left, batch))
         stopped: set[int] = set()
         for step in steps:

@@ -105,7 +105,7 @@ def minres(
         x, r = solve_in_rounds(
             system,
             6 + (system.M is not None),
-            lambda *round_of: _round(*round_of, progress),
+            lambda part, x, r, scratch: _round(part, x, r, scratch, progress),
         )
         for c, column in enumerate(system.columns):
             _conclude(system, column, contiguous(x, c), contiguous(r, c))
@@ -171,7 +171,7 @@ class Lanczos:
         self.start = s.sqrt(s.where(self.active, square, 1.0))  # ‖r‖_M
         self.wanted = s.given(wanted) * self.start
         self.code = s.where(
-            self.active, _GOING, s.where(square < math.inf, _METRIC, _NAN)
+            self.active, _GOING, s.where(abs(square) < math.inf, _METRIC, _NAN)
         )
         one, none = s.full(1.0), s.full(0.0)
         self.size, self.size_old, self.scale, self.phi = (
@@ -230,7 +230,8 @@ class Lanczos:
             steps.append((moved, self.phi / self.start * self.r_norm, active))
         self._vectors = older, newer, buffer, w, w_old, v
         self.active = active
-        return s.lines(steps)
+        lines: list[list[Line]] = s.lines(steps)
+        return lines
 
     def breakdown(self, c: int) -> tuple[Status | None, Array | None, int]:
         """Return why column c has ended, None for a direction, and its last product."""
@@ -256,6 +257,7 @@ class Lanczos:
 
     def _metric(self, r: Array, out: Array) -> Scalar:
         """Write M r into ``out`` itself, it must outlive the next product; return r'M r."""
+        assert self.M is not None
         z, square = product(self.kernels, self.M, r, out)
         if z is not out:
             out[...] = z
@@ -280,7 +282,7 @@ class Lanczos:
         self.t_norm = s.hypot(self.t_norm, length)
         if self.M is None:
             self._a_norm = s.maximum(self._a_norm, length)
-        sound = (abs(alpha) < math.inf) & (square < math.inf)
+        sound = (abs(alpha) < math.inf) & (abs(square) < math.inf)
         bad = active & (sound ^ True)
         self._end(bad, _NAN)
         if self.M is not None:

@@ -38,9 +38,11 @@ class KrylovResult:
     residual : array (n,) or (n, k)
         b − A x, recomputed.
     energy_error : float, array (k,) or None
-        Estimate of ‖x_l − x*‖_A at the last iterate x_l whose error the steps since
-        determine (``cg`` only): never above the truth there, and by at most 11 % below.
-        The error of the returned x is not larger.  NaN where no iterate is that certain.
+        Estimate of ‖x − x*‖_A, a guess (``cg`` only).
+    energy_error_earlier : float, array (k,) or None
+        Reliable estimate of the error of the last iterate whose error the steps since
+        determine (``cg`` only): never above the truth there, and at most 11 % below.  The
+        error of x is not larger.  NaN where no iterate is that certain.
     energy_error_bound : float, array (k,) or None
         Upper bound on ‖x − x*‖_A (``cg`` with ``smallest_eigenvalue`` only).
     direction : array (n,) or None
@@ -60,6 +62,7 @@ class KrylovResult:
     direction: Array | None = None
     multipliers: Array | None = None
     energy_error_bound: Any = None
+    energy_error_earlier: Any = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -109,6 +112,7 @@ def assemble(
             energy_error=column.energy_error,
             direction=column.direction,
             energy_error_bound=column.energy_error_bound,
+            energy_error_earlier=column.energy_error_earlier,
         )
 
     def row(values: list[Any], dtype: Any) -> Array:
@@ -133,6 +137,7 @@ def assemble(
         energy_error=energies("energy_error"),
         direction=next((c.direction for c in columns if c.direction is not None), None),
         energy_error_bound=energies("energy_error_bound"),
+        energy_error_earlier=energies("energy_error_earlier"),
     )
 
 
@@ -160,7 +165,12 @@ def _in_units(x: Array, residual: Array, c: int, column: Any) -> tuple[Array, Ar
         x[:, c], residual[:, c] = now, unit * residual[:, c]
     if is_finite(found) and not is_finite(now):
         column.status = Status.NOT_FINITE
-    for name in ("residual_norm", "energy_error", "energy_error_bound"):
+    for name in (
+        "residual_norm",
+        "energy_error",
+        "energy_error_bound",
+        "energy_error_earlier",
+    ):
         value = getattr(column, name)
         setattr(column, name, None if value is None else unit * value)
     return x, residual
