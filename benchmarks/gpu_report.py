@@ -19,7 +19,7 @@ import numpy as np
 from scipy import sparse
 
 import sparse_argdiff as sad
-from sparse_argdiff.arrays import module
+from sparse_argdiff.arrays import array_module
 from sparse_argdiff.linear_model import Glm
 
 LINES: list[tuple[str, str, str]] = []
@@ -228,7 +228,7 @@ def main() -> None:
     parser.add_argument("--small", action="store_true", help="sizes for a first try")
     small = parser.parse_args().small
     try:
-        cp = module("cupy")
+        cp = array_module("cupy")
     except (ImportError, RuntimeError) as error:
         sys.exit(f"gpu_report needs a device: {error}")
     start = time.perf_counter()

@@ -24,7 +24,7 @@ from .hypergradient.influence import influence
 from .hypergradient.upper_objective import FunctionUpper, UpperObjective
 from .implicit.derivative import Adjoint, Tangent, derivative, jvp, vjp
 from .krylov import KrylovResult, cg, minres, projected_cg
-from .operators.linear_operator import LinearOperator, aslinearoperator
+from .operators.linear_operator import LinearOperator, Structure, aslinearoperator
 from .problem.constraints import Equality, Inequality, LinearEquality
 from .problem.log_barrier import LogBarrier
 from .problem.objective import Constants, FunctionObjective, Objective
@@ -60,6 +60,7 @@ __all__ = [
     "Problem",
     "Solution",
     "Status",
+    "Structure",
     "Tangent",
     "UpperObjective",
     "aslinearoperator",

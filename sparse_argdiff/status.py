@@ -2,7 +2,7 @@
 
 A kernel never raises for numerical trouble: it returns a :class:`Status`, whose
 value says what happened and what to do.  The public doors (``solve``, ``vjp``,
-``jvp``, ``derivative``, ``Hypergradient``) hand the status to :func:`settle`,
+``jvp``, ``derivative``, ``Hypergradient``) hand the status to :func:`raise_or_warn`,
 which raises :class:`ConvergenceError` unless the caller asked otherwise.
 """
 
@@ -130,7 +130,7 @@ class ConvergenceWarning(UserWarning):
     """What :class:`ConvergenceError` would have said, under ``on_failure="warn"``."""
 
 
-def settle(
+def raise_or_warn(
     status: Status,
     result: Any,
     what: str,
@@ -149,7 +149,7 @@ def settle(
         raise ConvergenceError(message, status, result, n_hvp)
 
 
-def caution(message: str, on_failure: OnFailure) -> None:
+def warn_poor(message: str, on_failure: OnFailure) -> None:
     """Warn about an answer that is all arithmetic allows, and yet poor."""
     if on_failure != "ignore":
         warnings.warn(message, ConvergenceWarning, stacklevel=4)
@@ -157,7 +157,7 @@ def caution(message: str, on_failure: OnFailure) -> None:
 
 
 def check_on_failure(on_failure: str) -> None:
-    """Refuse anything but the three words that :func:`settle` knows."""
+    """Refuse anything but the three words that :func:`raise_or_warn` knows."""
     if on_failure not in {"raise", "warn", "ignore"}:
         raise ValueError(
             f"on_failure must be 'raise', 'warn' or 'ignore', found {on_failure!r}"

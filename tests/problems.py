@@ -114,8 +114,7 @@ class Counting:
             product,
             product,
             diagonal=inner.diagonal if inner.has_diagonal else None,
-            accuracy=inner.accuracy,
-            note=inner.note,
+            structure=sad.Structure(accuracy=inner.accuracy, note=inner.note),
         )
 
     def cross(self, x, y):

@@ -61,7 +61,7 @@ def split_operator(core, d):
         matmat=whole,
         dtype=core.dtype,
         symmetric=True,
-        split=(part, d),
+        structure=sad.Structure(split=(part, d)),
     )
     return A, core + np.diag(d), counts
 
@@ -225,7 +225,8 @@ def test_update_for_another_diagonal_costs_nothing_and_equals_a_rebuild(build):
     assert counts["products"] == M.n_matvec > 0
     d = np.exp(np.random.default_rng(9).standard_normal(N))
     core, _ = A.split
-    other = sad.LinearOperator(A.shape, core.matvec, symmetric=True, split=(core, d))
+    split = sad.Structure(split=(core, d))
+    other = sad.LinearOperator(A.shape, core.matvec, symmetric=True, structure=split)
     counts["products"] = 0
     updated = M.update(other)
     assert counts["products"] == 0

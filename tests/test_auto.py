@@ -197,11 +197,13 @@ def test_nystrom_is_refused_once_where_the_spectrum_is_flat():
         lambda v: v + 1e-3 * v,
         matmat=lambda v: v + 1e-3 * v,
         symmetric=True,
-        split=(
-            sad.LinearOperator(
-                (3000, 3000), lambda v: v, matmat=lambda v: v, symmetric=True
-            ),
-            np.full(3000, 1e-3),
+        structure=sad.Structure(
+            split=(
+                sad.LinearOperator(
+                    (3000, 3000), lambda v: v, matmat=lambda v: v, symmetric=True
+                ),
+                np.full(3000, 1e-3),
+            )
         ),
     )
     auto = pc.Auto()
@@ -223,14 +225,14 @@ def split_of(data, ridge, samples=None):
         lambda v: data * v,
         symmetric=True,
         diagonal=data,
-        rank=samples,
+        structure=sad.Structure(rank=samples),
     )
     return sad.LinearOperator(
         core.shape,
         lambda v: data * v + ridge * v,
         symmetric=True,
         diagonal=data + ridge,
-        split=(core, ridge),
+        structure=sad.Structure(split=(core, ridge)),
     )
 
 
@@ -456,7 +458,7 @@ def _counted(H, counts):
         product(H),
         matmat=product(H),
         diagonal=H.diagonal,
-        split=(part, d),
+        structure=sad.Structure(split=(part, d)),
         **options,
     )
 

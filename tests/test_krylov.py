@@ -14,7 +14,7 @@ import scipy.sparse
 import scipy.sparse.linalg
 from problems import spectral
 
-from sparse_argdiff import KrylovResult, LinearOperator, Status, cg, minres
+from sparse_argdiff import KrylovResult, LinearOperator, Status, Structure, cg, minres
 from sparse_argdiff.preconditioners import jacobi
 
 SOLVERS = [cg, minres]
@@ -382,7 +382,8 @@ def test_an_operator_of_known_poor_accuracy_ends_at_its_own_limit(solver):
     def noisy(x):
         return S @ x + 1e-7 * np.linalg.norm(S @ x) * rng.standard_normal(n) / n**0.5
 
-    A = LinearOperator((n, n), noisy, positive_definite=True, accuracy=1e-7)
+    accuracy = Structure(accuracy=1e-7)
+    A = LinearOperator((n, n), noisy, positive_definite=True, structure=accuracy)
     result = solver(A, b, rtol=1e-13, maxiter=10**5)
     assert result.status is Status.ROUNDING_LIMIT
     assert result.niter <= 100 * n

@@ -153,7 +153,7 @@ def test_only_plain_csr_gets_the_fused_product(make):
     for A in (np.eye(3), scipy.sparse.csc_array(np.eye(3)), CSR["n = 1"].astype(int)):
         operator = aslinearoperator(A)
         assert k.operator(operator) is operator
-    own = LinearOperator((3, 3), lambda x: x, into=lambda x, out: None)
+    own = LinearOperator((3, 3), lambda x: x).with_product(lambda x, out: None)
     assert k.operator(own) is own
 
 
@@ -338,16 +338,15 @@ def test_a_repeated_solve_allocates_its_result_alone(solver, make, with_M, maxit
     def into(x, out):
         np.multiply(d, x, out=out)
 
-    A = LinearOperator((n, n), lambda x: d * x, into=into, symmetric=True)
+    A = LinearOperator((n, n), lambda x: d * x, symmetric=True).with_product(into)
     M = None
     if with_M:
 
         def halve(r, out):
             np.multiply(0.5, r, out=out)
 
-        M = LinearOperator(
-            (n, n), lambda r: 0.5 * r, into=halve, positive_definite=True
-        )
+        M = LinearOperator((n, n), lambda r: 0.5 * r, positive_definite=True)
+        M = M.with_product(halve)
     options = {"M": M, "rtol": 0.0, "maxiter": maxiter, "kernels": make}
     workspace = Workspace()
     solver(A, b, workspace=workspace, **options)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import copy
-
 import numpy as np
 import pytest
 import scipy.sparse
@@ -48,14 +46,10 @@ class Written:
             self.singles += 1
             return A @ x
 
-        self.operator = LinearOperator(
-            A.shape,
-            matvec,
-            matmat=lambda X: A @ X,
-            into=into,
-            into_blocks=True,
-            positive_definite=True,
+        operator = LinearOperator(
+            A.shape, matvec, matmat=lambda X: A @ X, positive_definite=True
         )
+        self.operator = operator.with_product(into, blocks=True)
 
 
 def preconditioner(name, A):
@@ -261,8 +255,7 @@ def test_an_error_in_a_product_reaches_the_caller_and_frees_the_blocks(solver):
             raise RuntimeError("no more products")
         return into(x, out)
 
-    bad = copy.copy(written.operator)
-    bad.into = failing
+    bad = written.operator.with_product(failing, blocks=True)
     with pytest.raises(RuntimeError, match="no more products"):
         solver(bad, B, kernels="compiled", workspace=workspace)
     before = workspace.nbytes

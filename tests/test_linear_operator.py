@@ -7,7 +7,7 @@ import pytest
 import scipy.sparse
 import scipy.sparse.linalg
 
-from sparse_argdiff import LinearOperator, aslinearoperator, cg, minres
+from sparse_argdiff import LinearOperator, Structure, aslinearoperator, cg, minres
 
 
 def dense(shape, seed=7):
@@ -283,8 +283,8 @@ def test_a_diagonal_function_is_called_only_when_asked():
     assert len(calls) == 2
 
 
-NOTED = operator(A, note="first", accuracy=1e-7)
-OTHER = operator(B, note="second", accuracy=1e-5)
+NOTED = operator(A, structure=Structure(note="first", accuracy=1e-7))
+OTHER = operator(B, structure=Structure(note="second", accuracy=1e-5))
 SILENT = operator(B)
 
 NOTES = [
@@ -611,12 +611,13 @@ def test_apply_writes_into_the_buffer_and_passes_the_curvature_on():
         np.matmul(A, x, out=out)
         return float(x @ out)
 
-    fast = LinearOperator((2, 2), lambda x: A @ x, into=into)
+    plain = LinearOperator((2, 2), lambda x: A @ x)
+    fast = plain.with_product(into)
     out[:] = 0.0
     assert fast.apply(x, out) == x @ A @ x
     np.testing.assert_array_equal(out, A @ x)
     with pytest.raises(TypeError, match="into"):
-        LinearOperator((2, 2), lambda x: A @ x, into=3)
+        plain.with_product(3)
 
 
 @pytest.mark.parametrize("solve", [cg, minres])
@@ -629,3 +630,16 @@ def test_a_complex_product_is_refused_and_not_cut_down_to_its_real_part(solve):
         operator @ np.ones((2, 2))
     with pytest.raises(TypeError, match="matvec must return real numbers"):
         solve(operator, np.ones(2))
+
+
+def test_an_operator_is_immutable_and_its_changed_copies_leave_it_as_it_was():
+    M = LinearOperator((2, 2), lambda r: r, positive_definite=True)
+    renewed = M.with_setup(update=lambda A: M, n_matvec=3)
+    assert (M.update, M.n_matvec) == (None, 0)
+    assert renewed.update(None) is M
+    assert renewed.n_matvec == 3
+    assert renewed.with_setup(n_matvec=0).update is renewed.update
+    assert renewed.with_product(None, blocks=True).n_matvec == 3
+    for name in ("n_matvec", "into", "symmetric", "accuracy", "invented"):
+        with pytest.raises(AttributeError, match=name):
+            setattr(M, name, 1)

@@ -61,7 +61,7 @@ def namespace(*arrays: Any) -> Any:
     return homes[0] if homes else np
 
 
-def module(backend: str) -> Any:
+def array_module(backend: str) -> Any:
     """Return the array module of that name, "numpy" or "cupy", ready to hold arrays.
 
     Raises
@@ -111,7 +111,7 @@ def sparse_module(xp: Any) -> Any:
     return cupyx.scipy.sparse
 
 
-def moved(value: Any, xp: Any) -> Any:
+def to_namespace(value: Any, xp: Any) -> Any:
     """Return an array or a sparse matrix in the namespace ``xp``, NumPy's or CuPy's."""
     here = is_array(value) and _home(value) is xp
     if here or (is_sparse(value) and sparse.issparse(value) == (xp is np)):

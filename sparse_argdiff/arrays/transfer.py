@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from .namespace import Array, is_array, is_sparse, module, moved
+from .namespace import Array, array_module, is_array, is_sparse, to_namespace
 
 _CUDA = 2  # the device type of the DLPack standard; 1 is the host
 
@@ -40,7 +40,7 @@ def to_device(value: Any, backend: str = "cupy") -> Any:
     -----
     What is there already is returned as it is, without a copy.
     """
-    return _moved(value, module(backend), backend, "value")
+    return _moved(value, array_module(backend), backend, "value")
 
 
 def to_host(value: Any) -> Any:
@@ -82,14 +82,14 @@ def from_dlpack(tensor: Any) -> Array:
             f"tensor must be on the host or on a CUDA device, found DLPack device "
             f"type {kind}"
         )
-    return module("cupy" if kind == _CUDA else "numpy").from_dlpack(tensor)
+    return array_module("cupy" if kind == _CUDA else "numpy").from_dlpack(tensor)
 
 
 def _moved(value: Any, xp: Any, backend: str, name: str) -> Any:
     if value is None or isinstance(value, numbers.Number | str | bool | enum.Enum):
         return value
     if is_array(value) or is_sparse(value):
-        return moved(value, xp)
+        return to_namespace(value, xp)
     if callable(getattr(value, "to", None)):
         return value.to(backend)
     if isinstance(value, dict):

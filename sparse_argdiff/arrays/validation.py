@@ -60,7 +60,7 @@ def as_vector(name: str, value: Any, size: int | None = None) -> Array:
     return vector
 
 
-def own_vector(name: str, value: Any) -> Array:
+def copied_vector(name: str, value: Any) -> Array:
     """Return a copy of a vector: optimisers write the next x into the same array."""
     vector = as_vector(name, value)
     return namespace(vector).asarray(vector, copy=True)

@@ -22,7 +22,7 @@ from typing import Any
 
 import numpy as np
 
-from ..arrays import Array, is_array, moved, namespace, placement
+from ..arrays import Array, is_array, namespace, placement, to_namespace
 from ..hypergradient.error_bound import Bound
 from ..hypergradient.error_estimate import Certificate, Point
 from ..hypergradient.hypergradient import HypergradientResult, WarmState
@@ -110,7 +110,7 @@ class Store:
             "tree": _pack(tree, arrays, {}),
         }
         text = np.frombuffer(json.dumps(content).encode(), dtype=np.uint8)
-        entries: Any = {name: moved(array, np) for name, array in arrays.items()}
+        entries: Any = {name: to_namespace(array, np) for name, array in arrays.items()}
         entries[_TREE] = text
         fresh = _beside(self.path, "new")
         try:
@@ -171,7 +171,7 @@ def previous(path: Path) -> Path:
 def describe(value: Any) -> str:
     """Return what identifies an option: its value, an array's digest, a thing's name."""
     if is_array(value) and value.ndim:
-        host = moved(value, np)
+        host = to_namespace(value, np)
         return f"{host.dtype}{list(host.shape)} {digest(host)}"
     if isinstance(value, list | tuple):
         return f"[{', '.join(map(describe, value))}]"

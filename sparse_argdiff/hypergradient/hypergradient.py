@@ -13,7 +13,7 @@ import math
 from collections.abc import Callable, Iterator
 from typing import Any, Literal
 
-from ..arrays import Array, dot, is_finite, namespace, own_vector
+from ..arrays import Array, copied_vector, dot, is_finite, namespace
 from ..implicit.checked_solve import LinearSolver
 from ..implicit.derivative import Adjoint, vjp
 from ..preconditioners.deflation import start_from
@@ -21,7 +21,7 @@ from ..problem.objective import Constants
 from ..problem.optimality import residual
 from ..problem.problem import Problem, Solution
 from ..solvers import LowerSolver, solve
-from ..status import ConvergenceError, OnFailure, Status, settle
+from ..status import ConvergenceError, OnFailure, Status, raise_or_warn
 from . import error_estimate as certificates
 from .descent_stopping import Refinement
 from .error_bound import Bound
@@ -180,7 +180,7 @@ class Hypergradient:
         self, x: Array, *, tol: float | None = None
     ) -> tuple[float, float]:
         """Return F(x) alone and the correction in it, a measure of its error."""
-        x = own_vector("x", x)
+        x = copied_vector("x", x)
         tol = self.tol if tol is None else tol
         solution = self.solve(x, tol=tol)
         self._paid = (dataclasses.replace(solution, n_hvp=0, n_grad=0), tol)
@@ -222,7 +222,7 @@ class Hypergradient:
         """
         if until not in {"tolerance", "descent"}:
             raise ValueError(f"until must be 'tolerance' or 'descent', found {until!r}")
-        x = own_vector("x", x)
+        x = copied_vector("x", x)
         if adjoint_tol is None:
             adjoint_tol = self.adjoint_tol if tol is None else tol
         tol = self.tol if tol is None else tol
@@ -263,7 +263,7 @@ class Hypergradient:
         gradient = total_gradient(self.upper, x, solution.y, adjoint.x)
         if not is_finite(gradient):
             detail = "∂f^U/∂x or f_XYᵀ λ is not finite."
-            settle(Status.NOT_FINITE, adjoint, _WHAT, detail, self.on_failure)
+            raise_or_warn(Status.NOT_FINITE, adjoint, _WHAT, detail, self.on_failure)
         gradient = namespace(x).asarray(gradient, dtype=x.dtype)
         value, correction = self._value(x, solution, adjoint.adjoint)
         self._keep(adjoint)
@@ -350,7 +350,7 @@ class Hypergradient:
             value += correction
         if not math.isfinite(value):
             detail = f"upper.value returned {value}."
-            settle(Status.NOT_FINITE, solution, _WHAT, detail, self.on_failure)
+            raise_or_warn(Status.NOT_FINITE, solution, _WHAT, detail, self.on_failure)
         return value, correction
 
 

@@ -42,7 +42,7 @@ from ..preconditioners.auto.late_setup_cg import (
 )
 from ..problem.check_solution import check_stationary
 from ..problem.problem import Problem, Solution
-from ..status import OnFailure, Status, caution, check_on_failure, settle
+from ..status import OnFailure, Status, check_on_failure, raise_or_warn, warn_poor
 from .kkt import KKTSystem, linearize
 
 LinearSolver = Callable[..., KrylovResult]
@@ -143,7 +143,7 @@ class Inverse:
         elif status is Status.STAGNATED and self.system.C is not None:
             missed = _contradiction(self.system, rhs, result)
             detail = f"{detail} {missed} The rows are too close to dependent."
-        settle(
+        raise_or_warn(
             status,
             result,
             "the linear solve K x = b",
@@ -153,7 +153,7 @@ class Inverse:
         )
         half_the_digits = math.sqrt(epsilon(rhs))
         if status is Status.ROUNDING_LIMIT and attained > half_the_digits:
-            caution(
+            warn_poor(
                 "the linear solve ended at the rounding limit with a relative residual "
                 f"of {attained:.1e}. {status.value}",
                 self.on_failure,
@@ -173,7 +173,7 @@ class Inverse:
         self._check_redundant_rows(adjoint)
         product = -(self.system.B.T @ adjoint)
         if is_finite(adjoint) and not is_finite(product):
-            settle(
+            raise_or_warn(
                 Status.NOT_FINITE,
                 product,
                 "the product with the cross derivative",
@@ -212,7 +212,7 @@ class Inverse:
         moved = norm(self.system.B.T @ xp.concat([none, w]))
         size = norm(self.system.B.T @ xp.concat([none, xp.abs(w)]))
         if moved > math.sqrt(epsilon(like)) * size:
-            settle(
+            raise_or_warn(
                 Status.INCONSISTENT,
                 None,
                 "differentiating the constraints",

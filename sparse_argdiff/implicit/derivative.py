@@ -14,7 +14,7 @@ from typing import Any
 
 from ..arrays import Array
 from ..krylov import KrylovResult
-from ..operators.linear_operator import LinearOperator
+from ..operators.linear_operator import LinearOperator, Structure
 from ..problem.problem import Problem, Solution
 from ..status import OnFailure
 from .checked_solve import Inverse, LinearSolver
@@ -133,8 +133,7 @@ def derivative(
         matmat=forward,
         rmatmat=adjoint,
         dtype=getattr(solution.y, "dtype", None),
-        accuracy=rtol,
-        note=system.K.note,
+        structure=Structure(accuracy=rtol, note=system.K.note),
     )
 
 

@@ -25,7 +25,7 @@ from ..operators.block_matrices import (
     vstack,
     zero,
 )
-from ..operators.linear_operator import LinearOperator, aslinearoperator
+from ..operators.linear_operator import LinearOperator, Structure, aslinearoperator
 from ..problem.constraints import Stack
 from ..problem.problem import Problem, Solution
 
@@ -77,8 +77,7 @@ class KKTSystem:
             rmatmat=product,
             dtype=H.dtype,
             symmetric=H.symmetric,
-            accuracy=H.accuracy,
-            note=H.note,
+            structure=Structure(accuracy=H.accuracy, note=H.note),
         )
 
     def right_hand_side(self, v: Array) -> Array:

@@ -6,9 +6,7 @@ the fused product y = A x, x'y.
 
 from __future__ import annotations
 
-import copy
 import importlib
-from collections.abc import Callable
 from functools import cache
 from typing import Any
 
@@ -56,7 +54,7 @@ class Compiled:
                 return BLOCKS.csr_product(rows[:3], x, out)
             return float(loop(*rows, x, out))
 
-        return _writing(A, into)
+        return A.with_product(into, blocks=True)
 
     def _diagonal(self, A: LinearOperator) -> LinearOperator:
         diagonal = _frozen(A.diagonal())
@@ -67,7 +65,7 @@ class Compiled:
                 return BLOCKS.scale(diagonal, x, out)
             return float(loop(diagonal, x, out))
 
-        return _writing(A, into)
+        return A.with_product(into, blocks=True)
 
     def accept(self, y: Array, out: Array) -> Array:
         """Copy what is not a plain vector of our own kind: each kind is a compilation."""
@@ -124,13 +122,6 @@ def _frozen(vector: Array) -> Array:
     view = np.ascontiguousarray(vector).view()
     view.flags.writeable = False
     return view
-
-
-def _writing(A: LinearOperator, into: Callable[[Array, Array], Any]) -> LinearOperator:
-    """Return the same operator with another product, of vectors and blocks, in place."""
-    twin = copy.copy(A)
-    twin.into, twin.into_blocks = into, True
-    return twin
 
 
 def csr_rows(matrix: Any) -> tuple[Array, Array, Array, np.uint64]:

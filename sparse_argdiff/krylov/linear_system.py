@@ -28,8 +28,7 @@ from ..arrays import (
 from ..kernels import Compiled, Device, Make, choose
 from ..kernels.blocks import lanes_for
 from ..kernels.workspace import Workspace
-from ..operators.as_operator import as_operator
-from ..operators.linear_operator import LinearOperator
+from ..operators.linear_operator import LinearOperator, as_operator
 from ..status import Status
 from .requests import Asking, Request, run
 from .result import Callback, Iterate, KrylovResult, in_units, stack

@@ -26,8 +26,7 @@ from ..arrays import (
     namespace,
     norm,
 )
-from ..operators.as_operator import as_operator
-from ..operators.linear_operator import LinearOperator, aslinearoperator
+from ..operators.linear_operator import LinearOperator, as_operator, aslinearoperator
 from .independent_rows import (
     Rows,
     column_lengths,

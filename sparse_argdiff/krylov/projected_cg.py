@@ -30,8 +30,7 @@ from ..arrays import (
     zeros,
 )
 from ..kernels import choose
-from ..operators.as_operator import as_operator
-from ..operators.linear_operator import LinearOperator
+from ..operators.linear_operator import LinearOperator, as_operator
 from ..status import Status
 from .linear_system import flat_status
 from .null_space import NullSpace, null_space_for

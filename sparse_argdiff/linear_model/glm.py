@@ -9,8 +9,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from ..arrays import Array, dot, module, moved, namespace, norm, zeros
-from ..operators.linear_operator import LinearOperator
+from ..arrays import Array, array_module, dot, namespace, norm, to_namespace, zeros
+from ..operators.linear_operator import LinearOperator, Structure
 from ..problem.objective import Constants
 from .design import Design, as_features
 from .hessian_product.one_pass import gram_of
@@ -102,10 +102,10 @@ class Glm:
 
     def to(self, backend: str) -> Glm:
         """Return the same model with its data in "cupy" or "numpy" arrays."""
-        data, xp = self._data, module(backend)
+        data, xp = self._data, array_module(backend)
         return Glm(
-            moved(data.design.features, xp),
-            moved(data.targets, xp),
+            to_namespace(data.design.features, xp),
+            to_namespace(data.targets, xp),
             loss=self.loss,
             penalty=self._penalty.kind,
             groups=self._penalty.groups,
@@ -164,18 +164,16 @@ class Glm:
             self._intercept(result)[:] += self._shift
             return result
 
-        return LinearOperator(
+        operator = LinearOperator(
             (self.n, self.n),
             products.matvec,
             matmat=products.matmat,
-            into=products.into,
-            into_blocks=products.into_blocks,
             dtype=self.dtype,
             symmetric=True,
             diagonal=diagonal if design.has_squares else None,
-            split=split,
-            rank=None if split else self._rank,
+            structure=Structure(split=split, rank=None if split else self._rank),
         )
+        return operator.with_product(products.into, blocks=products.into_blocks)
 
     def cross(self, x: Array, y: Array) -> LinearOperator:
         """Return f_XY, an operator (n, m)."""
@@ -272,10 +270,10 @@ class HeldOutLoss:
 
     def to(self, backend: str) -> HeldOutLoss:
         """Return the same loss with its data in "cupy" or "numpy" arrays."""
-        data, xp = self._data, module(backend)
+        data, xp = self._data, array_module(backend)
         return HeldOutLoss(
-            moved(data.design.features, xp),
-            moved(data.targets, xp),
+            to_namespace(data.design.features, xp),
+            to_namespace(data.targets, xp),
             loss=data.loss,
             intercept=data.design.intercept,
             sample_weight=data.given_weights(xp),

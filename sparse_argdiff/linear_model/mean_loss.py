@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from ..arrays import Array, as_vector, dot, is_array, is_sparse, moved, namespace
+from ..arrays import Array, as_vector, dot, is_array, is_sparse, namespace, to_namespace
 from .design import Design, as_features, model_dtype
 from .losses import Loss
 
@@ -91,4 +91,4 @@ class DataTerm:
 
     def given_weights(self, xp: Any) -> Array | None:
         """Return the sample weights as they were given, in the namespace ``xp``."""
-        return moved(self.weights * self.total, xp) if self.weighted else None
+        return to_namespace(self.weights * self.total, xp) if self.weighted else None

@@ -12,7 +12,7 @@ import numpy as np
 from scipy import sparse
 
 from ..arrays import Array, arange, full, is_array, namespace, zeros
-from .linear_operator import LinearOperator, aslinearoperator
+from .linear_operator import LinearOperator, Structure, aslinearoperator
 
 
 def is_explicit(matrix: Any) -> bool:
@@ -105,10 +105,12 @@ def principal(operator: LinearOperator, index: Array) -> LinearOperator:
         diagonal=(lambda: operator.diagonal()[index])
         if operator.has_diagonal
         else None,
-        accuracy=operator.accuracy,
-        note=operator.note,
-        split=split and (principal(split[0], index), split[1][index]),
-        rank=operator.rank,
+        structure=Structure(
+            accuracy=operator.accuracy,
+            note=operator.note,
+            split=split and (principal(split[0], index), split[1][index]),
+            rank=operator.rank,
+        ),
     )
 
 

@@ -6,6 +6,8 @@ derivatives, preconditioners, and the derivative of an argmin itself.
 
 from __future__ import annotations
 
+import copy
+import dataclasses
 import numbers
 from collections.abc import Callable
 from typing import Any
@@ -27,6 +29,38 @@ from .checked_products import (
 Into = Callable[[Array, Array], Any]
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Structure:
+    """What is known of an operator beside its products and its diagonal.
+
+    Attributes
+    ----------
+    is_diagonal : bool
+        Whether all entries off the diagonal are zero.
+    matrix : array, sparse matrix, callable or None
+        The entries, where the operator was made from them, or a function that gives them.
+    split : (LinearOperator, array) or None
+        A = core + diag(d), of which d alone depends on the parameters x.
+    rank : int or None
+        A bound on the rank, where one is known: the number of samples.
+    accuracy : float or None
+        Relative accuracy of a product where it is worse than rounding (finite
+        differences).
+    note : str
+        A caveat that results built on this operator repeat in their ``warnings``.
+    """
+
+    is_diagonal: bool = False
+    matrix: Any = None
+    split: tuple[LinearOperator, Array] | None = None
+    rank: int | None = None
+    accuracy: float | None = None
+    note: str = ""
+
+
+_UNKNOWN = Structure()
+
+
 class LinearOperator:
     """A linear map given by functions.
 
@@ -40,11 +74,6 @@ class LinearOperator:
         ``rmatvec(y)`` returns Aᵀ y.  A symmetric operator needs none.
     matmat, rmatmat : callable, optional
         The same for blocks of columns; by default column by column.
-    into : callable, optional
-        ``into(x, out)`` writes A x into ``out`` and allocates nothing; it returns x'Ax
-        where the product yields it at no cost, otherwise None.
-    into_blocks : bool
-        Whether ``into`` takes C-ordered blocks (columns, k) too, and gives k curvatures.
     dtype : dtype, optional
         Of the entries, when it is known.
     symmetric, positive_definite : bool
@@ -52,23 +81,17 @@ class LinearOperator:
         symmetric is tested before it is differentiated through.
     diagonal : array or callable, optional
         The exact diagonal, or a function that computes it when it is asked for.
-    is_diagonal : bool
-        Whether the diagonal is all there is.
-    accuracy : float, optional
-        Relative accuracy of a product where it is worse than rounding (finite
-        differences).
-    note : str
-        A caveat that results built on this operator repeat in their ``warnings``.
-    matrix : array, sparse matrix or callable, optional
-        The entries, where the operator was made from them.
-    split : (LinearOperator, array), optional
-        A = core + diag(d), of which d alone depends on the parameters x.
-    rank : int, optional
-        A bound on the rank, where one is known: the number of samples.
-    update : callable, optional
-        ``update(A)`` returns this preconditioner for a nearby matrix A.
-    n_matvec : int
-        Products with A that building this preconditioner cost.
+    structure : Structure, optional
+        What else is known: explicit entries, a split, a rank, the accuracy of products.
+
+    Attributes
+    ----------
+    into, into_blocks
+        The product in place, of :meth:`with_product`; None without one.
+    update, n_matvec
+        How a preconditioner is renewed, and what building it cost (:meth:`with_setup`).
+    is_diagonal, split, rank, accuracy, note, matrix
+        Those of the structure.
 
     Raises
     ------
@@ -76,7 +99,27 @@ class LinearOperator:
         On a product for which no function was given.
     ValueError
         On operands, or results of the functions, of the wrong shape.
+
+    Notes
+    -----
+    An operator is immutable; ``with_product`` and ``with_setup`` return another one.
     """
+
+    shape: tuple[int, int]
+    ndim: int
+    dtype: Any
+    symmetric: bool
+    positive_definite: bool
+    structure: Structure
+    into: Into | None
+    into_blocks: bool
+    update: Callable[[Any], LinearOperator] | None
+    n_matvec: int
+    _matvec: Product | None
+    _rmatvec: Product | None
+    _matmat: Product | None
+    _rmatmat: Product | None
+    _diagonal: Array | Callable[[], Array] | None
 
     # NumPy must not try to broadcast over an operator: `2.0 * A`, `x @ A` come to us.
     __array_ufunc__ = None
@@ -89,48 +132,86 @@ class LinearOperator:
         *,
         matmat: Product | None = None,
         rmatmat: Product | None = None,
-        into: Into | None = None,
-        into_blocks: bool = False,
         dtype: Any = None,
         symmetric: bool = False,
         positive_definite: bool = False,
         diagonal: Array | Callable[[], Array] | None = None,
-        is_diagonal: bool = False,
-        accuracy: float | None = None,
-        note: str = "",
-        matrix: Any = None,
-        split: tuple[LinearOperator, Array] | None = None,
-        rank: int | None = None,
-        update: Callable[[Any], LinearOperator] | None = None,
-        n_matvec: int = 0,
+        structure: Structure = _UNKNOWN,
     ) -> None:
         rows, columns = as_shape(shape)
         symmetric = symmetric or positive_definite
         if symmetric and rows != columns:
             raise ValueError(f"a symmetric operator is square, found shape {shape}")
-        self.shape = (rows, columns)
-        self.ndim = 2
-        self.dtype = as_dtype(dtype)
-        self.symmetric = symmetric
-        self.positive_definite = positive_definite
-        self.accuracy = accuracy
-        self.note = note
-        self._matrix = matrix
-        self.split = split
-        self.rank = rank
-        self.update = update
-        self.n_matvec = n_matvec
-        self._matvec = as_product("matvec", matvec)
-        self._rmatvec = as_product("rmatvec", rmatvec)
-        self._matmat = as_product("matmat", matmat)
-        self._rmatmat = as_product("rmatmat", rmatmat)
+        forward, backward = as_product("matvec", matvec), as_product("rmatvec", rmatvec)
+        columns_forward = as_product("matmat", matmat)
+        columns_backward = as_product("rmatmat", rmatmat)
         if symmetric:
-            self._rmatvec = self._rmatvec or self._matvec
-            self._rmatmat = self._rmatmat or self._matmat
-        self.into: Into | None = as_product("into", into)
-        self.into_blocks = into_blocks
-        self._diagonal = diagonal
-        self.is_diagonal = is_diagonal
+            backward = backward or forward
+            columns_backward = columns_backward or columns_forward
+        vars(self).update(
+            shape=(rows, columns),
+            ndim=2,
+            dtype=as_dtype(dtype),
+            symmetric=symmetric,
+            positive_definite=positive_definite,
+            structure=structure,
+            into=None,
+            into_blocks=False,
+            update=None,
+            n_matvec=0,
+            _matvec=forward,
+            _rmatvec=backward,
+            _matmat=columns_forward,
+            _rmatmat=columns_backward,
+            _diagonal=diagonal,
+        )
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        raise AttributeError(
+            f"an operator is immutable, {name} cannot be set; with_product and "
+            "with_setup return another operator"
+        )
+
+    def _changed(self, **changes: Any) -> LinearOperator:
+        twin = copy.copy(self)
+        vars(twin).update(changes)
+        return twin
+
+    def with_product(
+        self, into: Into | None, *, blocks: bool = False
+    ) -> LinearOperator:
+        """Return this operator with a product in place, or without one.
+
+        Parameters
+        ----------
+        into : callable or None
+            ``into(x, out)`` writes A x into ``out`` and allocates nothing; it returns
+            x'Ax where the product yields it at no cost, otherwise None.
+        blocks : bool
+            Whether ``into`` takes C-ordered blocks (columns, k) too, and returns k
+            values x'Ax.
+        """
+        return self._changed(into=as_product("into", into), into_blocks=blocks)
+
+    def with_setup(
+        self,
+        *,
+        update: Callable[[Any], LinearOperator] | None = None,
+        n_matvec: int | None = None,
+    ) -> LinearOperator:
+        """Return this preconditioner with a record of its setup; None leaves a part as is.
+
+        Parameters
+        ----------
+        update : callable, optional
+            ``update(A)`` returns the preconditioner of a nearby matrix A.
+        n_matvec : int, optional
+            Products with A that building this preconditioner cost.
+        """
+        return self._changed(
+            update=self.update if update is None else as_product("update", update),
+            n_matvec=self.n_matvec if n_matvec is None else n_matvec,
+        )
 
     def __repr__(self) -> str:
         kind = "symmetric " if self.symmetric else ""
@@ -200,8 +281,7 @@ class LinearOperator:
             rmatmat=self._matmat,
             dtype=self.dtype,
             diagonal=self._diagonal,
-            accuracy=self.accuracy,
-            note=self.note,
+            structure=Structure(accuracy=self.accuracy, note=self.note),
         )
 
     def __add__(self, other: Any) -> LinearOperator:
@@ -235,7 +315,33 @@ class LinearOperator:
     @property
     def matrix(self) -> Any:
         """The explicit entries behind the operator, or None."""
-        return self._matrix() if callable(self._matrix) else self._matrix
+        matrix = self.structure.matrix
+        return matrix() if callable(matrix) else matrix
+
+    @property
+    def is_diagonal(self) -> bool:
+        """Whether all entries off the diagonal are zero."""
+        return self.structure.is_diagonal
+
+    @property
+    def split(self) -> tuple[LinearOperator, Array] | None:
+        """The parts (core, d) of A = core + diag(d), or None."""
+        return self.structure.split
+
+    @property
+    def rank(self) -> int | None:
+        """A bound on the rank, or None."""
+        return self.structure.rank
+
+    @property
+    def accuracy(self) -> float | None:
+        """Relative accuracy of a product where it is worse than rounding."""
+        return self.structure.accuracy
+
+    @property
+    def note(self) -> str:
+        """A caveat that results repeat in their ``warnings``."""
+        return self.structure.note
 
     def diagonal(self) -> Array:
         """Return the exact diagonal, shape (rows,)."""
@@ -256,10 +362,11 @@ class LinearOperator:
         return self.matmat(xp.eye(self.shape[1], dtype=self.dtype or xp.float64))
 
 
-def _caveats(a: LinearOperator, b: LinearOperator) -> dict[str, Any]:
+def _caveats(a: LinearOperator, b: LinearOperator) -> Structure:
+    """Return the accuracy and the notes of what is made of both."""
     notes = [note for op in (a, b) for note in op.note.split("; ") if note]
-    accuracy = max(a.accuracy or 0.0, b.accuracy or 0.0)
-    return {"accuracy": accuracy or None, "note": "; ".join(dict.fromkeys(notes))}
+    accuracy = max(a.accuracy or 0.0, b.accuracy or 0.0) or None
+    return Structure(accuracy=accuracy, note="; ".join(dict.fromkeys(notes)))
 
 
 def _compose(a: LinearOperator, b: LinearOperator) -> LinearOperator:
@@ -272,7 +379,7 @@ def _compose(a: LinearOperator, b: LinearOperator) -> LinearOperator:
         matmat=lambda x: a.matmat(b.matmat(x)),
         rmatmat=lambda y: b.rmatmat(a.rmatmat(y)),
         dtype=a.dtype if a.dtype == b.dtype else None,
-        **_caveats(a, b),
+        structure=_caveats(a, b),
     )
 
 
@@ -290,7 +397,7 @@ def _add(a: LinearOperator, b: LinearOperator) -> LinearOperator:
         symmetric=a.symmetric and b.symmetric,
         positive_definite=a.positive_definite and b.positive_definite,
         diagonal=(lambda: a.diagonal() + b.diagonal()) if known else None,
-        **_caveats(a, b),
+        structure=_caveats(a, b),
     )
 
 
@@ -305,11 +412,11 @@ def _scale(a: LinearOperator, factor: float) -> LinearOperator:
         symmetric=a.symmetric,
         positive_definite=a.positive_definite and factor > 0,
         diagonal=(lambda: factor * a.diagonal()) if a.has_diagonal else None,
-        accuracy=a.accuracy,
-        note=a.note,
-        matrix=None if a.matrix is None else lambda: factor * a.matrix,
-        split=a.split and (factor * a.split[0], factor * a.split[1]),
-        rank=a.rank,
+        structure=dataclasses.replace(
+            a.structure,
+            matrix=None if a.matrix is None else lambda: factor * a.matrix,
+            split=a.split and (factor * a.split[0], factor * a.split[1]),
+        ),
     )
 
 
@@ -352,5 +459,34 @@ def aslinearoperator(A: Any) -> LinearOperator:
         rmatmat=backward,
         dtype=dtype,
         diagonal=diagonal_of(A),
-        matrix=A,
+        structure=Structure(matrix=A),
     )
+
+
+def as_operator(
+    name: str, value: Any, shape: tuple[int, int] | None = None
+) -> LinearOperator:
+    """Return a square operator, of ``shape`` where one is given.
+
+    Raises
+    ------
+    TypeError, ValueError
+        Naming the argument, what was found and what was expected.
+    """
+    try:
+        operator = aslinearoperator(value)
+    except (TypeError, ValueError) as error:
+        raise type(error)(f"{name}: {error}") from None
+    if shape is not None and operator.shape != shape:
+        raise ValueError(f"{name} must have shape {shape}, found {operator.shape}")
+    if operator.shape[0] != operator.shape[1]:
+        raise ValueError(f"{name} must be square, found shape {operator.shape}")
+    return operator
+
+
+def as_diagonal(name: str, value: Any, n: int) -> Array:
+    """Return the diagonal of a square operator (n, n) that has one."""
+    operator = as_operator(name, value, (n, n))
+    if not operator.has_diagonal:
+        raise ValueError(f"{name} must know its diagonal, found an operator without")
+    return operator.diagonal()

@@ -20,12 +20,11 @@ from ..arrays import (
     is_finite,
     is_sparse,
     kind_of,
-    moved,
     namespace,
+    to_namespace,
     zeros,
 )
-from ..operators.as_operator import as_operator
-from ..operators.linear_operator import LinearOperator
+from ..operators.linear_operator import LinearOperator, as_operator
 
 
 def block_jacobi(A: Any, blocks: Any) -> LinearOperator:
@@ -97,13 +96,11 @@ def block_jacobi(A: Any, blocks: Any) -> LinearOperator:
         found = xp.take(flat, back, axis=0)
         return found[:, 0] if r.ndim == 1 else found
 
-    return LinearOperator(
-        (n, n),
-        product,
-        matmat=product,
-        dtype=inverse.dtype,
-        positive_definite=True,
-        update=lambda other: block_jacobi(as_operator("A", other, (n, n)), blocks),
+    M = LinearOperator(
+        (n, n), product, matmat=product, dtype=inverse.dtype, positive_definite=True
+    )
+    return M.with_setup(
+        update=lambda other: block_jacobi(as_operator("A", other, (n, n)), blocks)
     )
 
 
@@ -136,7 +133,10 @@ def _gather(matrix: Any, index: np.ndarray) -> Array:
     safe_rows, safe_columns = np.where(real, rows, 0), np.where(real, columns, 0)
     eye = np.eye(index.shape[1], dtype=bool)[None]
     if is_sparse(matrix):
-        like, matrix = matrix.data, moved(matrix, np)  # the host picks, and moves once
+        like, matrix = (
+            matrix.data,
+            to_namespace(matrix, np),
+        )  # the host picks, and moves once
         dtype = matrix.dtype if matrix.dtype.kind == "f" else np.float64
         entries = np.zeros(rows.shape, dtype=dtype)
         if n:
@@ -144,7 +144,7 @@ def _gather(matrix: Any, index: np.ndarray) -> Array:
             picked = sparse.csr_array(matrix)[flat]
             picked = picked.toarray() if sparse.issparse(picked) else np.asarray(picked)
             entries[...] = picked.reshape(rows.shape)
-        return moved(np.where(real, entries, eye.astype(dtype)), namespace(like))
+        return to_namespace(np.where(real, entries, eye.astype(dtype)), namespace(like))
     xp = namespace(matrix)
     if kind_of(matrix) == "whole":
         matrix = xp.astype(matrix, xp.float64)

@@ -14,9 +14,8 @@ from typing import Any
 import numpy as np
 from scipy import linalg, sparse
 
-from ..arrays import Array, asarray, kind_of, moved
-from ..operators.as_operator import as_operator
-from ..operators.linear_operator import LinearOperator
+from ..arrays import Array, asarray, kind_of, to_namespace
+from ..operators.linear_operator import LinearOperator, as_operator
 from .nystrom import example
 
 _COLUMNS = 64  # of the identity at once: what a block product holds stays small
@@ -65,24 +64,24 @@ def _with_core(core: np.ndarray, d: Array, n_matvec: int) -> LinearOperator:
         return _with_core(core, other.split[1], 0)
 
     entries = core.copy()
-    np.fill_diagonal(entries, core.diagonal() + moved(d, np))
+    np.fill_diagonal(entries, core.diagonal() + to_namespace(d, np))
     return _inverse(entries, d, update, n_matvec)
 
 
 def _entries(A: LinearOperator, like: Array) -> np.ndarray:
     """Return a fresh array (n, n) on the host."""
     if A.matrix is not None:
-        matrix = moved(A.matrix, np)
+        matrix = to_namespace(A.matrix, np)
         matrix = matrix.toarray() if sparse.issparse(matrix) else matrix
         whole = kind_of(matrix) == "whole"
         return np.array(matrix, dtype=np.float64 if whole else matrix.dtype)
     n = A.shape[0]
-    entries = np.empty((n, n), dtype=moved(like, np).dtype)
+    entries = np.empty((n, n), dtype=to_namespace(like, np).dtype)
     for start in range(0, n, _COLUMNS):
         block = np.zeros((n, min(_COLUMNS, n - start)), dtype=entries.dtype)
         np.fill_diagonal(block[start:], 1.0)
         columns = A.matmat(asarray(block, like))
-        entries[:, start : start + block.shape[1]] = moved(columns, np)
+        entries[:, start : start + block.shape[1]] = to_namespace(columns, np)
     return entries
 
 
@@ -137,12 +136,7 @@ def _inverse(
         def product(r: Array) -> Array:
             return inverse @ r
 
-    return LinearOperator(
-        (n, n),
-        product,
-        matmat=product,
-        dtype=entries.dtype,
-        positive_definite=True,
-        update=update,
-        n_matvec=n_matvec,
+    M = LinearOperator(
+        (n, n), product, matmat=product, dtype=entries.dtype, positive_definite=True
     )
+    return M.with_setup(update=update, n_matvec=n_matvec)

@@ -17,9 +17,8 @@ from typing import Any
 
 from ..arrays import Array, as_vector, is_array, namespace, norm
 from ..krylov.null_space import NullSpace, null_space
-from ..operators.as_operator import as_diagonal
 from ..operators.block_matrices import is_explicit
-from ..operators.linear_operator import LinearOperator, aslinearoperator
+from ..operators.linear_operator import LinearOperator, as_diagonal, aslinearoperator
 from .jacobi import jacobi, jacobi_of
 
 

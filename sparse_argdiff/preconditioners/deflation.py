@@ -11,8 +11,7 @@ from __future__ import annotations
 from typing import Any
 
 from ..arrays import Array, as_count, as_floating, epsilon, is_finite, namespace, norm
-from ..operators.as_operator import as_operator
-from ..operators.linear_operator import LinearOperator
+from ..operators.linear_operator import LinearOperator, as_operator
 
 _LONG = 10  # iterations for each old solution that takes part in the next start
 
@@ -67,18 +66,12 @@ def deflation(W: Any, AW: Any, *, M: Any = None) -> LinearOperator:
 
     def update(other: Any) -> LinearOperator:
         other = as_operator("A", other, (n, n))
-        fresh = deflation(W, other.matmat(W), M=M)
-        fresh.n_matvec = k
-        return fresh
+        return deflation(W, other.matmat(W), M=M).with_setup(n_matvec=k)
 
-    return LinearOperator(
-        (n, n),
-        product,
-        matmat=product,
-        dtype=V.dtype,
-        positive_definite=True,
-        update=update,
+    deflated = LinearOperator(
+        (n, n), product, matmat=product, dtype=V.dtype, positive_definite=True
     )
+    return deflated.with_setup(update=update)
 
 
 def galerkin_start(A: Any, b: Array, W: Array) -> tuple[Array | None, int]:

@@ -9,8 +9,12 @@ import math
 from typing import Any
 
 from ..arrays import Array, as_tolerance, as_vector, is_array, namespace
-from ..operators.as_operator import as_diagonal, as_operator
-from ..operators.linear_operator import LinearOperator
+from ..operators.linear_operator import (
+    LinearOperator,
+    Structure,
+    as_diagonal,
+    as_operator,
+)
 
 
 def jacobi(diag: Any, *, floor: float = 1e-12) -> LinearOperator:
@@ -71,17 +75,16 @@ def jacobi(diag: Any, *, floor: float = 1e-12) -> LinearOperator:
         other = as_vector("diag", other, n) if flat else as_diagonal("A", other, n)
         return jacobi(other, floor=floor)
 
-    return LinearOperator(
+    M = LinearOperator(
         (n, n),
         product,
         matmat=product,
-        into=into,
         dtype=inverse.dtype,
         positive_definite=True,
         diagonal=inverse,
-        is_diagonal=True,
-        update=update,
+        structure=Structure(is_diagonal=True),
     )
+    return M.with_product(into).with_setup(update=update)
 
 
 def jacobi_of(A: Any) -> LinearOperator | None:

@@ -11,8 +11,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from ..arrays import Array, as_vector, dot, epsilon, is_finite, namespace, norm
-from ..operators.as_operator import as_operator
-from ..operators.linear_operator import LinearOperator
+from ..operators.linear_operator import LinearOperator, as_operator
 
 
 def lbfgs(pairs: Iterable[tuple[Array, Array]], *, M: Any = None) -> LinearOperator:
@@ -79,14 +78,10 @@ def lbfgs(pairs: Iterable[tuple[Array, Array]], *, M: Any = None) -> LinearOpera
             z = z + _along(s, coefficients.pop() - rho * (y @ z))
         return z
 
-    return LinearOperator(
-        (n, n),
-        product,
-        matmat=product,
-        dtype=last_s.dtype,
-        positive_definite=True,
-        update=lambda other: lbfgs(other, M=M),
+    inverse = LinearOperator(
+        (n, n), product, matmat=product, dtype=last_s.dtype, positive_definite=True
     )
+    return inverse.with_setup(update=lambda other: lbfgs(other, M=M))
 
 
 def _checked(pairs: Any) -> list[tuple[Array, Array]]:

@@ -25,8 +25,7 @@ from ..arrays import (
     namespace,
     norm,
 )
-from ..operators.as_operator import as_operator
-from ..operators.linear_operator import LinearOperator
+from ..operators.linear_operator import LinearOperator, as_operator
 
 FIRST_RANK = 20
 
@@ -231,15 +230,10 @@ def from_sketch(found: Sketch, A: LinearOperator, n_matvec: int) -> LinearOperat
             return nystrom(other, rank=found.rank)
         return from_sketch(found, other, 0)
 
-    return LinearOperator(
-        A.shape,
-        product,
-        matmat=product,
-        dtype=U.dtype,
-        positive_definite=True,
-        update=update,
-        n_matvec=n_matvec,
+    M = LinearOperator(
+        A.shape, product, matmat=product, dtype=U.dtype, positive_definite=True
     )
+    return M.with_setup(update=update, n_matvec=n_matvec)
 
 
 def _same(r: Array) -> Array:

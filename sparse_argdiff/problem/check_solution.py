@@ -9,12 +9,12 @@ import math
 from typing import NamedTuple
 
 from ..arrays import norm
-from ..status import OnFailure, Status, settle
+from ..status import OnFailure, Status, raise_or_warn
 from .optimality import complete, conditions, residual_scale, size_of
 from .problem import Problem, Solution
 
 
-class Verdict(NamedTuple):
+class StationarityCheck(NamedTuple):
     """A solution, complete, and how well it meets the conditions."""
 
     solution: Solution
@@ -24,7 +24,9 @@ class Verdict(NamedTuple):
     n_hvp: int
 
 
-def judge(problem: Problem, solution: Solution, tolerance: float, name: str) -> Verdict:
+def check_conditions(
+    problem: Problem, solution: Solution, tolerance: float, name: str
+) -> StationarityCheck:
     """Check a solution that came without a status; costs two gradients.
 
     Parameters
@@ -61,7 +63,7 @@ def judge(problem: Problem, solution: Solution, tolerance: float, name: str) -> 
         status, detail = Status.NOT_FINITE, "f_Y or a constraint is not finite."
     elif wrong:
         status = Status.NOT_STATIONARY
-    return Verdict(solution, status, detail, found.stationarity, n_hvp)
+    return StationarityCheck(solution, status, detail, found.stationarity, n_hvp)
 
 
 def check_stationary(
@@ -75,11 +77,13 @@ def check_stationary(
         )
     what = "differentiating the solution"
     if solution.status is not None:
-        settle(
+        raise_or_warn(
             solution.status, solution, what, "the lower-level solve failed.", on_failure
         )
         return complete(problem, solution), 0
-    verdict = judge(problem, solution, tolerance, "stationarity")
+    verdict = check_conditions(problem, solution, tolerance, "stationarity")
     if verdict.status is not Status.CONVERGED:
-        settle(verdict.status, verdict.solution, what, verdict.detail, on_failure)
+        raise_or_warn(
+            verdict.status, verdict.solution, what, verdict.detail, on_failure
+        )
     return verdict.solution, verdict.n_hvp

@@ -15,7 +15,7 @@ from collections.abc import Callable
 from typing import Any, Protocol
 
 from ..arrays import Array, epsilon, namespace, norm
-from ..operators.linear_operator import LinearOperator
+from ..operators.linear_operator import LinearOperator, Structure
 
 
 class Objective(Protocol):
@@ -117,10 +117,12 @@ class FunctionObjective:
             product,
             dtype=y.dtype,
             diagonal=None if diag is None else lambda: diag(x, y),
-            accuracy=20.0 * epsilon(y) ** (2 / 3) if hvp is None else None,
-            note=""
+            structure=Structure()
             if hvp is not None
-            else "Hessian products are central differences of grad (no hvp was given)",
+            else Structure(
+                accuracy=20.0 * epsilon(y) ** (2 / 3),
+                note="Hessian products are central differences of grad (no hvp was given)",
+            ),
         )
 
     def cross(self, x: Array, y: Array) -> LinearOperator:

@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 from scipy import sparse
 
-from ..arrays import Array, epsilon, moved, namespace, norm
+from ..arrays import Array, epsilon, namespace, norm, to_namespace
 from ..krylov import cg, minres, projected_cg
 from ..operators.block_matrices import (
     diagonal_operator,
@@ -157,7 +157,7 @@ class _Polish:
             if error <= max(self.tol, 1e-6) and changed:
                 active = (active & ~wrong) | missing
                 z = xp.where(active, z, 0.0 * z)
-                key = bytes(np.packbits(moved(active, np)))
+                key = bytes(np.packbits(to_namespace(active, np)))
                 if key in seen:
                     return None
                 seen.add(key)

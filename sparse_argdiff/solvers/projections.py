@@ -15,7 +15,7 @@ from ..arrays import Array, epsilon, namespace, zeros
 from ..krylov import minres
 from ..krylov.null_space import null_space
 from ..operators.block_matrices import is_explicit
-from ..operators.linear_operator import LinearOperator, aslinearoperator
+from ..operators.linear_operator import LinearOperator, Structure, aslinearoperator
 
 
 class OperatorRows:
@@ -57,7 +57,8 @@ def saddle(H: LinearOperator, C: Any) -> LinearOperator:
         )
 
     size = n + rows.shape[0]
-    return LinearOperator((size, size), product, symmetric=True, accuracy=H.accuracy)
+    accuracy = Structure(accuracy=H.accuracy)
+    return LinearOperator((size, size), product, symmetric=True, structure=accuracy)
 
 
 def _zeros(size: int, like: Array) -> Array:

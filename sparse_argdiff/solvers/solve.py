@@ -12,15 +12,15 @@ from ..arrays import (
     as_count,
     as_tolerance,
     as_vector,
+    copied_vector,
     epsilon,
     namespace,
-    own_vector,
     zeros,
 )
-from ..problem.check_solution import judge
+from ..problem.check_solution import check_conditions
 from ..problem.optimality import residual_scale
 from ..problem.problem import Problem, Solution
-from ..status import OnFailure, Status, caution, check_on_failure, settle
+from ..status import OnFailure, Status, check_on_failure, raise_or_warn, warn_poor
 from .active_set import active_set
 from .interior_point.barrier import barrier
 from .newton_cg import NewtonIterate, newton_cg
@@ -92,7 +92,7 @@ def solve(
     check_on_failure(on_failure)
     if not isinstance(problem, Problem):
         raise TypeError(f"problem must be a Problem, found {type(problem).__name__}")
-    x = own_vector("x", x)
+    x = copied_vector("x", x)
     y0 = _start(problem, x, y0)
     tol = as_tolerance("tol", tol)
     if maxiter is not None:
@@ -134,7 +134,7 @@ def solve(
             + ("." if size is None else f" {what} is {size:.2e}.")
             + "".join(f" {note[0].upper()}{note[1:]}." for note in solution.warnings)
         )
-        settle(
+        raise_or_warn(
             solution.status,
             solution,
             "the lower-level solve",
@@ -145,7 +145,7 @@ def solve(
         if solution.status is Status.ROUNDING_LIMIT and size is not None:
             scale, _ = residual_scale(problem, x, solution.y)
             if not size <= math.sqrt(epsilon(solution.y)) * scale:
-                caution(
+                warn_poor(
                     f"the lower-level solve ended at the rounding limit {detail} The "
                     f"scale of the gradient is {scale:.2e}. {solution.status.value}",
                     on_failure,
@@ -170,7 +170,7 @@ def _default(problem: Problem) -> str:
 def _judged(problem: Problem, solution: Solution, tol: float) -> Solution:
     """Return the solution of a method that does not say how it ended, with a status."""
     least = 1e2 * epsilon(solution.y)  # what rounding leaves of a gradient
-    found = judge(problem, solution, max(tol, least), "tol")
+    found = check_conditions(problem, solution, max(tol, least), "tol")
     notes = (found.detail.rstrip("."),) if found.detail else ()
     return dataclasses.replace(
         found.solution,

@@ -19,11 +19,10 @@ from typing import Any
 import numpy as np
 from scipy import sparse
 
-from ...arrays import Array, is_sparse, moved, namespace
+from ...arrays import Array, is_sparse, namespace, to_namespace
 from ...kernels import choose
 from ...kernels.workspace import Workspace
-from ...operators.as_operator import as_operator
-from ...operators.linear_operator import LinearOperator
+from ...operators.linear_operator import LinearOperator, as_operator
 from ..cholesky import cholesky
 from .v_cycle import Compiled, Level, Reference, v_cycle
 
@@ -92,7 +91,7 @@ def _checked(A: Any) -> tuple[Any, Any]:
     matrix = as_operator("A", A).matrix
     if not is_sparse(matrix):
         raise TypeError("A must be a sparse matrix, found no sparse entries")
-    xp, matrix = namespace(matrix.data), moved(matrix, np)
+    xp, matrix = namespace(matrix.data), to_namespace(matrix, np)
     dtype = matrix.dtype if matrix.dtype.kind == "f" else np.float64
     matrix = _rows(matrix, dtype)
     if not np.isfinite(matrix.data).all():
@@ -138,7 +137,7 @@ def _cycle(
         inverse = 1.0 / A.diagonal()
         sizes = sparse.csr_array((abs(A.data), A.indices, A.indptr), shape=A.shape)
         bound = float((inverse * (sizes @ np.ones(A.shape[0], A.dtype))).max())
-        there = [moved(part, xp) for part in (A, P, R, inverse)]
+        there = [to_namespace(part, xp) for part in (A, P, R, inverse)]
         levels.append(Level(there[0], there[1], there[2], there[3], bound))
     last = coarser[-1] if prolongations else matrix
     coarsest = _solver(last.toarray(), xp)
@@ -181,21 +180,16 @@ def _cycle(
             raise ValueError(f"A must have shape {(n, n)}, found {other.shape}")
         return _cycle(other, prolongations, [], there)
 
-    return LinearOperator(
-        (n, n),
-        product,
-        matmat=product,
-        into=into,
-        dtype=matrix.dtype,
-        positive_definite=True,
-        update=update,
+    M = LinearOperator(
+        (n, n), product, matmat=product, dtype=matrix.dtype, positive_definite=True
     )
+    return M.with_product(into).with_setup(update=update)
 
 
 def _solver(entries: np.ndarray, xp: Any) -> Callable[[Array], Array]:
     """Return the solver of the coarsest level; of a singular one its pseudo-inverse."""
     try:
-        factor = cholesky(moved(entries, xp))
+        factor = cholesky(to_namespace(entries, xp))
         return lambda r: factor @ r
     except ValueError:
         values, vectors = np.linalg.eigh(entries)
@@ -206,5 +200,5 @@ def _solver(entries: np.ndarray, xp: Any) -> Callable[[Array], Array]:
                 f"{values[0]:.1e}"
             ) from None
         kept = vectors[:, values > floor]
-        inverse = moved((kept / values[values > floor]) @ kept.T, xp)
+        inverse = to_namespace((kept / values[values > floor]) @ kept.T, xp)
         return lambda r: inverse @ r

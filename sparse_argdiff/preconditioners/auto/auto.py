@@ -153,7 +153,7 @@ class Auto:
                 lost += products
                 continue
             self._price = built.n_matvec if price is None else price
-            built.n_matvec += lost
+            built = built.with_setup(n_matvec=built.n_matvec + lost)
             self.n_matvec += built.n_matvec
             self.name, self._built = name, built
             self._wear, self._fresh, self._worn, self._spent = 0.0, math.nan, False, 0
@@ -165,7 +165,7 @@ class Auto:
         if lost and found is None:
             found = jacobi(full((K.shape[0],), 1.0, example(K)))
         if found is not None:
-            found.n_matvec = lost
+            found = found.with_setup(n_matvec=lost)
         return found
 
     def observe(self, niter: int, digits: float) -> None:
@@ -215,9 +215,8 @@ class Auto:
                 built = built.update(K)
             except ValueError:
                 return None
-        self._built = built
-        built.n_matvec = 0
-        return built
+        self._built = built.with_setup(n_matvec=0) if built.n_matvec else built
+        return self._built
 
     def _candidates(
         self, K: LinearOperator, known: Diagonals, rtol: float, now: bool
