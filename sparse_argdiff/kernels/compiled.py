@@ -57,7 +57,7 @@ class Compiled:
         return A.with_product(into, blocks=True)
 
     def _diagonal(self, A: LinearOperator) -> LinearOperator:
-        diagonal = _frozen(A.diagonal())
+        diagonal = read_only(A.diagonal())
         loop = self._loops["diagonal_product"]
 
         def into(x: Array, out: Array) -> Any:
@@ -87,7 +87,7 @@ class Compiled:
         """Return the diagonal of an M that is one."""
         if M is None or not M.is_diagonal:
             return None
-        return _frozen(M.diagonal().astype(like.dtype, copy=False))
+        return read_only(M.diagonal().astype(like.dtype, copy=False))
 
     def cg_residual(
         self, r: Array, q: Array, s: Scalars, d: Array | None = None
@@ -117,7 +117,7 @@ class Compiled:
         self._minres_advance(x, w_old, w, v, *coefficients, scalar(s.step))
 
 
-def _frozen(vector: Array) -> Array:
+def read_only(vector: Array) -> Array:
     """Return a contiguous read-only view: the users' may be, each kind is a compilation."""
     view = np.ascontiguousarray(vector).view()
     view.flags.writeable = False

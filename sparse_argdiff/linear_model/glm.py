@@ -13,7 +13,7 @@ from ..arrays import Array, array_module, dot, namespace, norm, to_namespace, ze
 from ..operators.linear_operator import LinearOperator, Structure
 from ..problem.objective import Constants
 from .design import Design, as_features
-from .hessian_product.one_pass import gram_of
+from .hessian_product.one_pass import products_of
 from .lipschitz_constants import constants_of, lipschitz_of
 from .losses import Curvature, Loss, as_loss
 from .mean_loss import DataTerm
@@ -88,7 +88,7 @@ class Glm:
         self.dtype = design.dtype
         self._scale: float | None = None
         self._kernels, self._threads = kernels, threads
-        self._gram = gram_of(design, kernels, threads)
+        self._products = products_of(design, kernels, threads)
         shifts = design.outputs > 1 and intercept
         self._shift = 1.0 / design.outputs**2 if shifts else 0.0
         self._rank = design.features.shape[0] * design.outputs + bool(shifts)
@@ -156,7 +156,7 @@ class Glm:
         self, curvature: Curvature, weights: Array, split: Any = None
     ) -> LinearOperator:
         design, count = self._data.design, self._penalty.n_coefficients
-        products = self._gram.products(curvature, weights, self._shift)
+        products = self._products.products(curvature, weights, self._shift)
 
         def diagonal() -> Array:
             result = design.squares(curvature.diagonal)

@@ -242,16 +242,36 @@ def _direction(
     limit = max(10 * grad.shape[0], 20)
     for niter, step in enumerate(iterates(hess, d, r, M, target=eta * size), 1):
         n_hvp += step.products
-        a_norm = max(a_norm, step.a_norm)
         if step.direction is not None:
-            # In the units of y, which a gradient has not; the search finds the length.
-            length = norm(d) or (size / a_norm if a_norm else max(norm(y), 1.0))
-            d += (length / norm(step.direction)) * step.direction
-            return _Direction(d, n_hvp, a_norm, size, model_is_unbounded=True)
+            return _downhill(hess, y, d, step.direction, size, a_norm, n_hvp)
         if step.status is not None:
             return _Direction(d, n_hvp, a_norm, size, status=step.status)
+        if M is None:  # 1/α ≤ ‖f_YY‖: part of a diagonal entry of the Lanczos matrix
+            a_norm = max(a_norm, 1.0 / step.alpha)
         residual_norm = step.residual_norm
         if residual_norm <= eta * size or niter >= limit:
             choice.observe(niter, residual_norm / size)
             break
+    length = norm(d)
+    if M is not None and length > 0.0:
+        a_norm = max(size - residual_norm, 0.0) / length  # ≤ ‖f_YY d‖ / ‖d‖
     return _Direction(d, n_hvp, a_norm, residual_norm)
+
+
+def _downhill(
+    hess: LinearOperator,
+    y: Array,
+    d: Array,
+    p: Array,
+    size: float,
+    a_norm: float,
+    n_hvp: int,
+) -> _Direction:
+    """Return d + p for p of curvature ≤ 0, p in the units of y: the search finds its length."""
+    length = norm(d)
+    if length == 0.0 and a_norm == 0.0:
+        a_norm, n_hvp = norm(hess.matvec(p)) / norm(p), n_hvp + 1
+    if length == 0.0:
+        length = size / a_norm if a_norm else max(norm(y), 1.0)
+    d = d + (length / norm(p)) * p
+    return _Direction(d, n_hvp, a_norm, size, model_is_unbounded=True)

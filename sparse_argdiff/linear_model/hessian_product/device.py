@@ -25,7 +25,7 @@ _MOST_BLOCKS = 4096
 SOURCE = resources.files(__package__).joinpath("loops.cu").read_text("utf-8")
 
 
-class DeviceGram:
+class DeviceProducts:
     """Products of one design whose features are a CSR matrix on the device.
 
     Parameters

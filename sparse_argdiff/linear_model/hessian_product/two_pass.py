@@ -22,8 +22,8 @@ class Products(NamedTuple):
     into_blocks: bool = False
 
 
-class Gram(Protocol):
-    """What forms Hessian products of one design."""
+class HessianProducts(Protocol):
+    """What forms the Hessian products of one design, at any point."""
 
     def products(self, curvature: Curvature, weights: Array, shift: float) -> Products:
         """Return the products with F' W F + diag(λ) + shift 1 1' on the intercepts."""
