@@ -234,13 +234,19 @@ def _direction(
     eta: float,
     choice: Choice,
 ) -> _Direction:
-    """Solve f_YY d = −f_Y to ‖residual‖ ≤ η ‖f_Y‖; where the curvature along p is ≤ 0, add p."""
+    """Solve f_YY d = −f_Y to ‖residual‖ ≤ η ‖f_Y‖, with M in the norm of M as well.
+
+    M weighs the coordinates anew: where the gradient is small and the curvature smaller,
+    the step is long long before it is accurate, and the line search would shorten it.
+    Along a direction p of curvature ≤ 0 the model has no minimum: p is added.
+    """
     d, r = namespace(grad).zeros_like(grad), -grad
     built = choice.n_matvec
     M = choice(hess)
     n_hvp, a_norm, residual_norm = choice.n_matvec - built, 0.0, size
-    limit = max(10 * grad.shape[0], 20)
-    for niter, step in enumerate(iterates(hess, d, r, M, target=eta * size), 1):
+    limit, first = max(10 * grad.shape[0], 20), 0.0
+    target = eta * size if M is None else 0.0
+    for niter, step in enumerate(iterates(hess, d, r, M, target=target), 1):
         n_hvp += step.products
         if step.direction is not None:
             return _downhill(hess, y, d, step.direction, size, a_norm, n_hvp)
@@ -248,8 +254,12 @@ def _direction(
             return _Direction(d, n_hvp, a_norm, size, status=step.status)
         if M is None:  # 1/α ≤ ‖f_YY‖: part of a diagonal entry of the Lanczos matrix
             a_norm = max(a_norm, 1.0 / step.alpha)
+        first = first or step.decrease / step.alpha  # f_Y' M f_Y
         residual_norm = step.residual_norm
-        if residual_norm <= eta * size or niter >= limit:
+        small = residual_norm <= eta * size
+        if small and M is not None:
+            small = dot(r, M.matvec(r)) <= eta**2 * first
+        if small or niter >= limit:
             choice.observe(niter, residual_norm / size)
             break
     length = norm(d)
