@@ -55,7 +55,9 @@ def read(data: Path, name: str):
         file = data / name / f"{name.removeprefix('libsvm_')}.gz"
         features, targets = load_svmlight_file(str(file))
     features = sparse.csr_array(features, dtype=np.float64)
-    features.indices = features.indices.astype(np.int32)  # which scikit-learn insists on
+    features.indices = features.indices.astype(
+        np.int32
+    )  # which scikit-learn insists on
     features.indptr = features.indptr.astype(np.int32)
     return features, (targets > 0).astype(float)
 
@@ -191,9 +193,7 @@ def main() -> None:
         if args.only in {None, name}:
             features, targets = read(args.data, name)
             for penalty in PENALTIES:
-                case = Case(
-                    features, targets, penalty, not args.no_intercept, {"M": M}
-                )
+                case = Case(features, targets, penalty, not args.no_intercept, {"M": M})
                 ratios.append(report(name, penalty, case, args.rounds, args.slow))
     whole, alone = zip(*ratios, strict=True)
     for what, column in (("", whole), (" (solve alone)", alone)):

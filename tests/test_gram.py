@@ -34,8 +34,8 @@ from test_linear_model import (
 )
 
 import sparse_argdiff as sad
-from sparse_argdiff.linear_model import Glm
 from sparse_argdiff.kernels.workspace import Workspace
+from sparse_argdiff.linear_model import Glm
 from sparse_argdiff.linear_model.hessian_product import one_pass
 from sparse_argdiff.linear_model.hessian_product.one_pass import OnePass, TwoPasses
 

@@ -59,11 +59,7 @@ LONG_FUNCTIONS = {
     "krylov.minres._solve",
     "krylov.minres._steps",
     "krylov.projected_cg._solve",
-    "linear_model.hessian_product.one_pass.products",
-    "solvers.line_search.search",
-    "solvers.newton_cg.newton_cg",
     "solvers.newton_stationary.newton_stationary",
-    "solvers.solve.solve",
 }
 NAME = "sparse_argdiff"
 

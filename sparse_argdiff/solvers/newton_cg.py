@@ -14,7 +14,7 @@ import dataclasses
 import logging
 import math
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 from ..arrays import Array, dot, epsilon, namespace, norm
 from ..krylov.recurrence import iterates
@@ -90,7 +90,10 @@ class StoppingTest:
     def record_step(self, length: float) -> None:
         """Take note of the length of an accepted step."""
         shorter = length < 0.95 * self._length
-        self._length, self._not_shorter = length, 0 if shorter else self._not_shorter + 1
+        self._length, self._not_shorter = (
+            length,
+            0 if shorter else self._not_shorter + 1,
+        )
 
     def _diverges(self, iterate: NewtonIterate) -> bool:
         """Tell whether the gradient has gone to rounding while the steps have not."""
@@ -154,15 +157,15 @@ def newton_cg(
     S. C. Eisenstat, H. F. Walker, SIAM J. Sci. Comput. 17 (1996) 16-32 (choice 1 of η).
     W. W. Hager, H. Zhang, SIAM J. Optim. 16 (2005) 170-192 (the line search's stop).
     """
-    y = namespace(y0).asarray(y0, copy=True)
-    grad = problem.grad(x, y)
-    value = problem.value(x, y) if problem.has_value else None
-    size = norm(grad)
-    test, n_grad, n_hvp = stopping_test(problem, x, y, size, tol, maxiter, callback)
+    point = _start(problem, x, y0)
+    test, n_grad, n_hvp = stopping_test(
+        problem, x, point.y, point.size, tol, maxiter, callback
+    )
     n_grad, niter, a_norm, model_error = n_grad + 1, 0, 0.0, 1.0
     notes: tuple[str, ...] = ()
     choice = Choice(M)
     while True:
+        y, grad, value, size = point
         logger.debug("newton_cg %d: |grad| %.3e, %d products", niter, size, n_hvp)
         status = test.status(NewtonIterate(niter, y, value, size, n_hvp))
         if status is not None:
@@ -170,43 +173,61 @@ def newton_cg(
         hess = problem.hess(x, y)
         notes = (hess.note,) if hess.note else ()
         eta = _forcing_term(size, test.target, model_error, epsilon(y))
-        step = _direction(hess, y, grad, size, eta, choice)
+        step = _direction(hess, point, eta, choice)
         n_hvp, a_norm = n_hvp + step.n_hvp, max(a_norm, step.a_norm)
-        if step.status is not None:
-            status = step.status
+        status = step.status
+        if status is not None:
             break
         slope = dot(grad, step.d)
         found = search(problem, x, y, step.d, value, slope, step.model_is_unbounded)
         n_grad += found.n_grad
         rounding = test.rounding_level(a_norm, y)
-        if found.status is not None:
-            at_limit = size <= rounding and found.status is Status.LINE_SEARCH_FAILED
-            status = Status.ROUNDING_LIMIT if at_limit else found.status
+        status = found.status
+        if status is not None:
+            if size <= rounding and status is Status.LINE_SEARCH_FAILED:
+                status = Status.ROUNDING_LIMIT
             break
         niter += 1
         test.record_step(found.alpha * norm(step.d))
-        new = norm(found.grad)
-        at_limit = new > 0.5 * size and max(new, size) <= rounding
-        if at_limit and new >= size:
+        new = _Point(found.y, found.grad, found.value, norm(found.grad))
+        stalls = new.size > 0.5 * size and max(new.size, size) <= rounding
+        if new.size < size or not stalls:
+            point = new
+        if stalls:
             status = Status.ROUNDING_LIMIT
             break
         full = found.alpha == 1.0
-        model_error = abs(new - step.residual_norm) / size if full else 1.0
-        y, grad, value, size = found.y, found.grad, found.value, new
-        if at_limit:
-            status = Status.ROUNDING_LIMIT
-            break
+        model_error = abs(new.size - step.residual_norm) / size if full else 1.0
+    costs = {"niter": niter, "n_hvp": n_hvp, "n_grad": n_grad}
+    return _solution(problem, x, point, status, warnings=notes, **costs)
+
+
+class _Point(NamedTuple):
+    y: Array
+    grad: Array
+    value: float | None
+    size: float  # ‖grad‖
+
+
+def _start(problem: Problem, x: Array, y0: Array) -> _Point:
+    y = namespace(y0).asarray(y0, copy=True)
+    grad = problem.grad(x, y)
+    value = problem.value(x, y) if problem.has_value else None
+    return _Point(y, grad, value, norm(grad))
+
+
+def _solution(
+    problem: Problem, x: Array, point: _Point, status: Status, **rest: Any
+) -> Solution:
+    value = point.value
     return Solution(
-        y=y,
+        y=point.y,
         x=x,
         value=-value if value is not None and problem.maximize else value,
         status=status,
-        residual_norm=size,
-        residual=grad,
-        niter=niter,
-        n_hvp=n_hvp,
-        n_grad=n_grad,
-        warnings=notes,
+        residual_norm=point.size,
+        residual=point.grad,
+        **rest,
     )
 
 
@@ -227,12 +248,7 @@ class _Direction:
 
 
 def _direction(
-    hess: LinearOperator,
-    y: Array,
-    grad: Array,
-    size: float,
-    eta: float,
-    choice: Choice,
+    hess: LinearOperator, point: _Point, eta: float, choice: Choice
 ) -> _Direction:
     """Solve f_YY d = −f_Y to ‖residual‖ ≤ η ‖f_Y‖, with M in the norm of M as well.
 
@@ -240,16 +256,17 @@ def _direction(
     the step is long long before it is accurate, and the line search would shorten it.
     Along a direction p of curvature ≤ 0 the model has no minimum: p is added.
     """
-    d, r = namespace(grad).zeros_like(grad), -grad
+    size, r = point.size, -point.grad
+    d = namespace(r).zeros_like(r)
     built = choice.n_matvec
     M = choice(hess)
     n_hvp, a_norm, residual_norm = choice.n_matvec - built, 0.0, size
-    limit, first = max(10 * grad.shape[0], 20), 0.0
+    limit, first = max(10 * d.shape[0], 20), 0.0
     target = eta * size if M is None else 0.0
     for niter, step in enumerate(iterates(hess, d, r, M, target=target), 1):
         n_hvp += step.products
         if step.direction is not None:
-            return _downhill(hess, y, d, step.direction, size, a_norm, n_hvp)
+            return _downhill(hess, point, d, step.direction, a_norm, n_hvp)
         if step.status is not None:
             return _Direction(d, n_hvp, a_norm, size, status=step.status)
         if M is None:  # 1/α ≤ ‖f_YY‖: part of a diagonal entry of the Lanczos matrix
@@ -270,10 +287,9 @@ def _direction(
 
 def _downhill(
     hess: LinearOperator,
-    y: Array,
+    point: _Point,
     d: Array,
     p: Array,
-    size: float,
     a_norm: float,
     n_hvp: int,
 ) -> _Direction:
@@ -282,6 +298,6 @@ def _downhill(
     if length == 0.0 and a_norm == 0.0:
         a_norm, n_hvp = norm(hess.matvec(p)) / norm(p), n_hvp + 1
     if length == 0.0:
-        length = size / a_norm if a_norm else max(norm(y), 1.0)
+        length = point.size / a_norm if a_norm else max(norm(point.y), 1.0)
     d = d + (length / norm(p)) * p
-    return _Direction(d, n_hvp, a_norm, size, model_is_unbounded=True)
+    return _Direction(d, n_hvp, a_norm, point.size, model_is_unbounded=True)
