@@ -1,4 +1,4 @@
-"""The Gram product v ↦ F'(d ∘ (F v)): SciPy, one pass, two passes, one thread and two.
+"""The Hessian product v ↦ F'(d ∘ (F v)): SciPy, one pass, two passes, one thread and two.
 
     python benchmarks/gram_report.py [--data DIR] [--nonzeros 1e7]
 

@@ -31,18 +31,18 @@ class Glm:
         Real numbers, labels 0/1 or −1/+1, counts, or classes, by the loss.
     loss : {"logistic", "squared", "poisson", "huber", "multinomial"} or Loss
     penalty : {"per-feature", "per-group", "per-coefficient", "scalar"}
-        What each entry of x weighs; "per-coefficient" differs from "per-feature" for
+        The coefficients that one entry of x weighs; "per-coefficient" differs from "per-feature" for
         several outputs.
     groups : int array (p,), optional
         Group of each feature for "per-group".
     intercept : bool
-        Whether b is there; it is not penalised.
+        Whether the model has a constant b; it is not penalised.
     sample_weight : array (N,), optional
     kernels : {"compiled", "reference"}, optional
         How Hessian products are formed.  "compiled" (numba, the extra ``fast``): one pass
-        over sparse rows, with v'Hv for nothing; CSC is copied to CSR.  "reference": two
+        over sparse rows, with v'Hv at no cost; CSC is copied to CSR.  "reference": two
         passes, for features of any kind.  By default "compiled" where numba is installed
-        and features are CSR of at least 10⁵ nonzeros, which repay the loading of it.
+        and features are CSR of at least 10⁵ nonzeros, which repay its import.
         Both agree to rounding.  The first product of all compiles for some seconds; the
         code is kept on disk.
     threads : int
@@ -57,8 +57,9 @@ class Glm:
 
     Notes
     -----
-    A Hessian product costs two passes over the features, a compiled one usually one; its
-    diagonal is exact (one pass).  The loss determines multinomial intercepts only up to a common shift; the
+    A Hessian product costs two passes over the features, a compiled one usually one; where
+    (n, n) has no more entries than the features have nonzeros, compiled products form the
+    Hessian once that has paid.  Its diagonal is exact (one pass).  The loss determines multinomial intercepts only up to a common shift; the
     term ½ (mean b)², zero at the solution, makes them sum to zero and f_YY definite.
     """
 

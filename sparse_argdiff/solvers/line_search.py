@@ -110,7 +110,7 @@ class Travel:
         self._length, self._steps = 0.0, 0
 
     def step(self, length: float) -> None:
-        """Take note of an accepted step."""
+        """Record the length of an accepted step."""
         self._steps = self._steps + 1 if length >= 0.95 * self._length else 0
         self._length = length
 

@@ -88,7 +88,7 @@ class StoppingTest:
         return None
 
     def record_step(self, length: float) -> None:
-        """Take note of the length of an accepted step."""
+        """Record the length of an accepted step."""
         shorter = length < 0.95 * self._length
         self._length, self._not_shorter = (
             length,

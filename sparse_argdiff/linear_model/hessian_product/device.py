@@ -71,7 +71,7 @@ class DeviceProducts:
 
 
 class _Rows:
-    """A CSR matrix, and the kernels that run a warp over each of its rows."""
+    """A CSR matrix and its kernels: one warp for each row."""
 
     def __init__(self, matrix: Any) -> None:
         xp = namespace(matrix.data)

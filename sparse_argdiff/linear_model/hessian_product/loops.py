@@ -2,8 +2,8 @@
 
     z_i = Σ_k a_k v_{j_k},    u_i = w_i z_i,    out_{j_k} += a_k u_i,    v'F'WFv = Σ_i w_i z_i²
 
-A row that has just been read for z_i is still in the first cache when u_i is added:
-one pass over the matrix instead of two (LIBLINEAR's ``Hv``).  Each function works on the
+The entries of row i are still in the first cache when u_i is added: one pass over the
+matrix instead of two (LIBLINEAR's ``Hv``).  Each function works on the
 rows first … last−1, releases the GIL and writes only ``out`` and its scratch, so that
 threads share nothing but what they read.
 

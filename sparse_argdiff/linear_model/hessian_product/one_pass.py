@@ -38,7 +38,7 @@ WIDEST = WIDTHS[-1]
 
 
 def products_of(design: Design, kernels: str | None, threads: int) -> HessianProducts:
-    """Return what forms the products of a design, by the arguments and what is there."""
+    """Return the compiled products of a design, or the reference, by the arguments."""
     if kernels not in KERNELS:
         known = ", ".join(repr(name) for name in KERNELS)
         raise ValueError(f"kernels must be one of {known}, found {kernels!r}")
