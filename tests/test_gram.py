@@ -260,6 +260,37 @@ def test_a_users_loss_has_compiled_products():
     np.testing.assert_allclose(ours.hess(x, y) @ v, plain.hess(x, y) @ v)
 
 
+@pytest.mark.parametrize("threads", [1, 3])
+@pytest.mark.parametrize("intercept", [True, False])
+@pytest.mark.parametrize("kind", ["csr", "unsorted", "ones, twice", "float32 ones"])
+def test_entries_are_formed_once_products_have_cost_as_much(kind, intercept, threads):
+    F = CSR_KINDS[kind](sparse_features(np.random.default_rng(1), 400, 12, 0.4))
+    H, known, rng = pair(F, intercept=intercept, threads=threads)
+    own, dtype = H._matvec.__self__, H.dtype
+    lengths = np.diff(F.indptr).astype(float)
+    assert own.rows.price == pytest.approx((lengths @ (lengths + 1)) / (4 * F.nnz))
+    tol = 1e-12 if dtype == np.float64 else 1e-4
+    V = rng.standard_normal((H.shape[0], 5)).astype(dtype)
+    expected = known @ V
+    scale = np.abs(expected).max()
+    for k in range(int(own.rows.price) + 3):
+        out = np.empty(H.shape[0], dtype)
+        square = H.apply(V[:, 0].copy(), out)
+        np.testing.assert_allclose(out, expected[:, 0], tol, tol * scale)
+        assert square == pytest.approx(V[:, 0] @ expected[:, 0], rel=10 * tol)
+        assert (own.entries is not None) == (k >= own.rows.price)
+    np.testing.assert_allclose(H @ V, expected, tol, tol * scale)
+
+
+def test_entries_are_not_formed_where_they_are_more_than_the_features():
+    F = sparse_features(np.random.default_rng(1), 50, 30, 0.2)
+    H, _, rng = pair(F)
+    assert F.nnz < 31**2
+    for _ in range(100):
+        H @ rng.standard_normal(31)
+    assert H._matvec.__self__.entries is None
+
+
 # what the caller's arrays are ---------------------------------------------------------
 
 
