@@ -62,7 +62,7 @@ class Compiled:
         return A.with_product(into, blocks=True)
 
     def _diagonal(self, A: LinearOperator) -> LinearOperator:
-        diagonal = _frozen(A.diagonal())
+        diagonal = read_only(A.diagonal())
         loop = self._loops["diagonal_product"]
 
         def into(x: Array, out: Array) -> Any:
@@ -84,7 +84,7 @@ class Compiled:
         """Return the diagonal of an M that is one: the passes of CG take it on."""
         if M is None or not M.is_diagonal:
             return None
-        return _frozen(M.diagonal().astype(like.dtype, copy=False))
+        return read_only(M.diagonal().astype(like.dtype, copy=False))
 
     def dot(self, x: Array, y: Array) -> Scalar:
         """Return x'y, summed in double precision."""
@@ -145,7 +145,7 @@ class Compiled:
         return None
 
 
-def _frozen(vector: Array) -> Array:
+def read_only(vector: Array) -> Array:
     """Return a contiguous read-only view: the users' may be, each kind is a compilation."""
     view = np.ascontiguousarray(vector).view()
     view.flags.writeable = False

@@ -375,7 +375,6 @@ class Step(NamedTuple):
     alpha: float
     decrease: float  # α ρ = ‖x₊ − x‖²_A
     direction: Array | None  # p, when its curvature is not positive
-    a_norm: float  # lower estimate of ‖A‖
     products: int = 1  # with A
 
 
@@ -405,8 +404,8 @@ def iterates(
                 alpha, decrease, _, size, _ = line
                 if alpha > 0.0:
                     counted += 1
-                    yield Step(None, size, alpha, decrease, None, cg.a_norm(0))
+                    yield Step(None, size, alpha, decrease, None)
         if not size <= target:
             status, direction, _ = cg.breakdown(0)
             lost = cg.products - counted
-            yield Step(status, size, 0.0, 0.0, direction, cg.a_norm(0), lost)
+            yield Step(status, size, 0.0, 0.0, direction, lost)
