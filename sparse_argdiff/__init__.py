@@ -25,7 +25,8 @@ from .hypergradient.result import HypergradientResult
 from .hypergradient.upper_objective import FunctionUpper, UpperObjective
 from .implicit.derivative import Adjoint, Tangent, derivative, jvp, vjp
 from .krylov import KrylovResult, cg, minres, projected_cg
-from .operators.linear_operator import LinearOperator, Structure, aslinearoperator
+from .operators.linear_operator import LinearOperator, aslinearoperator
+from .operators.structure import Structure
 from .problem.constraints import Equality, Inequality, LinearEquality
 from .problem.log_barrier import LogBarrier
 from .problem.objective import Constants, FunctionObjective, Objective

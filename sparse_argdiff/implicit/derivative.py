@@ -14,7 +14,8 @@ from typing import Unpack
 
 from ..arrays import Array
 from ..krylov import KrylovResult
-from ..operators.linear_operator import LinearOperator, Structure
+from ..operators.linear_operator import LinearOperator
+from ..operators.structure import Structure
 from ..problem.problem import Problem, Solution
 from .checked_solve import LinearizedSolve, SolveOptions
 

@@ -10,7 +10,8 @@ from __future__ import annotations
 from typing import Any
 
 from ..arrays import Array, array_module, dot, namespace, norm, to_namespace, zeros
-from ..operators.linear_operator import LinearOperator, Structure
+from ..operators.linear_operator import LinearOperator
+from ..operators.structure import Structure
 from ..problem.objective import Constants
 from .design import Design, as_features
 from .hessian_product.one_pass import products_of

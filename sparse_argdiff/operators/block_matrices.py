@@ -12,7 +12,8 @@ import numpy as np
 from scipy import sparse
 
 from ..arrays import Array, arange, full, is_array, namespace, zeros
-from .linear_operator import LinearOperator, Structure, aslinearoperator
+from .linear_operator import LinearOperator, as_operator, aslinearoperator
+from .structure import Structure
 
 
 def is_explicit(matrix: Any) -> bool:
@@ -226,3 +227,11 @@ def diagonal_operator(entries: Array) -> LinearOperator:
         symmetric=True,
         diagonal=entries,
     )
+
+
+def as_diagonal(name: str, value: Any, n: int) -> Array:
+    """Return the diagonal of a square operator (n, n) that has one."""
+    operator = as_operator(name, value, (n, n))
+    if not operator.has_diagonal:
+        raise ValueError(f"{name} must know its diagonal, found an operator without")
+    return operator.diagonal()

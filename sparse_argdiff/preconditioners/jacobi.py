@@ -9,12 +9,9 @@ import math
 from typing import Any
 
 from ..arrays import Array, as_tolerance, as_vector, is_array, namespace
-from ..operators.linear_operator import (
-    LinearOperator,
-    Structure,
-    as_diagonal,
-    as_operator,
-)
+from ..operators.block_matrices import as_diagonal
+from ..operators.linear_operator import LinearOperator, as_operator
+from ..operators.structure import Structure
 
 
 def jacobi(diag: Any, *, floor: float = 1e-12) -> LinearOperator:

@@ -17,7 +17,8 @@ from typing import Any, Protocol
 
 from ..arrays import Array, check_callable, epsilon, namespace, norm
 from ..operators.checked_products import missing_product
-from ..operators.linear_operator import LinearOperator, Structure
+from ..operators.linear_operator import LinearOperator
+from ..operators.structure import Structure
 
 
 class Objective(Protocol):
