@@ -3,8 +3,7 @@
 from .compiled import Compiled
 from .device import Device
 from .kernel_set import KernelSet, choose, product
-from .reference import REFERENCE, Reference
-from .scalars import Line, Scalar
+from .reference import REFERENCE, Line, Reference, Scalar
 from .workspace import Workspace
 
 __all__ = [

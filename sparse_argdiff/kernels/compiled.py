@@ -16,7 +16,7 @@ from scipy import sparse
 from ..arrays import Array
 from ..operators.linear_operator import LinearOperator
 from .blocks import BLOCKS, width_for
-from .scalars import HOST_CHECK_EVERY, Scalar, host_scalars
+from .reference import HOST_CHECK_EVERY, Scalar, host_scalars
 
 # Software prefetch speeds rows of at most 16 entries up by 1.3 (stencils of 3 to 27
 # points) and slows longer ones down by 1.2, where the hardware prefetcher suffices.
