@@ -17,7 +17,7 @@ import dataclasses
 import math
 
 from ..arrays import Array, dot, epsilon, namespace
-from ..problem.objective import Constants
+from ..problem.constants import Constants
 
 _ROUNDING = 100.0  # error of a computed residual, in units of rounding
 

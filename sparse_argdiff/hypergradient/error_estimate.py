@@ -18,7 +18,7 @@ from typing import Any, Literal
 
 from ..arrays import Array, dot, is_finite, namespace, norm
 from ..implicit.checked_solve import LinearizedSolve
-from ..problem.objective import Constants
+from ..problem.constants import Constants
 from ..problem.optimality import residual
 from ..problem.problem import Problem, Solution
 from ..status import Status

@@ -34,7 +34,7 @@ from ..operators.checked_products import asymmetry, symmetry_tolerance
 from ..operators.linear_operator import LinearOperator
 from ..preconditioners import Auto, Choice, constraint_of, galerkin_start
 from ..preconditioners.auto.late_setup_cg import preconditioned_solve, relative_residual
-from ..problem.check_solution import check_stationary
+from ..problem.optimality import check_conditions, complete
 from ..problem.problem import Problem, Solution
 from ..status import OnFailure, Status, check_on_failure, raise_or_warn, warn_poor
 from .kkt import KKTSystem, linearize
@@ -84,10 +84,9 @@ class LinearizedSolve:
         stationarity: float = 1e-3,
         on_failure: OnFailure = "raise",
     ) -> None:
-        check_on_failure(on_failure)
-        solution, self.n_hvp = check_stationary(
-            problem, solution, stationarity, on_failure
-        )
+        if on_failure != "raise":
+            check_on_failure(on_failure)
+        solution, self.n_hvp = _checked(problem, solution, stationarity, on_failure)
         self.system: KKTSystem = linearize(problem, solution)
         self.on_failure: OnFailure = on_failure
         self.like = solution.y
@@ -138,6 +137,8 @@ class LinearizedSolve:
                     status=Status.NOT_SYMMETRIC,
                     converged=result.converged & False,
                 )
+        if result.status is Status.CONVERGED:
+            return result
         self._report(rhs, result)
         return result if result.status.acceptable else _without_zeros(rhs, result)
 
@@ -228,6 +229,27 @@ class LinearizedSolve:
             )
         namespace(value, self.like)
         return value
+
+
+def _checked(
+    problem: Problem, solution: Solution, tolerance: float, on_failure: OnFailure
+) -> tuple[Solution, int]:
+    """Return the completed solution and the Hessian products spent; refuse other points."""
+    if not isinstance(solution, Solution):
+        raise TypeError(
+            f"solution must be a Solution, found {type(solution).__name__}; wrap "
+            "arrays as Solution(y=..., x=...)"
+        )
+    status, detail, n_hvp = solution.status, "the lower-level solve failed.", 0
+    if status is None:
+        check = check_conditions(problem, solution, tolerance, "stationarity")
+        solution, status, detail, _, n_hvp = check
+    elif problem.constrained:
+        solution = complete(problem, solution)
+    if status is not Status.CONVERGED:
+        what = "differentiating the solution"
+        raise_or_warn(status, solution, what, detail, on_failure)
+    return solution, n_hvp
 
 
 def _solver(method: str | LinearSolver | None) -> LinearSolver:

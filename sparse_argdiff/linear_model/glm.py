@@ -12,7 +12,7 @@ from typing import Any
 from ..arrays import Array, array_module, dot, namespace, norm, to_namespace, zeros
 from ..operators.linear_operator import LinearOperator
 from ..operators.structure import Structure
-from ..problem.objective import Constants
+from ..problem.constants import Constants
 from .design import Design, as_features
 from .hessian_product.one_pass import products_of
 from .lipschitz_constants import constants_of, lipschitz_of

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from scipy import optimize, sparse
@@ -28,6 +28,7 @@ from ..operators.block_matrices import (
     vstack,
 )
 from ..operators.linear_operator import aslinearoperator
+from ..status import Status
 from .problem import ActiveSet, Problem, Solution
 
 ACTIVE_TOL = 1e-6
@@ -175,7 +176,7 @@ def classify(
             weak_fixed = weak_fixed | _weak(sign * pull, gap, tol)
         fixed = fixed | (lower == upper)
         weak_fixed = weak_fixed & ~fixed
-    return ActiveSet(strong, weak, ~(strong | weak), fixed, weak_fixed)
+    return ActiveSet(strong, weak, fixed, weak_fixed)
 
 
 def _strong(force: Array, slack: Array, tol: float) -> Array:
@@ -337,3 +338,54 @@ def _fit_signed(C: Any, force: Array, signed: Array) -> Array:
             C.shape[::-1], matvec=C.rmatvec, rmatvec=C.matvec, dtype=force.dtype
         )
     return optimize.lsq_linear(transposed, force, bounds, tol=1e-12).x
+
+
+class StationarityCheck(NamedTuple):
+    """How well a point meets the optimality conditions."""
+
+    solution: Solution  # with multipliers and active set
+    status: Status  # CONVERGED, NOT_STATIONARY or NOT_FINITE
+    detail: str
+    residual_norm: float
+    n_hvp: int
+
+
+def check_conditions(
+    problem: Problem, solution: Solution, tolerance: float, name: str
+) -> StationarityCheck:
+    """Check the optimality conditions at a solution without a status; two gradients.
+
+    Parameters
+    ----------
+    tolerance : float
+        The largest error of each condition, relative to its scale.
+    name : str
+        The name of the tolerance, for the message.
+    """
+    x, y = solution.x, solution.y
+    n = getattr(problem.objective, "n", None)
+    if n is not None and n != y.shape[0]:
+        raise ValueError(f"solution.y must have shape ({n},), found {tuple(y.shape)}")
+    solution = complete(problem, solution)
+    found = conditions(problem, x, y, solution.multipliers)
+    scale, n_hvp = residual_scale(problem, x, y)
+    what = "‖f_Y(x, y)‖"
+    if problem.constrained:
+        scale = max(scale, norm(found.grad))
+        what = "the gradient of the Lagrangian"
+    wrong = [
+        f"{label} = {size:.2e} is {size / unit if unit else math.inf:.1e} of its scale, "
+        f"above {name} = {tolerance:.0e}."
+        for label, size, unit in (
+            (what, found.stationarity, scale),
+            ("the violation of a constraint", found.infeasibility, size_of(y)),
+            ("the violation of complementarity", found.complementarity, scale),
+        )
+        if size > tolerance * unit
+    ]
+    status = Status.NOT_STATIONARY if wrong else Status.CONVERGED
+    detail = " ".join(wrong)
+    total = found.stationarity + found.infeasibility + found.complementarity
+    if not math.isfinite(total):
+        status, detail = Status.NOT_FINITE, "f_Y or a constraint is not finite."
+    return StationarityCheck(solution, status, detail, found.stationarity, n_hvp)

@@ -147,8 +147,6 @@ class ActiveSet:
         Inequality rows at zero with a positive multiplier, which act as equalities.
     weak : bool array (q,)
         Rows at zero whose multiplier is zero; the derivative is one-sided there.
-    inactive : bool array (q,)
-        The other rows.
     fixed : bool array (n,)
         Variables at a bound with a positive multiplier.
     weak_fixed : bool array (n,)
@@ -157,7 +155,6 @@ class ActiveSet:
 
     strong: Array
     weak: Array
-    inactive: Array
     fixed: Array
     weak_fixed: Array
 

@@ -23,8 +23,7 @@ from ..arrays import (
     namespace,
     zeros,
 )
-from ..problem.check_solution import check_conditions
-from ..problem.optimality import residual_scale
+from ..problem.optimality import check_conditions, residual_scale
 from ..problem.problem import Problem, Solution
 from ..status import OnFailure, Status, check_on_failure, raise_or_warn, warn_poor
 from .active_set import active_set
