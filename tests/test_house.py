@@ -59,7 +59,6 @@ LONG_FUNCTIONS = {
     "krylov.minres._steps",
     "krylov.projected_cg._solve",
     "linear_model.hessian_product.one_pass.products",
-    "preconditioners.amg.amg._cycle",
     "solvers.line_search.search",
     "solvers.newton_cg.newton_cg",
     "solvers.newton_stationary.newton_stationary",

@@ -128,18 +128,7 @@ def _cycle(
     matrix: Any, prolongations: list[Any], coarser: list[Any], xp: Any
 ) -> LinearOperator:
     """Return the V-cycle on matrix with given prolongations (fine to coarse), in xp."""
-    levels = []
-    for depth, P in enumerate(prolongations):
-        A = matrix if depth == 0 else coarser[depth - 1]
-        # On the host P by rows is P' by columns; a device reads rows only.
-        R = P.T if xp is np else sparse.csr_array(P.T)
-        if depth == len(coarser):
-            coarser.append(_rows(R @ A @ P, A.dtype))
-        inverse = 1.0 / A.diagonal()
-        sizes = sparse.csr_array((abs(A.data), A.indices, A.indptr), shape=A.shape)
-        bound = float((inverse * (sizes @ np.ones(A.shape[0], A.dtype))).max())
-        there = [moved(part, xp) for part in (A, P, R, inverse)]
-        levels.append(Level(there[0], there[1], there[2], there[3], bound))
+    levels = _levels(matrix, prolongations, coarser, xp)
     last = coarser[-1] if prolongations else matrix
     coarsest = _solver(last.toarray(), xp)
 
@@ -190,6 +179,25 @@ def _cycle(
         positive_definite=True,
         update=update,
     )
+
+
+def _levels(
+    matrix: Any, prolongations: list[Any], coarser: list[Any], xp: Any
+) -> list[Level]:
+    """Return the levels in xp; the coarse matrices that are missing are appended."""
+    levels = []
+    for depth, P in enumerate(prolongations):
+        A = matrix if depth == 0 else coarser[depth - 1]
+        # On the host P by rows is P' by columns; a device reads rows only.
+        R = P.T if xp is np else sparse.csr_array(P.T)
+        if depth == len(coarser):
+            coarser.append(_rows(R @ A @ P, A.dtype))
+        inverse = 1.0 / A.diagonal()
+        sizes = sparse.csr_array((abs(A.data), A.indices, A.indptr), shape=A.shape)
+        bound = float((inverse * (sizes @ np.ones(A.shape[0], A.dtype))).max())
+        there = [moved(part, xp) for part in (A, P, R, inverse)]
+        levels.append(Level(there[0], there[1], there[2], there[3], bound))
+    return levels
 
 
 def _solver(entries: np.ndarray, xp: Any) -> Callable[[Array], Array]:

@@ -45,14 +45,15 @@ class Auto:
                                             sums promise a solve longer than the setup,
                                             else by the rule, price 250 iterations
     split, n > ``max_rank``, sketch <= 2²¹  ``nystrom``, by the rule, price ``max_rank``,
-    entries, > 10 iterations a digit        at rank 20 first, which must save a quarter
+    entries, > 10 iterations a digit,       at rank 20 first, which must save a quarter
+    ``patience`` < 1
     n <= 2000, > 4 iterations a digit       ``cholesky``, by the rule, price n + n²/1000
                                             (n up to ``max_rank``)
-    split, n > 2 N, r constant              None; the diagonal is never read
+    split, n > 8 N, r constant              None; the diagonal is never read
     split, n > 2 N, deviation of log r      r + the mean of the core's diagonal
     below log 2
-    split                                   Jacobi with κ diag(core) + r, κ <= 1 by N
-                                            (``scaled_diagonals``)
+    split                                   κ diag(core) + r, κ <= 1 by N, √κ for rtol
+                                            above 1e-3 (``scaled_diagonals``)
     diagonal known, largest entry > 1.2 x   Jacobi
     the smallest
     otherwise                               None
@@ -115,12 +116,12 @@ class Auto:
         self._first_rate, self._excess, self._degraded = math.nan, 0.0, False
         self._rates[True] = (0.0, 0.0)
 
-    def __call__(self, K: Any, rtol: float = 1e-2) -> LinearOperator | None:
+    def __call__(self, K: Any, rtol: float = 1e-8) -> LinearOperator | None:
         """Return M ≈ K⁻¹ or None, see :meth:`choose`."""
         return self.choose(K, rtol)[0]
 
     def choose(
-        self, K: Any, rtol: float = 1e-2, *, now: bool = False
+        self, K: Any, rtol: float = 1e-8, *, now: bool = False
     ) -> tuple[LinearOperator | None, int]:
         """Return M ≈ K⁻¹ or None, and the products that this call took.
 
@@ -154,7 +155,7 @@ class Auto:
             return self._built, spent
         self._built, self._degraded = None, False
         self.n_matvec += spent
-        M = self._diagonal(K)
+        M = self._diagonal(K, rtol)
         self.name = self._diagonal.name
         return M, spent
 
@@ -208,6 +209,8 @@ class Auto:
         rate, budget = self._rate(False), self._spent / self.patience
         found: list[Candidate] = []
         sketch = K.split is not None and self.max_rank < n <= _ENTRIES // FIRST_RANK
+        # Each use reads 4 n l entries, often more than a product: for many systems only.
+        sketch = sketch and self.patience < 1.0
         paid = rate > _VERY_SLOW and budget >= self.max_rank
         if repeat == "nystrom" or (sketch and paid):
             price = float(FIRST_RANK if self._trial else self.max_rank)
