@@ -1,13 +1,17 @@
 """``M="auto"`` against no preconditioner and the diagonal, on designs drawn at random.
 
     python benchmarks/auto_report.py --seed 1 --designs 200 [--seconds]
+    python benchmarks/auto_report.py --prices
 
 Each design is one solve with the Hessian of a linear model: text-like, dense and
 correlated, uncentred, one-hot groups, features of different units; tall and wide, a third
 of them with n >> N; squared and logistic loss; even and uneven ridges of 1e-6 to 1; rtol
 of 1e-2 to 1e-8.  Reported is the ratio to the better of M=None and M=Jacobi, in products
 (what ``vjp`` counts, the setup included) and in seconds (``--seconds``: medians of nine
-interleaved runs, processor time): share within 1.1, largest, geometric mean.
+interleaved runs, processor time): share within 1.1, largest, geometric mean.  By default
+the units of dense features differ and 15 % of the ridges are even, as with one penalty for
+each feature; ``--even 0.5 --units 0.3`` draws designs that are harder to tell apart.
+``--prices`` measures what ``preconditioners/auto/cost_model.py`` states.
 """
 
 from __future__ import annotations
@@ -15,7 +19,9 @@ from __future__ import annotations
 import argparse
 import collections
 import statistics
+import sys
 import time
+from pathlib import Path
 
 import numpy as np
 from scipy import sparse
@@ -23,6 +29,15 @@ from scipy import sparse
 import sparse_argdiff as sad
 from sparse_argdiff import preconditioners as pc
 from sparse_argdiff.linear_model import Glm
+from sparse_argdiff.preconditioners.auto.cost_model import (
+    AMG,
+    AMG_A_DIGIT,
+    factor_cost,
+    laplacian_iterations,
+)
+
+sys.path.insert(0, str(Path(__file__).parent))
+from benchmarks.designs import laplacian
 
 KINDS = ("text", "correlated", "uncentred", "one-hot", "independent", "units", "sparse")
 
@@ -155,7 +170,11 @@ def main():
         "--units", type=float, default=1.0, help="share of dense designs"
     )
     parser.add_argument("--worst", type=int, default=8, help="designs to be listed")
+    parser.add_argument("--prices", action="store_true")
     given = parser.parse_args()
+    if given.prices:
+        prices()
+        return
     rows = []
     for k in range(given.designs):
         name, *case = design(
@@ -172,6 +191,45 @@ def main():
         rows.sort(key=lambda row, which=which: ratio(row[which], "auto"))
         for row in rows[-given.worst :]:
             print(f"  {ratio(row[which], 'auto'):.2f}  {row[0]}: {row[which]}")
+
+
+def prices():
+    """Print setups in iterations of CG, measured and by the cost model."""
+    for n in (200, 500, 1000, 2000):
+        A = np.eye(n) + 1.0 / np.add.outer(np.arange(n), np.arange(n, 2 * n))
+        step, cost = iteration(A), factor_cost(A)
+        M, setup = clock(lambda A=A: pc.cholesky(A))
+        _, solve = clock(lambda M=M, n=n: M @ np.ones(n))
+        print(
+            f"factor, dense, n = {n}: {setup / step:.0f} iterations, model {cost[0]:.0f}; "
+            f"half of one solve {0.5 * solve / step:.1f}, model {cost[1]:.1f}"
+        )
+    for side in (60, 100, 200, 400):
+        A, b = laplacian(side), np.random.default_rng(0).standard_normal(side**2)
+        M, setup = clock(lambda A=A: pc.amg(A))
+        step = iteration(A)
+        _, solve = clock(lambda A=A, b=b, M=M: sad.cg(A, b, M=M, rtol=1e-8))
+        print(
+            f"hierarchy, grid {side}²: {setup / step:.0f} iterations, model {AMG:.0f}; a digit "
+            f"{solve / step / 8:.1f}, model {AMG_A_DIGIT:.0f}; a digit without "
+            f"{sad.cg(A, b, rtol=1e-8).niter / 8:.0f}, model {laplacian_iterations(A) or 0:.0f}"
+        )
+
+
+def iteration(A):
+    """Return the seconds of an iteration of CG."""
+    b = np.random.default_rng(0).standard_normal(A.shape[0])
+    return clock(lambda: sad.cg(A, b, rtol=0.0, maxiter=50))[1] / 50
+
+
+def clock(function):
+    """Return the value and the median processor seconds of five calls."""
+    spent = []
+    for _ in range(5):
+        start = time.process_time()
+        value = function()
+        spent.append(time.process_time() - start)
+    return value, statistics.median(spent)
 
 
 def ratio(spent, name):

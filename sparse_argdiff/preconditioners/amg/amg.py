@@ -1,14 +1,14 @@
-"""Algebraic multigrid: PyAMG's setup, one V-cycle of our own as M ≈ A⁻¹.
+"""Algebraic multigrid: PyAMG's setup and a symmetric V-cycle as M ≈ A⁻¹.
 
     x = S r;   x += P A_c⁻¹ P' (r − A x)  (recursively);   x += S (r − A x)
 
 S: two Chebyshev steps on D⁻¹A over [λ/4, λ], with λ = ‖D⁻¹A‖_∞, a true bound.  The same
 S before and after makes M symmetric, and the bound makes it positive definite.  Every
-level has the dtype of A, and a block of columns goes through the levels at once.  The
-cycle is in ``v_cycle.py``, compiled where numba is and A is large.  Each level keeps
-three vectors (four where not compiled), made at the first product; products at one time
-have their own.  The setup is on the host; the levels of a matrix on a device move there
-once.
+level has the dtype of A; a block of columns is treated as a whole.  The cycle is in
+``v_cycle.py``, compiled where numba is installed and A is large.  Each level keeps
+three vectors (four where not compiled), allocated at the first product; concurrent
+products allocate their own.  The setup runs on the host; the levels of a matrix on a
+device are copied there once.
 """
 
 from __future__ import annotations
@@ -148,14 +148,14 @@ def _cycle(
         if not fits or xp.may_share_memory(r, out):
             out[...] = product(r)
             return
-        if r.ndim == 2:  # blocks come in many widths, and none is kept
+        if r.ndim == 2:  # blocks have many widths; no scratch is kept
             v_cycle(r, out, plain, coarsest, Workspace())
         elif fused is None or out.dtype != matrix.dtype:
             v_cycle(r, out, plain, coarsest, kept)
         else:
             flags = r.flags
             if not flags.c_contiguous or not flags.writeable or r.dtype != matrix.dtype:
-                r = np.array(r, dtype=matrix.dtype)  # each kind is compiled anew
+                r = np.array(r, dtype=matrix.dtype)  # each type would be compiled again
             v_cycle(r, out, fused, coarsest, kept)
 
     def product(r: Array) -> Array:

@@ -1,8 +1,8 @@
 """Setup and use of a factor or an AMG hierarchy, in units of one CG iteration with A.
 
 An iteration reads nnz entries and has a cost of its own, that of 1.4·10⁵ entries.  The
-figures here are clocks, right within a factor of two on other machines:
-``benchmarks/auto_report.py prices`` measures them anew.
+figures here were timed, and hold within a factor of three on other machines:
+``benchmarks/auto_report.py --prices`` prints them beside new measurements.
 """
 
 from __future__ import annotations
