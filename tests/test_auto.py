@@ -254,7 +254,7 @@ def test_the_table_of_diagonals(ridge, samples, name, expected):
     auto, K = pc.Auto(), split_of(SPREAD, ridge, samples)
     M = auto(K, 1e-6)
     assert auto.name == name
-    assert auto.n_matvec == 0
+    assert auto.n_matvec == (samples == 10**9)  # correlation decides
     if name == "none":
         assert M is None
     elif name == "scaled":

@@ -180,7 +180,7 @@ def _direction(
     """Solve f_YY d = −f_Y roughly; on curvature ≤ 0 add that direction, downhill."""
     xp = namespace(grad)
     d, r = xp.zeros_like(grad), -grad
-    M, n_hvp = choice(hess, forcing)
+    M, n_hvp = choice(hess)
     a_norm, predicted = 0.0, size
     limit = max(10 * grad.shape[0], 20)
     aim = forcing * size

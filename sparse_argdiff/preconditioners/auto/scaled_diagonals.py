@@ -12,7 +12,9 @@ from __future__ import annotations
 
 import math
 
-from ...arrays import Array, namespace
+import numpy as np
+
+from ...arrays import Array, asarray, dot, namespace
 from ...operators.linear_operator import LinearOperator
 from ..jacobi import jacobi_of, jacobi_where_definite
 
@@ -21,6 +23,10 @@ from ..jacobi import jacobi_of, jacobi_where_definite
 # the mean of the diagonal saves no more than the product that reading it costs.  The
 # residual of a loose solve is that of the large eigenvalues, where Jacobi is as good: √κ.
 _EVEN, _WIDE, _VERY_WIDE, _LOOSE = math.log(2.0), 2.0, 8.0, 1e-3
+# Correlated features, with a quarter of the independent coordinates that are expected, have
+# a diagonal that misleads, unless log diag(K) deviates little or much.  The product that
+# shows it pays in tight solves.
+_CORRELATED, _ALIKE, _UNLIKE, _TIGHT = 0.25, 0.15, 1.3, 1e-4
 
 
 class ScaledDiagonal:
@@ -36,27 +42,29 @@ class ScaledDiagonal:
         self._ridge: Array | None = None
         self._share = self._shift = 0.0
 
-    def __call__(self, K: LinearOperator, rtol: float) -> LinearOperator | None:
-        """Return M for a solve to ``rtol``, None where no diagonal is known or pays."""
+    def __call__(
+        self, K: LinearOperator, rtol: float
+    ) -> tuple[LinearOperator | None, int]:
+        """Return M, None where no diagonal is known or pays, and the products taken."""
         if K.split is None or not K.split[0].has_diagonal:
             M = jacobi_of(K)
             if M is not None and _is_level(M.diagonal()):
                 M = None
             self.name = "none" if M is None else "jacobi"
-            return M
+            return M, 0
         core, ridge = K.split
-        xp, last = namespace(ridge), self._ridge
+        xp, last, n_matvec = namespace(ridge), self._ridge, 0
         if last is None or last.shape != ridge.shape or bool(xp.any(last != ridge)):
-            self._decide(core, ridge)
+            n_matvec = self._decide(core, ridge, rtol)
             self._ridge = ridge
         if self.name == "none":
-            return None
+            return None, n_matvec
         if self.name == "mean":
-            return jacobi_where_definite(ridge + self._shift)
+            return jacobi_where_definite(ridge + self._shift), n_matvec
         share = self._share if rtol <= _LOOSE else math.sqrt(self._share)
-        return jacobi_where_definite(share * core.diagonal() + ridge)
+        return jacobi_where_definite(share * core.diagonal() + ridge), n_matvec
 
-    def _decide(self, core: LinearOperator, ridge: Array) -> None:
+    def _decide(self, core: LinearOperator, ridge: Array, rtol: float) -> int:
         """Choose by the ridge and the rank; the diagonal is read where they leave it open."""
         xp, n = namespace(ridge), ridge.shape[0]
         self.name, self._share = "jacobi", 1.0
@@ -65,20 +73,42 @@ class ScaledDiagonal:
         count = r.shape[0]
         samples = math.inf if core.rank is None else max(core.rank - (n - count), 1)
         if count == 0 or samples == math.inf or float(xp.min(ridge)) < 0.0:
-            return
+            return 0
         wide = count > _WIDE * samples
         constant = float(xp.min(r)) == float(xp.max(r))
         if constant and count > _VERY_WIDE * samples:
             self.name = "none"
-            return
+            return 0
         data = core.diagonal()
         if not float(xp.min(data)) >= 0.0:
-            return
+            return 0
+        self._shift = float(xp.mean(data))
         if wide and float(xp.std(xp.log(r))) < _EVEN:
-            self.name, self._shift = "mean", float(xp.mean(data))
-            return
+            self.name = "mean"
+            return 0
         self._share = data_share(data[penalised], r, samples)
         self.name = "scaled" if self._share < 0.99 else "jacobi"
+        alike = _ALIKE < float(xp.std(xp.log(data + ridge))) < _UNLIKE
+        if wide or not alike or rtol > _TIGHT:
+            return 0
+        expected = 1.0 / (1.0 + count / samples)
+        if independent_share(core, ridge) < _CORRELATED * expected:
+            self.name = "mean"
+        return 1
+
+
+def independent_share(core: LinearOperator, like: Array) -> float:
+    """Estimate n / ‖R‖²_F, R the core scaled to unit diagonal; one product.
+
+    For independent coordinates it is N / (n + N), and 1 / n where all are collinear.
+    """
+    data, xp = core.diagonal(), namespace(like)
+    signs = np.random.default_rng(0).choice([-1.0, 1.0], size=core.shape[0])
+    one = xp.ones_like(data)
+    root = xp.where(data > 0.0, 1.0 / xp.sqrt(xp.where(data > 0.0, data, one)), one)
+    image = root * core.matvec(root * asarray(signs, like))
+    square = dot(image, image)
+    return core.shape[0] / square if square > 0.0 else 1.0
 
 
 def _is_level(diagonal: Array) -> bool:
