@@ -51,7 +51,7 @@ class Auto:
                                             (n up to ``max_rank``)
     split, n > 8 N, r constant              None; the diagonal is never read
     split, n > 2 N, deviation of log r      r + the mean of the core's diagonal
-    below log 2
+    below 0.35
     split, n <= 2 N, features correlated,   the same; one product shows it, for rtol up
     log diag(K) deviates by 0.15 to 1.3     to 1e-4
     split                                   κ diag(core) + r, κ <= 1 by N, √κ for rtol

@@ -19,10 +19,10 @@ from ...operators.linear_operator import LinearOperator
 from ..jacobi import jacobi_of, jacobi_where_definite
 
 # From `benchmarks/auto_report.py`.  A ridge is even while log r deviates by less than
-# log 2; with n > 2 N it is then the most frequent eigenvalue.  With n > 8 N and r constant
+# 0.35; with n > 2 N it is then the most frequent eigenvalue.  With n > 8 N and r constant
 # the mean of the diagonal saves no more than the product that reading it costs.  The
 # residual of a loose solve is that of the large eigenvalues, where Jacobi is as good: √κ.
-_EVEN, _WIDE, _VERY_WIDE, _LOOSE = math.log(2.0), 2.0, 8.0, 1e-3
+_EVEN, _WIDE, _VERY_WIDE, _LOOSE = 0.35, 2.0, 8.0, 1e-3
 # Correlated features, with a quarter of the independent coordinates that are expected, have
 # a diagonal that misleads, unless log diag(K) deviates little or much.  The product that
 # shows it pays in tight solves.
