@@ -121,7 +121,7 @@ class BarrierMerit:
         return None, n_hvp, n_grad
 
     def _reset_slacks(self, before: Residuals, trial: Residuals) -> Residuals | None:
-        """Return a trial with w = −G where the rows held before; None too near a side."""
+        """Return a trial with w = −G where the rows held before; None too near the boundary."""
         if not trial.finite:
             return None
         xp, old, point = namespace(trial.point.w), before.point.w, trial.point
