@@ -27,7 +27,6 @@ import numpy as np
 
 import sparse_argdiff as sad
 from sparse_argdiff.solvers.interior_point import (
-    barrier_merit,
     ldl_factor,
     newton_system,
     predictor_corrector,
@@ -338,9 +337,6 @@ PARTS = {
             "second_order_correction",
             lambda self, step: step._replace(y=0.0 * step.y, n_hvp=0),
         )
-    ],
-    "acceptance by residuals": [
-        (barrier_merit.BarrierMerit, "_residual", lambda self, now: 1.0)
     ],
     "regularisation": [(ldl_factor, "_REGULARISATION", 0.0)],
     "refinement": [(ldl_factor, "_SWEEPS", 1)],

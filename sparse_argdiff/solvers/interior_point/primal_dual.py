@@ -190,7 +190,8 @@ def advance(state: PathState, tol: float) -> tuple[Status | None, PathState]:
         state, moved = newton_step(_in_monotone_mode(state), tol)
         if moved:
             return None, state
-    return status or Status.STAGNATED, state
+    stalled = Status.NEGATIVE_CURVATURE if state.nonconvex else Status.STAGNATED
+    return status or stalled, state
 
 
 def newton_step(state: PathState, tol: float) -> tuple[PathState, bool]:
