@@ -64,6 +64,11 @@ class Interleaved:
         return statistics.median(self.before), statistics.median(self.after)
 
     @property
+    def of_fastest(self) -> float:
+        """The ratio after / before of the shortest measurements."""
+        return min(self.after) / min(self.before)
+
+    @property
     def ratios(self) -> tuple[float, float, float]:
         """Lower quartile, median and upper quartile of after / before."""
         pairs = zip(self.before, self.after, strict=True)

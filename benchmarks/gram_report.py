@@ -1,4 +1,4 @@
-"""The Gram product v ↦ F'(d ∘ (F v)): SciPy, one pass, two passes, one thread and two.
+"""The Hessian product v ↦ F'(d ∘ (F v)): SciPy, one pass, two passes, one thread and two.
 
     python benchmarks/gram_report.py [--data DIR] [--nonzeros 1e7]
 
@@ -28,7 +28,7 @@ from scipy import sparse
 
 import sparse_argdiff as sad
 from sparse_argdiff.linear_model import Glm
-from sparse_argdiff.linear_model.hessian_product import one_pass as gram
+from sparse_argdiff.linear_model.hessian_product import one_pass
 
 DESIGNS = {  # rows' length, columns, exponent of the columns' skewness
     "long rows, 50,000 columns, skewed": (100, 50_000, 3),
@@ -114,14 +114,14 @@ def interleaved(cases, rounds):
     return {name: (statistics.median(t), min(t)) for name, t in times.items()}
 
 
-class Clocked(gram.OnePass):
+class Clocked(one_pass.OnePass):
     """The compiled product, with the CPU time of the slowest chunk of rows, each time."""
 
     def __init__(self, design, threads):
         super().__init__(design, threads)
         self.slowest = []
 
-    def _by_chunks(self, add, out, scratch):
+    def by_chunks(self, add, out, pool):
         spent = []
 
         def clocked(first, last, target):
@@ -130,7 +130,7 @@ class Clocked(gram.OnePass):
             spent.append(time.thread_time() - start)
             return square
 
-        square = super()._by_chunks(clocked, out, scratch)
+        square = super().by_chunks(clocked, out, pool)
         self.slowest.append(max(spent))
         return square
 
@@ -139,9 +139,9 @@ def hessian(features, threads, passes):
     """Return the Hessian at zero of a squared loss, and its Gram with a clock."""
     labels = np.ones(features.shape[0])
     glm = Glm(features, labels, loss="squared", intercept=False, kernels="reference")
-    glm._gram = Clocked(glm._data.design, threads)
-    glm._gram.cache = 0 if passes == 2 else 2**60
-    return glm.hess(np.zeros(glm.m), np.zeros(glm.n)), glm._gram
+    glm._products = Clocked(glm._data.design, threads)
+    glm._products.cache = 0 if passes == 2 else 2**60
+    return glm.hess(np.zeros(glm.m), np.zeros(glm.n)), glm._products
 
 
 def products(name, features, rounds):

@@ -10,7 +10,6 @@ interleaved runs, in CPU seconds of this process: what others do on the machine 
 from __future__ import annotations
 
 import argparse
-import itertools
 import math
 import pathlib
 import statistics
@@ -25,8 +24,6 @@ from scipy.sparse import linalg
 
 import sparse_argdiff as sad
 from sparse_argdiff.krylov import Workspace
-from sparse_argdiff.krylov.error_estimate import EnergyError
-from sparse_argdiff.krylov.recurrence import iterates
 from sparse_argdiff.linear_model import Glm
 
 sys.path.insert(0, str(pathlib.Path(__file__).parent))
@@ -190,58 +187,22 @@ class Truth:
         return float(scipy.linalg.eigvalsh(scaled, subset_by_index=(0, 0))[0])
 
 
-def earlier_ratio(A, b, M, true, found) -> float:
-    """Return the estimate for the earlier iterate over the truth there.
-
-    The squares of the errors of two iterates differ by what the steps between took off.
-    """
-    energy, decreases = EnergyError(None), []
-    energy.start(float(b @ (b if M is None else M @ b)))
-    operator = sad.aslinearoperator(A)
-    metric = None if M is None else sad.aslinearoperator(M)
-    steps = iterates(operator, np.zeros_like(b), b.copy(), metric)
-    for step in itertools.islice(steps, found.niter):
-        energy.add(step)
-        decreases.append(step.decrease)
-    estimate, which = energy.earlier(found.niter)
-    return estimate / math.sqrt(true**2 + sum(decreases[which:]))
-
-
-def error_ratios(cases, rtols=(1e-2, 1e-4, 1e-6, 1e-8), tau=None) -> np.ndarray:
-    """Return what is known of all solves that converged: a record array.
-
-    The ratios are estimates over the truth; ``extra`` is the share of steps that
-    ``energy_rtol`` adds.
-    """
+def error_ratios(cases, rtols=(1e-2, 1e-4, 1e-6, 1e-8)) -> np.ndarray:
+    """Return the estimate and the bound of all solves that converged, over the truth."""
     rows = []
     for _, A, M in cases:
         truth = Truth(A)
         b = np.random.default_rng(2).standard_normal(A.shape[0])
-        mu = 0.99 * truth.smallest_eigenvalue(M) if tau is None else None
+        mu = 0.99 * truth.smallest_eigenvalue(M)
         for rtol in rtols:
             options = {"rtol": rtol, "M": M, "maxiter": 40 * len(b)}
-            found = sad.cg(A, b, **options, energy_rtol=tau, smallest_eigenvalue=mu)
-            if not found.converged:
-                continue
-            true = truth(b, found.x)
-            plain, of_earlier, bound = found.niter, math.nan, math.nan
-            if tau is None:
-                of_earlier = earlier_ratio(A, b, M, true, found)
-                bound = found.energy_error_bound / true
-            else:
-                plain = sad.cg(A, b, **options).niter
-            rows.append(
-                (
-                    found.energy_error / true,
-                    found.energy_error_uncertainty,
-                    of_earlier,
-                    found.energy_error_earlier / true,
-                    bound,
-                    (found.niter - plain) / plain,
+            found = sad.cg(A, b, **options, smallest_eigenvalue=mu)
+            if found.converged:
+                true = truth(b, found.x)
+                rows.append(
+                    (found.energy_error / true, found.energy_error_bound / true)
                 )
-            )
-    names = "ratio uncertainty of_earlier earlier bound extra"
-    return np.rec.fromrecords(rows, names=names.split())
+    return np.rec.fromrecords(rows, names=["ratio", "bound"])
 
 
 def shared_definite(data):
@@ -261,50 +222,19 @@ def errors(args) -> None:
         "shared": list(shared_definite(args.data)),
     }
     for group, cases in groups.items():
-        free = error_ratios(cases)
-        print(f"  {group}, {len(free)} solves, no extra product")
-        print(f"    energy_error           {_in_band(free.ratio)}")
-        for most in (0.2, 0.3):
-            known = free[free.uncertainty <= most]
-            share = 100 * len(known) / len(free)
-            print(
-                f"    uncertainty <= {most}     {_in_band(known.ratio)}; {share:.0f} % "
-                f"of the solves"
-            )
-        away = np.abs(np.log(math.sqrt(2.0) * free.ratio)) / free.uncertainty
+        found = error_ratios(cases)
+        known = found.ratio[np.isfinite(found.ratio)]
+        print(f"  {group}, {len(found)} solves")
         print(
-            f"    the truth lies within the uncertainty in {100 * np.mean(away <= 1):.0f}"
-            f" %, within twice it in {100 * np.mean(away <= 2):.0f} %"
-        )
-        some = free[np.isfinite(free.earlier)]
-        print(
-            f"    energy_error_earlier   {_in_band(some.of_earlier)} for its iterate, "
-            f"{len(free) - len(some)} NaN; no less than the error of x in "
-            f"{100 * np.mean(some.earlier >= 1.0):.1f} %, median "
-            f"{np.median(some.earlier):.1f} times"
+            f"    energy_error_earlier   NaN {len(found) - len(known)}; no less than the "
+            f"error of x in {100 * np.mean(known >= 1.0):.1f} %, median "
+            f"{np.median(known):.1f} times"
         )
         print(
             f"    energy_error_bound     below the truth in "
-            f"{np.sum(free.bound < 1.0 - 1e-9)}, median {np.median(free.bound):.2f}, "
-            f"NaN {np.isnan(free.bound).sum()}"
+            f"{np.sum(found.bound < 1.0 - 1e-9)}, median {np.median(found.bound):.2f}, "
+            f"NaN {np.isnan(found.bound).sum()}"
         )
-        for tau in (0.3, 0.1):
-            paid = error_ratios(cases, tau=tau)
-            print(
-                f"    energy_rtol={tau}        {_in_band(paid.ratio)}; extra steps "
-                f"{100 * np.median(paid.extra):.1f} % (median), "
-                f"{100 * np.mean(paid.extra):.1f} % (mean), none in "
-                f"{100 * np.mean(paid.extra == 0.0):.0f} %"
-            )
-
-
-def _in_band(ratios) -> str:
-    inside = np.mean((ratios >= 0.5) & (ratios <= 1.05))
-    low, middle, high = np.percentile(ratios, [2.5, 50.0, 97.5])
-    return (
-        f"in [0.5, 1.05] {100 * inside:5.1f} %, median {middle:.2f}, 95 % in "
-        f"[{low:.2f}, {high:.2f}]"
-    )
 
 
 def block(args) -> None:

@@ -138,7 +138,7 @@ def nystrom(decays):
         for name, way in ways.items():
             choose, built = way(), 0
             cold = warm = galerkin = 0
-            recent, last = pc.Recent(3), None
+            recent, last = pc.RecentSolutions(3), None
             for H, b in systems:
                 M = choose(H)
                 built += 0 if M is None else M.n_matvec

@@ -19,8 +19,9 @@ from .checks import (
     dot_test,
 )
 from .hypergradient.error_estimate import Certificate
-from .hypergradient.hypergradient import Hypergradient, HypergradientResult
+from .hypergradient.hypergradient import Hypergradient
 from .hypergradient.influence import influence
+from .hypergradient.result import HypergradientResult
 from .hypergradient.upper_objective import FunctionUpper, UpperObjective
 from .implicit.derivative import Adjoint, Tangent, derivative, jvp, vjp
 from .krylov import KrylovResult, cg, minres, projected_cg

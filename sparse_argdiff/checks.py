@@ -1,10 +1,11 @@
-"""Checks of what was written by hand, against arithmetic that cannot share its errors.
+"""Checks of hand-written derivatives and operators against independent arithmetic.
 
 ⟨A u, v⟩ = ⟨u, Aᵀ v⟩,        f_Y ≈ (f(y + h d) − f(y − h d)) / 2h,   and so on.
 """
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 from collections.abc import Callable
 from typing import Any
@@ -12,13 +13,14 @@ from typing import Any
 import numpy as np
 
 from .arrays import Array, as_vector, asarray, dot, epsilon, namespace, norm
+from .operators.checked_products import transpose_error
 from .operators.linear_operator import aslinearoperator
-from .problem.objective import Objective
+from .problem.objective import Objective, central_difference
 from .problem.problem import Problem
 
 
 class CheckError(AssertionError):
-    """A check failed; the report is in ``report``."""
+    """A check failed; the errors are in ``report``."""
 
     def __init__(self, report: CheckReport) -> None:
         super().__init__(str(report))
@@ -27,7 +29,7 @@ class CheckError(AssertionError):
 
 @dataclasses.dataclass(frozen=True)
 class CheckReport:
-    """Relative errors by name, and the tolerance each had to meet; true when all do."""
+    """Relative errors and tolerances by name; true when all errors are allowed."""
 
     errors: dict[str, float]
     rtol: dict[str, float]
@@ -77,9 +79,9 @@ def dot_test(
         Allowed |u'Av − v'Aᵀu| / (‖u‖‖Av‖ + ‖v‖‖Aᵀu‖): by default 10⁴ units of
         roundoff, or ten times the accuracy that the operator states.
     rng : Generator, int or None
-        Where u and v come from.
+        Generates u and v.
     like : array, optional
-        Its namespace and dtype are those of u and v; NumPy, float64 by default.
+        Gives u and v their namespace and dtype; NumPy, float64 by default.
     raise_on_failure : bool
         Raise :class:`CheckError` rather than return a false report.
     """
@@ -89,10 +91,7 @@ def dot_test(
     rng = np.random.default_rng(0 if rng is None else rng)
     v = _random(rng, A.shape[1], like)
     u = _random(rng, A.shape[0], like)
-    Av, Atu = A @ v, A.T @ u
-    error = _ratio(
-        abs(dot(u, Av) - dot(v, Atu)), norm(u) * norm(Av) + norm(v) * norm(Atu)
-    )
+    error = transpose_error(u, A @ v, v, A.T @ u)
     allowed = max(1e4 * epsilon(like), 10.0 * (A.accuracy or 0.0))
     name = "dot test"
     return _report(
@@ -112,9 +111,9 @@ def check_derivatives(
     """Check an objective's ``grad``, ``hess`` and ``cross`` at (x, y).
 
     Compares ``grad`` with differences of ``value``, ``hess`` and ``cross`` with
-    differences of ``grad`` along random directions, and tests that ``hess`` is
-    symmetric and ``cross`` has the transpose it says it has.  Parts that are missing
-    (no value, forward mode alone) are left out.
+    differences of ``grad`` along random directions, and tests the symmetry of ``hess``
+    and the transpose of ``cross``.  Missing parts (no value, forward mode alone) are left
+    out.
 
     Parameters
     ----------
@@ -140,31 +139,21 @@ def check_derivatives(
     change = _difference(lambda h: problem.grad(x, y + h * d), y, d)
     # A copy: the user's product may write into the same buffer again.
     Hd = namespace(y).asarray(hess @ d, copy=True)
-    Hw = hess @ w
     errors["hess against differences of grad"] = _ratio(
         norm(change - Hd), norm(Hd) + norm(change)
     )
-    errors["hess is symmetric"] = _ratio(
-        abs(dot(w, Hd) - dot(d, Hw)), norm(w) * norm(Hd) + norm(d) * norm(Hw)
-    )
+    errors["hess is symmetric"] = transpose_error(w, Hd, d, hess @ w)
     if hess.has_diagonal:
         errors["diagonal of hess"] = _diagonal_error(hess, y)
     by_x = _difference(lambda h: problem.grad(x + h * u, y), x, u)
-    try:
+    with contextlib.suppress(NotImplementedError):
         forward = cross @ u
         errors["cross against differences of grad"] = _ratio(
             norm(by_x - forward), norm(by_x) + norm(forward)
         )
-    except NotImplementedError:
-        pass
-    try:
-        adjoint = cross.T @ w
-        errors["cross transposed against differences of grad"] = _ratio(
-            abs(dot(w, by_x) - dot(adjoint, u)),
-            norm(w) * norm(by_x) + norm(adjoint) * norm(u),
-        )
-    except NotImplementedError:
-        pass
+    with contextlib.suppress(NotImplementedError):
+        name = "cross transposed against differences of grad"
+        errors[name] = transpose_error(w, by_x, u, cross.T @ w)
     return _report(errors, dict.fromkeys(errors, allowed), raise_on_failure)
 
 
@@ -182,8 +171,8 @@ def check_hypergradient(
     Parameters
     ----------
     F : Hypergradient, or any callable returning (value, gradient)
-        Its tolerance limits what differences can see; use 1e-10 or less.  Where F has
-        a method ``value``, it is called for the differences.
+        The tolerance of F limits the accuracy of differences; use 1e-10 or less.  The
+        differences are those of ``F.value``, where F has this method.
     x : array (m,)
     directions : int
         Random directions tried; each costs two lower-level solves.
@@ -218,27 +207,21 @@ def _ratio(error: float, size: float) -> float:
 
 
 def _noise(value: float, at: Array, d: Array) -> float:
-    """Return what rounding of the value alone explains in its central difference."""
+    """Return the error of a central difference by rounding of the value alone."""
     return float(epsilon(at) ** (2 / 3) * abs(value) * norm(d) / (1.0 + norm(at)))
 
 
 def _difference(along: Callable[[float], Any], at: Array, d: Array) -> Any:
-    """Return the central difference of order h² with the step that balances rounding."""
-    length = norm(d)
-    if length == 0.0:
-        return along(0.0) * 0.0
-    h = epsilon(at) ** (1 / 3) * (1.0 + norm(at)) / length
-    return (along(h) - along(-h)) / (2.0 * h)
+    """Return the central difference along d; zero for d = 0, an empty one for instance."""
+    return central_difference(along, at, d) if norm(d) else along(0.0) * 0.0
 
 
 def _diagonal_error(hess: Any, y: Array, most: int = 5) -> float:
     """Compare a few diagonal entries with products by unit vectors."""
-    diag = hess.diagonal()
-    worst = 0.0
+    diag, errors = hess.diagonal(), [0.0]
     for j in range(0, y.shape[0], max(1, y.shape[0] // most)):
         unit_vector = 0.0 * y
         unit_vector[j] = 1.0
-        entry = float((hess @ unit_vector)[j])
-        size = max(abs(entry), abs(float(diag[j])))
-        worst = max(worst, _ratio(abs(entry - float(diag[j])), size))
-    return worst
+        entry, claimed = float((hess @ unit_vector)[j]), float(diag[j])
+        errors.append(_ratio(abs(entry - claimed), max(abs(entry), abs(claimed))))
+    return max(errors)

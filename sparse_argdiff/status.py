@@ -1,9 +1,9 @@
-"""How a computation ended, in sentences; and what happens when it ended badly.
+"""The status of a computation, a sentence of advice, and the errors made of it.
 
-A kernel never raises for numerical trouble: it returns a :class:`Status`, whose
-value says what happened and what to do.  The public doors (``solve``, ``vjp``,
-``jvp``, ``derivative``, ``Hypergradient``) hand the status to :func:`raise_or_warn`,
-which raises :class:`ConvergenceError` unless the caller asked otherwise.
+A kernel never raises for numerical trouble: it returns a :class:`Status`.  The public
+functions (``solve``, ``vjp``, ``jvp``, ``derivative``, ``Hypergradient``) pass the status
+to :func:`raise_or_warn`, which raises :class:`ConvergenceError` unless ``on_failure``
+says otherwise.
 """
 
 from __future__ import annotations
@@ -100,21 +100,21 @@ class Status(enum.Enum):
 
     @property
     def acceptable(self) -> bool:
-        """True when the answer is what was asked for, or all that arithmetic allows."""
+        """Whether the answer meets the tolerance, or is as good as rounding allows."""
         return self in {Status.CONVERGED, Status.ROUNDING_LIMIT, Status.APPROXIMATE}
 
 
 class ConvergenceError(RuntimeError):
-    """A computation failed; nothing is lost: the partial answer is in ``result``.
+    """A computation failed; the partial answer is in ``result``.
 
     Attributes
     ----------
     status : Status
-        What went wrong.
+        How the computation ended.
     result : object
         The record of the failed computation (``KrylovResult``, ``Solution``, ...).
     n_hvp : int
-        Hessian products spent on it.
+        Hessian products spent on the computation.
     """
 
     def __init__(
@@ -127,7 +127,7 @@ class ConvergenceError(RuntimeError):
 
 
 class ConvergenceWarning(UserWarning):
-    """What :class:`ConvergenceError` would have said, under ``on_failure="warn"``."""
+    """The message of :class:`ConvergenceError`, under ``on_failure="warn"``."""
 
 
 def raise_or_warn(
@@ -138,7 +138,7 @@ def raise_or_warn(
     on_failure: OnFailure,
     n_hvp: int = 0,
 ) -> None:
-    """Raise, warn or stay silent about a failed computation, as the caller chose."""
+    """Raise, warn or do nothing about a failed computation, by ``on_failure``."""
     if status.acceptable or on_failure == "ignore":
         return
     message = f"{what} failed ({status.name}): {detail} {status.value}"
@@ -150,14 +150,14 @@ def raise_or_warn(
 
 
 def warn_poor(message: str, on_failure: OnFailure) -> None:
-    """Warn about an answer that is all arithmetic allows, and yet poor."""
+    """Warn about a poor answer that is as good as rounding allows."""
     if on_failure != "ignore":
         warnings.warn(message, ConvergenceWarning, stacklevel=4)
         logger.warning(message)
 
 
 def check_on_failure(on_failure: str) -> None:
-    """Refuse anything but the three words that :func:`raise_or_warn` knows."""
+    """Refuse anything but "raise", "warn" and "ignore"."""
     if on_failure not in {"raise", "warn", "ignore"}:
         raise ValueError(
             f"on_failure must be 'raise', 'warn' or 'ignore', found {on_failure!r}"

@@ -468,7 +468,7 @@ def test_recent_adjoints_save_iterations_in_a_sequence():
     )
     problem, spent = sad.Problem(objective), {}
     for size in (1, 3):
-        recent, spent[size] = pc.Recent(size), 0
+        recent, spent[size] = pc.RecentSolutions(size), 0
         assert recent.start() is None
         for k in range(10):
             solution = sad.Solution(y=np.zeros(300), x=np.array([0.3 * k]))
@@ -482,7 +482,7 @@ def test_recent_adjoints_save_iterations_in_a_sequence():
 
 
 def test_recent_returns_the_last_alone_where_solves_are_short():
-    recent = pc.Recent(3)
+    recent = pc.RecentSolutions(3)
     for k in range(5):
         recent.keep(np.full(4, float(k)), niter=5)
     np.testing.assert_array_equal(recent.start(), np.full(4, 4.0))

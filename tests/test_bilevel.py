@@ -375,7 +375,7 @@ def test_maxiter(method, maxiter):
         np.testing.assert_array_equal(found.x, known.x0)
         rough = 1e-2 if method == "maid" else 1e-6
         assert found.fun == pytest.approx(known.value(known.x0), rel=rough)
-        assert found.nfev == 1
+        assert found.nfev == (2 if method == "maid" else 1)  # loosely, then finely
 
 
 @each_method
@@ -474,7 +474,7 @@ def test_the_state_of_a_hypergradient_can_be_set_again():
     assert found.value == expected.value
     np.testing.assert_array_equal(found.gradient, expected.gradient)
     np.testing.assert_array_equal(again.state.y, after.y)
-    np.testing.assert_array_equal(again.state.adjoint, after.adjoint)
+    np.testing.assert_array_equal(again.state.adjoints, after.adjoints)
     assert again.state.n_hvp == after.n_hvp
     cold = sad.Hypergradient(problem, held, tol=1e-4).evaluate(x0 + 0.3)
     assert cold.n_hvp > found.n_hvp
@@ -896,7 +896,11 @@ def test_trouble_on_the_way_ends_with_a_reason_and_the_best_so_far(beyond, metho
     if method == "maid":  # whose last point is the best: its values have error bars
         assert found.fun == found.history[-1].value
     else:
-        assert found.fun == min(record.value for record in found.history)
+        least = min(record.value for record in found.history)
+        # The values of "hoag" on the way are of looser solves than ``fun``.
+        assert found.fun == (
+            pytest.approx(least, rel=1e-12) if "hoag" in method else least
+        )
     assert all(math.isfinite(record.value) for record in found.history)
     assert found.x[0] > 0.0  # backs off, up to the edge
 
@@ -993,6 +997,91 @@ def test_maid_takes_no_gradient_for_smaller_than_it_is():
     if found.certificate is not None:
         error = np.linalg.norm(found.jac - exact(found.x)[1])
         assert found.certificate.gradient_error >= error
+
+
+PLAIN = {
+    "squared": lambda z, noise: 10.0 + z + 0.5 * noise,
+    "logistic": lambda z, noise: 1.0 * (z + noise > 0.0),
+    "poisson": lambda z, noise: np.floor(np.exp(1.0 + 0.3 * z + 0.1 * noise)),
+}
+
+
+def plain_model(loss, seed, penalty="scalar"):
+    """Return a small model with an intercept, its held-out loss and a start."""
+    rng = np.random.default_rng(seed)
+    X, V = rng.standard_normal((60, 5)), rng.standard_normal((40, 5))
+    w, targets = rng.standard_normal(5), PLAIN[loss]
+    t = targets(X @ w, rng.standard_normal(60))
+    glm = Glm(X, t, loss=loss, penalty=penalty)
+    held = glm.held_out(V, targets(V @ w, rng.standard_normal(40)))
+    return sad.Problem(glm), held, np.full(glm.m, 5.0)
+
+
+def assert_true_verdict(found, problem, held, tol=1e-4, bounds=(-16.0, 8.0)):
+    """Assert that value, gradient and success are those of an exact evaluation."""
+    value, gradient = sad.Hypergradient(problem, held, tol=1e-11)(found.x)
+    assert found.fun == pytest.approx(value, rel=1e-6)
+    first = found.history[0].gradient_norm
+    np.testing.assert_allclose(found.jac, gradient, atol=1e-5 * first)
+    size = np.linalg.norm(found.x - np.clip(found.x - gradient, *bounds))
+    if found.success:
+        assert size <= 1.01 * tol * first
+    returned = [r for r in found.history if r.value == found.fun]
+    assert returned
+    assert returned[-1].gradient_norm == pytest.approx(size, abs=1e-5 * first)
+
+
+@pytest.mark.parametrize("method", [*METHODS, "hoag", "hoag_quadratic"])
+@pytest.mark.parametrize("loss", PLAIN)
+@pytest.mark.parametrize("penalty", ["scalar", "per-feature"])
+def test_the_verdict_is_of_the_point_that_is_returned(penalty, loss, method):
+    """On a plateau the gradient of a poor y vanishes, and its corrected value lies."""
+    for seed in range(3):
+        problem, held, x0 = plain_model(loss, seed, penalty)
+        found = sad.minimize(
+            problem, held, x0, method=method, bounds=(-16.0, 8.0), maxiter=30
+        )
+        assert_true_verdict(found, problem, held)
+
+
+@pytest.mark.parametrize("method", [*METHODS, "hoag"])
+@pytest.mark.parametrize("end", ["maxiter", "callback", "line search"])
+def test_the_verdict_is_of_the_point_however_the_run_ends(end, method):
+    def stop(state):
+        return state.record.nit == 3
+
+    options = {
+        "maxiter": {"maxiter": 3},
+        "callback": {"callback": stop},
+        "line search": {"tol": 0.0, "maxiter": 40},
+    }[end]
+    for seed in range(3):
+        problem, held, x0 = plain_model("logistic", seed, "per-feature")
+        found = sad.minimize(
+            problem, held, x0, method=method, bounds=(-16.0, 8.0), **options
+        )
+        assert not found.success
+        assert_true_verdict(found, problem, held)
+        assert (found.certificate is not None) == (method in {"maid", "hoag"})
+
+
+@pytest.mark.parametrize("method", ["maid", "hoag"])
+def test_a_final_evaluation_that_fails_is_told(method):
+    """The numbers of the run are returned, and the message says of which tolerance."""
+    known, calls = Quadratic(), []
+
+    def solver(problem, x, y0, tol):
+        calls.append(tol)
+        if tol <= 1e-10:
+            raise sad.ConvergenceError("no", sad.Status.STAGNATED, None)
+        return sad.solve(problem, x, y0, tol=tol)
+
+    found = known.minimize(method, solver=solver, lower_tol=1e-10, maxiter=2)
+    assert calls[-1] == 1e-10
+    assert not found.success
+    assert found.certificate is None
+    assert "their evaluation at 1.0e-10 failed: no" in found.message
+    assert found.fun == pytest.approx(known.value(found.x), rel=1e-2)
 
 
 @each_method

@@ -119,6 +119,17 @@ def sphere(radius):
     )
 
 
+# Its cross term is not parallel to the gradient of the row, so that g'(x) depends on it.
+def moving_sphere(C):
+    return Equality(
+        lambda x, y: np.array([(y - C @ x) @ (y - C @ x) - 2.0]),
+        lambda x, y: 2.0 * (y - C @ x)[None, :],
+        hess=lambda x, y, nu: 2.0 * nu[0] * np.eye(y.size),
+        cross=lambda x, y, nu: -2.0 * nu[0] * C,
+        jac_x=lambda x, y: -2.0 * (y - C @ x)[None, :] @ C,
+    )
+
+
 MOVING = LinearEquality(
     A, lambda x: DB @ x + 1.0, b_jvp=lambda x, u: DB @ u, b_vjp=lambda x, w: DB.T @ w
 )
@@ -157,6 +168,9 @@ ROWS = {
         X,
     ),
     "sphere": Row(Problem(SMOOTH, equality=sphere(lambda x: 2.0 + x[1])), X),
+    "sphere with a moving centre": Row(
+        Problem(SMOOTH, equality=moving_sphere(0.3 * B)), X
+    ),
     "two kinds of rows": Row(
         Problem(
             SMOOTH,

@@ -218,7 +218,7 @@ def test_a_start_from_old_adjoints(there):
     to, back = there
     found = []
     for move, home in ((np.array, np.array), (to, back)):
-        recent = sad.preconditioners.Recent(3)
+        recent = sad.preconditioners.RecentSolutions(3)
         for v in np.eye(N)[:3]:
             recent.keep(move(v), 50)
         start = recent.start()
@@ -469,7 +469,7 @@ def test_every_public_function_is_here():
     elsewhere = {"from_dlpack"}  # tests/test_transfer.py
     assert functions - elsewhere <= set(COVERED)
     builders = set(sad.preconditioners.__all__)
-    classes = {"Auto", "Choice", "ConstraintPreconditioner", "Recent"}
+    classes = {"Auto", "Choice", "ConstraintPreconditioner", "RecentSolutions"}
     assert builders - classes - set(PRECONDITIONERS) <= {
         "amg",  # of a sparse matrix: test_multigrid_moves_its_levels_once
         "constraint_of",

@@ -13,7 +13,6 @@ import pickle
 import subprocess
 import sys
 import tracemalloc
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -35,8 +34,9 @@ from test_linear_model import (
 )
 
 import sparse_argdiff as sad
+from sparse_argdiff.kernels.workspace import Workspace
 from sparse_argdiff.linear_model import Glm
-from sparse_argdiff.linear_model.hessian_product import one_pass as gram
+from sparse_argdiff.linear_model.hessian_product import one_pass
 from sparse_argdiff.linear_model.hessian_product.one_pass import OnePass, TwoPasses
 
 pytest.importorskip("numba")
@@ -92,7 +92,7 @@ def pair(features, loss="logistic", seed=0, threads=1, **options):
 def test_dense_algebra_for_every_kind_of_features(loss, kind):
     features = CSR_KINDS[kind](BASE)
     glm, *rest = small_case(loss, "per-feature", features, **COMPILED)
-    assert isinstance(glm._gram, OnePass)
+    assert isinstance(glm._products, OnePass)
     assert_is_reference(glm, *rest)
 
 
@@ -178,7 +178,7 @@ def test_any_number_of_classes(classes):
 @pytest.mark.parametrize("rows", ["one", "two"])
 def test_two_passes_where_the_product_is_large(rows, monkeypatch):
     F = sparse_features(np.random.default_rng(1), 80, 300, 0.05)
-    monkeypatch.setattr(gram, "CACHE", 0 if rows == "two" else 2**20)
+    monkeypatch.setattr(one_pass, "CACHE", 0 if rows == "two" else 2**20)
     for threads in (1, 3):
         H, known, rng = pair(F, threads=threads)
         v, out = rng.standard_normal(301), np.empty(301)
@@ -260,6 +260,37 @@ def test_a_users_loss_has_compiled_products():
     np.testing.assert_allclose(ours.hess(x, y) @ v, plain.hess(x, y) @ v)
 
 
+@pytest.mark.parametrize("threads", [1, 3])
+@pytest.mark.parametrize("intercept", [True, False])
+@pytest.mark.parametrize("kind", ["csr", "unsorted", "ones, twice", "float32 ones"])
+def test_entries_are_formed_once_products_have_cost_as_much(kind, intercept, threads):
+    F = CSR_KINDS[kind](sparse_features(np.random.default_rng(1), 400, 12, 0.4))
+    H, known, rng = pair(F, intercept=intercept, threads=threads)
+    own, dtype = H._matvec.__self__, H.dtype
+    lengths = np.diff(F.indptr).astype(float)
+    assert own.rows.price == pytest.approx((lengths @ (lengths + 1)) / (4 * F.nnz))
+    tol = 1e-12 if dtype == np.float64 else 1e-4
+    V = rng.standard_normal((H.shape[0], 5)).astype(dtype)
+    expected = known @ V
+    scale = np.abs(expected).max()
+    for k in range(int(own.rows.price) + 3):
+        out = np.empty(H.shape[0], dtype)
+        square = H.apply(V[:, 0].copy(), out)
+        np.testing.assert_allclose(out, expected[:, 0], tol, tol * scale)
+        assert square == pytest.approx(V[:, 0] @ expected[:, 0], rel=10 * tol)
+        assert (own.entries is not None) == (k >= own.rows.price)
+    np.testing.assert_allclose(H @ V, expected, tol, tol * scale)
+
+
+def test_entries_are_not_formed_where_they_are_more_than_the_features():
+    F = sparse_features(np.random.default_rng(1), 50, 30, 0.2)
+    H, _, rng = pair(F)
+    assert F.nnz < 31**2
+    for _ in range(100):
+        H @ rng.standard_normal(31)
+    assert H._matvec.__self__.entries is None
+
+
 # what the caller's arrays are ---------------------------------------------------------
 
 
@@ -301,9 +332,9 @@ def test_the_features_are_neither_copied_nor_changed():
     before = copy.deepcopy(F)
     glm = Glm(frozen(F), np.ones(50), loss="squared", **COMPILED)
     for mine, theirs in (
-        (glm._gram.values, F.data),
-        (glm._gram.indices, F.indices),
-        (glm._gram.indptr, F.indptr),
+        (glm._products.values, F.data),
+        (glm._products.indices, F.indices),
+        (glm._products.indptr, F.indptr),
     ):
         assert np.shares_memory(mine, theirs)
     glm.hess(np.zeros(30), np.zeros(31)) @ np.ones(31)
@@ -347,7 +378,7 @@ def test_chunks_cover_the_rows_and_share_the_nonzeros():
     F = sparse_features(np.random.default_rng(1), 1000, 50)
     for threads in (1, 2, 3, 8):
         chunks = Glm(F, np.ones(1000), loss="squared", threads=threads, **COMPILED)
-        chunks = chunks._gram.chunks
+        chunks = chunks._products.chunks
         assert len(chunks) == threads
         assert [row for a, b in chunks for row in range(a, b)] == list(range(1000))
         shares = [F.indptr[b] - F.indptr[a] for a, b in chunks]
@@ -376,7 +407,7 @@ def test_one_operator_serves_several_callers_at_once():
 @pytest.mark.parametrize("threads", [1, 2])
 @pytest.mark.parametrize("passes", [1, 2])
 def test_repeated_products_allocate_nothing(threads, passes, monkeypatch):
-    monkeypatch.setattr(gram, "CACHE", 0 if passes == 2 else 2**20)
+    monkeypatch.setattr(one_pass, "CACHE", 0 if passes == 2 else 2**20)
     F = sparse_features(np.random.default_rng(1), 4000, 3000, 0.005)
     H, _, rng = pair(F, threads=threads)
     v, out = rng.standard_normal(3001), np.empty(3001)
@@ -406,17 +437,17 @@ def test_the_choice_by_argument_and_size(monkeypatch):
     t = np.ones(50)
 
     def chosen(features, **options):
-        return type(Glm(features, t, loss="squared", **options)._gram)
+        return type(Glm(features, t, loss="squared", **options)._products)
 
     assert chosen(small) is TwoPasses
     assert chosen(small, kernels="compiled") is OnePass
-    monkeypatch.setattr(gram, "WORTHWHILE", small.nnz)
+    monkeypatch.setattr(one_pass, "WORTHWHILE", small.nnz)
     assert chosen(small) is OnePass
     assert chosen(small, kernels="reference") is TwoPasses
     assert chosen(sparse.csc_array(small)) is TwoPasses
     assert chosen(sparse.csc_array(small), kernels="compiled") is OnePass
     assert chosen(small.toarray()) is TwoPasses
-    monkeypatch.setattr(gram, "WORTHWHILE", small.nnz + 1)
+    monkeypatch.setattr(one_pass, "WORTHWHILE", small.nnz + 1)
     assert chosen(small) is TwoPasses
 
 
@@ -428,8 +459,8 @@ def test_without_numba_there_is_the_reference(monkeypatch):
         "find_spec",
         lambda name: None if name == "numba" else found(name),
     )
-    monkeypatch.setattr(gram, "WORTHWHILE", 0)
-    assert isinstance(Glm(F, np.ones(50), loss="squared")._gram, TwoPasses)
+    monkeypatch.setattr(one_pass, "WORTHWHILE", 0)
+    assert isinstance(Glm(F, np.ones(50), loss="squared")._products, TwoPasses)
     with pytest.raises(ImportError, match=r"sparse_argdiff\[fast\]"):
         Glm(F, np.ones(50), loss="squared", **COMPILED)
 
@@ -487,7 +518,7 @@ def test_a_thread_that_fails_leaves_no_product():
     """Rows that were never added must not be missed in silence."""
     features = sparse.random_array((40, 6), density=0.5, rng=0, format="csr")
     glm = Glm(features, np.zeros(40), loss="squared", kernels="compiled", threads=2)
-    product = glm._gram
+    product = glm._products
     first = product.chunks[1][0]
 
     def add(begin, end, target):
@@ -495,6 +526,5 @@ def test_a_thread_that_fails_leaves_no_product():
             sys.exit()  # ends the thread, without a trace on the screen
         return 0.0
 
-    scratch = SimpleNamespace(take=np.empty, give=lambda copy: None)
     with pytest.raises(RuntimeError, match="its rows are missing"):
-        product._by_chunks(add, np.zeros(7), scratch)
+        product.by_chunks(add, np.zeros(7), Workspace())

@@ -265,7 +265,7 @@ def test_state_is_all_that_the_next_evaluation_depends_on():
     for k in range(3):
         one.evaluate(x + 0.2 * k, certify=False)
     state = one.state
-    assert len(state.older) == 2
+    assert len(state.adjoints) == 3
     two = sad.Hypergradient(problem, upper, tol=1e-6)
     two.state = state
     results = [F.evaluate(x + 0.6, certify=False) for F in (one, two)]
@@ -283,9 +283,10 @@ def test_three_adjoints_are_a_better_start_than_the_last():
         spent[kept] = 0
         for k in range(8):
             if kept == "none":
-                F.adjoint, F.older = None, ()
+                F.state = dataclasses.replace(F.state, adjoints=())
             if kept == "last":
-                F.older = ()
+                last = F.state.adjoints[:1]
+                F.state = dataclasses.replace(F.state, adjoints=last)
             found = F.evaluate(x + 0.1 * k, certify=False)
             spent[kept] += found.adjoint.n_hvp if k >= 3 else 0
     assert spent["three"] < 0.95 * spent["last"] < 0.95 * spent["none"], spent

@@ -228,8 +228,6 @@ def test_with_a_constraint():
         solution=solution,
         adjoint=adjoint,
         certificate=None,
-        n_hvp=0,
-        n_grad=0,
         tol=1e-13,
         adjoint_tol=1e-13,
     )

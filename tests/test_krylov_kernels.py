@@ -14,7 +14,7 @@ import pytest
 import scipy.sparse
 
 from sparse_argdiff import LinearOperator, Status, cg, minres
-from sparse_argdiff.kernels import Scalars, choose
+from sparse_argdiff.kernels import choose
 from sparse_argdiff.krylov import Workspace
 from sparse_argdiff.operators.linear_operator import aslinearoperator
 from sparse_argdiff.preconditioners import jacobi
@@ -40,13 +40,6 @@ def kernels(make, dtype=np.float64):
     return choose(make, np.zeros(1, dtype))
 
 
-def scalars(**values):
-    s = Scalars()
-    for name, value in values.items():
-        setattr(s, name, value)
-    return s
-
-
 # the passes, against their formulas ---------------------------------------------------
 
 
@@ -63,25 +56,23 @@ def test_each_pass_is_its_formula(make, dtype, n):
         float(r.astype(float) @ q.astype(float)), rel=1e-5, abs=1e-4
     )
 
-    new, s = r.copy(), scalars(alpha=0.7)
-    k.cg_residual(new, q, s)
+    new = r.copy()
+    found, _ = k.cg_residual(new, q, 0.7)
     np.testing.assert_allclose(new, r - 0.7 * q, **tol)
-    assert s.square == pytest.approx(np.sum(new.astype(float) ** 2), **square)
+    assert found == pytest.approx(np.sum(new.astype(float) ** 2), **square)
 
-    new_x, new_p, s = x.copy(), p.copy(), scalars(alpha=-0.3, beta=0.4)
-    k.cg_advance(new_x, new_p, z, s)
+    new_x, new_p = x.copy(), p.copy()
+    k.cg_advance(new_x, new_p, z, -0.3, 0.4)
     np.testing.assert_allclose(new_x, x - 0.3 * p, **tol)
     np.testing.assert_allclose(new_p, z + 0.4 * p, **tol)
 
-    new, s = r.copy(), scalars(of_older=-0.2, of_newer=0.9, of_y=1.1)
-    k.lanczos(new, q, x, s)
+    new = r.copy()
+    found = k.lanczos(new, q, x, -0.2, 0.9, 1.1)
     np.testing.assert_allclose(new, -0.2 * r + 0.9 * q + 1.1 * x, **tol)
-    assert s.square == pytest.approx(np.sum(new.astype(float) ** 2), **square)
+    assert found == pytest.approx(np.sum(new.astype(float) ** 2), **square)
 
     new_x, new_w = x.copy(), r.copy()
-    k.minres_advance(
-        new_x, new_w, p, z, scalars(of_w_old=0.3, of_w=-0.6, of_v=0.8, step=1.4)
-    )
+    k.minres_advance(new_x, new_w, p, z, (0.3, -0.6, 0.8), 1.4)
     np.testing.assert_allclose(new_w, 0.3 * r - 0.6 * p + 0.8 * z, **tol)
     np.testing.assert_allclose(new_x, x + 1.4 * new_w, **tol)
 
@@ -98,9 +89,7 @@ def test_sums_of_float32_are_in_double_precision(make):
     k, n = kernels(make, np.float32), 2**25
     ones = np.broadcast_to(np.float32(1.0), n).copy()
     assert k.dot(ones, ones) == n
-    s = scalars(alpha=0.0)
-    k.cg_residual(ones, ones, s)
-    assert s.square == n
+    assert k.cg_residual(ones, ones, 0.0)[0] == n
 
 
 @compiled_makes
@@ -110,9 +99,7 @@ def test_compiled_sums_do_not_lose_what_is_not_finite(make, bad):
     x, y = np.ones(1000), np.ones(1000)
     x[637] = bad
     assert not np.isfinite(k.dot(x, y))
-    s = scalars(alpha=1.0)
-    k.cg_residual(y, x, s)
-    assert not np.isfinite(s.square)
+    assert not np.isfinite(k.cg_residual(y, x, 1.0)[0])
 
 
 CSR = {
@@ -195,9 +182,9 @@ def test_the_choice_is_by_argument_and_availability(strict_array):
 
 
 def test_without_numba_the_reference_serves(monkeypatch):
-    import sparse_argdiff.kernels as room
+    from sparse_argdiff.kernels import kernel_set
 
-    monkeypatch.setattr(room, "_has_numba", lambda: False)
+    monkeypatch.setattr(kernel_set, "_has_numba", lambda: False)
     assert choose(None, np.zeros(10**6)).name == "reference"
     with pytest.raises(ImportError, match=r"sparse_argdiff\[fast\]"):
         choose("compiled", np.zeros(3))
@@ -229,7 +216,9 @@ def test_all_makes_agree_to_rounding(solver, make, dtype, with_M, form):
         atol = 1e4 * np.finfo(dtype).eps * np.abs(expected.x).max()
         np.testing.assert_allclose(found.x, expected.x, rtol=0, atol=atol)
         if solver is cg:
-            assert found.energy_error == pytest.approx(expected.energy_error, rel=1e-2)
+            assert found.energy_error == pytest.approx(
+                expected.energy_error, rel=1e-2, nan_ok=True
+            )
     rtol = 1e-3 if dtype is np.float32 else 1e-9
     assert solver(given, b, M=M, rtol=rtol, kernels=make).status is Status.CONVERGED
 
@@ -282,7 +271,6 @@ STORAGE = [
     # compiled passes of CG take on the diagonal
     (cg, {}, 2),
     (cg, {"M": True}, 3),
-    (cg, {"energy_rtol": 0.25}, 4),
     (cg, {"M": True, "smallest_eigenvalue": 1e-3}, 3),
     (minres, {}, 6),
     (minres, {"M": True}, 7),

@@ -301,7 +301,7 @@ def main() -> None:
     v = glm.held_out(features[cut:], labels[cut:]).grad_y(x, y)
     hess = problem.hess(x, y)
     exact = sad.vjp(problem, solution, v, rtol=1e-12)
-    print(f"{glm}, {F.nnz} nonzeros, kernels: {type(glm._gram).__name__}")
+    print(f"{glm}, {F.nnz} nonzeros, kernels: {type(glm._products).__name__}")
 
     forms = {form: Jaxopt(F, t, form, linear_solve.solve_cg) for form in FORMS}
     spent = {}

@@ -1,4 +1,4 @@
-"""Arrays of any namespace: where they live, whether they are sound, how they move."""
+"""Arrays of any namespace: their creation, checks of arguments, transfers."""
 
 from .namespace import (
     LINE,
@@ -29,6 +29,9 @@ from .validation import (
     as_number,
     as_tolerance,
     as_vector,
+    check_callable,
+    check_methods,
+    check_shape,
     copied_vector,
 )
 
@@ -45,6 +48,9 @@ __all__ = [
     "as_vector",
     "asarray",
     "axpy",
+    "check_callable",
+    "check_methods",
+    "check_shape",
     "copied_vector",
     "dot",
     "empty",

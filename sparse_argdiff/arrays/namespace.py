@@ -1,12 +1,13 @@
-"""The arrays decide: which namespace they belong to, and whether they are sound.
+"""The array namespace of a computation is that of its arrays.
 
-There is no current backend.  ``namespace(x, y)`` looks at the arrays themselves and
-returns the module whose functions act on them (NumPy, CuPy, or any array that names
-its own array-API namespace); a mix raises ``TypeError``.
+There is no current backend.  ``namespace(x, y)`` returns the module whose functions act
+on the arrays (NumPy, CuPy, or the array-API namespace that an array names); a mix
+raises ``TypeError``.
 """
 
 from __future__ import annotations
 
+import functools
 import math
 import sys
 from typing import Any
@@ -16,12 +17,14 @@ from scipy import sparse
 from scipy.linalg.blas import daxpy, saxpy
 
 LINE = 64  # bytes of a cache line
+_NUMPY = frozenset({np.ndarray})
 
 Array = Any
 """A real floating array of one of the supported namespaces."""
 
 
-def _home(array: Any) -> Any:
+def _namespace_of(array: Any) -> Any:
+    """Return the namespace of one array, None of what is no array."""
     if isinstance(array, np.ndarray | np.generic):
         return np
     cupy = sys.modules.get("cupy")
@@ -34,7 +37,7 @@ def _home(array: Any) -> Any:
 
 def is_array(value: Any) -> bool:
     """Tell whether the value is an array of a known namespace."""
-    return _home(value) is not None
+    return type(value) is np.ndarray or _namespace_of(value) is not None
 
 
 def namespace(*arrays: Any) -> Any:
@@ -45,20 +48,22 @@ def namespace(*arrays: Any) -> Any:
     TypeError
         When they come from different namespaces, or one of them is no array.
     """
-    homes = []
+    if _NUMPY.issuperset(map(type, arrays)):
+        return np
+    found: list[Any] = []
     for array in arrays:
-        home = _home(array)
-        if home is None:
+        xp = _namespace_of(array)
+        if xp is None:
             raise TypeError(f"expected an array, found {type(array).__name__}")
-        if home not in homes:
-            homes.append(home)
-    if len(homes) > 1:
-        names = " and ".join(home.__name__ for home in homes)
+        if xp not in found:
+            found.append(xp)
+    if len(found) > 1:
+        names = " and ".join(xp.__name__ for xp in found)
         raise TypeError(
             f"arrays of {names} are mixed; convert one side explicitly, nothing is "
             "moved between host and device silently"
         )
-    return homes[0] if homes else np
+    return found[0]
 
 
 def array_module(backend: str) -> Any:
@@ -113,15 +118,13 @@ def sparse_module(xp: Any) -> Any:
 
 def to_namespace(value: Any, xp: Any) -> Any:
     """Return an array or a sparse matrix in the namespace ``xp``, NumPy's or CuPy's."""
-    here = is_array(value) and _home(value) is xp
+    here = _namespace_of(value) is xp
     if here or (is_sparse(value) and sparse.issparse(value) == (xp is np)):
         return value
+    if xp is np and hasattr(value, "get"):
+        return value.get()
     if xp is np:
-        return (
-            value.get()
-            if hasattr(value, "get")
-            else np.from_dlpack(value, device="cpu")
-        )
+        return np.from_dlpack(value, device="cpu")
     if is_array(value):
         return xp.asarray(value)
     formats = sparse_module(xp)
@@ -137,15 +140,15 @@ def zeros(shape: Any, like: Array, dtype: Any = None) -> Array:
 def empty(shape: Any, like: Array) -> Array:
     """Return an array with undefined entries where ``like`` lives.
 
-    On the host it begins with a cache line: rows of a block then lie in whole ones.
+    On the host the data begin at a cache line, so that rows of a block fill whole lines.
     """
     xp = namespace(like)
     if xp is not np:
         return xp.empty(shape, dtype=like.dtype, **placement(like))
     size, item = math.prod(shape) if isinstance(shape, tuple) else shape, like.itemsize
-    room = np.empty(size + LINE // item, like.dtype)
-    offset = -room.ctypes.data % LINE // item
-    return room[offset : offset + size].reshape(shape)
+    buffer = np.empty(size + LINE // item, like.dtype)
+    offset = -buffer.ctypes.data % LINE // item
+    return buffer[offset : offset + size].reshape(shape)
 
 
 def full(shape: Any, fill: Any, like: Array, dtype: Any = None) -> Array:
@@ -175,7 +178,7 @@ def placement(like: Array) -> dict[str, Any]:
 def kind_of(array: Any) -> str:
     """Return "floating", "whole" (integers and booleans) or "other" for its dtype."""
     kind = getattr(array.dtype, "kind", None)
-    if kind is None:  # the array API standard: dtypes are opaque
+    if kind is None:  # dtypes of the array API standard have no kind
         if not is_array(array):
             return "floating"
         xp = namespace(array)
@@ -186,8 +189,13 @@ def kind_of(array: Any) -> str:
 
 
 def epsilon(array: Array) -> float:
-    """Return the unit roundoff of the array's dtype (the distance from 1 to next)."""
-    return float(namespace(array).finfo(array.dtype).eps)
+    """Return the spacing of the array's dtype at 1, twice the unit roundoff."""
+    return _spacing(namespace(array), array.dtype)
+
+
+@functools.cache
+def _spacing(xp: Any, dtype: Any) -> float:
+    return float(xp.finfo(dtype).eps)
 
 
 def dot(x: Array, y: Array) -> float:

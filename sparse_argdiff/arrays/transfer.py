@@ -1,9 +1,9 @@
-"""From host to device and back, one call each; nothing else in the package crosses.
+"""Transfers between host and device; no other function of the package makes one.
 
     to_device(value)   NumPy → CuPy        to_host(value)   CuPy → NumPy
 
 The value may be an array, a sparse matrix, a container of them, a record (``Solution``,
-``Problem``, any dataclass) or an object that knows how: one with a method ``to(backend)``.
+``Problem``, any dataclass) or an object with a method ``to(backend)``.
 """
 
 from __future__ import annotations
@@ -32,13 +32,13 @@ def to_device(value: Any, backend: str = "cupy") -> Any:
     Raises
     ------
     TypeError
-        For what holds functions, whose arrays cannot be seen.
+        For an object that holds functions, whose arrays are not accessible.
     ImportError, RuntimeError
         When CuPy is not installed, or finds no device.
 
     Notes
     -----
-    What is there already is returned as it is, without a copy.
+    Arrays that are there already are returned without a copy.
     """
     return _moved(value, array_module(backend), backend, "value")
 
@@ -98,14 +98,11 @@ def _moved(value: Any, xp: Any, backend: str, name: str) -> Any:
         parts = [_moved(v, xp, backend, f"{name}[{i}]") for i, v in enumerate(value)]
         return type(value)(*parts) if hasattr(value, "_fields") else type(value)(parts)
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        changed = {
-            field.name: _moved(
-                getattr(value, field.name), xp, backend, f"{name}.{field.name}"
-            )
-            for field in dataclasses.fields(value)
-            if field.init
-        }
-        return dataclasses.replace(value, **changed)
+        names = [field.name for field in dataclasses.fields(value) if field.init]
+        given = ((k, getattr(value, k), f"{name}.{k}") for k in names)
+        return dataclasses.replace(
+            value, **{k: _moved(v, xp, backend, label) for k, v, label in given}
+        )
     raise TypeError(
         f"{name} is of type {type(value).__name__}, whose arrays cannot be seen; build "
         "it from arrays of the device, or give it a method to(backend)"

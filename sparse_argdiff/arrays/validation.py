@@ -1,4 +1,4 @@
-"""Arguments checked at the public door: vectors, numbers, tolerances, counts.
+"""Checks of public arguments and of what a user's functions return.
 
 Each function names the argument, what was found and what was expected.
 """
@@ -12,6 +12,35 @@ from typing import Any
 import numpy as np
 
 from .namespace import Array, is_array, namespace
+
+_FLOATING = frozenset({np.dtype(np.float32), np.dtype(np.float64)})
+
+
+def check_shape(
+    name: str, value: Any, shape: tuple[int, ...], what: str = "an array"
+) -> None:
+    """Refuse the result of a user's function that does not have that shape."""
+    found = getattr(value, "shape", None)
+    if found is None or tuple(found) != shape:
+        found = type(value).__name__ if found is None else tuple(found)
+        raise ValueError(f"{name} must return {what} of shape {shape}, found {found}")
+
+
+def check_callable(**functions: Any) -> None:
+    """Refuse what cannot be called and is not None, by its name."""
+    for name, function in functions.items():
+        if function is not None and not callable(function):
+            raise TypeError(f"{name} must be callable, found {type(function).__name__}")
+
+
+def check_methods(name: str, value: Any, *needed: str) -> None:
+    """Refuse an object that lacks one of the methods."""
+    lacks = [method for method in needed if not callable(getattr(value, method, None))]
+    if lacks:
+        raise TypeError(
+            f"{name} must have the methods {', '.join(needed)}; "
+            f"{type(value).__name__} lacks {', '.join(lacks)}"
+        )
 
 
 def as_floating(name: str, value: Any, *, ndim: tuple[int, ...] = (1,)) -> Array:
@@ -52,7 +81,8 @@ def as_dtype(dtype: Any) -> Any:
 
 def as_vector(name: str, value: Any, size: int | None = None) -> Array:
     """Return ``value`` as a 1-D floating array, of ``size`` entries where given."""
-    vector = as_floating(name, value)
+    plain = type(value) is np.ndarray and value.ndim == 1 and value.dtype in _FLOATING
+    vector = value if plain else as_floating(name, value)
     if size is not None and vector.shape[0] != size:
         raise ValueError(
             f"{name} must have shape ({size},), found shape {tuple(vector.shape)}"
@@ -61,7 +91,7 @@ def as_vector(name: str, value: Any, size: int | None = None) -> Array:
 
 
 def copied_vector(name: str, value: Any) -> Array:
-    """Return a copy of a vector: optimisers write the next x into the same array."""
+    """Return a copy of a vector, into which an optimiser may write its next point."""
     vector = as_vector(name, value)
     return namespace(vector).asarray(vector, copy=True)
 

@@ -1,4 +1,4 @@
-"""Bounds on x in the forms that SciPy's users write."""
+"""Bounds on x, in the forms that SciPy accepts."""
 
 from __future__ import annotations
 
@@ -30,14 +30,17 @@ def as_bounds(bounds: Any, x0: Array) -> tuple[Array | None, Array | None]:
     """
     if bounds is None:
         return None, None
-    low, high = _sides(bounds, x0.shape[0])
-    low, high = _side("low", low, -math.inf, x0), _side("high", high, math.inf, x0)
+    low, high = _low_high(bounds, x0.shape[0])
+    low, high = (
+        _as_bound("low", low, -math.inf, x0),
+        _as_bound("high", high, math.inf, x0),
+    )
     if not bool(namespace(x0).all(low <= high)):
         raise ValueError("bounds must have low <= high everywhere, and no NaN")
     return low, high
 
 
-def _sides(bounds: Any, m: int) -> tuple[Any, Any]:
+def _low_high(bounds: Any, m: int) -> tuple[Any, Any]:
     if isinstance(bounds, Bounds):
         return bounds.lb, bounds.ub
     if (
@@ -57,19 +60,19 @@ def _sides(bounds: Any, m: int) -> tuple[Any, Any]:
 
 
 def _is_pair(entry: Any) -> bool:
-    """Tell a pair of one parameter from a side; an array in a tuple is a side."""
+    """Return whether an entry is the pair of one parameter; arrays are whole bounds."""
     if isinstance(entry, np.ndarray):
         return False
     return isinstance(entry, tuple | list)
 
 
-def _side(name: str, side: Any, infinite: float, x0: Array) -> Array:
-    if isinstance(side, list):
-        side = [infinite if s is None else float(s) for s in side]
-    side = asarray(infinite if side is None else side, x0)
-    if side.ndim > 1 or side.size not in {1, x0.shape[0]}:
+def _as_bound(name: str, given: Any, infinite: float, x0: Array) -> Array:
+    if isinstance(given, list):
+        given = [infinite if entry is None else float(entry) for entry in given]
+    bound = asarray(infinite if given is None else given, x0)
+    if bound.ndim > 1 or bound.size not in {1, x0.shape[0]}:
         raise ValueError(
             f"bounds: {name} must be a number or have {x0.shape[0]} entries, found "
-            f"shape {tuple(side.shape)}"
+            f"shape {tuple(bound.shape)}"
         )
-    return side + 0.0 * x0
+    return bound + 0.0 * x0

@@ -1,9 +1,9 @@
-"""A run of an upper-level method on disk: written whole or not at all, read back whole.
+"""Checkpoints of a run: files that are replaced atomically.
 
     <name>.new  --rename-->  <name>  --rename-->  <name>.old
 
-A file appears by renaming, and the one before it stays.  It is an ``.npz``: a tree of
-records as JSON, whose arrays are entries of their own in full precision.
+A file is an ``.npz``: a tree of records as JSON, whose arrays are entries of their own in
+full precision.  The file before the last one is kept.
 """
 
 from __future__ import annotations
@@ -25,15 +25,16 @@ import numpy as np
 from ..arrays import Array, is_array, namespace, placement, to_namespace
 from ..hypergradient.error_bound import Bound
 from ..hypergradient.error_estimate import Certificate, Point
-from ..hypergradient.hypergradient import HypergradientResult, WarmState
+from ..hypergradient.result import HypergradientResult, WarmStart
 from ..implicit.derivative import Adjoint
 from ..krylov import KrylovResult
 from ..problem.problem import ActiveSet, Solution
 from ..status import Status
+from .result import Ending, HistoryRecord
 
-_FORMAT = 1
+_FORMAT = 2
 _TREE = "__tree__"
-# What a reader of .npz and JSON says of bytes that are neither, or no longer.
+# The exceptions that damaged .npz and JSON files raise.
 _DAMAGE = (
     OSError,
     ValueError,
@@ -54,18 +55,20 @@ _RECORDS: dict[str, type[Any]] = {
         Adjoint,
         Bound,
         Certificate,
+        Ending,
+        HistoryRecord,
         HypergradientResult,
         KrylovResult,
         Point,
         Solution,
-        WarmState,
+        WarmStart,
     )
 }
 
 
 @dataclasses.dataclass(frozen=True)
 class Store:
-    """Where the checkpoints of one run are kept.
+    """The checkpoint files of one run.
 
     Parameters
     ----------
@@ -73,7 +76,7 @@ class Store:
     every : int
         Accepted steps from one to the next.
     identity : mapping of str to str
-        What makes a run the same run: method, sizes, options.
+        Method, sizes and options: a checkpoint of another identity is refused.
     """
 
     path: Path
@@ -85,7 +88,7 @@ class Store:
             raise ValueError(f"checkpoint_every must be >= 1, found {self.every}")
         if self.path.is_dir():
             raise ValueError(f"checkpoint must be a file, {self.path} is a directory")
-        # Better now than after the first hour.
+        # Fail before the first step, not after an hour.
         fresh = _beside(self.path, "new")
         try:
             fresh.open("ab").close()
@@ -96,12 +99,13 @@ class Store:
             ) from error
 
     def save(self, tree: Any) -> None:
-        """Write a tree of records atomically; keep the last one as ``<name>.old``.
+        """Write a tree of records atomically; keep the last file as ``<name>.old``.
 
         Raises
         ------
         OSError
-            When the disk is full, say; what was there before is intact.
+            When the file cannot be written, on a full disk for instance; the last one
+            is intact.
         """
         arrays: dict[str, Array] = {}
         content = {
@@ -138,7 +142,7 @@ class Store:
         """
         path = self.path
         if not path.exists():
-            # Killed between the two renames: the last one has just been moved away.
+            # The run was killed between the two renames.
             path = previous(path)
             if not path.exists():
                 return None
@@ -164,12 +168,12 @@ class Store:
 
 
 def previous(path: Path) -> Path:
-    """Return where the checkpoint before the last one is kept."""
+    """Return the path of the checkpoint before the last one."""
     return _beside(path, "old")
 
 
 def describe(value: Any) -> str:
-    """Return what identifies an option: its value, an array's digest, a thing's name."""
+    """Return what identifies an option: its value, an array's digest, or a name."""
     if is_array(value) and value.ndim:
         host = to_namespace(value, np)
         return f"{host.dtype}{list(host.shape)} {digest(host)}"
@@ -202,7 +206,7 @@ def _advice(path: Path) -> str:
 
 
 def _sync_directory(folder: Path) -> None:
-    """Make the renames last; where a folder cannot be synchronised they still happen."""
+    """Write the renames to disk, where the system can synchronise a folder."""
     if os.name != "posix":
         return
     handle = os.open(folder, os.O_RDONLY)
@@ -228,8 +232,8 @@ def _read(path: Path, like: Array) -> tuple[Any, dict[str, Array]]:
     return content, arrays
 
 
-# A tree as JSON: {"array": name}, {"record": class, ...}, {"dict": ...} stand for what
-# JSON has no words for.  An array that is met twice is stored once.
+# A tree as JSON, where {"array": name}, {"record": class, ...} and {"dict": ...} stand for
+# values that JSON does not have.  An array that occurs twice is stored once.
 
 
 def _pack(value: Any, arrays: dict[str, Array], names: dict[int, str]) -> Any:

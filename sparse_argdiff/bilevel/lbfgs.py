@@ -2,12 +2,12 @@
 
     q(p) = F + ∇F'p + ½ β ‖p‖²,    β = −∇F'p / (θ ‖p‖²)        at a trial x + p that fails
 
-A trial whose solve fails is one that the line search rejects: SciPy is told value and
-gradient of q, which joins F at the iterate x and is least at the fraction θ of the way, where
-the search looks next.  As q(p) > F(x) such a trial is never accepted.
+For a failed trial SciPy receives value and gradient of the quadratic q, which interpolates
+F and its slope at the iterate x and has its minimum at θp, so that the line search backtracks
+to about θp.  As q(p) > F(x) such a trial is never accepted.
 
-SciPy keeps its memory to itself.  A resumed run therefore gives it the recorded values and
-gradients again, in order: it takes the same path, and no solve is made twice.
+The memory of SciPy's method is not accessible.  A resumed run therefore replays the recorded
+values and gradients in order: SciPy takes the same path, and no solve is repeated.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ import numpy as np
 from scipy import optimize
 
 from ..arrays import Array, namespace
-from ..hypergradient.hypergradient import HypergradientResult
+from ..hypergradient.result import HypergradientResult
 from ..status import ConvergenceError, Status
 from .checkpoint import digest
 from .run import BilevelResult, Run
 
-_LEAST = 0.1  # of the way to a trial that failed, the fraction where q is least
+_LEAST = 0.1  # θ
 
 
 class _Stop(Exception):
@@ -34,15 +34,14 @@ class _Stop(Exception):
 
 
 def lbfgs(run: Run, x0: Array, maxiter: int) -> BilevelResult:
-    """Run the method from x0; stops on the tolerance of ``run``, as all methods do.
+    """Run the method from x0, with the stopping test of ``run``.
 
     Notes
     -----
     A checkpoint holds the gradient of every evaluation so far: m numbers each, 44 MB
-    after 100 evaluations with 54,877 parameters.  Trials that failed are in it with what
-    SciPy was told of them, so that a resumed run takes the same path; they are never an
-    iterate, and are not in the history.  A run whose last searches met such a trial and
-    found no way on ends with the status of that failure.
+    after 100 evaluations with 54,877 parameters, and q where a trial failed.  Failed
+    trials are never iterates, and are not in the history.  A run that ends because of
+    them has the status of the last failure.
     """
     if not isinstance(x0, np.ndarray):
         raise TypeError(
@@ -61,28 +60,23 @@ def lbfgs(run: Run, x0: Array, maxiter: int) -> BilevelResult:
             x0,
             jac=True,
             method="L-BFGS-B",
-            bounds=None
-            if run.lower is None and run.upper is None
-            else optimize.Bounds(
-                -np.inf if run.lower is None else run.lower,
-                np.inf if run.upper is None else run.upper,
-            ),
+            bounds=None if run.lower is None else optimize.Bounds(run.lower, run.upper),
             callback=path.accept,
             options={"maxiter": maxiter, "maxfun": 20 * maxiter, "ftol": 0, "gtol": 0},
         )
     except _Stop as stop:
         return run.result(stop.status, stop.detail)
-    # SciPy's own words where its line search gave up: the values are too inexact.
+    # SciPy's line search fails where the values are too inexact.
     out_of_budget = ended.nit >= maxiter or ended.nfev >= 20 * maxiter
     failure = path.failed or path.failure
     if failure is not None and not out_of_budget:
-        return run.result(failure.status, str(failure))  # what its last search ran into
+        return run.result(failure.status, str(failure))
     status = Status.ITERATION_LIMIT if out_of_budget else Status.LINE_SEARCH_FAILED
     return run.result(status, f"(SciPy: {ended.message})")
 
 
 class _Path:
-    """The evaluations that SciPy asks for: first the recorded ones, then new ones."""
+    """The objective function for SciPy: recorded evaluations first, then new ones."""
 
     def __init__(self, run: Run, log: list[tuple[str, float, Array]]) -> None:
         assert run.last is not None
@@ -102,8 +96,8 @@ class _Path:
         key, value, gradient = self.log[self.evaluations]
         if key != digest(x):
             raise ValueError(
-                "the checkpoint cannot be followed: SciPy's L-BFGS-B asks for other "
-                "points than it did then. Use the version of SciPy that wrote it"
+                "the checkpoint cannot be followed: SciPy's L-BFGS-B takes other "
+                "points than in that run. Use the version of SciPy that wrote it"
             )
         self.evaluations += 1
         if self.base is None:
@@ -114,7 +108,7 @@ class _Path:
         self.iterates += 1
         self.failed, self.failure = None, self.failed
         x = x.astype(self.dtype)
-        # The line search ends at a point that it asked for.
+        # The line search ends at a point that it has evaluated.
         for key, value, gradient in reversed(self.log[: self.evaluations]):
             if key == digest(x):
                 self.base = x, value, gradient

@@ -1,4 +1,4 @@
-"""Minimise F(x) = f^U(x, g(x)): ``minimize`` is the door, each method has its file."""
+"""Minimise F(x) = f^U(x, g(x)) by one of the upper-level methods."""
 
 from __future__ import annotations
 
@@ -67,8 +67,8 @@ def minimize(
     y0 : array (n,), optional
         First start of the lower-level solves.
     method : {"maid", "hoag", "hoag_quadratic", "gradient_descent", "lbfgs"}
-        "maid" solves the lower level as exactly as the next step needs;
-        "gradient_descent" is the same descent, projected with spectral steps, at fixed
+        "maid", projected descent with spectral steps, solves the lower level as
+        accurately as the next step needs; "gradient_descent" is the same descent at fixed
         tolerances; "lbfgs" is SciPy's L-BFGS-B; "hoag" is a published baseline, with its
         exponential or quadratic schedule of tolerances.
     bounds : (low, high), sequence of m pairs, (m, 2) array or scipy Bounds, optional
@@ -83,11 +83,11 @@ def minimize(
     progress : bool
         Show a progress bar when tqdm is installed.
     checkpoint : path, optional
-        A file from which the same call goes on after the process was killed, and ends
-        at the same x.  It is written anew every ``checkpoint_every`` accepted steps and
-        at the end, in one piece; the one before it is kept as ``<checkpoint>.old``.  A
-        run that ended by its callback or by ``maxiter`` goes on from it with a larger
-        ``maxiter``, one that converged returns its result at once.
+        A file from which the same call continues after the process was killed, with the
+        same iterates.  It is replaced atomically every ``checkpoint_every`` accepted steps
+        and at the end; the one before it is kept as ``<checkpoint>.old``.  A run that ended
+        by its callback or by ``maxiter`` continues with a larger ``maxiter``, one that
+        converged returns its result at once.
     checkpoint_every : int
         See ``checkpoint``.
     **options
@@ -97,21 +97,25 @@ def minimize(
     Returns
     -------
     BilevelResult
-        Its ``status`` says why it ended; the best point so far is never lost.
+        The best point so far, and a ``status`` that says why the run ended.
 
     Raises
     ------
     ConvergenceError
         When the very first evaluation fails.
     ValueError, TypeError
-        For wrong arguments, a checkpoint that is damaged, and one of another run: of
-        another method, size, dtype, start, option (as given) or of other data.
+        For wrong arguments, a damaged checkpoint, and one of another run: another
+        method, size, dtype, start or option (as given), or other data.
     OSError
         When a checkpoint cannot be written; the last one is intact.
 
     Notes
     -----
-    A callback is called again for a step whose checkpoint was not written any more.
+    "maid" and "hoag" claim convergence only at the finest tolerances, and evaluate and
+    certify the returned point there, however they end; values on the way, in the history
+    and in the callback, are those of looser solves.
+
+    After a restart the callback is called again for steps that no checkpoint had saved.
     With "lbfgs" a checkpoint holds the gradients of all evaluations so far.
     """
     x0 = as_vector("x0", x0)
@@ -130,19 +134,9 @@ def minimize(
     store = None
     if checkpoint is not None:
         every = as_count("checkpoint_every", checkpoint_every)
-        same = {
-            "method": method,
-            "m": x0.shape[0],
-            "n": getattr(problem.objective, "n", None),
-            "dtype": str(x0.dtype),
-            "x0": x0,
-            "y0": y0,
-            "low": low,
-            "high": high,
-            "tol": tol,
-            "lower_tol": lower_tol,
-            **options,
-        }
+        same = {"m": x0.shape[0], "n": getattr(problem.objective, "n", None)}
+        same |= {"dtype": str(x0.dtype), "x0": x0, "y0": y0, "low": low, "high": high}
+        same |= {"method": method, "tol": tol, "lower_tol": lower_tol, **options}
         identity = {name: describe(option) for name, option in same.items()}
         store = Store(Path(checkpoint), every, identity)
     run = Run(F, low, high, tol, callback, store)

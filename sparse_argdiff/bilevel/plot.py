@@ -1,4 +1,4 @@
-"""The course of a run as a picture: F and its gradient against what they cost.
+"""A plot of the history of a run: F and its gradient against their cost.
 
 Rows: value, gradient norm.  Columns: products (Hessian products + gradients), seconds.
 """

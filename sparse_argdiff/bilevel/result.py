@@ -1,4 +1,4 @@
-"""What a run leaves: one record for each accepted iterate, and the result."""
+"""The history of a run, a record for each accepted iterate, and its result."""
 
 from __future__ import annotations
 
@@ -7,6 +7,9 @@ from typing import Any
 
 from scipy.optimize import OptimizeResult
 
+from ..hypergradient.error_estimate import Certificate
+from ..hypergradient.result import HypergradientResult
+from ..status import Status
 from .plot import plot_history
 
 
@@ -44,12 +47,27 @@ class HistoryRecord:
     seconds: float
 
 
+@dataclasses.dataclass(frozen=True)
+class Ending:
+    """What a run returns: the final evaluation, its record in the history, totals."""
+
+    status: Status
+    message: str
+    found: HypergradientResult
+    record: HistoryRecord
+    certificate: Certificate | None
+    n_hvp: int
+    n_grad: int
+    n_evaluations: int
+
+
 class BilevelResult(OptimizeResult):  # type: ignore[misc]  # SciPy is untyped
     """The outcome of :func:`minimize`, an ``OptimizeResult``.
 
     Attributes
     ----------
-    x, fun, jac, y : the best point, its value, gradient and lower-level solution.
+    x, fun, jac, y : the best point, its value, gradient and lower-level solution,
+        computed at the finest tolerances, as is the record of this point in ``history``.
     success : bool
         Whether the projected gradient met the tolerance.
     status : Status
@@ -58,7 +76,7 @@ class BilevelResult(OptimizeResult):  # type: ignore[misc]  # SciPy is untyped
         Iterations, hypergradients, Hessian products, lower-level gradients.
     history : list of HistoryRecord
     certificate : Certificate or None
-        What is known of the error of the last gradient ("maid").
+        What is known about the errors of ``fun`` and ``jac`` ("maid", "hoag").
     """
 
     def plot(self, axes: Any = None, *, label: str | None = None) -> Any:

@@ -3,7 +3,7 @@
 from .error_estimate import Certificate
 from .hypergradient import Hypergradient
 from .influence import influence
-from .result import HypergradientResult
+from .result import HypergradientResult, WarmStart
 from .upper_objective import FunctionUpper, UpperObjective
 
 __all__ = [
@@ -12,5 +12,6 @@ __all__ = [
     "Hypergradient",
     "HypergradientResult",
     "UpperObjective",
+    "WarmStart",
     "influence",
 ]

@@ -1,10 +1,10 @@
-"""Certify, then refine: an adjoint solve that ends once −z is shown to descend.
+"""An adjoint solve that ends once −z is estimated to be a descent direction.
 
     ‖z_j − z_{j−d}‖ · s ≤ (1 − η) ‖z_j‖,        z_j = ∂f^U/∂x − f_XYᵀ λ_j
 
-The delay d and the safety s make the left side an estimate of ‖z_j − z(K⁻¹ rhs)‖ in the
-space of x, where it matters; a start is judged by the change that one preconditioned step
-makes.  Norms of residuals overestimate that error by orders of magnitude.
+The change over d iterations, times a safety factor s, estimates ‖z_j − z(K⁻¹ rhs)‖ in the
+space of x; the start is judged by the change along one preconditioned residual.  Norms of
+residuals overestimate this error by orders of magnitude.
 """
 
 from __future__ import annotations
@@ -18,20 +18,44 @@ from .. import krylov
 from ..arrays import Array, is_finite, namespace, norm
 from ..krylov import KrylovResult
 from ..operators.linear_operator import LinearOperator, aslinearoperator
+from ..problem.problem import Problem, Solution
 from ..status import Status
 
 _EVERY, _DELAY = 2, 4  # iterations
 _SAFETY = 2.0
-_ETA = 0.5  # of ‖z‖ is certain: the error may be the other half
+_ETA = 0.5  # share of ‖z‖ that the error must leave
 
 
-class Refinement:
-    """A linear solver for ``vjp`` that starts anywhere and may end at descent.
+def stopped_at_descent(
+    problem: Problem,
+    solution: Solution,
+    direct: Array | None,
+    method: Any,
+    adjoint0: Any,
+    descent: bool,
+) -> tuple[Any, Any]:
+    """Return start and method of an adjoint solve that a builder or descent changes."""
+    builder = adjoint0 if callable(adjoint0) else None
+    if problem.constrained:
+        if builder is not None:
+            raise ValueError(
+                "adjoint0 must be an array for a problem with constraints, found a "
+                "function: it would have to be an inverse of the whole KKT matrix"
+            )
+        # Projected CG with an exact factor takes few iterations: it is not cut short.
+        return adjoint0, method
+    cross = problem.cross(solution.x, solution.y)
+    method = DescentStoppedSolver(method, builder, cross, direct, descent)
+    return None if builder is not None else adjoint0, method
+
+
+class DescentStoppedSolver:
+    """A linear solver for ``vjp`` with any start, which may end at a descent direction.
 
     Parameters
     ----------
     solver : None, str or solver function
-        What refines, CG by default.
+        Solves for the correction of the start, CG by default.
     builder : callable or None
         Takes K and returns M ≈ K⁻¹: the start is M rhs.
     cross : operator (n, m)
@@ -57,7 +81,7 @@ class Refinement:
     ) -> None:
         self._solver = solver if callable(solver) else _SOLVERS[solver]
         self._builder, self._cross, self._direct = builder, cross, direct
-        # What is not finite is for the caller to refuse, and shows no descent.
+        # The caller refuses what is not finite; it shows no descent.
         self._descent = descent and (direct is None or is_finite(direct))
 
     def __call__(
@@ -65,7 +89,8 @@ class Refinement:
     ) -> KrylovResult:
         """Solve K λ = rhs."""
         if not is_finite(rhs):
-            return self._plainly(K, rhs, x0, options)
+            refused: KrylovResult = self._solver(K, rhs, x0, **options)
+            return refused
         n_built = 0
         if self._builder is not None:
             M = aslinearoperator(self._builder(K))
@@ -93,12 +118,6 @@ class Refinement:
             return _ended(found.x, found.residual, found.niter, found.n_matvec)
         return found
 
-    def _plainly(
-        self, K: LinearOperator, rhs: Array, x0: Any, options: dict[str, Any]
-    ) -> KrylovResult:
-        found: KrylovResult = self._solver(K, rhs, x0, **options)
-        return found
-
     def _gradient(self, adjoint: Array) -> Array:
         pulled = -(self._cross.T @ adjoint)
         return pulled if self._direct is None else pulled + self._direct
@@ -106,7 +125,7 @@ class Refinement:
     def _shown(self, x0: Array, left: Array, K: LinearOperator, M: Any) -> bool:
         """Judge a start by the change of z along the preconditioned residual.
 
-        M ≈ K⁻¹ may be far from it: the change is counted twice.
+        The change counts twice: M is a rough approximation of K⁻¹.
         """
         step = left if M is None else aslinearoperator(M) @ left
         if M is None:

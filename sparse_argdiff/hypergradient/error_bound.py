@@ -1,4 +1,4 @@
-"""A bound on the error of an inexact hypergradient, from constants that are true bounds.
+"""Bounds on the error of an inexact hypergradient, from constants that are true bounds.
 
 With ‖·‖ in a diagonal metric W, f_YY ≥ μ W, and r = ∂f^U/∂y − f_YY λ at the point (y, λ):
 
@@ -8,7 +8,7 @@ With ‖·‖ in a diagonal metric W, f_YY ≥ μ W, and r = ∂f^U/∂y − f_Y
 
 Split z − ∇F by (λ − λ*), (f_XY − f_XY*) and the direct term; f_YY* (λ − λ*) is
 (f_YY* − f_YY) λ − r + (∂f^U/∂y − ∂f^U/∂y*), and ‖v‖ ≤ ‖f_YY* v‖ / μ.  Forces (f_Y, r) are
-measured in W⁻¹.  No product with the Hessian is needed that the solves have not made.
+measured in W⁻¹.  No additional product with the Hessian is needed.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ import math
 from ..arrays import Array, dot, epsilon, namespace
 from ..problem.objective import Constants
 
-_ROUNDING = 100.0  # units of rounding that a computed residual may be wrong by
+_ROUNDING = 100.0  # error of a computed residual, in units of rounding
 
 
 @dataclasses.dataclass(frozen=True)
 class Bound:
-    """What is proven about a value and a gradient; infinite for nothing."""
+    """Bounds on the errors of a value and a gradient, infinite where there are none."""
 
     value_error: float = math.inf
     gradient_error: float = math.inf
@@ -41,7 +41,7 @@ def bound(
     gradient: Array,
     value: float,
 ) -> Bound:
-    """Return what ``constants`` prove about a value and a gradient.
+    """Return the bounds that ``constants`` prove for a value and a gradient.
 
     Parameters
     ----------
@@ -55,7 +55,7 @@ def bound(
     adjoint : array (n,)
         λ.
     gradient, value : array (m,), float
-        What was computed from them.
+        Computed from these.
 
     References
     ----------
@@ -88,5 +88,5 @@ def bound(
 
 
 def _times(constant: float, size: float) -> float:
-    """Return the product; an unknown constant times nothing is nothing."""
+    """Return the product, zero for an unknown constant times zero."""
     return constant * size if size > 0.0 else 0.0

@@ -1,14 +1,12 @@
-"""How wrong an inexact hypergradient is: what is proven and what is estimated about it.
-
-A hypergradient z from a lower solution y and an adjoint λ, neither exact, is followed by
-one Newton step on both,
+"""Error estimates for an inexact hypergradient, by a Newton step on both solves.
 
     λ₁ = λ + K⁻¹ r,    y₂ = y − K⁻¹ f_Y,    λ₂ = λ₁ + K₂⁻¹ (∂f^U/∂y − K₂ λ₁)
 
-(roughly solved).  z₁ − z is the error that the linear solve left, z₂ − z₁ that of the
-lower level, up to the error of z₂, which is smaller by the factor that the residuals fell
-by.  Where they did not fall, a third point shows how the errors do.  What is proven comes
-from constants that are true bounds (``error_bound.py``).
+with r the residual of the adjoint λ, f_Y that of the lower solution y, and inexact solves.
+The error of the hypergradient z is z₂ − z up to the error of z₂, which is smaller by the
+factor that the residuals fell by.  Where they did not fall enough, a second step shows the
+rate at which the errors fall.  Proven bounds come from constants that are true bounds
+(``error_bound.py``).
 """
 
 from __future__ import annotations
@@ -25,18 +23,18 @@ from ..problem.optimality import residual
 from ..problem.problem import Problem, Solution
 from ..status import Status
 from .error_bound import Bound, bound
-from .upper_objective import UpperObjective, gradient_y, total_gradient, value_of
+from .upper_objective import UpperObjective, gradient_x, gradient_y, value_of
 
 Descent = Literal["proven", "estimated", "not shown"]
 
-_RTOL = 0.1  # of the corrections
+_RTOL = 0.1  # of the linear solves
 _SAFETY = 3.0
-_WEAK = 0.3  # a contraction, or a relative change, that needs the third point
+_WEAK = 0.3  # a contraction, or a relative change, above which a second step is taken
 
 
 @dataclasses.dataclass(frozen=True)
 class Certificate:
-    """What is known about the error of a hypergradient.
+    """Bounds and estimates of the errors of a hypergradient.
 
     Attributes
     ----------
@@ -45,22 +43,18 @@ class Certificate:
     gradient_error : float
         Estimate of ‖gradient − ∇F(x)‖₂, or its bound where that is smaller; infinite
         where nothing could be estimated.
-    linear_error, lower_error : float
-        Estimates of its parts: left by the adjoint's linear solve, and by the lower level.
     bound : Bound
-        What is proven about both errors, infinite for nothing.
+        Proven bounds of both errors, infinite where nothing is proven.
     descent : {"proven", "estimated", "not shown"}
         Whether −gradient is a direction of descent: its error is below its norm.
     refined : Point
         The pair (y, λ) after the corrections: a better start for what follows.
     n_hvp, n_grad : int
-        What the certificate cost.
+        Cost of the certificate.
     """
 
     value_error: float
     gradient_error: float
-    linear_error: float
-    lower_error: float
     bound: Bound
     descent: Descent
     refined: Point = dataclasses.field(repr=False)
@@ -72,23 +66,22 @@ class Certificate:
 class Point:
     """A lower solution and an adjoint, with the value and the hypergradient they give.
 
-    ``left`` is the residual of the adjoint's linear solve, where it is known.
+    ``adjoint_residual`` is that of the linear solve, where it is known.
     """
 
     solution: Solution
     adjoint: Array
     value: float
     gradient: Array
-    left: Array | None = None
+    adjoint_residual: Array | None = None
 
 
 @dataclasses.dataclass(frozen=True)
 class _Correction:
-    """One Newton step from a point: where it led, what it changed, what it cost."""
+    """One Newton step: the next point, None where it failed, and its cost."""
 
     point: Point | None
-    fall: float = math.nan  # of the residual of the lower level
-    solved: Array | None = None  # change of the gradient by the linear solve alone
+    fall: float = math.nan  # ratio of the residuals of the lower level
     n_hvp: int = 0
     n_grad: int = 0
 
@@ -99,9 +92,9 @@ def prove(
     point: Point,
     constants: Constants | Callable[[Array, Array], Constants | None] | None = None,
 ) -> Bound:
-    """Return what constants prove about ``point``: the given ones, or the objective's.
+    """Return the bounds that the given constants, or the objective's own, prove.
 
-    Nothing where there are none, nor with constraints: the bounds are of f_YY⁻¹.
+    They are infinite without constants, and with constraints: the bounds are of f_YY⁻¹.
     """
     solution = point.solution
     x, y = solution.x, solution.y
@@ -111,15 +104,15 @@ def prove(
     found = given(x, y) if callable(given) else given
     if found is None or problem.constrained:
         return Bound()
-    if solution.residual is None or point.left is None:
+    if solution.residual is None or point.adjoint_residual is None:
         return Bound()
     lipschitz = getattr(upper, "lipschitz", None)
     if math.isinf(found.upper_lipschitz) and callable(lipschitz):
         metric = namespace(y).ones_like(y) if found.metric is None else found.metric
         found = dataclasses.replace(found, upper_lipschitz=lipschitz(metric))
     if math.isinf(found.direct_lipschitz):
-        none = upper.grad_x(x, y) is None
-        direct = 0.0 if none else getattr(upper, "direct_lipschitz", math.inf)
+        absent = upper.grad_x(x, y) is None
+        direct = 0.0 if absent else getattr(upper, "direct_lipschitz", math.inf)
         found = dataclasses.replace(found, direct_lipschitz=direct)
     own = getattr(problem.objective, "scale", None)
     scale = float(own(x)) if callable(own) else norm(problem.grad(x, 0.0 * y))
@@ -127,7 +120,7 @@ def prove(
         found,
         forces=solution.residual,
         scale=scale,
-        residual=point.left,
+        residual=point.adjoint_residual,
         right_hand_side=gradient_y(upper, x, y),
         adjoint=point.adjoint,
         gradient=point.gradient,
@@ -150,7 +143,7 @@ def certify(
     upper : UpperObjective
     point : Point
     proven : Bound, optional
-        What is proven about it.
+        Its proven bounds.
     **options
         ``method``, ``M`` and ``maxiter`` of the linear solves.
 
@@ -167,7 +160,7 @@ def certify(
     descent: Descent = "proven" if proven.gradient_error < size else "not shown"
     first = _correct(problem, upper, point, options)
     second, n_hvp, n_grad = first.point, first.n_hvp, first.n_grad
-    error = value_error = linear = lower = math.inf
+    error = value_error = math.inf
     last = point
     if second is not None:
         last = second
@@ -186,14 +179,11 @@ def certify(
                 whole = norm(last.gradient - point.gradient)
                 error = max(4.0 / 3.0 * error, 1.5 * (whole + step * rate / (1 - rate)))
                 value_error = max(value_error, 2.0 * abs(last.value - point.value))
-        linear, lower = _shares(first, last, point, error)
     if descent != "proven" and error < size:
         descent = "estimated"
     return Certificate(
         value_error=min(value_error, proven.value_error),
         gradient_error=min(error, proven.gradient_error),
-        linear_error=linear,
-        lower_error=lower,
         bound=proven,
         descent=descent,
         refined=last,
@@ -202,22 +192,10 @@ def certify(
     )
 
 
-def _shares(
-    first: _Correction, last: Point, point: Point, error: float
-) -> tuple[float, float]:
-    """Return the parts of the error: what the linear solve changed, and the rest."""
-    whole = last.gradient - point.gradient
-    change = norm(whole)
-    if first.solved is None or not math.isfinite(error):
-        return (0.0, error) if math.isfinite(error) else (math.inf, math.inf)
-    ratio = error / change if change > 0.0 else 1.0
-    return ratio * norm(first.solved), ratio * norm(whole - first.solved)
-
-
 def _correct(
     problem: Problem, upper: UpperObjective, point: Point, options: Any
 ) -> _Correction:
-    """Return the point after one Newton step."""
+    """Take one Newton step on the lower level and on the adjoint."""
     here = dataclasses.replace(point.solution, status=Status.CONVERGED)
     x, n = here.x, here.y.shape[0]
     wrong, n_grad = residual(problem, here)
@@ -226,12 +204,11 @@ def _correct(
     if not step.status.acceptable:
         return _Correction(None, n_hvp=K.n_hvp, n_grad=n_grad)
     move = K.system.expand(step.x)
-    adjoint, solved = point.adjoint, None
-    if point.left is not None:
-        improved = K(point.left)
+    adjoint = point.adjoint
+    if point.adjoint_residual is not None:
+        improved = K(point.adjoint_residual)
         if improved.status.acceptable:
             adjoint = adjoint + K.system.expand(improved.x)
-            solved = K.pull_back(improved.x)
     multipliers = here.multipliers
     there = dataclasses.replace(
         here,
@@ -253,12 +230,14 @@ def _correct(
         return _Correction(None, n_hvp=n_hvp, n_grad=n_grad)
     z = old + change.x
     adjoint = system.expand(z)
-    gradient = total_gradient(upper, x, there.y, K2.pull_back(z))
+    gradient, direct = K2.pull_back(z), gradient_x(upper, x, there.y)
+    if direct is not None:
+        gradient = gradient + direct
     value = value_of(upper, x, there.y) - dot(adjoint, left)
     size = norm(wrong)
     fall = norm(left) / size if size > 0.0 else 0.0
     found = Point(there, adjoint, value, gradient)
-    return _Correction(found, fall, solved, n_hvp, n_grad)
+    return _Correction(found, fall, n_hvp, n_grad)
 
 
 def _linearized(problem: Problem, solution: Solution, options: Any) -> LinearizedSolve:

@@ -1,37 +1,39 @@
-"""The hypergradient: x → value and gradient of F(x) = f^U(x, g(x)), warm-started.
+"""The hypergradient: value and gradient of F(x) = f^U(x, g(x)), with a warm start.
 
     ∇F(x) = ∂f^U/∂x − f_XYᵀ λ,    f_YY λ = ∂f^U/∂y        (the paper's equation 4)
 
-Each evaluation says how wrong it may be (``error_estimate.py``) and leaves (y, λ) for the next.
+Each evaluation estimates its own errors (``error_estimate.py``), and its solution y and
+adjoint λ are the start of the next one.
 """
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
-import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any, Literal
 
-from ..arrays import Array, copied_vector, dot, is_finite, namespace
+from ..arrays import Array, copied_vector, namespace
 from ..implicit.checked_solve import LinearSolver
 from ..implicit.derivative import Adjoint, vjp
-from ..preconditioners.deflation import start_from
+from ..preconditioners.deflation import RecentSolutions
 from ..problem.objective import Constants
 from ..problem.optimality import residual
 from ..problem.problem import Problem, Solution
 from ..solvers import LowerSolver, solve
-from ..status import ConvergenceError, OnFailure, Status, raise_or_warn
-from . import error_estimate as certificates
-from .descent_stopping import Refinement
+from ..status import ConvergenceError, OnFailure
+from . import error_estimate
+from .descent_stopping import stopped_at_descent
 from .error_bound import Bound
-from .error_estimate import Certificate, Point
-from .result import HypergradientResult, WarmState
-from .upper_objective import UpperObjective, gradient_y, total_gradient, value_of
-
-Until = Literal["tolerance", "descent"]
-
-_WHAT = "evaluating the upper level"
+from .error_estimate import Certificate
+from .result import HypergradientResult, WarmStart
+from .upper_objective import (
+    UpperObjective,
+    check_finite,
+    check_upper,
+    corrected_value,
+    gradient_x,
+    gradient_y,
+)
 
 
 class Hypergradient:
@@ -71,10 +73,10 @@ class Hypergradient:
     ----------
     n_hvp, n_grad, n_evaluations : int
         Totals so far.
-    y, adjoint, older, adjoint_niter
-        The warm start, see :class:`WarmState`.
-    state : WarmState
-        All of these as one record, to be saved and set again.
+    y, adjoint : array or None
+        The last solution and adjoint: where the next evaluation starts.
+    state : WarmStart
+        All that the next evaluation depends on, and the totals, to be saved and set again.
 
     Notes
     -----
@@ -102,46 +104,36 @@ class Hypergradient:
         adjoint_maxiter: int | None = None,
         on_failure: OnFailure = "raise",
     ) -> None:
-        for name in ("value", "grad_y", "grad_x"):
-            if not callable(getattr(upper, name, None)):
-                raise TypeError(
-                    f"upper must have the methods value, grad_y and grad_x; "
-                    f"{type(upper).__name__} lacks {name}"
-                )
-        self.problem = problem
-        self.upper = upper
-        self.warm_start = warm_start
-        self.tol = tol
+        check_upper(upper)
+        self.problem, self.upper, self._y0 = problem, upper, y0
+        self.tol, self.warm_start, self.on_failure = tol, warm_start, on_failure
         self.adjoint_tol = tol if adjoint_tol is None else adjoint_tol
-        self.on_failure: OnFailure = on_failure
         self._constants = constants
-        self._solve_options: dict[str, Any] = {"method": solver, "maxiter": maxiter}
+        failing = {"on_failure": on_failure}
+        self._lower = failing | {"method": solver, "maxiter": maxiter}
+        self._linear = failing | {"method": method, "M": M, "maxiter": adjoint_maxiter}
         if callable(M):
-            self._solve_options["M"] = M
-        self._vjp_options: dict[str, Any] = {
-            "method": method,
-            "M": M,
-            "maxiter": adjoint_maxiter,
-        }
-        self._y0 = y0
-        self.y: Array | None = None
-        self.adjoint: Array | None = None
-        self.older: tuple[Array, ...] = ()
-        self.adjoint_niter = 0
-        self._paid: tuple[Solution, float] | None = None
-        self.n_hvp = self.n_grad = self.n_evaluations = 0
+            self._lower["M"] = M
+        self._cached: tuple[Solution, float] | None = None
+        self.state = WarmStart()
 
     @property
-    def state(self) -> WarmState:
+    def state(self) -> WarmStart:
         """All that the next evaluation depends on, and the totals so far."""
-        return WarmState(
-            **{f.name: getattr(self, f.name) for f in dataclasses.fields(WarmState)}
-        )
+        recent, totals = self._adjoints, (self.n_hvp, self.n_grad, self.n_evaluations)
+        return WarmStart(self.y, tuple(recent.columns), recent.niter, *totals)
 
     @state.setter
-    def state(self, state: WarmState) -> None:
-        for field in dataclasses.fields(state):
-            setattr(self, field.name, getattr(state, field.name))
+    def state(self, state: WarmStart) -> None:
+        self.y = state.y
+        self._adjoints = RecentSolutions(3, state.adjoints, state.adjoint_niter)
+        self.n_hvp, self.n_grad = state.n_hvp, state.n_grad
+        self.n_evaluations = state.n_evaluations
+
+    @property
+    def adjoint(self) -> Array | None:
+        """The last adjoint."""
+        return self._adjoints.columns[0] if self._adjoints.columns else None
 
     def __call__(self, x: Array) -> tuple[float, Array]:
         """Return F(x) and ∇F(x)."""
@@ -150,27 +142,25 @@ class Hypergradient:
 
     def solve(self, x: Array, *, tol: float | None = None) -> Solution:
         """Solve the lower-level problem at x, from the warm start."""
-        warm = self.warm_start and self.y is not None
-        with self._counting_failures():
-            solution = solve(
-                self.problem,
-                x,
-                self.y if warm else self._y0,
-                tol=self.tol if tol is None else tol,
-                on_failure=self.on_failure,
-                **self._solve_options,
-            )
-        self.n_hvp += solution.n_hvp
-        self.n_grad += solution.n_grad
-        self.y = solution.y
-        return solution
+        tol = self.tol if tol is None else tol
+        start = self.y if self.warm_start and self.y is not None else self._y0
+        options = {"tol": tol, **self._lower}
+        found: Solution = self._counted(solve, self.problem, x, start, **options)
+        left, n_grad = residual(self.problem, found)
+        self.y, self.n_grad = found.y, self.n_grad + n_grad
+        return dataclasses.replace(found, residual=left, n_grad=found.n_grad + n_grad)
 
-    def _solved(self, x: Array, tol: float) -> Solution:
-        """Solve, unless the value at this very x has just been asked for."""
-        paid, self._paid = self._paid, None
-        if paid is None or paid[1] != tol or not bool(namespace(x).all(paid[0].x == x)):
-            return self.solve(x, tol=tol)
-        return paid[0]
+    def _counted(self, compute: Callable[..., Any], *data: Any, **options: Any) -> Any:
+        """Return what ``compute`` returns, and add its cost to the totals, if it fails, too."""
+        try:
+            found = compute(*data, **options)
+        except ConvergenceError as error:
+            self.n_hvp += error.n_hvp
+            self.n_grad += getattr(error.result, "n_grad", 0)
+            raise
+        self.n_hvp += found.n_hvp
+        self.n_grad += getattr(found, "n_grad", 0)
+        return found
 
     def value(self, x: Array, *, tol: float | None = None) -> float:
         """Return F(x) alone, which saves the adjoint solve; the last adjoint corrects it."""
@@ -180,11 +170,10 @@ class Hypergradient:
         self, x: Array, *, tol: float | None = None
     ) -> tuple[float, float]:
         """Return F(x) alone and the correction in it, a measure of its error."""
-        x = copied_vector("x", x)
         tol = self.tol if tol is None else tol
         solution = self.solve(x, tol=tol)
-        self._paid = (dataclasses.replace(solution, n_hvp=0, n_grad=0), tol)
-        return self._value(x, solution, self.adjoint)
+        self._cached = dataclasses.replace(solution, n_hvp=0, n_grad=0), tol
+        return corrected_value(self.upper, solution, self.adjoint, self.on_failure)
 
     def evaluate(
         self,
@@ -193,10 +182,10 @@ class Hypergradient:
         tol: float | None = None,
         adjoint_tol: float | None = None,
         adjoint0: Any = None,
-        until: Until = "tolerance",
+        until: Literal["tolerance", "descent"] = "tolerance",
         certify: bool = True,
     ) -> HypergradientResult:
-        """Return F(x), ∇F(x), what is known of their errors, and the records of the solves.
+        """Return F(x), ∇F(x), estimates of their errors, and the records of the solves.
 
         Parameters
         ----------
@@ -208,12 +197,12 @@ class Hypergradient:
             that takes K and returns M ≈ K⁻¹, for M ∂f^U/∂y, such as the builders in
             ``preconditioners``.
         until : {"tolerance", "descent"}
-            With "descent" the adjoint solve ends once −gradient is shown to descend, as
-            far as the linear solve goes: one product certifies the start, which is
-            refined from where it stands only if that fails.
+            With "descent" the adjoint solve ends once −gradient is shown to be a descent
+            direction, as far as the error of the linear solve is concerned; one product
+            decides whether the start is good enough.
         certify : bool
-            Estimate the errors, for a Newton step's worth of products; the next
-            evaluation starts from where that step led.
+            Estimate the errors by a Newton step, which costs its products; the next
+            evaluation starts from the corrected pair.
 
         Raises
         ------
@@ -222,136 +211,68 @@ class Hypergradient:
         """
         if until not in {"tolerance", "descent"}:
             raise ValueError(f"until must be 'tolerance' or 'descent', found {until!r}")
-        x = copied_vector("x", x)
         if adjoint_tol is None:
             adjoint_tol = self.adjoint_tol if tol is None else tol
         tol = self.tol if tol is None else tol
-        solution = self._solved(x, tol)
-        left, n_grad = residual(self.problem, solution)
-        solution = dataclasses.replace(solution, residual=left)
-        self.n_grad += n_grad
-        grad_y = gradient_y(self.upper, x, solution.y)
-        direct = self.upper.grad_x(x, solution.y)
-        builder = adjoint0 if callable(adjoint0) else None
-        if builder is not None and self.problem.constrained:
-            raise ValueError(
-                "adjoint0 must be an array for a problem with constraints, found a "
-                "function: it would have to be an inverse of the whole KKT matrix"
-            )
-        start = self._start() if adjoint0 is None else adjoint0
-        options = dict(self._vjp_options)
-        # With constraints the solve is as cheap as projections make it, and is not cut.
-        descent = until == "descent" and not self.problem.constrained
-        if descent or builder is not None:
-            options["method"] = Refinement(
-                options["method"],
-                builder,
-                self.problem.cross(x, solution.y),
-                direct,
-                descent,
-            )
-        with self._counting_failures():
-            adjoint = vjp(
-                self.problem,
-                solution,
-                grad_y,
-                adjoint0=None if builder is not None else start,
-                rtol=adjoint_tol,
-                on_failure=self.on_failure,
-                **options,
-            )
-        gradient = total_gradient(self.upper, x, solution.y, adjoint.x)
-        if not is_finite(gradient):
-            detail = "∂f^U/∂x or f_XYᵀ λ is not finite."
-            raise_or_warn(Status.NOT_FINITE, adjoint, _WHAT, detail, self.on_failure)
-        gradient = namespace(x).asarray(gradient, dtype=x.dtype)
-        value, correction = self._value(x, solution, adjoint.adjoint)
-        self._keep(adjoint)
-        self.n_hvp += adjoint.n_hvp
+        solution = self._solution(x, tol)
+        direct = gradient_x(self.upper, solution.x, solution.y)
+        descent = until == "descent"
+        adjoint = self._adjoint(solution, direct, adjoint0, adjoint_tol, descent)
+        gradient = adjoint.x if direct is None else adjoint.x + direct
+        check_finite(gradient, adjoint, self.on_failure)
+        value = corrected_value(self.upper, solution, adjoint.adjoint, self.on_failure)
+        dtype = getattr(x, "dtype", solution.x.dtype)
+        gradient = namespace(gradient).asarray(gradient, dtype=dtype)
+        self._adjoints.keep(adjoint.adjoint, int(adjoint.krylov.niter))
         self.n_evaluations += 1
         found = HypergradientResult(
-            value=value,
-            correction=correction,
-            gradient=gradient,
-            solution=solution,
-            adjoint=adjoint,
-            certificate=None,
-            n_hvp=solution.n_hvp + adjoint.n_hvp,
-            n_grad=solution.n_grad + n_grad,
-            tol=tol,
-            adjoint_tol=adjoint_tol,
-            warnings=adjoint.warnings,
+            *value, gradient, solution, adjoint, tol=tol, adjoint_tol=adjoint_tol
         )
-        if not certify:
-            return found
-        certificate = self.certify(found)
-        return dataclasses.replace(
-            found,
-            certificate=certificate,
-            n_hvp=found.n_hvp + certificate.n_hvp,
-            n_grad=found.n_grad + certificate.n_grad,
-        )
+        if certify:
+            found = dataclasses.replace(found, certificate=self.certify(found))
+        return found
 
     def certify(self, found: HypergradientResult) -> Certificate:
-        """Say what is proven and estimated of an evaluation that was made without."""
-        parts = self.problem, self.upper, self._point(found), self.prove(found)
-        certificate = certificates.certify(*parts, **self._vjp_options)
+        """Estimate the errors of an evaluation; the next one starts from the corrected pair."""
+        data = self.problem, self.upper, found.point, self.prove(found)
+        certificate: Certificate = self._counted(
+            error_estimate.certify, *data, **self._linear
+        )
         self.y = certificate.refined.solution.y
-        self.adjoint = certificate.refined.adjoint
-        self.n_hvp += certificate.n_hvp
-        self.n_grad += certificate.n_grad
+        self._adjoints.refine(certificate.refined.adjoint)
         return certificate
 
     def prove(self, found: HypergradientResult) -> Bound:
-        """Return what constants prove about an evaluation; no products."""
-        point = self._point(found)
-        return certificates.prove(self.problem, self.upper, point, self._constants)
+        """Return what the constants prove about an evaluation; no products."""
+        data = self.problem, self.upper, found.point
+        return error_estimate.prove(*data, self._constants)
 
-    @staticmethod
-    def _point(found: HypergradientResult) -> Point:
-        return Point(
-            found.solution,
-            found.adjoint.adjoint,
-            found.value,
-            found.gradient,
-            found.adjoint.krylov.residual,
-        )
+    def _solution(self, x: Array, tol: float) -> Solution:
+        """Solve, or take the solution that ``corrected_value`` cached for this x and tol."""
+        cached, self._cached = self._cached, None
+        if cached is not None and cached[1] == tol:
+            x, there = copied_vector("x", x), cached[0].x
+            if x.shape == there.shape and bool(namespace(x, there).all(x == there)):
+                return cached[0]
+        return self.solve(x, tol=tol)
 
-    def _start(self) -> Array | None:
-        """Return the last adjoint, or the last three where the last solve was long."""
-        if not self.warm_start or self.adjoint is None:
-            return None
-        return start_from([self.adjoint, *self.older], self.adjoint_niter)
-
-    def _keep(self, adjoint: Adjoint) -> None:
-        if self.adjoint is not None and self.adjoint.shape == adjoint.adjoint.shape:
-            self.older = (self.adjoint, *self.older)[:2]
-        self.adjoint = adjoint.adjoint
-        self.adjoint_niter = int(adjoint.krylov.niter)
-
-    @contextlib.contextmanager
-    def _counting_failures(self) -> Iterator[None]:
-        try:
-            yield
-        except ConvergenceError as error:
-            self.n_hvp += error.n_hvp
-            self.n_grad += getattr(error.result, "n_grad", 0)
-            raise
-
-    def _value(
-        self, x: Array, solution: Solution, adjoint: Array | None
-    ) -> tuple[float, float]:
-        """Return the value, corrected where there is an adjoint, and by what."""
-        value, correction = value_of(self.upper, x, solution.y), 0.0
-        if adjoint is not None:
-            left, n_grad = residual(self.problem, solution)
-            self.n_grad += n_grad
-            correction = -dot(adjoint, left)
-            value += correction
-        if not math.isfinite(value):
-            detail = f"upper.value returned {value}."
-            raise_or_warn(Status.NOT_FINITE, solution, _WHAT, detail, self.on_failure)
-        return value, correction
-
-
-__all__ = ["Hypergradient", "HypergradientResult", "WarmState"]
+    def _adjoint(
+        self,
+        solution: Solution,
+        direct: Array | None,
+        adjoint0: Any,
+        rtol: float,
+        descent: bool,
+    ) -> Adjoint:
+        """Solve f_YY λ = ∂f^U/∂y, or the KKT system with constraints."""
+        grad_y = gradient_y(self.upper, solution.x, solution.y)
+        start, options = adjoint0, {"rtol": rtol, **self._linear}
+        if descent or callable(adjoint0):
+            start, options["method"] = stopped_at_descent(
+                self.problem, solution, direct, options["method"], adjoint0, descent
+            )
+        if adjoint0 is None and self.warm_start:
+            start = self._adjoints.start()
+        data = self.problem, solution, grad_y
+        adjoint: Adjoint = self._counted(vjp, *data, adjoint0=start, **options)
+        return adjoint

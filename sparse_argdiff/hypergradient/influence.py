@@ -1,16 +1,16 @@
-"""The influence of each training sample on the upper loss, from the adjoint at hand.
+"""The influence of each training sample on the upper loss, from a computed adjoint.
 
     I_i = ∂F/∂w_i = − λ' ∂f_Y/∂w_i,        F without sample i ≈ F − w_i I_i
 
-w_i weighs sample i in the lower objective.  λ is the adjoint that the hypergradient has
-solved for: all N of them cost one product with the features, and no solve.
+w_i weighs sample i in the lower objective.  λ is the adjoint of the hypergradient: all N
+influences cost one product with the features, and no solve.
 """
 
 from __future__ import annotations
 
 from ..arrays import Array
 from ..problem.problem import Problem
-from .hypergradient import HypergradientResult
+from .result import HypergradientResult
 
 
 def influence(problem: Problem, result: HypergradientResult) -> Array:
@@ -27,8 +27,8 @@ def influence(problem: Problem, result: HypergradientResult) -> Array:
     Returns
     -------
     array (N,)
-        In the units of F per unit of weight.  Positive: the sample raises F, which falls
-        when its weight does, by about w_i I_i when it is left out.
+        In the units of F per unit of weight.  A positive entry: without sample i F
+        decreases by about w_i I_i.
 
     Raises
     ------
@@ -37,12 +37,11 @@ def influence(problem: Problem, result: HypergradientResult) -> Array:
 
     Notes
     -----
-    The weights are ``sample_weight`` as it was given, ones without it.  ``Glm`` divides
-    them by their sum: Σ w_i I_i = 0, and to leave a sample out leaves the penalty of the
-    others as strong as it was per sample.
+    The weights are ``sample_weight`` as given, ones without it.  ``Glm`` divides them by
+    their sum: Σ w_i I_i = 0, and leaving a sample out keeps the penalty per sample.
 
-    The error is that of the adjoint and of the solution, to first order; a derivative
-    foretells a removal where one sample moves y little, for N large or a strong penalty.
+    The error is, to first order, that of the adjoint and of the solution.  The derivative
+    predicts a removal where one sample changes y little: N large, or a strong penalty.
 
     References
     ----------

@@ -1,4 +1,4 @@
-"""What an evaluation of F(x) and ∇F(x) returns, and what it leaves for the next one."""
+"""The result of an evaluation of F(x) and ∇F(x), and the warm start of the next one."""
 
 from __future__ import annotations
 
@@ -7,20 +7,20 @@ import dataclasses
 from ..arrays import Array
 from ..implicit.derivative import Adjoint
 from ..problem.problem import Solution
-from .error_estimate import Certificate
+from .error_estimate import Certificate, Point
 
 
 @dataclasses.dataclass(frozen=True)
-class WarmState:
-    """All that a :class:`Hypergradient` remembers: set it, and it goes on from there.
+class WarmStart:
+    """All that the next evaluation of a :class:`Hypergradient` depends on.
 
     Attributes
     ----------
-    y, adjoint : array or None
-        What the next evaluation begins with.
-    older : tuple of arrays
-        The two adjoints before: the start is the best combination of all three where the
-        last solve was long enough for that to pay.
+    y : array or None
+        Start of the lower-level solve.
+    adjoints : tuple of arrays
+        The last three adjoints, the newest first: the start of the adjoint solve is their
+        best combination where the last solve took enough iterations to pay for it.
     adjoint_niter : int
         Iterations of the last adjoint solve.
     n_hvp, n_grad, n_evaluations : int
@@ -28,13 +28,13 @@ class WarmState:
 
     Notes
     -----
-    A preconditioner that learns, M = ``preconditioners.Auto()``, is the caller's state and
-    not in here: without it the next evaluation meets the same tolerances by another way.
+    A preconditioner that learns, M = ``preconditioners.Auto()``, belongs to the caller and
+    is not included: without it the next evaluation meets the same tolerances, but not bit
+    for bit.
     """
 
     y: Array | None = None
-    adjoint: Array | None = None
-    older: tuple[Array, ...] = ()
+    adjoints: tuple[Array, ...] = ()
     adjoint_niter: int = 0
     n_hvp: int = 0
     n_grad: int = 0
@@ -57,12 +57,12 @@ class HypergradientResult:
         Of the lower-level problem.
     adjoint : Adjoint
         With the record of its linear solve.
-    certificate : Certificate or None
-        What is known about the errors of value and gradient.
-    n_hvp, n_grad : int
-        Hessian products and lower-level gradients spent in this evaluation.
     tol, adjoint_tol : float
         Tolerances of the two solves.
+    certificate : Certificate or None
+        Bounds and estimates of the errors of value and gradient.
+    n_hvp, n_grad : int
+        Hessian products and lower-level gradients spent in this evaluation.
     warnings : tuple of str
         Caveats.
     """
@@ -72,9 +72,34 @@ class HypergradientResult:
     gradient: Array
     solution: Solution
     adjoint: Adjoint
-    certificate: Certificate | None
-    n_hvp: int
-    n_grad: int
     tol: float
     adjoint_tol: float
-    warnings: tuple[str, ...] = ()
+    certificate: Certificate | None = None
+
+    @property
+    def n_hvp(self) -> int:
+        """Hessian products of both solves and of the certificate."""
+        spent = self.solution.n_hvp + self.adjoint.n_hvp
+        return spent if self.certificate is None else spent + self.certificate.n_hvp
+
+    @property
+    def n_grad(self) -> int:
+        """Lower-level gradients of the solution and of the certificate."""
+        spent = self.solution.n_grad
+        return spent if self.certificate is None else spent + self.certificate.n_grad
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """Caveats of the solution and of the linear solve."""
+        return self.adjoint.warnings
+
+    @property
+    def point(self) -> Point:
+        """The pair (y, λ) with its value and gradient."""
+        return Point(
+            self.solution,
+            self.adjoint.adjoint,
+            self.value,
+            self.gradient,
+            self.adjoint.krylov.residual,
+        )

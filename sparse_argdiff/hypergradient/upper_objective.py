@@ -1,17 +1,22 @@
-"""The upper objective f^U(x, y), and what it makes of a lower solution and its adjoint.
+"""The upper objective f^U(x, y); value and gradient of F from a solution and its adjoint.
 
     F(x) ≈ f^U(x, y) − λ' f_Y(x, y),        ∇F(x) = ∂f^U/∂x + g'(x)' ∂f^U/∂y
 
-The second term corrects the value for a y that is not quite optimal: its error is of second
-order in that of y, where that of f^U(x, y) is of first order.
+The second term corrects the value for an inexact y: the error of the sum is of second order
+in the error of y, that of f^U(x, y) alone of first order.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
-from typing import Protocol
+from typing import Any, Protocol
 
-from ..arrays import Array, as_number, as_vector
+from ..arrays import Array, as_number, as_vector, dot, is_finite
+from ..problem.problem import Solution
+from ..status import OnFailure, Status, raise_or_warn
+
+_WHAT = "evaluating the upper level"
 
 
 class UpperObjective(Protocol):
@@ -45,6 +50,16 @@ class FunctionUpper:
         return None if self._grad_x is None else self._grad_x(x, y)
 
 
+def check_upper(upper: Any) -> None:
+    """Refuse an upper objective that lacks a method."""
+    for name in ("value", "grad_y", "grad_x"):
+        if not callable(getattr(upper, name, None)):
+            raise TypeError(
+                f"upper must have the methods value, grad_y and grad_x; "
+                f"{type(upper).__name__} lacks {name}"
+            )
+
+
 def value_of(upper: UpperObjective, x: Array, y: Array) -> float:
     """Return f^U(x, y), checked."""
     return as_number("upper.value", upper.value(x, y))
@@ -55,9 +70,31 @@ def gradient_y(upper: UpperObjective, x: Array, y: Array) -> Array:
     return as_vector("upper.grad_y", upper.grad_y(x, y), y.shape[0])
 
 
-def total_gradient(upper: UpperObjective, x: Array, y: Array, implicit: Array) -> Array:
-    """Return ∇F from its implicit part g'(x)' ∂f^U/∂y."""
+def gradient_x(upper: UpperObjective, x: Array, y: Array) -> Array | None:
+    """Return ∂f^U/∂x, checked; None where x does not enter directly."""
     direct = upper.grad_x(x, y)
-    if direct is None:
-        return implicit
-    return implicit + as_vector("upper.grad_x", direct, x.shape[0])
+    return None if direct is None else as_vector("upper.grad_x", direct, x.shape[0])
+
+
+def corrected_value(
+    upper: UpperObjective,
+    solution: Solution,
+    adjoint: Array | None,
+    on_failure: OnFailure,
+) -> tuple[float, float]:
+    """Return f^U(x, y) − λ' f_Y and its second term, zero without an adjoint."""
+    value, correction = value_of(upper, solution.x, solution.y), 0.0
+    if adjoint is not None:
+        correction = -dot(adjoint, solution.residual)
+        value += correction
+    if not math.isfinite(value):
+        detail = f"upper.value returned {value}."
+        raise_or_warn(Status.NOT_FINITE, solution, _WHAT, detail, on_failure)
+    return value, correction
+
+
+def check_finite(gradient: Array, adjoint: Any, on_failure: OnFailure) -> None:
+    """Refuse a gradient that is not finite."""
+    if not is_finite(gradient):
+        detail = "∂f^U/∂x or f_XYᵀ λ is not finite."
+        raise_or_warn(Status.NOT_FINITE, adjoint, _WHAT, detail, on_failure)

@@ -1,6 +1,6 @@
 """Compiled loops over vectors that lie side by side: entry j of all of them in one row.
 
-    X (n, width), C-ordered:    x_jc of solve c at  X[j width + c]
+    X (n, width), C-ordered:    x_jc of column c at  X[j width + c]
 
 One entry of a matrix then acts on a whole cache line.  LLVM does not vectorise such short
 rows by itself, and gains nothing where they straddle lines: hence vector instructions by
@@ -21,7 +21,7 @@ from numba.extending import intrinsic
 
 from .jit import compile_loop
 
-STRETCH = 256  # entries; every width divides it
+STRETCH = 256  # entries, at most: whole rows of the block
 
 
 # rows as vectors ----------------------------------------------------------------------
@@ -162,9 +162,10 @@ def _add_products(x, y, sums):
 @compile_loop(fastmath=_SUMS)
 def dot(X, Y, width):
     """Return x'y of each column."""
-    sums = np.zeros(STRETCH)
-    for b in range(0, X.size, STRETCH):
-        _add_products(X[b : b + STRETCH], Y[b : b + STRETCH], sums)
+    stretch = STRETCH // len(width) * len(width)
+    sums = np.zeros(stretch)
+    for b in range(0, X.size, stretch):
+        _add_products(X[b : b + stretch], Y[b : b + stretch], sums)
     return _fold(sums, width)
 
 
@@ -172,20 +173,21 @@ def dot(X, Y, width):
 def _scaled_stretch(d, X, b, width, out):
     """Write d ∘ x of the stretch from entry b on into ``out``, zero beyond d."""
     first = b // len(width)
-    last = min(first + STRETCH // len(width), d.size)
+    last = min(first + out.size // len(width), d.size)
     for j in range(np.uint64(first), np.uint64(last)):
         scale_row(d, j, X, width, out, j - np.uint64(first))
-    for t in range(max((last - first) * len(width), 0), min(STRETCH, X.size - b)):
+    for t in range(max((last - first) * len(width), 0), min(out.size, X.size - b)):
         out[t] = 0
 
 
 @compile_loop(fastmath=_SUMS)
 def cg_residual(R, Q, alpha, d, width):
     """Take α q from r; return r'r and, with d, r'(d ∘ r) of each column."""
-    sums, scaled = np.zeros(STRETCH), np.zeros(STRETCH)
-    z = np.empty(STRETCH, R.dtype)
-    for b in range(0, R.size, STRETCH):
-        r, q = R[b : b + STRETCH], Q[b : b + STRETCH]
+    stretch = alpha.size
+    sums, scaled = np.zeros(stretch), np.zeros(stretch)
+    z = np.empty(stretch, R.dtype)
+    for b in range(0, R.size, stretch):
+        r, q = R[b : b + stretch], Q[b : b + stretch]
         for t in range(r.size):
             entry = r[t] - alpha[t] * q[t]
             r[t] = entry
@@ -197,26 +199,28 @@ def cg_residual(R, Q, alpha, d, width):
 
 
 @compile_loop(fastmath=_SUMS)
-def cg_advance(X, P, Z, alpha, beta, d, width):
-    """Add α p to x, then make p the next direction z + β p, or d ∘ z + β p."""
-    own = np.empty(STRETCH, X.dtype)
-    for b in range(0, X.size, STRETCH):
-        x, p, z = X[b : b + STRETCH], P[b : b + STRETCH], Z[b : b + STRETCH]
+def cg_advance(X, P, Z, alpha, beta, gamma, d, width):
+    """Add α p to x, then make p the next direction γ z + β p, or γ d ∘ z + β p."""
+    stretch = alpha.size
+    own = np.empty(stretch, X.dtype)
+    for b in range(0, X.size, stretch):
+        x, p, z = X[b : b + stretch], P[b : b + stretch], Z[b : b + stretch]
         if d is not None:
             _scaled_stretch(d, Z, b, width, own)
             z = own
         for t in range(x.size):
             entry = p[t]
             x[t] += alpha[t] * entry
-            p[t] = z[t] + beta[t] * entry
+            p[t] = gamma[t] * z[t] + beta[t] * entry
 
 
 @compile_loop(fastmath=_SUMS)
 def lanczos(older, newer, Y, of_older, of_newer, of_y, width):
     """Combine the three residual vectors; return the square of each column."""
-    sums = np.zeros(STRETCH)
-    for b in range(0, Y.size, STRETCH):
-        o, n, y = older[b : b + STRETCH], newer[b : b + STRETCH], Y[b : b + STRETCH]
+    stretch = of_y.size
+    sums = np.zeros(stretch)
+    for b in range(0, Y.size, stretch):
+        o, n, y = older[b : b + stretch], newer[b : b + stretch], Y[b : b + stretch]
         for t in range(y.size):
             entry = of_older[t] * o[t] + of_newer[t] * n[t] + of_y[t] * y[t]
             o[t] = entry
@@ -227,23 +231,26 @@ def lanczos(older, newer, Y, of_older, of_newer, of_y, width):
 @compile_loop(fastmath=_SUMS)
 def minres_advance(X, W_old, W, V, of_w_old, of_w, of_v, step):
     """Combine the two directions and v, and step along the new one, in each column."""
-    for b in range(0, X.size, STRETCH):
-        x, v = X[b : b + STRETCH], V[b : b + STRETCH]
-        w_old, w = W_old[b : b + STRETCH], W[b : b + STRETCH]
+    stretch = step.size
+    for b in range(0, X.size, stretch):
+        x, v = X[b : b + stretch], V[b : b + stretch]
+        w_old, w = W_old[b : b + stretch], W[b : b + stretch]
         for t in range(x.size):
             entry = of_w_old[t] * w_old[t] + of_w[t] * w[t] + of_v[t] * v[t]
             w_old[t] = entry
-            x[t] += step[t] * entry
+            # A column that has ended need not be finite.
+            x[t] += step[t] * entry if step[t] != 0 else 0
 
 
 @compile_loop(fastmath=_SUMS)
 def scale(d, X, out, width):
     """Write d ∘ x into ``out``, zero beyond d; return x'(d ∘ x) of each column."""
-    sums = np.zeros(STRETCH)
-    for b in range(0, X.size, STRETCH):
-        own = out[b : b + STRETCH]
+    stretch = STRETCH // len(width) * len(width)
+    sums = np.zeros(stretch)
+    for b in range(0, X.size, stretch):
+        own = out[b : b + stretch]
         _scaled_stretch(d, X, b, width, own)
-        _add_products(X[b : b + STRETCH], own, sums)
+        _add_products(X[b : b + stretch], own, sums)
     return _fold(sums, width)
 
 
@@ -251,12 +258,13 @@ def scale(d, X, out, width):
 def csr_product(indptr, indices, data, X, width, out):
     """Write A x into ``out``; return x'A x of each column."""
     lanes = len(width)
-    sums = np.zeros(STRETCH)
     rows = STRETCH // lanes
-    for b in range(0, X.size, STRETCH):
+    stretch = rows * lanes
+    sums = np.zeros(stretch)
+    for b in range(0, X.size, stretch):
         first = b // lanes
         for i in range(np.uint64(first), np.uint64(min(first + rows, X.size // lanes))):
             begin, end = np.uint64(indptr[i]), np.uint64(indptr[i + np.uint64(1)])
             gather_row(data, indices, begin, end, X, width, out, i)
-        _add_products(X[b : b + STRETCH], out[b : b + STRETCH], sums)
+        _add_products(X[b : b + stretch], out[b : b + stretch], sums)
     return _fold(sums, width)

@@ -1,8 +1,9 @@
-"""The primitives on blocks: the vectors of several solves, side by side.
+"""The compiled passes over blocks: k vectors side by side.
 
     R (n, k), C-ordered:   r_c = R[:, c],   with an α, a β and an ‖r‖² of its own
 
-Each reads a row of the block at a time, where the columns would be read one after another.
+Each pass reads a row of the block at a time: k columns read one after another would be k
+passes.  A product with A reads A once for all columns.
 """
 
 from __future__ import annotations
@@ -14,103 +15,103 @@ from typing import Any
 import numpy as np
 
 from ..arrays import Array
-from .scalars import Scalars
+from .reference import WIDEST
 
-WIDTH = 64  # bytes of a row: one cache line
+LINE = 64  # bytes of a cache line
 
 
 class Blocks:
-    """Passes over aligned blocks of 4, 8 or 16 columns; ``s`` has the columns' scalars.
-
-    A column that ``s`` does not have gets no step, but has no use for its vectors either.
-    """
+    """Passes over C-ordered blocks; the scalars of the columns are arrays (k,)."""
 
     def dot(self, X: Array, Y: Array) -> Array:
         """Return x'y of each column, summed in double precision."""
-        return lane_loops().dot(X.reshape(-1), Y.reshape(-1), _width(X))
+        return block_loops().dot(_flat(X), _flat(Y), _width(X))
 
     def scale(self, diagonal: Array, X: Array, out: Array) -> Array:
         """Write D x into ``out``; return x'D x of each column."""
-        loop = lane_loops().scale
-        return loop(diagonal, X.reshape(-1), out.reshape(-1), _width(X))
+        return block_loops().scale(diagonal, _flat(X), _flat(out), _width(X))
 
     def csr_product(self, arrays: tuple[Array, ...], X: Array, out: Array) -> Array:
         """Write A x into ``out``; return x'A x of each column."""
-        loop = lane_loops().csr_product
-        return loop(*arrays, X.reshape(-1), _width(X), out.reshape(-1))
+        return block_loops().csr_product(*arrays, _flat(X), _width(X), _flat(out))
 
     def cg_residual(
-        self, R: Array, Q: Array, s: dict[int, Scalars], d: Array | None = None
-    ) -> None:
-        """Step the residuals, r −= α q."""
-        alpha = _repeated(R, s, "alpha")
-        flat = R.reshape(-1), Q.reshape(-1)
-        found = lane_loops().cg_residual(*flat, alpha, d, _width(R))
-        squares, scaled = (sums.tolist() for sums in found)
-        for c, own in s.items():
-            own.square, own.rho = squares[c], scaled[c]
+        self, R: Array, Q: Array, alpha: Array, d: Array | None
+    ) -> tuple[Array, Array]:
+        """Step the residuals, r −= α q; return r'r and r'(d ∘ r) of each column."""
+        loop = block_loops().cg_residual
+        found: tuple[Array, Array] = loop(
+            _flat(R), _flat(Q), _repeated(R, alpha), d, _width(R)
+        )
+        return found
 
     def cg_advance(
         self,
         X: Array,
         P: Array,
         Z: Array,
-        s: dict[int, Scalars],
-        d: Array | None = None,
+        alpha: Array,
+        beta: Array,
+        d: Array | None,
     ) -> None:
-        """Step along p, x += α p, and turn it: p = z + β p, or d ∘ z + β p."""
-        alpha = _repeated(X, s, "alpha")
-        beta = _repeated(X, s, "beta")
-        flat = X.reshape(-1), P.reshape(-1), Z.reshape(-1)
-        lane_loops().cg_advance(*flat, alpha, beta, d, _width(X))
+        """Step along p, then turn it: p = z + β p, or d ∘ z + β p; none where α = 0."""
+        moves = alpha != 0.0
+        scalars = (_repeated(X, a) for a in (alpha, np.where(moves, beta, 1.0), moves))
+        loop = block_loops().cg_advance
+        loop(_flat(X), _flat(P), _flat(Z), *scalars, d, _width(X))
 
     def lanczos(
-        self, older: Array, newer: Array, Y: Array, s: dict[int, Scalars]
-    ) -> None:
-        """Combine the three residual vectors."""
-        of_older = _repeated(Y, s, "of_older")
-        of_newer = _repeated(Y, s, "of_newer")
-        of_y = _repeated(Y, s, "of_y")
-        flat = older.reshape(-1), newer.reshape(-1), Y.reshape(-1)
-        loop = lane_loops().lanczos
-        squares = loop(*flat, of_older, of_newer, of_y, _width(Y)).tolist()
-        for c, own in s.items():
-            own.square = squares[c]
+        self, older: Array, newer: Array, Y: Array, a: Array, b: Array, c: Array
+    ) -> Array:
+        """Combine the three residual vectors; return the square of each column."""
+        scalars = (_repeated(Y, scalar) for scalar in (a, b, c))
+        loop = block_loops().lanczos
+        return loop(_flat(older), _flat(newer), _flat(Y), *scalars, _width(Y))
 
     def minres_advance(
-        self, X: Array, w_old: Array, w: Array, V: Array, s: dict[int, Scalars]
+        self,
+        X: Array,
+        w_old: Array,
+        w: Array,
+        V: Array,
+        coefficients: tuple[Array, Array, Array],
+        step: Array,
     ) -> None:
         """Combine the two directions and v; step along the new one."""
-        of_w_old = _repeated(X, s, "of_w_old")
-        of_w = _repeated(X, s, "of_w")
-        of_v = _repeated(X, s, "of_v")
-        step = _repeated(X, s, "step")
-        flat = X.reshape(-1), w_old.reshape(-1), w.reshape(-1), V.reshape(-1)
-        lane_loops().minres_advance(*flat, of_w_old, of_w, of_v, step)
+        scalars = (_repeated(X, scalar) for scalar in (*coefficients, step))
+        loop = block_loops().minres_advance
+        loop(_flat(X), _flat(w_old), _flat(w), _flat(V), *scalars)
 
 
 BLOCKS = Blocks()
 
 
-def lanes_for(columns: int, like: Array) -> int:
-    """Return the columns of a block for so many solves: half a cache line, or one."""
-    most = WIDTH // like.itemsize
+def width_for(columns: int, like: Array, *, in_place: bool) -> int:
+    """Return the width of a block for so many columns.
+
+    Products in place go by rows of half a cache line, or one; others by any number.
+    """
+    if not in_place:
+        return min(columns, WIDEST)
+    most = LINE // like.itemsize
     return int(most // 2 if columns <= most // 2 else most)
 
 
 @functools.cache
-def lane_loops() -> Any:
+def block_loops() -> Any:
     """Import numba where it is first needed: half a second."""
     return importlib.import_module(".block_loops", __package__)
+
+
+def _flat(X: Array) -> Array:
+    return X.reshape(-1)
 
 
 def _width(X: Array) -> tuple[int, ...]:
     return (0,) * int(X.shape[1])
 
 
-def _repeated(X: Array, s: dict[int, Scalars], name: str) -> Array:
-    """Return a scalar of the columns, zero where there is none, along a stretch."""
-    row = np.zeros(X.shape[1], X.dtype)
-    for c, own in s.items():
-        row[c] = getattr(own, name)
-    return np.tile(row, lane_loops().STRETCH // row.size)
+def _repeated(X: Array, scalars: Array) -> Array:
+    """Return the scalars of the columns, repeated along a stretch."""
+    row = scalars.astype(X.dtype)
+    return np.tile(row, block_loops().STRETCH // row.size)

@@ -1,7 +1,7 @@
-"""The primitives as fused loops, compiled by numba at first use and cached on disk.
+"""The passes as fused loops, compiled by numba at first use and cached on disk.
 
-The loops are in ``loops.py``; here they get scalars of the vectors' dtype, and a matrix
-the fused product y = A x, x'y.
+The loops are in ``vector_loops.py`` and ``block_loops.py``; here they get scalars of the
+vectors' dtype, and a matrix the fused product y = A x, x'y.
 """
 
 from __future__ import annotations
@@ -15,17 +15,20 @@ from scipy import sparse
 
 from ..arrays import Array
 from ..operators.linear_operator import LinearOperator
-from .blocks import BLOCKS
-from .scalars import Scalars
+from .blocks import BLOCKS, width_for
+from .scalars import HOST_CHECK_EVERY, Scalar, host_scalars
 
-# Short rows are fetched this many entries before they are needed, measured on stencils
-# of 3 to 27 points: the hardware, which looks ahead by itself in long rows, does too little
-# in short ones (1.3 times), and is disturbed by us in long ones (1/1.2).
+# Software prefetch speeds rows of at most 16 entries up by 1.3 (stencils of 3 to 27
+# points) and slows longer ones down by 1.2, where the hardware prefetcher suffices.
 _SHORT_ROW, _AHEAD = 16, 256
 
 
 class Compiled:
-    """The loops of :func:`loops.compile_loops`, called with scalars of the vectors' dtype."""
+    """The loops of :func:`vector_loops.compile_loops`, and those of blocks."""
+
+    on_device = False
+    check_every = HOST_CHECK_EVERY
+    scalars = staticmethod(host_scalars)
 
     def __init__(self, loops: dict[str, Any], name: str) -> None:
         self.name = name
@@ -33,8 +36,10 @@ class Compiled:
         self._dot = loops["dot"]
         self._cg_residual = loops["cg_residual"]
         self._cg_advance = loops["cg_advance"]
-        self._lanczos = loops["lanczos"]
-        self._minres_advance = loops["minres_advance"]
+
+    def block_width(self, columns: int, A: LinearOperator, like: Array) -> int:
+        """Return the width of a block that holds so many columns."""
+        return width_for(columns, like, in_place=A.into_blocks)
 
     def operator(self, A: LinearOperator) -> LinearOperator:
         """Give a diagonal or a plain CSR matrix products that yield x'Ax on the way."""
@@ -57,7 +62,7 @@ class Compiled:
         return A.with_product(into, blocks=True)
 
     def _diagonal(self, A: LinearOperator) -> LinearOperator:
-        diagonal = _frozen(A.diagonal())
+        diagonal = read_only(A.diagonal())
         loop = self._loops["diagonal_product"]
 
         def into(x: Array, out: Array) -> Any:
@@ -75,49 +80,72 @@ class Compiled:
         out[...] = y
         return out
 
-    def dot(self, x: Array, y: Array) -> float:
+    def fused(self, M: LinearOperator | None, like: Array) -> Array | None:
+        """Return the diagonal of an M that is one: the passes of CG take it on."""
+        if M is None or not M.is_diagonal:
+            return None
+        return read_only(M.diagonal().astype(like.dtype, copy=False))
+
+    def dot(self, x: Array, y: Array) -> Scalar:
         """Return x'y, summed in double precision."""
-        return float(self._dot(x, y))
+        return float(self._dot(x, y)) if x.ndim == 1 else BLOCKS.dot(x, y)
 
     def subtract(self, b: Array, y: Array, out: Array) -> None:
         """Write b − y into ``out``: one pass as it is."""
         np.subtract(b, y, out=out, casting="same_kind")
 
-    def fused(self, M: LinearOperator | None, like: Array) -> Array | None:
-        """Return the diagonal of an M that is one."""
-        if M is None or not M.is_diagonal:
-            return None
-        return _frozen(M.diagonal().astype(like.dtype, copy=False))
-
     def cg_residual(
-        self, r: Array, q: Array, s: Scalars, d: Array | None = None
-    ) -> None:
-        """Step the residual, r −= α q."""
-        s.square, s.rho = self._cg_residual(r, q, r.dtype.type(s.alpha), d)
+        self, r: Array, q: Array, alpha: Scalar, d: Array | None = None
+    ) -> tuple[Scalar, Scalar]:
+        """Step the residual, r −= α q; return r'r and r'(d ∘ r)."""
+        if r.ndim == 2:
+            return BLOCKS.cg_residual(r, q, alpha, d)
+        found: tuple[float, float] = self._cg_residual(r, q, r.dtype.type(alpha), d)
+        return found
 
     def cg_advance(
-        self, x: Array, p: Array, z: Array, s: Scalars, d: Array | None = None
+        self,
+        x: Array,
+        p: Array,
+        z: Array,
+        alpha: Scalar,
+        beta: Scalar,
+        d: Array | None = None,
     ) -> None:
         """Step along p, x += α p, and turn it: p = z + β p, or d ∘ z + β p."""
+        if x.ndim == 2:
+            return BLOCKS.cg_advance(x, p, z, alpha, beta, d)
         scalar = x.dtype.type
-        self._cg_advance(x, p, z, scalar(s.alpha), scalar(s.beta), d)
+        self._cg_advance(x, p, z, scalar(alpha), scalar(beta), d)
+        return None
 
-    def lanczos(self, older: Array, newer: Array, y: Array, s: Scalars) -> None:
-        """Combine the three residual vectors."""
+    def lanczos(
+        self, older: Array, newer: Array, y: Array, a: Scalar, b: Scalar, c: Scalar
+    ) -> Scalar:
+        """Replace ``older`` by a older + b newer + c y; return its square."""
+        if y.ndim == 2:
+            return BLOCKS.lanczos(older, newer, y, a, b, c)
         scalar = older.dtype.type
-        coefficients = scalar(s.of_older), scalar(s.of_newer), scalar(s.of_y)
-        s.square = self._lanczos(older, newer, y, *coefficients)
+        return self._loops["lanczos"](older, newer, y, scalar(a), scalar(b), scalar(c))
 
     def minres_advance(
-        self, x: Array, w_old: Array, w: Array, v: Array, s: Scalars
+        self,
+        x: Array,
+        w_old: Array,
+        w: Array,
+        v: Array,
+        coefficients: tuple[Scalar, Scalar, Scalar],
+        step: Scalar,
     ) -> None:
-        """Combine the two directions and v; step along the new one."""
-        scalar = x.dtype.type
-        coefficients = scalar(s.of_w_old), scalar(s.of_w), scalar(s.of_v)
-        self._minres_advance(x, w_old, w, v, *coefficients, scalar(s.step))
+        """Replace ``w_old`` by a w_old + b w + c v, and add ``step`` times it to x."""
+        if x.ndim == 2:
+            return BLOCKS.minres_advance(x, w_old, w, v, coefficients, step)
+        scalars = (x.dtype.type(value) for value in (*coefficients, step))
+        self._loops["minres_advance"](x, w_old, w, v, *scalars)
+        return None
 
 
-def _frozen(vector: Array) -> Array:
+def read_only(vector: Array) -> Array:
     """Return a contiguous read-only view: the users' may be, each kind is a compilation."""
     view = np.ascontiguousarray(vector).view()
     view.flags.writeable = False
@@ -136,9 +164,7 @@ def csr_rows(matrix: Any) -> tuple[Array, Array, Array, np.uint64]:
 
 @cache
 def compiled(*, threaded: bool) -> Compiled:
-    """Return the compiled make; ``threaded`` splits every loop over numba's threads."""
-    loops = importlib.import_module(
-        ".vector_loops", __package__
-    )  # needs the extra "fast"
+    """Return the compiled kernels; ``threaded`` splits every loop over numba's threads."""
+    loops = importlib.import_module(".vector_loops", __package__)  # the extra "fast"
     made = loops.compile_loops(threaded=threaded)
     return Compiled(made, "threaded" if threaded else "compiled")

@@ -1,7 +1,6 @@
 """Krylov methods for symmetric systems, one file each, one stopping rule for all."""
 
-from ..kernels import Device
-from ..kernels.workspace import Workspace
+from ..kernels import Device, Workspace
 from .cg import cg
 from .diagonal_solve import diagonal
 from .minres import minres

@@ -2,28 +2,45 @@
 
     α = ρ / p'Ap,   x += α p,   r −= α Ap,   β = ρ₊ / ρ,   p = M r + β p,   ρ = r'M r
 
-The recurrence stands once, in ``recurrence.py``; here is the verified stop.
-Storage: 4 n (x, r, p, Ap), 5 n with a preconditioner (that compiled kernels cannot take
-on, a diagonal), of which p, Ap and M r lie in the workspace; + 2 n with ``energy_rtol``.
-Each step moves 10 n beside the product and M.  Columns that march in lanes
-(``together.py``) have x, r, p, Ap and M r there once more.
+of one right-hand side (n,), or of the columns (n, k) of a block, which advance together.
+Storage: 4 n (x, r, p, Ap), 5 n with a preconditioner (but for a diagonal, which compiled
+passes take on), of which p, Ap and M r lie in the workspace.  Each step moves 10 n beside
+the product and M.
 """
 
 from __future__ import annotations
 
 import math
-from typing import Any
+from collections.abc import Iterator
+from typing import Any, NamedTuple
 
-from ..arrays import Array, as_tolerance, epsilon, norm
-from ..kernels import Device
-from ..kernels.workspace import Workspace
+from ..arrays import Array, as_tolerance, epsilon, namespace, norm
+from ..kernels import Device, KernelSet, Line, Workspace, choose, product
+from ..operators.linear_operator import LinearOperator
 from ..status import Status
-from .device_loops import DeviceRecurrence
-from .error_estimate import NO_BOUND, EnergyError, Estimate
-from .linear_system import System, operator_norm_estimate, solve_columns
-from .recurrence import Recurrence, recurrence, scratch_of
-from .requests import Asking, Request
+from .error_estimate import EnergyError
+from .linear_system import (
+    Column,
+    LinearSystem,
+    column_of,
+    contiguous,
+    drive,
+    flat_status,
+    operator_norm_estimate,
+    solve_columns,
+    solve_in_rounds,
+    take,
+)
 from .result import Callback, KrylovResult
+
+# Where the energy norm is none, or the recurrence not the one that the bound is of.
+_NO_ENERGY = {
+    Status.NEGATIVE_CURVATURE,
+    Status.SINGULAR,
+    Status.NOT_SYMMETRIC,
+    Status.INDEFINITE_PRECONDITIONER,
+    Status.NOT_FINITE,
+}
 
 
 def cg(
@@ -37,7 +54,6 @@ def cg(
     M: Any = None,
     callback: Callback | None = None,
     smallest_eigenvalue: float | None = None,
-    energy_rtol: float | None = None,
     kernels: str | Device | None = None,
     workspace: Workspace | None = None,
 ) -> KrylovResult:
@@ -49,8 +65,8 @@ def cg(
         Anything :func:`aslinearoperator` accepts; symmetric positive definite.
     b : array (n,) or (n, k)
         Right-hand side, or several; several are solved together, each by itself, where
-        a block of products costs less than its columns: side by side with compiled
-        kernels, so that A is read once for 8 of them (16 in float32).
+        a product with a block costs less than those with its columns: A is then read
+        once for 8 of them with compiled kernels (16 in float32), else for 32.
     x0 : array like b, optional
         Start; it does not change the meaning of the tolerance.
     rtol, atol : float
@@ -65,14 +81,10 @@ def cg(
     smallest_eigenvalue : float, optional
         A positive lower bound on the eigenvalues of A, of M A with a preconditioner: for
         a ridge, its weight.  ``energy_error_bound`` is then an upper bound.
-    energy_rtol : float, optional
-        Iterate on after the stop until ``energy_error_uncertainty`` is at most this; 0.1 is
-        a good value.  What is returned is the iterate of the stop, which ``energy_error``
-        speaks of; the steps beyond, if any, count in ``niter`` and ``n_matvec``.
     kernels : {None, "reference", "compiled", "threaded", "device"} or Device, optional
-        The make of the vector passes.  None: "device" for CuPy arrays; compiled by numba
-        where it is installed, the arrays are NumPy's and large.  "threaded" uses numba's
-        threads; ``krylov.Device(check_every=10)`` says how often the host looks.
+        The vector passes.  None: "device" for CuPy arrays; compiled by numba where it is
+        installed, the arrays are NumPy's and large.  "threaded" uses numba's threads;
+        ``krylov.Device(check_every=10)`` says how often the host looks.
     workspace : Workspace, optional
         Scratch that outlives the solve: the next one of this size allocates x and the
         residual that it returns, and nothing else.
@@ -87,18 +99,15 @@ def cg(
     -----
     A solve costs niter + 1 products (niter + 2 with ``x0``): the last one recomputes
     the residual.  Where the recurrence has drifted from it, the iteration restarts
-    from the recomputed one.  After a failure one or two more tell whether an A that
-    does not claim it is symmetric.
+    from the recomputed one.  After a failure one to three more tell whether rounding
+    explains it, or an A that is not symmetric and does not claim to be.
 
-    ``energy_error`` costs no product and no vector: 24 bytes a step, and 0.1 ms at the
-    end.  It models the square of what is left by what the steps before took off, reports
-    half of it, to err on the low side, and says how well the model held: the truth lies
-    within exp(± 2 ``energy_error_uncertainty``) of the model for nine solves in ten.
-    ``energy_error_earlier`` is the estimate of Meurant et al. for the last iterate whose
-    rest has become negligible.  The upper bound is that of
-    exact arithmetic, made true for the returned x by the drift of the recurrence; it is
-    NaN where the iteration refutes ``smallest_eigenvalue``, which should lie a little
-    below the truth.  Where A or M is found not to be definite, all of them are NaN.
+    The estimates of ‖x − x*‖_A cost no product and no vector.  ``energy_error`` takes the
+    error to fall as the residual does, and is a guess; ``energy_error_earlier`` is
+    reliable, of the last iterate whose error the steps since determine.  The upper bound is that of exact
+    arithmetic, made true for the returned x by the drift of the recurrence; it is NaN
+    where the iteration refutes ``smallest_eigenvalue``, which should lie a little below
+    the truth.  Where A or M is found not to be definite, all of them are NaN.
 
     References
     ----------
@@ -109,16 +118,23 @@ def cg(
     G. Meurant, P. Tichý, "On computing quadrature-based bounds for the A-norm of the
     error in conjugate gradients", Numer. Algorithms 62 (2013) 163-191.
     """
-    mu, tau = smallest_eigenvalue, energy_rtol
-    for name, value in (("smallest_eigenvalue", mu), ("energy_rtol", tau)):
-        if value is not None and as_tolerance(name, value) == 0.0:
-            raise ValueError(f"{name} must be positive, found {value!r}")
+    mu = smallest_eigenvalue
+    if mu is not None and as_tolerance("smallest_eigenvalue", mu) == 0.0:
+        raise ValueError(f"smallest_eigenvalue must be positive, found {mu!r}")
 
-    def method(system: System) -> Asking[KrylovResult]:
-        vectors = scratch_of(system.M, system.b, system.kernels)
-        vectors += 2 * (tau is not None)
-        with system.workspace.lend(system.b, vectors) as scratch:
-            return (yield from _solve(system, scratch, mu, tau))
+    def method(system: LinearSystem) -> tuple[Array, Array]:
+        energy = {column.index: EnergyError(mu) for column in system.columns}
+        vectors = 2 + (
+            system.M is not None and system.kernels.fused(system.M, b) is None
+        )
+        x, r = solve_in_rounds(
+            system,
+            vectors,
+            lambda part, x, r, scratch: _round(part, x, r, scratch, energy),
+        )
+        for c, column in enumerate(system.columns):
+            _conclude(system, column, contiguous(x, c), contiguous(r, c), mu)
+        return x, r
 
     return solve_columns(
         method,
@@ -132,139 +148,264 @@ def cg(
         callback=callback,
         kernels=kernels,
         workspace=workspace,
-        moving=lambda *args: 2 + scratch_of(*args),  # with x and r
     )
 
 
-def _solve(
-    system: System, scratch: list[Array], mu: float | None, tau: float | None
-) -> Asking[KrylovResult]:
-    q = scratch[1]
-    x, r, true_norm, n_matvec, status = yield from system.start(q)
-    energy = EnergyError(mu)
-    niter, a_norm, earlier, bound = 0, 0.0, math.nan, None
-    found = Estimate(math.nan, math.inf)
-    direction: Array | None = None
-    # Below this the recurrence has nothing left to say about the residual.
-    floor = 0.1 * epsilon(system.b) * max(system.b_norm, true_norm)
-    while status is None and niter < system.maxiter:
-        before = last = true_norm
-        stop: Status | None = None
-        cg = recurrence(system.A, x, r, system.M, system.kernels, scratch)
-        aim = max(system.target, floor)
-        energy.start((yield from cg.begin(aim, system.maxiter - niter)))
-        while stop is None and niter < system.maxiter:
-            step = yield from cg.step()
-            n_matvec += step.products
-            a_norm = max(a_norm, step.a_norm)
-            if step.status is not None:
-                stop, direction = step.status, step.direction
+class ConjugateGradients:
+    """The recurrence from x with residual r, both updated in place.
+
+    A column ends where ‖r‖ ≤ its target, or where p has no positive curvature: curvature
+    counts as zero when it is below rounding relative to the largest Rayleigh quotient met
+    so far, whatever the scale of A.  The vectors of a column that has ended stand still.
+    """
+
+    def __init__(
+        self,
+        A: LinearOperator,
+        M: LinearOperator | None,
+        x: Array,
+        r: Array,
+        kernels: KernelSet,
+        scratch: list[Array],
+        target: list[float],
+    ) -> None:
+        self.A, self.M, self.kernels = A, M, kernels
+        self.x, self.r = x, r
+        self.p, self._buffer, *rest = scratch
+        self._of_M = rest[0] if rest else r
+        self.q = self._buffer
+        self._diagonal = kernels.fused(M, r)
+        self.scalars = s = kernels.scalars(r)
+        self._unit = max(epsilon(r), A.accuracy or 0.0)
+        self.target = s.given(target)
+        z, rho = r, None
+        if M is not None:
+            z, rho = product(kernels, M, r, self.p)
+        if z is not self.p:
+            self.p[...] = z
+        self.rho: Any = kernels.dot(r, r) if rho is None else rho
+        self.p_square = self.rho  # ‖p‖² in the metric of M⁻¹, by its own recurrence
+        self.largest = s.full(0.0)
+        self.active = (self.rho > 0.0) & (self.rho < math.inf)
+        self.products = 0  # with A, those of columns that have ended included
+        self._first_norms: list[float] | None = None
+
+    def advance(self, most: int) -> list[list[Line]]:
+        """Take up to so many steps; return α, α ρ, ρ₊ and ‖r‖ of each, by columns."""
+        A, M, d, kernels, s = self.A, self.M, self._diagonal, self.kernels, self.scalars
+        x, r, p, rho, active = self.x, self.r, self.p, self.rho, self.active
+        steps = []
+        for _ in range(most):
+            active = active & (rho > 0.0) & (rho < math.inf)
+            if s.none(active):
                 break
-            niter += 1
-            last = step.residual_norm
-            energy.add(step)
-            if system.wants_stop(niter, cg.x, last):
-                stop = Status.STOPPED_BY_CALLBACK
-            elif last <= aim:
+            q, curvature = product(kernels, A, p, self._buffer)  # q = A p
+            self.q, self.products = q, self.products + 1
+            if self._first_norms is None:
+                self._first_norms = self._norm_estimates()
+            quotient = curvature / self.p_square
+            self.largest = s.maximum(self.largest, abs(quotient))
+            flat = 10.0 * self._unit * self.largest
+            active = active & (quotient > flat) & (quotient < math.inf)
+            if s.none(active):
                 break
-        yield from cg.end()
-        yield from system.residual(x, q, q)
-        n_matvec += 1
-        true_norm = norm(q)
-        mark = len(energy)
-        found = energy.estimate(mark)
-        if mu is not None:
-            drift = r if tau is None else scratch[-1]
-            system.kernels.subtract(q, r, drift)
-            spare = cg.p if tau is None else scratch[-2]
-            size = yield from system.metric_norm(drift, spare)
-            bound = energy.bound() + size / math.sqrt(mu)
-        if (
-            tau is not None
-            and found.uncertainty > tau
-            and true_norm <= system.target
-            and stop is None
-        ):
-            kept, residual = scratch[-2:]
-            kept[...], residual[...] = x, q
-            found, steps, products = yield from _wait(
-                system, cg, energy, tau, niter, floor
+            alpha = s.where(active, rho / curvature, 0.0)  # α = ρ / p'Ap
+            active = active & (alpha > 0.0)
+            square, rho_next = kernels.cg_residual(r, q, alpha, d)  # r −= α q
+            z = r
+            if M is None:
+                rho_next = square
+            elif d is None:
+                z, rho_next = product(kernels, M, r, self._of_M)  # ρ₊ = r'M r
+            beta = rho_next / rho  # β = ρ₊ / ρ
+            kernels.cg_advance(x, p, z, alpha, beta, d)  # x += α p, p = M r + β p
+            size = s.lengths(square, r)
+            self.p_square = s.where(
+                active, rho_next + beta * beta * self.p_square, self.p_square
             )
-            niter, n_matvec = niter + steps, n_matvec + products
-            x[...], q[...] = kept, residual
-        growth = max(1.0, true_norm / last if last else 1.0)
-        found = Estimate(growth * found.error, found.uncertainty + math.log(growth))
-        if bound is not None and found.error > bound:
-            found = found._replace(error=bound)
-        earlier = growth * energy.earlier(mark)[0]
-        r[...] = q
-        if not math.isfinite(true_norm):
-            status = Status.NOT_FINITE
-        elif true_norm <= system.target:
-            status = Status.CONVERGED
-        elif true_norm <= system.rounding_level(x, a_norm) and (
-            stop is not None or true_norm > 0.5 * before
-        ):
-            status = Status.ROUNDING_LIMIT
-        elif stop is not None:
-            status = stop
-        elif true_norm > 0.5 * before and niter < system.maxiter:
-            status = Status.STAGNATED
-    status = status or Status.ITERATION_LIMIT
-    if status is Status.STAGNATED:
-        # One product with what is left, which has a share of the largest eigenvalues
-        # that b may lack: a better estimate of ‖A‖, and of what rounding explains.
-        product = yield Request(system.A, r, q)
-        n_matvec += 1
-        a_norm = max(a_norm, operator_norm_estimate(r, product.y))
-        if true_norm <= system.rounding_level(x, a_norm):
-            status = Status.ROUNDING_LIMIT
-    if mu is not None and bound is None:
-        size = yield from system.metric_norm(r, q)
-        bound = size / math.sqrt(mu)
-    status, products = yield from system.reconsider(status, x, r, q)
-    if true_norm == 0.0:
-        found = Estimate(0.0, 0.0)
-    elif status in NO_BOUND:
-        found, earlier = Estimate(math.nan, math.inf), math.nan
-        bound = None if bound is None else math.nan
-    return KrylovResult(
-        x=x,
-        status=status,
-        converged=status is Status.CONVERGED,
-        niter=niter,
-        n_matvec=n_matvec + products,
-        residual_norm=true_norm,
-        residual=r,
-        energy_error=found.error,
-        direction=direction,
-        energy_error_bound=bound,
-        energy_error_uncertainty=found.uncertainty,
-        energy_error_earlier=earlier,
+            active = active & (size > self.target)
+            steps.append((alpha, alpha * rho, rho_next, size, active))
+            rho = rho_next
+        self.rho, self.active = rho, active
+        lines: list[list[Line]] = s.lines(steps)
+        return lines
+
+    def breakdown(self, c: int) -> tuple[Status, Array | None, int]:
+        """Return why column c has no next step, p if it is the reason, the products lost."""
+        rho, square = (self.scalars.values(v)[c] for v in (self.rho, self.p_square))
+        if not 0.0 < rho < math.inf:
+            if math.isfinite(rho):
+                return Status.INDEFINITE_PRECONDITIONER, None, 0
+            return Status.NOT_FINITE, None, 0
+        p, q = column_of(self.p, c), column_of(self.q, c)
+        quotient = float(p @ q) / square
+        if not math.isfinite(quotient):
+            return Status.NOT_FINITE, None, 1
+        flat = 10.0 * self._unit * self.scalars.values(self.largest)[c]
+        if quotient > flat:  # a step so short that it is none
+            return Status.STAGNATED, None, 1
+        status = Status.NEGATIVE_CURVATURE
+        if quotient >= -flat:
+            status = flat_status(p, q, self.a_norm(c), self._unit)
+        return status, namespace(p).asarray(p, copy=True), 1
+
+    def a_norm(self, c: int) -> float:
+        """Return a lower estimate of ‖A‖ from column c."""
+        first = self._first_norms[c] if self._first_norms else 0.0
+        if self.M is not None:  # Rayleigh quotients bound ‖A‖ in the plain metric only
+            return first
+        return max(first, float(self.scalars.values(self.largest)[c]))
+
+    def keep(self, columns: list[int], width: int) -> None:
+        """Go on with these columns in a narrower block; width 0: in a vector."""
+        self.x, self.r, self.p, q = (
+            take(v, columns, width) for v in (self.x, self.r, self.p, self.q)
+        )
+        xp = namespace(q)
+        self.q = self._buffer = q
+        plain = self.M is None or self._diagonal is not None
+        self._of_M = self.r if plain else xp.zeros_like(q)
+        s, self.scalars = self.scalars, self.kernels.scalars(q)
+        for name in ("rho", "p_square", "largest", "active", "target"):
+            setattr(self, name, s.take(getattr(self, name), columns, width))
+        if self._first_norms is not None:
+            self._first_norms = [self._first_norms[c] for c in columns]
+
+    def _norm_estimates(self) -> list[float]:
+        count = 1 if self.p.ndim == 1 else self.p.shape[1]
+        return [
+            operator_norm_estimate(column_of(self.p, c), column_of(self.q, c))
+            for c in range(count)
+        ]
+
+
+def _round(
+    system: LinearSystem,
+    x: Array,
+    r: Array,
+    scratch: list[Array],
+    energy: dict[int, EnergyError],
+) -> None:
+    """Iterate until each column has ended, recompute the residuals, decide the statuses."""
+    columns, p, q = system.columns, scratch[0], scratch[1]
+    before = [column.residual_norm for column in columns]
+    # Below this the recurrence has nothing left to say about the residual.
+    floor = 0.1 * epsilon(x)
+    aims = [max(c.target, floor * max(c.b_norm, c.residual_norm)) for c in columns]
+    recurrence = ConjugateGradients(
+        system.A, system.M, x, r, system.kernels, scratch, aims
     )
+    for column, rho in zip(
+        columns, recurrence.scalars.values(recurrence.rho), strict=False
+    ):
+        energy[column.index].start(float(rho))
+
+    def listen(column: Column, line: Line) -> float:
+        alpha, decrease, rho, size, _ = line
+        energy[column.index].add(alpha, decrease, rho)
+        return size
+
+    stops = drive(system, recurrence, x, r, aims, listen)
+    last = [column.residual_norm for column in columns]
+    system.residual(x, q, q)
+    drift = None
+    if energy[columns[0].index].has_bound:
+        system.kernels.subtract(q, r, r)
+        drift = system.metric_norms(r, p)
+    r[...] = q
+    for c, column in enumerate(columns):
+        column.n_matvec += 1
+        column.residual_norm = true_norm = norm(column_of(r, c))
+        found, growth = energy[column.index], 1.0
+        if last[c] > 0.0:
+            growth = max(1.0, true_norm / last[c])
+        column.energy_error = growth * found.extrapolated()
+        column.energy_error_earlier = growth * found.delayed()
+        if drift is not None:
+            column.energy_error_bound = found.bound(drift[c])
+            column.energy_error = min(column.energy_error, column.energy_error_bound)
+        column.status = _status(system, column, column_of(x, c), before[c], stops[c])
 
 
-def _wait(
-    system: System,
-    cg: Recurrence | DeviceRecurrence,
-    energy: EnergyError,
-    tau: float,
-    niter: int,
-    floor: float,
-) -> Asking[tuple[Estimate, int, int]]:
-    """Iterate on until the error before it is known well; steps and products used."""
-    mark, steps, products = len(energy), 0, 0
-    found = energy.estimate(mark)
-    cg.resume(floor)
-    while found.uncertainty > tau and niter + steps < system.maxiter:
-        step = yield from cg.step()
-        products += step.products
-        if step.status is not None:
-            break
-        steps += 1
-        energy.add(step)
-        found = energy.estimate(mark)
-        asked = system.wants_stop(niter + steps, cg.x, step.residual_norm)
-        if asked or step.residual_norm <= floor:
-            break
-    return found, steps, products
+def _status(
+    system: LinearSystem,
+    column: Column,
+    x: Array,
+    before: float,
+    stop: Status | None,
+) -> Status | None:
+    """Return how a column ended, by its recomputed residual; None: another round."""
+    size = column.residual_norm
+    if not math.isfinite(size):
+        return Status.NOT_FINITE
+    if size <= column.target:
+        return Status.CONVERGED
+    little_gain = size > 0.5 * before
+    if (stop or little_gain) and size <= system.rounding_level(column, x):
+        return Status.ROUNDING_LIMIT
+    if stop is None and little_gain and column.niter < system.maxiter:
+        return Status.STAGNATED
+    return stop
+
+
+def _conclude(
+    system: LinearSystem, column: Column, x: Array, r: Array, mu: float | None
+) -> None:
+    """Complete a column: the cause of a failure, and what is known of the energy error."""
+    column.status = column.status or Status.ITERATION_LIMIT
+    if mu is not None and column.energy_error_bound is None:
+        z = r if system.M is None else system.M @ r
+        column.energy_error_bound = math.sqrt(max(float(r @ z), 0.0) / mu)
+    system.diagnose(column, x, r)
+    if column.residual_norm == 0.0:
+        column.energy_error = 0.0
+    elif column.energy_error is None or column.status in _NO_ENERGY:
+        column.energy_error = column.energy_error_earlier = math.nan
+    if column.status in _NO_ENERGY and mu is not None:
+        column.energy_error_bound = math.nan
+    if column.energy_error_earlier is None:
+        column.energy_error_earlier = math.nan
+
+
+class Step(NamedTuple):
+    """One step of the recurrence on a vector, or why there is none."""
+
+    status: Status | None  # None: x and r have moved
+    residual_norm: float  # of the recurrence
+    alpha: float
+    decrease: float  # α ρ = ‖x₊ − x‖²_A
+    direction: Array | None  # p, when its curvature is not positive
+    products: int = 1  # with A
+
+
+def iterates(
+    A: LinearOperator,
+    x: Array,
+    r: Array,
+    M: LinearOperator | None = None,
+    workspace: Workspace | None = None,
+    target: float = 0.0,
+) -> Iterator[Step]:
+    """Yield the steps from x with residual r, both vectors updated in place.
+
+    The last step has a status, or ‖r‖ ≤ ``target``.
+    """
+    kernels = choose(None, r)
+    pool = Workspace() if workspace is None else workspace
+    M = None if M is None else kernels.operator(M)
+    vectors = 2 + (M is not None and kernels.fused(M, r) is None)
+    with pool.lend(r, vectors) as scratch:
+        cg = ConjugateGradients(
+            kernels.operator(A), M, x, r, kernels, scratch, [target]
+        )
+        size, counted = norm(r), 0
+        while cg.scalars.values(cg.active)[0]:
+            for (line,) in cg.advance(kernels.check_every if kernels.on_device else 1):
+                alpha, decrease, _, size, _ = line
+                if alpha > 0.0:
+                    counted += 1
+                    yield Step(None, size, alpha, decrease, None)
+        if not size <= target:
+            status, direction, _ = cg.breakdown(0)
+            lost = cg.products - counted
+            yield Step(status, size, 0.0, 0.0, direction, lost)

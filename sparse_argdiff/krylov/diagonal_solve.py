@@ -6,14 +6,12 @@ one product tells how good it is.
 
 from __future__ import annotations
 
-import dataclasses
 import math
 from typing import Any
 
 from ..arrays import Array, namespace, norm
 from ..status import Status
-from .linear_system import System, solve_columns
-from .requests import Asking
+from .linear_system import LinearSystem, column_of, solve_columns
 from .result import Callback, KrylovResult
 
 
@@ -53,24 +51,24 @@ def diagonal(
     )
 
 
-def _solve(system: System) -> Asking[KrylovResult]:
+def _solve(system: LinearSystem) -> tuple[Array, Array]:
     diag: Array = system.A.diagonal()
     xp = namespace(diag, system.b)
-    r = xp.empty_like(system.b)
     if bool(xp.any(diag == 0.0)):
-        start = yield from dataclasses.replace(system, x0=None).start(r)
-        return KrylovResult(
-            start.x, Status.SINGULAR, False, 0, 0, start.residual_norm, start.r
-        )
-    x = system.b / diag
-    yield from system.residual(x, r, r)
-    size = norm(r)
-    if not math.isfinite(size):
-        status = Status.NOT_FINITE
-    elif size <= system.target:
-        status = Status.CONVERGED
-    elif bool(xp.any(diag < 0.0)):
-        status = Status.NEGATIVE_CURVATURE
-    else:
-        status = Status.APPROXIMATE
-    return KrylovResult(x, status, status is Status.CONVERGED, 0, 1, size, r)
+        for column in system.columns:
+            column.status, column.residual_norm = Status.SINGULAR, column.b_norm
+        return xp.zeros_like(system.b), xp.asarray(system.b, copy=True)
+    x = system.b / (diag if system.b.ndim == 1 else diag[:, None])
+    r = xp.empty_like(system.b)
+    system.residual(x, r, r)
+    for c, column in enumerate(system.columns):
+        column.n_matvec, column.residual_norm = 1, norm(column_of(r, c))
+        if not math.isfinite(column.residual_norm):
+            column.status = Status.NOT_FINITE
+        elif column.residual_norm <= column.target:
+            column.status = Status.CONVERGED
+        elif bool(xp.any(diag < 0.0)):
+            column.status = Status.NEGATIVE_CURVATURE
+        else:
+            column.status = Status.APPROXIMATE
+    return x, r

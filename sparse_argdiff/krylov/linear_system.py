@@ -1,16 +1,18 @@
-"""A checked linear system and the door through which all Krylov solvers are entered.
+"""Checked linear systems, and what all Krylov solvers do before and after they iterate.
 
     ‖b − A x‖₂ ≤ max(rtol ‖b‖₂, atol)
 
 of a residual that is recomputed, whatever the start and whatever the preconditioner.
+A right-hand side is a vector (n,), or several of them are the columns of a block (n, k).
 """
 
 from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Callable
-from typing import Any, NamedTuple
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -19,26 +21,22 @@ from ..arrays import (
     as_count,
     as_floating,
     as_tolerance,
-    asarray,
     dot,
     epsilon,
     namespace,
     norm,
+    zeros,
 )
-from ..kernels import Compiled, Device, Make, choose
-from ..kernels.blocks import lanes_for
-from ..kernels.workspace import Workspace
+from ..kernels import REFERENCE, Device, KernelSet, Line, Workspace, choose, product
+from ..operators.checked_products import asymmetry, symmetry_tolerance
 from ..operators.linear_operator import LinearOperator, as_operator
 from ..status import Status
-from .requests import Asking, Request, run
-from .result import Callback, Iterate, KrylovResult, in_units, stack
-from .several_columns import Apart, Lanes, run_together
+from .result import Callback, Iterate, KrylovResult, assemble
 
-# A block of columns is multiplied at once from so many entries a row on; below, the
-# copies into and out of the block cost more than reading the matrix once saves.
+# A block of columns is multiplied at once from so many entries a row on; below, reading
+# the matrix once saves less than the block costs.
 _ROW_WORTH_A_BLOCK = 15
-_WIDTH = 32  # columns whose products are formed together
-_FEWEST_IN_LANES, _FEWEST_COPIED = 3, 8  # columns that are cheaper together
+_FEWEST_IN_PLACE, _FEWEST_COPIED = 3, 8  # columns that are cheaper together
 
 _QUESTIONABLE = {
     Status.ITERATION_LIMIT,
@@ -50,139 +48,175 @@ _QUESTIONABLE = {
 }
 
 
-class Start(NamedTuple):
-    """Where a method begins; with a status where there is nothing to iterate for."""
+@dataclasses.dataclass
+class Column:
+    """One right-hand side and what has become of it, in units of ``unit``."""
 
-    x: Array
-    r: Array  # b − A x
-    residual_norm: float
-    n_matvec: int
-    status: Status | None
+    index: int
+    b_norm: float
+    target: float
+    unit: float = 1.0
+    residual_norm: float = math.nan
+    niter: int = 0
+    n_matvec: int = 0
+    a_norm: float = 0.0  # lower estimate of ‖A‖
+    status: Status | None = None
+    direction: Array | None = None
+    energy_error: float | None = None
+    energy_error_earlier: float | None = None
+    energy_error_bound: float | None = None
 
 
 @dataclasses.dataclass(frozen=True)
-class System:
-    """One checked linear system with a single right-hand side, in units of ``unit``."""
+class LinearSystem:
+    """A checked system whose right-hand sides are solved together.
+
+    ``b`` is (n,), or (n, width) with one column for each of ``columns`` and zeros beyond.
+    """
 
     A: LinearOperator
     b: Array
     x0: Array | None
-    target: float
-    b_norm: float
     maxiter: int
     M: LinearOperator | None
     callback: Callback | None
-    kernels: Make
+    kernels: KernelSet
     workspace: Workspace
-    unit: float = 1.0
-    column: int = 0
+    columns: list[Column]
 
-    def start(self, scratch: Array) -> Asking[Start]:
+    def start(self, scratch: Array) -> tuple[Array, Array]:
         """Return x and b − A x as fresh arrays; the callback has seen them.
 
         A start that is worse than zero is not used: it would cost digits.
         """
         xp = namespace(self.b)
         x, r = xp.zeros_like(self.b), xp.asarray(self.b, copy=True)
-        size, n_matvec = self.b_norm, 0
-        if self.x0 is not None and 0.0 < self.b_norm < math.inf:
-            warm = xp.asarray(self.x0, dtype=self.b.dtype, copy=True)
-            yield from self.residual(warm, r, scratch)
-            n_matvec = 1
-            size = norm(r)
-            if size <= self.b_norm:
-                x = warm
-            else:
-                r[...] = self.b
-                size = self.b_norm
-        asked = self.wants_stop(0, x, size)
-        status = None
-        if not math.isfinite(size):
-            status = Status.NOT_FINITE
-        elif size <= self.target:
-            status = Status.CONVERGED
-        elif asked:
-            status = Status.STOPPED_BY_CALLBACK
-        return Start(x, r, size, n_matvec, status)
+        usable = [c for c in self.columns if 0.0 < c.b_norm < math.inf]
+        for column in self.columns:
+            column.residual_norm = column.b_norm
+        if self.x0 is not None and usable:
+            x[...] = self.x0
+            self.residual(x, r, scratch)
+            for c, column in enumerate(self.columns):
+                column.n_matvec += column in usable
+                size = norm(column_of(r, c))
+                if column in usable and size <= column.b_norm:
+                    column.residual_norm = size
+                else:
+                    column_of(x, c)[...] = 0.0
+                    column_of(r, c)[...] = column_of(self.b, c)
+        for c, column in enumerate(self.columns):
+            size = column.residual_norm
+            asked = self.wants_stop(column, column_of(x, c), size)
+            if not math.isfinite(size):
+                column.status = Status.NOT_FINITE
+            elif size <= column.target:
+                column.status = Status.CONVERGED
+            elif asked:
+                column.status = Status.STOPPED_BY_CALLBACK
+        return x, r
 
-    def residual(self, x: Array, out: Array, scratch: Array) -> Asking[None]:
+    @contextmanager
+    def scratch(self, count: int) -> Iterator[list[Array]]:
+        """Lend arrays like b; blocks in one piece: huge pages need a large one."""
+        if self.b.ndim == 1:
+            with self.workspace.lend(self.b, count) as lent:
+                yield lent
+        else:
+            with self.workspace.lend(self.b, 1, (count, *self.b.shape)) as (room,):
+                yield [room[i, :, :] for i in range(count)]
+
+    def unfinished(self) -> list[int]:
+        """Return the places of the columns that have no status and iterations left."""
+        return [
+            c
+            for c, column in enumerate(self.columns)
+            if column.status is None and column.niter < self.maxiter
+        ]
+
+    def part(self, places: list[int]) -> LinearSystem:
+        """Return the system of some of the columns."""
+        width = 0
+        if len(places) > 1:
+            width = self.kernels.block_width(len(places), self.A, self.b)
+        return dataclasses.replace(
+            self,
+            b=take(self.b, places, width),
+            x0=None,
+            columns=[self.columns[c] for c in places],
+        )
+
+    def residual(self, x: Array, out: Array, scratch: Array) -> None:
         """Write b − A x, recomputed (one product), into ``out``."""
-        product = yield Request(self.A, x, scratch)
-        self.kernels.subtract(self.b, product.y, out)
+        y, _ = product(self.kernels, self.A, x, scratch)
+        self.kernels.subtract(self.b, y, out)
 
-    def metric_norm(self, v: Array, scratch: Array) -> Asking[float]:
-        """Return ‖v‖ in the metric of M."""
+    def metric_norms(self, v: Array, scratch: Array) -> list[float]:
+        """Return the norms of the columns of v in the metric of M."""
         if self.M is None:
-            return norm(v)
-        z, square = yield Request(self.M, v, scratch)
-        return math.sqrt(max(dot(v, z) if square is None else square, 0.0))
+            return [norm(column_of(v, c)) for c in range(len(self.columns))]
+        squares = self.kernels.scalars(v).values(
+            product(self.kernels, self.M, v, scratch)[1]
+        )
+        return [math.sqrt(max(float(square), 0.0)) for square in squares]
 
     @property
     def unit_roundoff(self) -> float:
         """Relative accuracy of a product: of the dtype, or what A states."""
         return max(epsilon(self.b), self.A.accuracy or 0.0)
 
-    def rounding_level(self, x: Array, a_norm: float) -> float:
+    def rounding_level(self, column: Column, x: Array) -> float:
         """Return the residual norm that rounding alone explains at ``x``.
 
         Never more than a tenth of ‖b‖: an x so large that rounding would excuse anything
         is no answer.
         """
-        level = 32.0 * self.unit_roundoff * (a_norm * norm(x) + self.b_norm)
-        return min(level, 0.1 * self.b_norm)
+        size = column.a_norm * norm(x) + column.b_norm
+        return min(32.0 * self.unit_roundoff * size, 0.1 * column.b_norm)
 
-    def wants_stop(self, niter: int, x: Array, residual_norm: float) -> bool:
-        """Tell the callback where we are; True when it asks to stop."""
+    def wants_stop(self, column: Column, x: Array, residual_norm: float) -> bool:
+        """Show the iterate to the callback; return whether it asks to stop."""
         if self.callback is None:
             return False
         try:
-            if self.unit != 1.0:
-                x, residual_norm = self.unit * x, self.unit * residual_norm
-            return bool(self.callback(Iterate(niter, x, residual_norm, self.column)))
+            if column.unit != 1.0:
+                x, residual_norm = column.unit * x, column.unit * residual_norm
+            iterate = Iterate(column.niter, x, residual_norm, column.index)
+            return bool(self.callback(iterate))
         except StopIteration:
             return True
 
-    def reconsider(
-        self, status: Status, x: Array, r: Array, scratch: Array
-    ) -> Asking[tuple[Status, int]]:
-        """Return the status, or NOT_SYMMETRIC where that explains it; and products used.
+    def diagnose(self, column: Column, x: Array, r: Array) -> None:
+        """Look for the cause of a failure: rounding, or an A or M that is not symmetric.
 
-        u'A v = v'A u is tested after a failure only, and where A does not claim it, for
-        a random v and u = x, whose product is known: one product (two where x is zero).
+        What has stagnated is multiplied by A: the residual has a share of the largest
+        eigenvalues that b may lack, hence a better estimate of ‖A‖.  u'A v = v'A u is
+        tested where A does not claim it, for a random v and u = x, whose product is known.
         """
-        if status not in _QUESTIONABLE:
-            return status, 0
-        symmetric, n_matvec = True, 0
+        if column.status is Status.STAGNATED:
+            column.a_norm = max(column.a_norm, operator_norm_estimate(r, self.A @ r))
+            column.n_matvec += 1
+            if column.residual_norm <= self.rounding_level(column, x):
+                column.status = Status.ROUNDING_LIMIT
+        if column.status not in _QUESTIONABLE:
+            return
+        symmetric = True
+        b = contiguous(self.b, self.columns.index(column))
         for operator, known in ((self.A, True), (self.M, False)):
             if operator is None or operator.symmetric or not symmetric:
                 continue
-            u, Au = x, self.b - r
+            u, Au = x, b - r
             if not known or norm(x) == 0.0:
-                u = self.b
-                product = yield Request(operator, u, scratch)
-                Au = namespace(u).asarray(product.y, copy=True)
-                n_matvec += known
-            rng = np.random.default_rng(0)
-            v = asarray(rng.standard_normal(u.shape[0]), u)
-            product = yield Request(operator, v, scratch)
-            n_matvec += known
-            size = norm(u) * norm(product.y) + norm(v) * norm(Au)
-            unit = max(epsilon(u), operator.accuracy or 0.0)
-            gap = abs(dot(u, product.y) - dot(v, Au))
+                u, Au = b, operator @ b
+                column.n_matvec += known
+            column.n_matvec += known
             # What is not finite tells nothing.
-            symmetric = not gap > unit**0.4 * size
-        if symmetric and status is Status.STAGNATED and self.M is not None:
-            # The steps of a good M show nothing of the largest eigenvalues; noise does.
-            product = yield Request(self.A, r, scratch)
-            n_matvec += 1
-            a_norm = operator_norm_estimate(r, product.y)
-            if norm(r) <= self.rounding_level(x, a_norm):
-                status = Status.ROUNDING_LIMIT
-        return status if symmetric else Status.NOT_SYMMETRIC, n_matvec
+            symmetric = not asymmetry(operator, u, Au) > symmetry_tolerance(operator, u)
+        if not symmetric:
+            column.status = Status.NOT_SYMMETRIC
 
 
-Method = Callable[[System], Asking[KrylovResult]]
-Moving = Callable[[LinearOperator | None, Array, Make], int]
+Method = Callable[[LinearSystem], tuple[Array, Array]]
 
 
 def solve_columns(
@@ -198,23 +232,66 @@ def solve_columns(
     callback: Callback | None,
     kernels: str | Device | None = None,
     workspace: Workspace | None = None,
-    moving: Moving | None = None,
 ) -> KrylovResult:
-    """Check the arguments of a solver and run ``method`` on each right-hand side.
+    """Check the arguments of a solver and run ``method`` on the right-hand sides.
 
-    ``moving(M, b, kernels)`` is how many vectors go with a solve that joins others; None:
-    it never does.
+    ``method(system)`` returns x and b − A x, recomputed, and completes the columns.
 
     Raises
     ------
     ValueError, TypeError
         Naming the argument, what was found and what was expected.
     """
-    A = as_operator("A", A)
+    A, b, x0, M = _checked_operands(A, b, x0, M)
+    rtol, atol = as_tolerance("rtol", rtol), as_tolerance("atol", atol)
     n = A.shape[0]
+    limit = max(10 * n, 20) if maxiter is None else as_count("maxiter", maxiter)
+    if callback is not None and not callable(callback):
+        raise TypeError(f"callback must be a function, found {type(callback).__name__}")
+    if not isinstance(workspace, Workspace | None):
+        raise TypeError(
+            f"workspace must be a Workspace, found {type(workspace).__name__}"
+        )
+    found = choose(kernels, b)
+    A, M = found.operator(A), None if M is None else found.operator(M)
+    common = {
+        "A": A,
+        "M": M,
+        "maxiter": limit,
+        "callback": callback,
+        "kernels": found,
+        "workspace": Workspace() if workspace is None else workspace,
+    }
+    width = _block_width(found, A, M, b)
+    count = 1 if b.ndim == 1 else b.shape[1]
+    columns: list[Column] = []
+    parts = []
+    for first in range(0, count, width):
+        group = []
+        for j in range(first, min(first + width, count)):
+            size = norm(column_of(b, j))
+            unit = _unit(size, b)
+            target = max(rtol * size, atol) / unit
+            group.append(Column(j, size / unit, target, unit))
+        system = LinearSystem(
+            b=_block(b, group, width),
+            x0=None if x0 is None else _block(x0, group, width),
+            columns=group,
+            **common,
+        )
+        parts.append(method(system))
+        columns += group
+    return assemble(columns, parts, b)
+
+
+def _checked_operands(A: Any, b: Any, x0: Any, M: Any) -> tuple[Any, Any, Any, Any]:
+    """Return A, b, x0 and M as operators and arrays that go together."""
+    A = as_operator("A", A)
     b = as_floating("b", b, ndim=(1, 2))
-    if b.shape[0] != n:
-        raise ValueError(f"b must have {n} rows like A, found shape {tuple(b.shape)}")
+    if b.shape[0] != A.shape[0]:
+        raise ValueError(
+            f"b must have {A.shape[0]} rows like A, found shape {tuple(b.shape)}"
+        )
     if x0 is not None:
         x0 = as_floating("x0", x0, ndim=(b.ndim,))
         if x0.shape != b.shape:
@@ -223,76 +300,195 @@ def solve_columns(
                 f"{tuple(x0.shape)}"
             )
         namespace(x0, b)
-    if M is not None:
-        M = as_operator("M", M, A.shape)
-    rtol, atol = as_tolerance("rtol", rtol), as_tolerance("atol", atol)
-    limit = max(10 * n, 20) if maxiter is None else as_count("maxiter", maxiter)
-    if callback is not None and not callable(callback):
-        raise TypeError(f"callback must be a function, found {type(callback).__name__}")
-    if not isinstance(workspace, Workspace | None):
-        raise TypeError(
-            f"workspace must be a Workspace, found {type(workspace).__name__}"
-        )
-    make = choose(kernels, b)
-    pool = Workspace() if workspace is None else workspace
-    A = make.operator(A)
-    M = None if M is None else make.operator(M)
+    return A, b, x0, None if M is None else as_operator("M", M, A.shape)
 
-    def solve(j: int, column: Array, start: Array | None) -> Asking[KrylovResult]:
-        size = norm(column)
-        target = max(rtol * size, atol)
-        unit = _unit(size, column)
+
+class Recurrence(Protocol):
+    """What advances the columns of a block together: the loop of a method."""
+
+    x: Array
+    r: Array
+    active: Any  # which columns have not ended; one scalar of each
+    scalars: Any
+    products: int
+
+    def advance(self, most: int) -> list[list[Line]]:
+        """Take the steps until the host looks; the scalars of each, by columns."""
+
+    def breakdown(self, c: int) -> tuple[Status | None, Array | None, int]:
+        """Return why a column ended, a direction of no curvature, the products lost."""
+
+    def a_norm(self, c: int) -> float:
+        """Return a lower estimate of ‖A‖."""
+
+    def keep(self, columns: list[int], width: int) -> None:
+        """Go on with these columns alone."""
+
+
+def drive(
+    system: LinearSystem,
+    recurrence: Recurrence,
+    x: Array,
+    r: Array,
+    aims: list[float],
+    listen: Callable[[Column, Line], float],
+) -> list[Status | None]:
+    """Advance until every column has ended; return why, None where ‖r‖ fell to its aim.
+
+    ``listen`` is given the scalars of each step of a column and returns ‖r‖; the first is
+    zero where the column has not moved, the last where it has ended.  Columns that have ended are carried
+    along until half of a block has, then the others go on in a narrower block.
+    """
+    columns = system.columns
+    stops: list[Status | None] = [None] * len(columns)
+    place = list(range(len(columns)))  # the column of each place in the block
+    live = list(place)  # places that have not ended
+    spent = columns[0].n_matvec
+    on_device, batch = system.kernels.on_device, system.kernels.check_every
+    if not on_device and (x.ndim == 2 or system.callback is not None):
+        batch = 1
+    # What is not finite in one column is its own status, not a warning.
+    quiet = on_device or x.ndim == 2
+    while live:
+        left = system.maxiter - max([columns[place[i]].niter for i in live])
+        with np.errstate(all="ignore") if quiet else nullcontext():
+            steps = recurrence.advance(min(left, batch))
+        stopped: set[int] = set()
+        for step in steps:
+            for i in live:
+                if step[i][0] != 0.0 and i not in stopped:
+                    column = columns[place[i]]
+                    column.niter += 1
+                    column.n_matvec += 1
+                    column.residual_norm = size = listen(column, step[i])
+                    x_i = column_of(recurrence.x, i)
+                    if system.callback and system.wants_stop(column, x_i, size):
+                        stopped.add(i)
+        active = _still_active(recurrence, steps)
+        ended = [
+            i
+            for i in live
+            if i in stopped
+            or not active[i]
+            or columns[place[i]].niter >= system.maxiter
+        ]
+        if not ended:
+            continue
+        for i in ended:
+            column = columns[place[i]]
+            if i in stopped:
+                stops[place[i]] = Status.STOPPED_BY_CALLBACK
+            elif not active[i] and not column.residual_norm <= aims[place[i]]:
+                stops[place[i]], column.direction, lost = recurrence.breakdown(i)
+                column.n_matvec += lost
+            column.a_norm = max(column.a_norm, recurrence.a_norm(i))
+        live = [i for i in live if i not in ended]
+        recurrence.active = recurrence.scalars.without(recurrence.active, ended)
+        if x.ndim == 2 and 0 < 2 * len(live) <= len(place):
+            _write_back(recurrence, place, x, r)
+            narrow = system.kernels.block_width(len(live), system.A, system.b)
+            width = 0 if len(live) == 1 else narrow
+            if recurrence.x.ndim == 2 and width < recurrence.x.shape[1]:
+                recurrence.keep(live, width)
+                place = [place[i] for i in live]
+                live = list(range(len(live)))
+    _write_back(recurrence, place, x, r)
+    if x.ndim == 1:  # launched beyond the end on a device, too
+        columns[0].n_matvec = spent + recurrence.products
+    return stops
+
+
+def _still_active(recurrence: Recurrence, steps: list[list[Line]]) -> list[Any]:
+    """Return which columns go on: the last scalar of their last step, if there is one."""
+    if steps:
+        return [line[-1] for line in steps[-1]]
+    found: list[Any] = recurrence.scalars.values(recurrence.active)
+    return found
+
+
+def _write_back(recurrence: Recurrence, place: list[int], x: Array, r: Array) -> None:
+    """Write the columns of the recurrence to their places in x and r."""
+    if recurrence.x is not x:
+        for i, c in enumerate(place):
+            column_of(x, c)[...] = column_of(recurrence.x, i)
+            column_of(r, c)[...] = column_of(recurrence.r, i)
+
+
+Round = Callable[[LinearSystem, Array, Array, list[Array]], None]
+
+
+def solve_in_rounds(
+    system: LinearSystem, vectors: int, one_round: Round
+) -> tuple[Array, Array]:
+    """Start, then repeat rounds on the columns without a status; return x and b − A x.
+
+    ``one_round(system, x, r, scratch)`` has ``vectors`` arrays of scratch.
+    """
+    with system.scratch(vectors) as scratch:
+        x, r = system.start(scratch[1])
+        while todo := system.unfinished():
+            if len(todo) == len(system.columns):
+                one_round(system, x, r, scratch)
+                continue
+            part = system.part(todo)
+            width = 0 if part.b.ndim == 1 else part.b.shape[1]
+            x_part, r_part = (take(v, todo, width) for v in (x, r))
+            with part.scratch(vectors) as own:
+                one_round(part, x_part, r_part, own)
+            for i, c in enumerate(todo):
+                x[:, c], r[:, c] = column_of(x_part, i), column_of(r_part, i)
+    return x, r
+
+
+# columns and blocks -------------------------------------------------------------------
+
+
+def column_of(block: Array, c: int) -> Array:
+    """Return column c, a view; a vector is its only column."""
+    return block if block.ndim == 1 else block[:, c]
+
+
+def contiguous(block: Array, c: int) -> Array:
+    """Return column c, contiguous; a vector as it is."""
+    if block.ndim == 1:
+        return block
+    return namespace(block).asarray(block[:, c], copy=True)
+
+
+def take(block: Array, columns: list[int], width: int) -> Array:
+    """Return these columns in a block of ``width``, zero beyond; width 0: a vector."""
+    if width == 0:
+        return namespace(block).asarray(block[:, columns[0]], copy=True)
+    found = zeros((block.shape[0], width), block)
+    for i, c in enumerate(columns):
+        found[:, i] = block[:, c]
+    return found
+
+
+def _block(b: Array, group: list[Column], width: int) -> Array:
+    """Return the columns of a group, in their units."""
+    if b.ndim == 1 or width == 1:
+        column, unit = column_of(b, group[0].index), group[0].unit
         if unit != 1.0:
-            # Squares in the recurrences would leave the floating range.
-            start = None if start is None else start / unit
-            target, size, column = target / unit, size / unit, column / unit
-        result = yield from method(
-            System(
-                A=A,
-                b=column,
-                x0=start,
-                target=target,
-                b_norm=size,
-                maxiter=limit,
-                M=M,
-                callback=callback,
-                kernels=make,
-                workspace=pool,
-                unit=unit,
-                column=j,
-            )
-        )
-        return result if unit == 1.0 else in_units(result, unit)
+            return column / unit
+        return column if b.ndim == 1 else namespace(b).asarray(column, copy=True)
+    found = take(b, [column.index for column in group], width)
+    for c, column in enumerate(group):
+        if column.unit != 1.0:
+            found[:, c] = found[:, c] / column.unit
+    return found
 
-    if b.ndim == 1:
-        return run(solve(0, b, x0), make)
-    xp, k = namespace(b), b.shape[1]
 
-    def column(of: Array, j: int) -> Array:
-        return xp.asarray(of[:, j], copy=True)
-
-    solves = (
-        solve(j, column(b, j), None if x0 is None else column(x0, j)) for j in range(k)
-    )
-    vectors = 0
-    blocks_in_place = isinstance(make, Compiled) and A.into_blocks
-    if moving is not None and blocks_in_place and (M is None or M.has_matmat):
-        vectors = moving(M, b, make)
-    fewest = _FEWEST_IN_LANES if vectors else _FEWEST_COPIED
-    if k < fewest or not _gains_by_blocks(A):
-        return stack([run(one, make) for one in solves], b)
-    if vectors:
-        width = lanes_for(k, b)
-        # One array for all: huge pages, where the system has them, need a large one.
-        with pool.lend(b, 1, (vectors, n, width)) as (room,):
-            blocks = [room[i, :, :] for i in range(vectors)]
-            lanes = Lanes(A, blocks, Apart(make, pool))
-            return stack(run_together(solves, min(width, k), lanes), b)
-    # One that is its diagonal shares nothing between columns.
-    shares = M is not None and _gains_by_blocks(M) and not M.is_diagonal
-    width = min(_WIDTH, k)
-    apart = Apart(make, pool, width, [A, M] if shares else [A])
-    return stack(run_together(solves, width, apart), b)
+def _block_width(
+    kernels: KernelSet, A: LinearOperator, M: LinearOperator | None, b: Array
+) -> int:
+    """Return how many columns are solved together, those that fill up included."""
+    if b.ndim == 1 or not _gains_by_blocks(A):
+        return 1
+    in_place = A.into_blocks and (M is None or M.has_matmat)
+    in_place = in_place and kernels is not REFERENCE
+    fewest = _FEWEST_IN_PLACE if in_place else _FEWEST_COPIED
+    return 1 if b.shape[1] < fewest else kernels.block_width(b.shape[1], A, b)
 
 
 def _gains_by_blocks(A: LinearOperator) -> bool:
@@ -301,6 +497,9 @@ def _gains_by_blocks(A: LinearOperator) -> bool:
     if entries is not None and entries < _ROW_WORTH_A_BLOCK * A.shape[0]:
         return False
     return A.has_matmat
+
+
+# estimates ----------------------------------------------------------------------------
 
 
 def _unit(size: float, like: Array) -> float:

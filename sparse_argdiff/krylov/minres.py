@@ -4,11 +4,11 @@ Lanczos builds A V_k = V_{k+1} T_k in the metric of M, Givens rotations reduce T
 
     x_k = argmin ‖b − A x‖_M  over the Krylov space,   φ_k = ‖b − A x_k‖_M.
 
-Storage: 8 n (x and its last verified value, r, two residual vectors, the product, two
-directions), + n with M; all but x and r lie in the workspace.  Columns that march in
-lanes (``together.py``) have seven, or eight, of them there once more.  Each step moves 12 n
-beside the product and M: the Lanczos vectors are never normalised, their lengths are
-folded into the coefficients.
+of one right-hand side (n,), or of the columns (n, k) of a block, which advance together.
+Storage: 8 n (x and its last verified value, r, two Lanczos vectors, the product, two
+directions), + n with M; all but x and r lie in the workspace.  Each step moves 12 n beside
+the product and M: the Lanczos vectors are never normalised, their lengths are folded into
+the coefficients.
 """
 
 from __future__ import annotations
@@ -16,16 +16,52 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from ..arrays import Array, norm
-from ..kernels import Device, Kernels, Scalars
-from ..kernels.workspace import Workspace
+from ..arrays import Array, dot, norm
+from ..kernels import Device, Line, Scalar, Workspace, product
 from ..status import Status
-from .device_loops import LanczosRun, LanczosVectors, lanczos
-from .linear_system import System, operator_norm_estimate, solve_columns
-from .requests import PASSES, Answer, Asking, Join, Leave, Passes, Request, dot
+from .linear_system import (
+    Column,
+    LinearSystem,
+    column_of,
+    contiguous,
+    drive,
+    operator_norm_estimate,
+    solve_columns,
+    solve_in_rounds,
+    take,
+)
 from .result import Callback, KrylovResult
 
 _RESTARTS = 3
+# Why a column has ended.
+_GOING, _NAN, _METRIC, _LEAST = range(4)
+_ENDED = {
+    _GOING: None,
+    _NAN: Status.NOT_FINITE,
+    _METRIC: Status.INDEFINITE_PRECONDITIONER,
+    _LEAST: Status.LEAST_SQUARES,
+}
+_SCALARS = [
+    "active",
+    "beta",
+    "code",
+    "cosine",
+    "delta_next",
+    "epsilon_next",
+    "least_root",
+    "phi",
+    "phi_there",
+    "r_norm",
+    "root",
+    "scale",
+    "sine",
+    "size",
+    "size_old",
+    "start",
+    "t_norm",
+    "wanted",
+    "_a_norm",
+]
 
 
 def minres(
@@ -64,9 +100,16 @@ def minres(
     equations", SIAM J. Numer. Anal. 12 (1975) 617-629.
     """
 
-    def method(system: System) -> Asking[KrylovResult]:
-        with system.workspace.lend(system.b, 6 + (system.M is not None)) as scratch:
-            return (yield from _solve(system, scratch))
+    def method(system: LinearSystem) -> tuple[Array, Array]:
+        progress = {column.index: _Progress() for column in system.columns}
+        x, r = solve_in_rounds(
+            system,
+            6 + (system.M is not None),
+            lambda part, x, r, scratch: _round(part, x, r, scratch, progress),
+        )
+        for c, column in enumerate(system.columns):
+            _conclude(system, column, contiguous(x, c), contiguous(r, c))
+        return x, r
 
     return solve_columns(
         method,
@@ -80,280 +123,334 @@ def minres(
         callback=callback,
         kernels=kernels,
         workspace=workspace,
-        moving=lambda M, *_: 6 + (M is not None),
     )
 
 
-# Where x (of the scratch, x when it was last verified) and the vectors of Lanczos are.
-X, OLDER, NEWER, Y, W, W_OLD, V = range(7)
+class _Progress:
+    """What the rounds of one column hand on."""
+
+    restarts = 0
+    reduction = 1.0  # of the target: the M-norm is not the 2-norm
 
 
-class _Vectors:
-    """x and the vectors of one run of Lanczos, wherever they lie."""
+class Lanczos:
+    """The recurrence from x with residual r: x is updated in place, r is not changed.
 
-    period = 2  # older and newer, w_old and w change places with each step
+    The Lanczos vectors are kept with a length: ``newer`` is ``size`` times a vector of
+    length one in the metric of M, ``size`` = ``scale`` β.  The scale, a power of two near
+    1/‖A‖, keeps squares in the floating range.
+    """
 
-    def __init__(self, own: tuple[Array, ...], kernels: Kernels) -> None:
-        self._make, self.own = kernels, own
-        self.carried = len(own)
-        self.use(own)
-
-    def use(self, vectors: tuple[Array, ...]) -> None:
-        """Go on in these arrays."""
-        self.at = vectors
-        self.kernels: Kernels | Passes
-        self.kernels = self._make if vectors is self.own else PASSES
-
-
-def _solve(system: System, scratch: list[Array]) -> Asking[KrylovResult]:
-    kept, fresh = scratch[X], scratch[Y]
-    x, r, true_norm, n_matvec, status = yield from system.start(fresh)
-    niter, restarts, a_norm, reduction = 0, 0, 0.0, 1.0
-    while status is None and niter < system.maxiter:
-        kept[...], before = x, true_norm
-        wanted = reduction * system.target / true_norm
-        run = yield from _lanczos(system, scratch, x, r, true_norm, wanted, niter)
-        niter, a_norm, stop = niter + run.steps, max(a_norm, run.a_norm), run.status
-        yield from system.residual(x, fresh, fresh)
-        n_matvec += run.products + 1
-        true_norm = norm(fresh)
-        worse = true_norm > before
-        if system.M is not None and (worse or restarts):
-            # The M-norm must fall, the 2-norm need not at first.
-            old = yield from system.metric_norm(r, scratch[NEWER])
-            new = yield from system.metric_norm(fresh, scratch[NEWER])
-            worse = new > old or (worse and restarts > _RESTARTS)
-        if worse and stop is not Status.NOT_FINITE:
-            x[...], true_norm = kept, before
-            at_rounding = true_norm <= system.rounding_level(x, a_norm)
-            status = Status.ROUNDING_LIMIT if at_rounding else Status.STAGNATED
-            break
-        r[...] = fresh
-        if stop is Status.LEAST_SQUARES and true_norm > system.target:
-            solved, products = yield from _solves_least_squares(
-                system, scratch, x, r, a_norm, stagnated=False
-            )
-            n_matvec += products
-            if not solved:
-                stop = None  # a small eigenvalue, not a zero one: go on from here
-        if not math.isfinite(true_norm):
-            status = Status.NOT_FINITE
-        elif true_norm <= system.target:
-            status = Status.CONVERGED
-        elif true_norm <= system.rounding_level(x, a_norm) and (
-            stop is not None or true_norm > 0.5 * before
-        ):
-            status = Status.ROUNDING_LIMIT
-        elif stop is not None:
-            status = stop
-        elif niter < system.maxiter:
-            restarts += 1
-            reduction *= min(1.0, system.target / true_norm)
-            if true_norm > 0.9 * before and restarts > _RESTARTS:
-                at_rounding = true_norm <= system.rounding_level(x, a_norm)
-                status = Status.ROUNDING_LIMIT if at_rounding else Status.STAGNATED
-    status = status or Status.ITERATION_LIMIT
-    if status is Status.STAGNATED:
-        solved, products = yield from _solves_least_squares(
-            system, scratch, x, r, a_norm, stagnated=True
+    def __init__(
+        self,
+        system: LinearSystem,
+        x: Array,
+        r: Array,
+        scratch: list[Array],
+        wanted: list[float],
+    ) -> None:
+        self.A, self.M, self.kernels = system.A, system.M, system.kernels
+        self.x, self.r = x, r
+        older, newer, buffer, w, w_old, *of_M = scratch
+        for vector in (older, w, w_old):
+            vector[...] = 0.0
+        newer[...] = r
+        self.scalars = s = self.kernels.scalars(r)
+        v, square = newer, None
+        if self.M is not None:
+            v = of_M[0]
+            square = self._metric(newer, v)
+        if square is None:
+            square = self.kernels.dot(newer, newer)
+        self._vectors = older, newer, buffer, w, w_old, v
+        unit = system.unit_roundoff
+        self._unit, self._half = unit, math.sqrt(unit)
+        self.r_norm = s.given([column.residual_norm for column in system.columns])
+        wanted = [max(value, 0.1 * unit) for value in wanted]
+        self.active = (square > 0.0) & (square < math.inf)
+        self.start = s.sqrt(s.where(self.active, square, 1.0))  # ‖r‖_M
+        self.wanted = s.given(wanted) * self.start
+        self.code = s.where(
+            self.active, _GOING, s.where(abs(square) < math.inf, _METRIC, _NAN)
         )
-        n_matvec += products
-        status = Status.LEAST_SQUARES if solved else status
-    status, products = yield from system.reconsider(status, x, r, fresh)
-    return KrylovResult(
-        x=x,
-        status=status,
-        converged=status is Status.CONVERGED,
-        niter=niter,
-        n_matvec=n_matvec + products,
-        residual_norm=true_norm,
-        residual=r,
-    )
+        one, none = s.full(1.0), s.full(0.0)
+        self.size, self.size_old, self.scale, self.phi = (
+            self.start,
+            one,
+            one,
+            self.start,
+        )
+        self.beta = self.sine = self.delta_next = self.epsilon_next = none
+        self.cosine, self.t_norm, self._a_norm = -one, none, none  # t_norm = ‖T‖_F
+        self.root = self.least_root = self.phi_there = s.full(math.inf)
+        self.products = 0
+
+    def advance(self, most: int) -> list[list[Line]]:
+        """Take up to so many steps; return whether each moved x, and ‖r‖, by columns."""
+        A, M, kernels, s, unit = self.A, self.M, self.kernels, self.scalars, self._unit
+        older, newer, buffer, w, w_old, v = self._vectors
+        active, steps = self.active, []
+        for count in range(1, most + 1):
+            if s.none(active):
+                break
+            y, square = product(kernels, A, v, buffer)  # y = A v
+            self.products += 1
+            alpha = square / self.size / self.size
+            if self.products == 1:
+                self._set_scale(v, y)
+            scale = self.scale
+            c = scale / self.size
+            a = -(self.beta * scale) / self.size_old
+            b = -(alpha * scale) / self.size
+            square = kernels.lanczos(older, newer, y, a, b, c)
+            older, newer = newer, older
+            if M is None:
+                size = s.lengths(square, newer)
+            else:
+                square = self._metric(newer, buffer)
+                size = s.sqrt(square)
+            beta = size / scale
+            self._check_column(active, alpha, beta, square)
+            epsilon, delta, gamma_bar, gamma = self._rotate(alpha, beta)
+            self._look_for_least_squares(active, gamma, look=count == most)
+            active = active & (self.code == _GOING)
+            if s.none(active):
+                break
+            self.cosine, self.sine = gamma_bar / gamma, beta / gamma
+            step = s.where(active, self.cosine * self.phi, 0.0)
+            self.phi = self.sine * self.phi
+            # w = (v / size − ε w_old − δ w) / γ, in the buffer of the one before the last.
+            coefficients = -epsilon / gamma, -delta / gamma, 1.0 / gamma / self.size
+            kernels.minres_advance(self.x, w_old, w, v, coefficients, step)
+            w_old, w = w, w_old
+            v, buffer = (buffer, v) if M is not None else (newer, buffer)
+            self.size_old, self.size, self.beta = self.size, size, beta
+            moved = active
+            active = active & (self.phi > self.wanted) & (beta > unit * self.t_norm)
+            steps.append((moved, self.phi / self.start * self.r_norm, active))
+        self._vectors = older, newer, buffer, w, w_old, v
+        self.active = active
+        lines: list[list[Line]] = s.lines(steps)
+        return lines
+
+    def breakdown(self, c: int) -> tuple[Status | None, Array | None, int]:
+        """Return why column c has ended, None for a direction, and its last product."""
+        status = _ENDED[int(self.scalars.values(self.code)[c])]
+        return status, None, int(status is not None and self.products > 0)
+
+    def a_norm(self, c: int) -> float:
+        """Return a lower estimate of ‖A‖ from column c."""
+        return float(self.scalars.values(self._a_norm)[c])
+
+    def keep(self, columns: list[int], width: int) -> None:
+        """Go on with these columns in a narrower block; width 0: in a vector."""
+        vectors = (
+            take(v, columns, width) for v in (self.x, self.r, *self._vectors[:-1])
+        )
+        self.x, self.r, *moved = vectors
+        shared = self._vectors[-1] is self._vectors[1]  # v is the newest vector itself
+        v = moved[1] if shared else take(self._vectors[-1], columns, width)
+        self._vectors = *moved, v
+        s, self.scalars = self.scalars, self.kernels.scalars(v)
+        for name in _SCALARS:
+            setattr(self, name, s.take(getattr(self, name), columns, width))
+
+    def _metric(self, r: Array, out: Array) -> Scalar:
+        """Write M r into ``out`` itself, it must outlive the next product; return r'M r."""
+        assert self.M is not None
+        z, square = product(self.kernels, self.M, r, out)
+        if z is not out:
+            out[...] = z
+        return square
+
+    def _set_scale(self, v: Array, y: Array) -> None:
+        """Estimate ‖A‖ from the first product, and the unit of the Lanczos vectors."""
+        s, norms, scales = self.scalars, [], []
+        sizes = s.values(self.size)
+        for c, size in enumerate(sizes):
+            v_c = column_of(v, c)
+            norms.append(operator_norm_estimate(v_c, column_of(y, c)))
+            scales.append(_inverse_power_of_two(norms[c] * (norm(v_c) / size) ** 2))
+        self._a_norm, self.scale = s.given(norms), s.given(scales)
+
+    def _check_column(
+        self, active: Scalar, alpha: Scalar, beta: Scalar, square: Scalar
+    ) -> None:
+        """Note the norm of the new column of T, and end where it is none."""
+        s = self.scalars
+        length = s.where(active, s.hypot(alpha, self.beta, beta), 0.0)
+        self.t_norm = s.hypot(self.t_norm, length)
+        if self.M is None:
+            self._a_norm = s.maximum(self._a_norm, length)
+        sound = (abs(alpha) < math.inf) & (abs(square) < math.inf)
+        bad = active & (sound ^ True)
+        self._end(bad, _NAN)
+        if self.M is not None:
+            negative = square < -self._unit * (self.t_norm * self.scale) ** 2
+            self._end(active & negative, _METRIC)
+
+    def _rotate(
+        self, alpha: Scalar, beta: Scalar
+    ) -> tuple[Scalar, Scalar, Scalar, Scalar]:
+        """Apply the last rotation to the new column of T; return its ε, δ, γ̄ and γ."""
+        epsilon = self.epsilon_next
+        delta = self.cosine * self.delta_next + self.sine * alpha
+        gamma_bar = self.sine * self.delta_next - self.cosine * alpha
+        self.epsilon_next, self.delta_next = self.sine * beta, -self.cosine * beta
+        self.root = self.scalars.hypot(gamma_bar, self.delta_next)
+        return epsilon, delta, gamma_bar, self.scalars.hypot(gamma_bar, beta)
+
+    def _end(self, mask: Scalar, code: int) -> None:
+        """Note why columns have ended."""
+        if self.scalars.none(mask):
+            return
+        self.code = self.scalars.where(mask & (self.code == _GOING), code, self.code)
+
+    def _look_for_least_squares(
+        self, active: Scalar, gamma: Scalar, *, look: bool
+    ) -> None:
+        """End where ‖A r‖ = φ root is zero while φ is not: A is singular there."""
+        s, phi, root, t_norm = self.scalars, self.phi, self.root, self.t_norm
+        lower = active & (root < self.least_root)
+        self.least_root = s.where(lower, root, self.least_root)
+        self.phi_there = s.where(lower, phi, self.phi_there)
+        half = self._half * t_norm
+        flat = gamma <= 10.0 * self._unit * t_norm
+        suspect = active & (flat | (self.least_root <= half))
+        if s.none(suspect):
+            return
+        # Once ‖A r‖ rises again while ‖r‖ stands, x runs off along the null space.
+        away = (root > 4.0 * self.least_root) & (phi > (1.0 - 1e-6) * self.phi_there)
+        flat = suspect & (flat | (away & (self.least_root <= half)))
+        near = suspect & (root <= half) & (phi > self.wanted)
+        if s.any(near, look=look):
+            flat = flat | (near & self._negligible())
+        self._end(flat, _LEAST)
+
+    def _negligible(self) -> Scalar:
+        """Tell where rounding explains ‖A r‖ at this x."""
+        s, t_norm = self.scalars, self.t_norm
+        count = 1 if self.x.ndim == 1 else self.x.shape[1]
+        sizes = s.given([norm(column_of(self.x, c)) for c in range(count)])
+        reach = self.start * (1.0 + t_norm * sizes / self.r_norm)
+        return self.phi * self.root <= 1e4 * self._unit * t_norm * reach
+
+
+def _round(
+    system: LinearSystem,
+    x: Array,
+    r: Array,
+    scratch: list[Array],
+    progress: dict[int, _Progress],
+) -> None:
+    """Iterate until each column has ended, recompute the residuals, decide the statuses."""
+    kept, _, newer, fresh = scratch[:4]
+    columns = system.columns
+    kept[...] = x
+    before = [column.residual_norm for column in columns]
+    wanted = [progress[c.index].reduction * c.target / c.residual_norm for c in columns]
+    recurrence = Lanczos(system, x, r, scratch[1:], wanted)
+    least = 0.1 * system.unit_roundoff
+    aims = [max(w, least) * size for w, size in zip(wanted, before, strict=True)]
+    stops = drive(system, recurrence, x, r, aims, lambda _, line: line[1])
+    system.residual(x, fresh, fresh)
+    sizes = [norm(column_of(fresh, c)) for c in range(len(columns))]
+    worse = [new > old for new, old in zip(sizes, before, strict=True)]
+    restarts = [progress[column.index].restarts for column in columns]
+    if system.M is not None and (any(worse) or any(restarts)):
+        # The M-norm must fall, the 2-norm need not at first.
+        old = system.metric_norms(r, newer)
+        new = system.metric_norms(fresh, newer)
+        for c, again in enumerate(restarts):
+            if worse[c] or again:
+                worse[c] = new[c] > old[c] or (worse[c] and again > _RESTARTS)
+    for c, column in enumerate(columns):
+        column.n_matvec += 1
+        x_c, r_c = column_of(x, c), column_of(r, c)
+        if worse[c] and stops[c] is not Status.NOT_FINITE:
+            x_c[...], column.residual_norm = column_of(kept, c), before[c]
+            at_rounding = before[c] <= system.rounding_level(column, x_c)
+            column.status = Status.ROUNDING_LIMIT if at_rounding else Status.STAGNATED
+            continue
+        r_c[...], column.residual_norm = column_of(fresh, c), sizes[c]
+        if stops[c] is Status.LEAST_SQUARES and sizes[c] > column.target:
+            found = contiguous(x, c), contiguous(r, c)
+            if not _solves_least_squares(system, column, *found, stagnated=False):
+                stops[c] = None  # a small eigenvalue, not a zero one: go on from here
+        column.status = _status(
+            system, column, x_c, before[c], stops[c], progress[column.index]
+        )
+
+
+def _status(
+    system: LinearSystem,
+    column: Column,
+    x: Array,
+    before: float,
+    stop: Status | None,
+    progress: _Progress,
+) -> Status | None:
+    """Return how a column ended, by its recomputed residual; None: another round."""
+    size = column.residual_norm
+    if not math.isfinite(size):
+        return Status.NOT_FINITE
+    if size <= column.target:
+        return Status.CONVERGED
+    at_rounding = size <= system.rounding_level(column, x)
+    if at_rounding and (stop is not None or size > 0.5 * before):
+        return Status.ROUNDING_LIMIT
+    if stop is not None or column.niter >= system.maxiter:
+        return stop
+    progress.restarts += 1
+    progress.reduction *= min(1.0, column.target / size)
+    if size > 0.9 * before and progress.restarts > _RESTARTS:
+        return Status.ROUNDING_LIMIT if at_rounding else Status.STAGNATED
+    return None
+
+
+def _conclude(system: LinearSystem, column: Column, x: Array, r: Array) -> None:
+    """Complete a column: the cause of a failure."""
+    column.status = column.status or Status.ITERATION_LIMIT
+    if column.status is Status.STAGNATED and _solves_least_squares(
+        system, column, x, r, stagnated=True
+    ):
+        column.status = Status.LEAST_SQUARES
+    system.diagnose(column, x, r)
 
 
 def _solves_least_squares(
-    system: System,
-    scratch: list[Array],
-    x: Array,
-    r: Array,
-    a_norm: float,
-    *,
-    stagnated: bool,
-) -> Asking[tuple[bool, int]]:
-    """Test ‖A M r‖_M ≪ ‖A‖_M ‖r‖_M, the recurrence only guessed; and products used.
+    system: LinearSystem, column: Column, x: Array, r: Array, *, stagnated: bool
+) -> bool:
+    """Test ‖A M r‖_M ≪ ‖A‖_M ‖r‖_M, which the recurrence only estimated.
 
     It must be within what the rounding of x excuses, and by half the digits; of a
     residual that has ``stagnated`` the latter, nearly, is enough.
     """
-    unit, products = system.unit_roundoff, 1
+    unit, a_norm = system.unit_roundoff, column.a_norm
     excused = 1e3 * unit * (1.0 + norm(x) * a_norm / norm(r))
     most = unit**0.45 if stagnated else min(excused, math.sqrt(unit))
-    pull, size = yield from _pull(system, scratch, r)
+    image, size = _image(system, r)
+    column.n_matvec += 1
     if system.M is not None:  # what is known of ‖A‖ is not in this metric
-        of_b, b_norm = yield from _pull(system, scratch, system.b)
-        a_norm, products = of_b / b_norm if b_norm else 0.0, 2
-    return pull <= most * a_norm * size, products
-
-
-def _pull(
-    system: System, scratch: list[Array], v: Array
-) -> Asking[tuple[float, float]]:
-    """Return ‖A M v‖ and ‖v‖, in the metric of M where there is one."""
-    z, size = v, norm(v)
-    if system.M is not None:
-        z = (yield Request(system.M, v, scratch[NEWER])).y
-        size = math.sqrt(max(system.kernels.dot(v, z), 0.0))
-    y = (yield Request(system.A, z, scratch[Y])).y
-    return (yield from system.metric_norm(y, scratch[W])), size
-
-
-def _lanczos(
-    system: System,
-    scratch: list[Array],
-    x: Array,
-    r: Array,
-    r_norm: float,
-    wanted: float,
-    niter0: int,
-) -> Asking[LanczosRun]:
-    """Add to x (in place) until ‖r‖_M fell by ``wanted``; r is not changed."""
-    make = system.kernels
-    own = (x, *scratch[1:])
-    for which in (OLDER, W, W_OLD):
-        own[which][...] = 0.0
-    own[NEWER][...] = r
-    if isinstance(make, Device):
-        there = LanczosVectors(*own)
-        return (
-            yield from lanczos(
-                system, there, make, r_norm, wanted, niter0, _inverse_power_of_two
-            )
+        of_b, b_norm = _image(
+            system, contiguous(system.b, system.columns.index(column))
         )
-    vectors = _Vectors(own, make)
-    run = yield from _steps(system, vectors, r_norm, wanted, niter0)
-    yield Leave(vectors)
-    return run
+        a_norm = of_b / b_norm if b_norm else 0.0
+        column.n_matvec += 1
+    return image <= most * a_norm * size
 
 
-def _steps(
-    system: System, vectors: _Vectors, r_norm: float, wanted: float, niter0: int
-) -> Asking[LanczosRun]:
-    """Take steps on the host.
-
-    The vectors of Lanczos are kept with a length: ``newer`` is ``size`` times a vector
-    of length one in the metric of M, ``size`` = ``scale`` β.  The scale, a power of two
-    near 1/‖A‖, keeps squares in the floating range.
-    """
-    A, M, unit = system.A, system.M, system.unit_roundoff
-    s, at = Scalars(), vectors.at
-    older, newer, buffer, w_old, w = OLDER, NEWER, Y, W_OLD, W
-    v, square = newer, None
-    if M is not None:
-        v = V
-        square = yield from _own(M, at[newer], at[v])
-    if square is None:
-        square = yield from dot(vectors.kernels, at[newer], at[v])
-    if not 0.0 < square < math.inf:
-        return LanczosRun(_bad_square(square), 0, 0, 0.0)
-    size = beta = beta_start = phi = math.sqrt(square)
-    size_old, scale, a_norm = 1.0, 1.0, 0.0
-    beta_old = delta_next = epsilon_next = 0.0
-    cosine, sine = -1.0, 0.0
-    t_norm = 0.0  # ‖T‖_F, for what counts as zero
-    least_root = phi_there = math.inf
-    steps = 0
-    yield Join(vectors)
-    while niter0 + steps < system.maxiter:
-        at = vectors.at
-        y, square = yield Request(A, at[v], at[buffer])
-        at, kernels = vectors.at, vectors.kernels  # who waited may have been moved
-        if square is None:
-            square = yield from dot(kernels, at[v], y)
-        alpha = square / size / size
-        if not math.isfinite(alpha):
-            return LanczosRun(Status.NOT_FINITE, steps, steps + 1, a_norm)
-        if steps == 0:
-            a_norm = operator_norm_estimate(at[v], y)
-            scale = _inverse_power_of_two(a_norm * (norm(at[v]) / size) ** 2)
-        s.of_y = scale / size
-        s.of_newer = -(alpha * scale) / size
-        s.of_older = -(beta * scale) / size_old if steps else 0.0
-        asked = kernels.lanczos(at[older], at[newer], y, s)
-        if asked is not None:
-            yield asked
-        older, newer = newer, older
-        square = s.square
-        if M is not None:
-            quadratic = yield from _own(M, at[newer], at[buffer])
-            if quadratic is None:
-                quadratic = yield from dot(kernels, at[newer], at[buffer])
-            square = quadratic
-        size_old, beta_old = size, beta
-        if M is None and not square > 1e-30:
-            size = norm(at[newer])  # without the square, which may leave the range
-        else:
-            size = math.sqrt(max(square, 0.0)) if square < math.inf else square
-        beta = size / scale
-        t_norm = math.hypot(t_norm, alpha, beta_old * (steps > 0), beta)
-        if M is None:
-            a_norm = max(a_norm, math.hypot(alpha, beta_old * (steps > 0), beta))
-        if square < -unit * (t_norm * scale) ** 2 or not math.isfinite(size):
-            return LanczosRun(_bad_square(square), steps, steps + 1, a_norm)
-        # The previous rotation, then the new one.
-        epsilon_now, delta = epsilon_next, cosine * delta_next + sine * alpha
-        gamma_bar = sine * delta_next - cosine * alpha
-        epsilon_next, delta_next = sine * beta, -cosine * beta
-        root = math.hypot(gamma_bar, delta_next)
-        gamma = math.hypot(gamma_bar, beta)
-        # ‖A r‖ = φ root: zero while φ is not, the least-squares point is reached.
-        if root < least_root:
-            least_root, phi_there = root, phi
-        # Once ‖A r‖ rises again while ‖r‖ stands, x runs off along the null space.
-        away = root > 4.0 * least_root and phi > (1.0 - 1e-6) * phi_there
-        if away and least_root <= math.sqrt(unit) * t_norm:
-            return LanczosRun(Status.LEAST_SQUARES, steps, steps + 1, a_norm)
-        if root <= math.sqrt(unit) * t_norm and phi > wanted * beta_start:
-            reach = beta_start * (1.0 + t_norm * norm(at[X]) / r_norm)
-            if phi * root <= 1e4 * unit * t_norm * reach:
-                return LanczosRun(Status.LEAST_SQUARES, steps, steps + 1, a_norm)
-        if gamma <= 10.0 * unit * t_norm:
-            return LanczosRun(Status.LEAST_SQUARES, steps, steps + 1, a_norm)
-        cosine, sine = gamma_bar / gamma, beta / gamma
-        s.step, phi = cosine * phi, sine * phi
-        # w = (v / size − ε w_old − δ w) / γ, in the buffer of the one before the last.
-        s.of_w_old, s.of_w = -epsilon_now / gamma, -delta / gamma
-        s.of_v = 1.0 / gamma / size_old
-        asked = kernels.minres_advance(at[X], at[w_old], at[w], at[v], s)
-        if asked is not None:
-            yield asked
-        w_old, w = w, w_old
-        steps += 1
-        if system.wants_stop(niter0 + steps, at[X], phi / beta_start * r_norm):
-            return LanczosRun(Status.STOPPED_BY_CALLBACK, steps, steps, a_norm)
-        if phi <= max(wanted, 0.1 * unit) * beta_start or beta <= unit * t_norm:
-            break
-        if M is not None:
-            v, buffer = buffer, v
-        else:
-            v = newer
-    return LanczosRun(None, steps, steps, a_norm)
-
-
-def _own(M: Any, r: Array, out: Array) -> Asking[float | None]:
-    """Write M r into ``out`` itself: it must outlive the next product with M."""
-    product: Answer = yield Request(M, r, out)
-    if product.y is not out:
-        out[...] = product.y
-    return product.square
+def _image(system: LinearSystem, v: Array) -> tuple[float, float]:
+    """Return ‖A M v‖ and ‖v‖, in the metric of M where there is one."""
+    if system.M is None:
+        return norm(system.A @ v), norm(v)
+    z = system.M @ v
+    size = math.sqrt(max(dot(v, z), 0.0))
+    y = system.A @ z
+    return math.sqrt(max(dot(y, system.M @ y), 0.0)), size
 
 
 def _inverse_power_of_two(size: float) -> float:
     if not 0.0 < size < math.inf:
         return 1.0
     return math.ldexp(1.0, min(max(-math.frexp(size)[1], -1000), 1000))
-
-
-def _bad_square(square: float) -> Status:
-    if math.isfinite(square):
-        return Status.INDEFINITE_PRECONDITIONER
-    return Status.NOT_FINITE

@@ -141,16 +141,8 @@ class NullSpace:
 class ProductNullSpace:
     """The null space of an operator C (p, n) known by products; the metric is I.
 
-    Each projection is one MINRES solve with [I C'/c; C/c 0], which does not square the
-    condition of C; c is of the order of ‖C‖ and brings both blocks to one scale.
-
-    Attributes
-    ----------
-    C : LinearOperator (p, n)
-    shape : (int, int)
-        Of C.
-    rank : None
-        Not known.
+    Each projection is a MINRES solve with [I C'/c; C/c 0], c of the order of ‖C‖, which
+    does not square the condition of C.  The methods are those of :class:`NullSpace`.
     """
 
     rank = None
@@ -211,37 +203,28 @@ class ProductNullSpace:
 
 
 def null_space(C: Any, metric: Any = None, *, kind: str | None = None) -> NullSpace:
-    """Factorise what the projection onto the null space of C needs.
+    """Factorise a matrix C for the projections onto its null space.
 
     Parameters
     ----------
     C : array or SciPy sparse matrix (p, n), or NullSpace
-        Rows may depend on each other, be zero and have any scale.  A ``NullSpace`` is
-        returned as it is.
+        Rows may be dependent, zero and of any scale.  A ``NullSpace`` is returned as it is.
     metric : array (n,), optional
         The positive diagonal G; the identity by default.
     kind : {"disjoint", "dense", "normal", "augmented"}, optional
-        By default what C is.
+        By default chosen by the entries of C.
 
     Raises
     ------
-    TypeError
-        For an operator: its entries are not known.
-    ValueError
-        For a C or a metric that is not finite, or a metric that is not positive.
+    TypeError, ValueError
+        For an operator; for a C or a metric that is not finite, or not positive.
 
     Notes
     -----
-    Rows count as dependent when, at unit length, one is the sum of others to rounding of
-    its terms ("normal"), or when a singular value is max(p, n) roundings of the largest
-    ("dense").  Storage: the entries of C once more, and the factors; with "normal" n + p
-    more for each row within 1e-6 of the span of the others.
-
-    References
-    ----------
-    N. I. M. Gould, M. E. Hribar, J. Nocedal, "On the solution of equality constrained
-    quadratic programming problems arising in optimization", SIAM J. Sci. Comput. 23
-    (2001) 1376-1395.
+    A row of unit length is dependent when it is the sum of others to rounding of its terms
+    ("normal"), or when a singular value is max(p, n) roundings of the largest ("dense").
+    Storage: the entries of C once more, and the factors; with "normal" n + p more for each
+    row within 1e-6 of the span of the others.
     """
     if isinstance(C, NullSpace):
         return C
@@ -277,37 +260,38 @@ def null_space_for(C: Any, M: Any, n: int) -> NullSpace | ProductNullSpace:
     TypeError, ValueError
         For an M that gives no metric, or does not belong to C.
     """
-    given = getattr(M, "null_space", None)
-    constraints: NullSpace | ProductNullSpace
-    if isinstance(given, NullSpace):
-        constraints = given
+    found: NullSpace | ProductNullSpace
+    if isinstance(getattr(M, "null_space", None), NullSpace):
+        found = M.null_space
     elif M is None:
-        constraints = C if isinstance(C, ProductNullSpace) else null_space(C)
+        found = C if isinstance(C, ProductNullSpace) else null_space(C)
     elif isinstance(C, NullSpace | ProductNullSpace):
         raise TypeError(
             "M must be None for a C that is factorised, in a metric of its own; build it "
             "as null_space(C, metric)"
         )
     else:
-        M = as_operator("M", M)
-        diagonal = M.diagonal() if M.has_diagonal else None
-        if diagonal is None or M.shape != (n, n) or not _is_diagonal(M, diagonal):
-            raise ValueError(
-                "M must be preconditioners.constraint(...) or a diagonal operator of "
-                f"shape ({n}, {n}): the projection needs its inverse as a metric"
-            )
-        constraints = null_space(C, 1.0 / diagonal)
-    if constraints.shape != tuple(C.shape) or C.shape[1] != n:
+        found = null_space(C, 1.0 / _diagonal_of(M, n))
+    if found.shape != tuple(C.shape) or C.shape[1] != n:
         raise ValueError(
             f"C must have {n} columns like H and be the C of M, found shape "
-            f"{tuple(C.shape)} and {constraints.shape}"
+            f"{tuple(C.shape)} and {found.shape}"
         )
-    return constraints
+    return found
 
 
-def _is_diagonal(M: LinearOperator, diagonal: Array) -> bool:
-    xp = namespace(diagonal)
-    return bool(xp.all(M.matvec(xp.ones_like(diagonal)) == diagonal))
+def _diagonal_of(M: Any, n: int) -> Array:
+    """Return the diagonal of an operator (n, n) without other entries."""
+    M = as_operator("M", M)
+    if M.has_diagonal and M.shape == (n, n):
+        diagonal = M.diagonal()
+        xp = namespace(diagonal)
+        if bool(xp.all(M.matvec(xp.ones_like(diagonal)) == diagonal)):
+            return diagonal
+    raise ValueError(
+        "M must be preconditioners.constraint(...) or a diagonal operator of "
+        f"shape ({n}, {n}): the projection needs its inverse as a metric"
+    )
 
 
 def null_space_of(C: Any) -> NullSpace | ProductNullSpace:

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from functools import cached_property
 from typing import Any, NamedTuple
 
 from ..arrays import (
@@ -23,6 +24,7 @@ from ..arrays import (
     as_tolerance,
     asarray,
     axpy,
+    check_callable,
     dot,
     empty,
     epsilon,
@@ -111,8 +113,7 @@ def projected_cg(
     c = _of_shape("c", c, (p, *columns), b)
     if x0 is not None:
         x0 = _of_shape("x0", x0, (n, *columns), b)
-    if callback is not None and not callable(callback):
-        raise TypeError(f"callback must be a function, found {type(callback).__name__}")
+    check_callable(callback=callback)
     rtol, atol = as_tolerance("rtol", rtol), as_tolerance("atol", atol)
     limit = max(10 * n, 20) if maxiter is None else as_count("maxiter", maxiter)
 
@@ -151,7 +152,11 @@ class _System:
     callback: Callback | None
     column: int
 
-    @property
+    @cached_property
+    def b_norm(self) -> float:
+        return norm(self.b)
+
+    @cached_property
     def unit_roundoff(self) -> float:
         return max(epsilon(self.b), self.H.accuracy or 0.0)
 
@@ -177,7 +182,7 @@ class _System:
 
     def rounding_level(self, at: _Point, a_norm: float) -> float:
         """Return the residual norm that rounding alone explains."""
-        known = norm(self.b) + at.raw_norm + at.force + a_norm * norm(at.y)
+        known = self.b_norm + at.raw_norm + at.force + a_norm * norm(at.y)
         return 32.0 * self.unit_roundoff * known
 
     def wants_stop(self, niter: int, y: Array, residual_norm: float) -> bool:
@@ -239,21 +244,25 @@ def _least_norm_point(system: _System) -> tuple[_Point, int]:
     return system.point(y, system.H.matvec(y)), 1
 
 
-def _infeasible(system: _System) -> Status:
-    # y = 0 meets C y = 0: a violation is then an error of the projection.
-    return Status.INCONSISTENT if norm(system.c) else Status.STAGNATED
-
-
 def _status_at_start(system: _System, at: _Point, target: float) -> Status | None:
     """Return why there is nothing to iterate for, or None."""
     asked = system.wants_stop(0, at.y, at.residual_norm)
-    if not math.isfinite(at.residual_norm):
-        return Status.NOT_FINITE
-    if not system.feasible(at.y):
-        return _infeasible(system)
+    failed = _failure(system, at)
+    if failed is not None:
+        return failed
     if at.residual_norm <= max(target, 0.25 * system.rounding_level(at, 0.0)):
         return Status.CONVERGED
     return Status.STOPPED_BY_CALLBACK if asked else None
+
+
+def _failure(system: _System, at: _Point) -> Status | None:
+    """Return the status of a point that is not finite or violates C y = c."""
+    if not math.isfinite(at.residual_norm):
+        return Status.NOT_FINITE
+    if system.feasible(at.y):
+        return None
+    # y = 0 meets C y = 0: a violation is then an error of the projection.
+    return Status.INCONSISTENT if norm(system.c) else Status.STAGNATED
 
 
 def _status(
@@ -270,13 +279,9 @@ def _status(
     ``before`` is the residual norm of the point before, ``ended`` why the recurrence
     broke down, ``last`` whether no iterations are left.
     """
-    size = at.residual_norm
-    if not math.isfinite(size):
-        return Status.NOT_FINITE
-    if not system.feasible(at.y):
-        return _infeasible(system)
-    if size <= target:
-        return Status.CONVERGED
+    size, failed = at.residual_norm, _failure(system, at)
+    if failed is not None or size <= target:
+        return failed or Status.CONVERGED
     slow = size > 0.5 * before
     if size <= rounding and (ended is not None or slow):
         return Status.ROUNDING_LIMIT

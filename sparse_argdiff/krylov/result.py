@@ -10,7 +10,7 @@ whatever the start x0 and whatever the preconditioner.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from ..arrays import Array, asarray, is_finite, namespace
@@ -38,14 +38,11 @@ class KrylovResult:
     residual : array (n,) or (n, k)
         b − A x, recomputed.
     energy_error : float, array (k,) or None
-        Estimate of ‖x − x*‖_A, leaning low (``cg`` only).
-    energy_error_uncertainty : float, array (k,) or None
-        Standard deviation of the logarithm of ``energy_error``: below 0.2 it can be relied
-        on, above 0.5 it is a guess (``cg`` only).
+        Estimate of ‖x − x*‖_A, a guess (``cg`` only).
     energy_error_earlier : float, array (k,) or None
-        Reliable lower estimate of the error of the last iterate that has one, x or one
-        before it (``cg`` only).  As the error never grows, that of x is at most √1.25
-        times this.  NaN where no iterate has one.
+        Reliable estimate of the error of the last iterate whose error the steps since
+        determine (``cg`` only): never above the truth there, and at most 11 % below.  The
+        error of x is not larger.  NaN where no iterate is that certain.
     energy_error_bound : float, array (k,) or None
         Upper bound on ‖x − x*‖_A (``cg`` with ``smallest_eigenvalue`` only).
     direction : array (n,) or None
@@ -65,7 +62,6 @@ class KrylovResult:
     direction: Array | None = None
     multipliers: Array | None = None
     energy_error_bound: Any = None
-    energy_error_uncertainty: Any = None
     energy_error_earlier: Any = None
 
 
@@ -85,60 +81,96 @@ class Iterate:
 Callback = Callable[[Iterate], Any]
 
 
-def in_units(result: KrylovResult, unit: float) -> KrylovResult:
-    """Return the result of A x = b from that of A x = b / unit.
+def assemble(
+    columns: Sequence[Any], parts: Sequence[tuple[Array, Array]], b: Array
+) -> KrylovResult:
+    """Return the result of all columns, in the units of b.
 
-    An answer that leaves the floating range on the way is none.
+    Parameters
+    ----------
+    columns : sequence of Column
+        What has become of each right-hand side.
+    parts : sequence of (x, residual)
+        Of consecutive columns: vectors, or blocks with zero columns at their end.
+    b : array (n,) or (n, k)
     """
-
-    def scaled(value: Any) -> Any:
-        return None if value is None else unit * value
-
-    x, status = unit * result.x, result.status
-    if is_finite(result.x) and not is_finite(x):
-        status = Status.NOT_FINITE
-    return dataclasses.replace(
-        result,
-        x=x,
-        status=status,
-        converged=status is Status.CONVERGED,
-        residual=unit * result.residual,
-        residual_norm=unit * result.residual_norm,
-        energy_error=scaled(result.energy_error),
-        energy_error_bound=scaled(result.energy_error_bound),
-        energy_error_earlier=scaled(result.energy_error_earlier),
-    )
-
-
-def stack(results: list[KrylovResult], b: Array) -> KrylovResult:
-    """Return one result of the results of all columns of b."""
-    xp = namespace(b)
+    xp, count = namespace(b), len(columns)
+    x, residual = (_joined([part[i] for part in parts], count, b) for i in range(2))
+    for c, column in enumerate(columns):
+        if column.unit != 1.0:
+            x, residual = _in_units(x, residual, c, column)
+    if b.ndim == 1:
+        (column,) = columns
+        return KrylovResult(
+            x=x,
+            status=column.status,
+            converged=column.status is Status.CONVERGED,
+            niter=column.niter,
+            n_matvec=column.n_matvec,
+            residual_norm=column.residual_norm,
+            residual=residual,
+            energy_error=column.energy_error,
+            direction=column.direction,
+            energy_error_bound=column.energy_error_bound,
+            energy_error_earlier=column.energy_error_earlier,
+        )
 
     def row(values: list[Any], dtype: Any) -> Array:
         return asarray(values, b, dtype)
 
     def energies(name: str) -> Array | None:
-        values = [getattr(r, name) for r in results]
-        return None if None in values else row(values, xp.float64)
+        values = [getattr(column, name) for column in columns]
+        return None if None in values or not values else row(values, xp.float64)
 
-    failed = [r.status for r in results if not r.converged]
     # A rounding limit in one column must not hide a failure in another.
+    failed = [c.status for c in columns if c.status is not Status.CONVERGED]
     failed.sort(key=lambda status: status.acceptable)
-    columns = [r.x for r in results], [r.residual for r in results]
-    x, residual = (
-        xp.stack(c, axis=1) if results else xp.zeros_like(b) for c in columns
-    )
+    met = [c.status is Status.CONVERGED for c in columns]
     return KrylovResult(
         x=x,
         status=failed[0] if failed else Status.CONVERGED,
-        converged=row([r.converged for r in results], xp.bool),
-        niter=row([r.niter for r in results], xp.int64),
-        n_matvec=sum(r.n_matvec for r in results),
-        residual_norm=row([r.residual_norm for r in results], xp.float64),
+        converged=row(met, xp.bool),
+        niter=row([c.niter for c in columns], xp.int64),
+        n_matvec=sum(c.n_matvec for c in columns),
+        residual_norm=row([c.residual_norm for c in columns], xp.float64),
         residual=residual,
         energy_error=energies("energy_error"),
-        direction=next((r.direction for r in results if r.direction is not None), None),
-        energy_error_bound=energies("energy_error_bound") if results else None,
-        energy_error_uncertainty=energies("energy_error_uncertainty"),
+        direction=next((c.direction for c in columns if c.direction is not None), None),
+        energy_error_bound=energies("energy_error_bound"),
         energy_error_earlier=energies("energy_error_earlier"),
     )
+
+
+def _joined(parts: list[Array], count: int, b: Array) -> Array:
+    """Return the columns of all parts side by side, without those that only fill up."""
+    xp = namespace(b)
+    if b.ndim == 1:
+        return parts[0]
+    if not parts:
+        return xp.zeros_like(b)
+    if parts[0].ndim == 1:
+        return xp.stack(parts, axis=1)
+    whole = parts[0] if len(parts) == 1 else xp.concat(parts, axis=1)
+    return whole if whole.shape[1] == count else xp.asarray(whole[:, :count], copy=True)
+
+
+def _in_units(x: Array, residual: Array, c: int, column: Any) -> tuple[Array, Array]:
+    """Scale a column back; an answer that leaves the floating range is none."""
+    unit = column.unit
+    if x.ndim == 1:
+        found, now = x, unit * x
+        x, residual = now, unit * residual
+    else:
+        found, now = x[:, c], unit * x[:, c]
+        x[:, c], residual[:, c] = now, unit * residual[:, c]
+    if is_finite(found) and not is_finite(now):
+        column.status = Status.NOT_FINITE
+    for name in (
+        "residual_norm",
+        "energy_error",
+        "energy_error_bound",
+        "energy_error_earlier",
+    ):
+        value = getattr(column, name)
+        setattr(column, name, None if value is None else unit * value)
+    return x, residual

@@ -13,7 +13,7 @@ from ..arrays import Array, array_module, dot, namespace, norm, to_namespace, ze
 from ..operators.linear_operator import LinearOperator, Structure
 from ..problem.objective import Constants
 from .design import Design, as_features
-from .hessian_product.one_pass import gram_of
+from .hessian_product.one_pass import products_of
 from .lipschitz_constants import constants_of, lipschitz_of
 from .losses import Curvature, Loss, as_loss
 from .mean_loss import DataTerm
@@ -31,18 +31,18 @@ class Glm:
         Real numbers, labels 0/1 or −1/+1, counts, or classes, by the loss.
     loss : {"logistic", "squared", "poisson", "huber", "multinomial"} or Loss
     penalty : {"per-feature", "per-group", "per-coefficient", "scalar"}
-        What each entry of x weighs; "per-coefficient" differs from "per-feature" for
+        The coefficients that one entry of x weighs; "per-coefficient" differs from "per-feature" for
         several outputs.
     groups : int array (p,), optional
         Group of each feature for "per-group".
     intercept : bool
-        Whether b is there; it is not penalised.
+        Whether the model has a constant b; it is not penalised.
     sample_weight : array (N,), optional
     kernels : {"compiled", "reference"}, optional
         How Hessian products are formed.  "compiled" (numba, the extra ``fast``): one pass
-        over sparse rows, with v'Hv for nothing; CSC is copied to CSR.  "reference": two
+        over sparse rows, with v'Hv at no cost; CSC is copied to CSR.  "reference": two
         passes, for features of any kind.  By default "compiled" where numba is installed
-        and features are CSR of at least 10⁵ nonzeros, which repay the loading of it.
+        and features are CSR of at least 10⁵ nonzeros, which repay its import.
         Both agree to rounding.  The first product of all compiles for some seconds; the
         code is kept on disk.
     threads : int
@@ -57,8 +57,9 @@ class Glm:
 
     Notes
     -----
-    A Hessian product costs two passes over the features, a compiled one usually one; its
-    diagonal is exact (one pass).  The loss determines multinomial intercepts only up to a common shift; the
+    A Hessian product costs two passes over the features, a compiled one usually one; where
+    (n, n) has no more entries than the features have nonzeros, compiled products form the
+    Hessian once that has paid.  Its diagonal is exact (one pass).  The loss determines multinomial intercepts only up to a common shift; the
     term ½ (mean b)², zero at the solution, makes them sum to zero and f_YY definite.
     """
 
@@ -88,7 +89,7 @@ class Glm:
         self.dtype = design.dtype
         self._scale: float | None = None
         self._kernels, self._threads = kernels, threads
-        self._gram = gram_of(design, kernels, threads)
+        self._products = products_of(design, kernels, threads)
         shifts = design.outputs > 1 and intercept
         self._shift = 1.0 / design.outputs**2 if shifts else 0.0
         self._rank = design.features.shape[0] * design.outputs + bool(shifts)
@@ -156,7 +157,7 @@ class Glm:
         self, curvature: Curvature, weights: Array, split: Any = None
     ) -> LinearOperator:
         design, count = self._data.design, self._penalty.n_coefficients
-        products = self._gram.products(curvature, weights, self._shift)
+        products = self._products.products(curvature, weights, self._shift)
 
         def diagonal() -> Array:
             result = design.squares(curvature.diagonal)

@@ -1,4 +1,4 @@
-"""What is true of a linear model for all y: the constants that prove errors.
+"""Bounds on the derivatives of a linear model for all y: the constants of error bounds.
 
 The data term is convex, so that f_YY ≥ W = diag(e^x), the metric, where all of y is
 penalised.  With ‖a_i‖² = Σ_j a_ij² / W_j for the rows of the design and weights w_i,

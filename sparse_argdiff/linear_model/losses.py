@@ -128,22 +128,36 @@ class Logistic:
 
     def value(self, z: Array, targets: Array) -> Array:
         """Return ℓ per sample."""
-        xp = namespace(z)
-        return xp.log1p(xp.exp(-xp.abs(z))) + xp.maximum(z, 0.0 * z) - targets * z
+        xp, value = namespace(z), namespace(z).abs(z)
+        margin = value + z  # 2 max(z, 0)
+        margin *= 0.5
+        value *= -1.0
+        value = xp.log1p(xp.exp(value))
+        value += margin
+        value -= targets * z
+        return value
 
     def slope(self, z: Array, targets: Array) -> Array:
         """Return the probability minus the target."""
-        return self.probability(z) - targets
+        slope = self.probability(z)
+        slope -= targets
+        return slope
 
     def curvature(self, z: Array, targets: Array, weights: Array) -> Curvature:
         """Return p (1 − p), weighted."""
         p = self.probability(z)
-        return _diagonal(weights * p * (1.0 - p))
+        curvature = 1.0 - p
+        curvature *= p
+        curvature *= weights
+        return _diagonal(curvature)
 
     @staticmethod
     def probability(z: Array) -> Array:
-        """Return 1 / (1 + e^-z) without overflow."""
-        return 0.5 * (1.0 + namespace(z).tanh(0.5 * z))
+        """Return 1 / (1 + e^-z) without overflow, a fresh array."""
+        p = namespace(z).tanh(0.5 * z)
+        p += 1.0
+        p *= 0.5
+        return p
 
 
 @dataclasses.dataclass(frozen=True)

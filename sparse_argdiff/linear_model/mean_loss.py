@@ -56,6 +56,7 @@ class DataTerm:
             self.weights = xp.asarray(weights / total, dtype=dtype)
             self.total = total
         self._memo: tuple[Array, Array] | None = None
+        self._grad_memo: tuple[Array, Array] | None = None
 
     def predictor(self, y: Array) -> Array:
         """Return z at y; value, gradient and curvature at one y share it."""
@@ -75,11 +76,16 @@ class DataTerm:
         return dot(self.weights, self.loss.value(self.predictor(y), self.targets))
 
     def grad(self, y: Array) -> Array:
-        """Return its gradient, shape (n,), a fresh array."""
-        slope = self.loss.slope(self.predictor(y), self.targets)
+        """Return its gradient, shape (n,), a fresh array; the last one is remembered."""
+        xp, z = namespace(y), self.predictor(y)
+        memo = self._grad_memo
+        if memo is not None and memo[0] is z:
+            return xp.asarray(memo[1], copy=True)
+        slope = self.loss.slope(z, self.targets)
         weights = self.weights if slope.ndim == 1 else self.weights[:, None]
-        slope = slope * weights
-        return self.design.backward(slope)
+        grad = self.design.backward(slope * weights)  # a user's slope may be z itself
+        self._grad_memo = (z, grad)
+        return xp.asarray(grad, copy=True)
 
     def weight_slopes(self, y: Array, v: Array) -> Array:
         """Return v' ∂(gradient)/∂w_i for the weights w as they were given."""

@@ -1,4 +1,4 @@
-"""Ridge penalties ½ Σ_j e^{x_g(j)} y_j² with log-weights x: what is learned.
+"""Ridge penalties ½ Σ_j e^{x_g(j)} y_j², whose log-weights x are learned.
 
 Kinds: one weight per feature, per group of features, per coefficient (feature and
 output), or one for all.  Intercepts are not penalised.
@@ -16,7 +16,7 @@ KINDS = ("per-feature", "per-group", "per-coefficient", "scalar")
 
 
 class RidgePenalty:
-    """Which entry of x weighs which coefficient.
+    """The map from the entries of x to the coefficients that they weigh.
 
     Parameters
     ----------
@@ -24,7 +24,7 @@ class RidgePenalty:
     n_features, outputs : int
         p and K; coefficients are (p, K) in C order.
     like : array
-        Where the weights of the model live.
+        An array of the model, whose namespace and device the weights get.
     groups : int array (p,), optional
         The group of each feature, 0 … G−1; for "per-group".
 

@@ -1,7 +1,7 @@
-"""Rows, columns and stacks of matrices and operators, each kept as explicit as it is.
+"""Rows, columns and stacks of matrices and operators.
 
-A dense or sparse matrix stays one, so that it can be factorised; an operator gives an
-operator.
+A part of a dense or sparse matrix is again one, so that it can be factorised; a part of
+an operator is an operator.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from .linear_operator import LinearOperator, Structure, aslinearoperator
 
 
 def is_explicit(matrix: Any) -> bool:
-    """Tell whether the entries are there: an array or a sparse matrix."""
+    """Tell whether the entries are known: an array or a sparse matrix."""
     return is_array(matrix) or sparse.issparse(matrix)
 
 
@@ -28,10 +28,14 @@ def is_factorable(like: Array, *matrices: Any) -> bool:
 def zero(shape: tuple[int, int], like: Array) -> LinearOperator:
     """Return the zero operator on arrays like ``like``."""
 
-    def into(rows: int) -> Any:
+    def product(rows: int) -> Any:
         return lambda u: zeros((rows, *u.shape[1:]), like)
 
-    forward, backward = into(shape[0]), into(shape[1])
+    return _of_products(shape, product(shape[0]), product(shape[1]))
+
+
+def _of_products(shape: tuple[int, int], forward: Any, backward: Any) -> LinearOperator:
+    """Return the operator of two functions that take vectors and blocks."""
     return LinearOperator(shape, forward, backward, matmat=forward, rmatmat=backward)
 
 
@@ -53,8 +57,7 @@ def vstack(blocks: list[Any]) -> Any:
     def backward(w: Array) -> Array:
         return sum(operator.T @ w[a:b] for operator, a, b in parts)
 
-    shape = (int(ends[-1]), operators[0].shape[1])
-    return LinearOperator(shape, forward, backward, matmat=forward, rmatmat=backward)
+    return _of_products((int(ends[-1]), operators[0].shape[1]), forward, backward)
 
 
 def saddle_operator(H: LinearOperator, C: Any) -> LinearOperator:
@@ -79,7 +82,7 @@ def saddle_operator(H: LinearOperator, C: Any) -> LinearOperator:
 
 
 def take_rows(matrix: Any, index: Array) -> Any:
-    """Return the rows of that index, which ascends: the matrix itself for all of them."""
+    """Return the rows of an ascending index; for all rows the matrix itself."""
     if index.shape[0] == matrix.shape[0]:
         return matrix
     if is_array(matrix):
@@ -88,7 +91,6 @@ def take_rows(matrix: Any, index: Array) -> Any:
         return sparse.csr_array(matrix)[index]
     operator = aslinearoperator(matrix)
     spread = scatter(operator.shape[0], index)
-    shape = (index.shape[0], operator.shape[1])
 
     def forward(u: Array) -> Array:
         return namespace(u).take(operator @ u, index, axis=0)
@@ -96,11 +98,11 @@ def take_rows(matrix: Any, index: Array) -> Any:
     def backward(w: Array) -> Array:
         return operator.T @ spread(w)
 
-    return LinearOperator(shape, forward, backward, matmat=forward, rmatmat=backward)
+    return _of_products((index.shape[0], operator.shape[1]), forward, backward)
 
 
 def take_columns(matrix: Any, index: Array) -> Any:
-    """Return the columns of that index, which ascends."""
+    """Return the columns of an ascending index."""
     if index.shape[0] == matrix.shape[1]:
         return matrix
     if is_array(matrix):
@@ -111,7 +113,7 @@ def take_columns(matrix: Any, index: Array) -> Any:
 
 
 def principal(operator: LinearOperator, index: Array) -> LinearOperator:
-    """Return the principal submatrix of a square operator, with what is known of it."""
+    """Return the principal submatrix of a square operator, with the structure kept."""
     spread = scatter(operator.shape[0], index)
     k = index.shape[0]
 
@@ -131,20 +133,15 @@ def principal(operator: LinearOperator, index: Array) -> LinearOperator:
         diagonal=(lambda: operator.diagonal()[index])
         if operator.has_diagonal
         else None,
-        structure=Structure(
-            accuracy=operator.accuracy,
-            note=operator.note,
+        structure=operator.structure._replace(
+            matrix=None,
             split=split and (principal(split[0], index), split[1][index]),
-            rank=operator.rank,
         ),
     )
 
 
 def scatter(size: int, index: Array) -> Any:
-    """Return the function u ↦ the vector of that size with u at the index, zero elsewhere.
-
-    The index ascends.
-    """
+    """Return u ↦ the vector of that size with u at an ascending index, zero elsewhere."""
     xp = namespace(index)
     if xp.__name__ not in {"numpy", "cupy"}:
         return _gathering(size, index)
@@ -158,12 +155,12 @@ def scatter(size: int, index: Array) -> Any:
 
 
 def mask_of(size: int, index: Array) -> Array:
-    """Return the mask (size,) that is true at the index, which ascends."""
+    """Return the mask (size,) that is true at an ascending index."""
     return scatter(size, index)(full(index.shape, True, index, namespace(index).bool))
 
 
 def _gathering(size: int, index: Array) -> Any:
-    """Do the same where the standard's arrays cannot be assigned to by index."""
+    """Return the same for arrays without assignment by index (the array API standard)."""
     xp, count = namespace(index), index.shape[0]
     places = arange(size, index)
     if count == 0:
@@ -181,7 +178,7 @@ def _gathering(size: int, index: Array) -> Any:
 
 
 def gram(matrix: Any, weights: Array) -> LinearOperator:
-    """Return J' diag(weights) J, with its diagonal where the entries of J are there."""
+    """Return J' diag(weights) J, with a diagonal where the entries of J are known."""
     J, n = aslinearoperator(matrix), matrix.shape[1]
 
     def product(v: Array) -> Array:
@@ -205,11 +202,11 @@ def gram(matrix: Any, weights: Array) -> LinearOperator:
 
 
 def squares(matrix: Any) -> Any:
-    """Return the entries squared, of an array or a sparse matrix, which stays as it is."""
+    """Return the squared entries of an array or a sparse matrix, which is not changed."""
     if is_array(matrix):
         return matrix * matrix
     if not getattr(matrix, "has_canonical_format", True):
-        matrix = matrix.copy()  # SciPy adds up duplicates where they lie
+        matrix = matrix.copy()  # SciPy sums duplicates in place
     return matrix.power(2)
 
 

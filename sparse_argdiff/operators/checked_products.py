@@ -1,19 +1,22 @@
-"""Products of a linear map with vectors and blocks, their shapes checked on both sides.
+"""Products of a linear map with vectors and blocks, with the shapes checked.
 
-The functions are the user's; a wrong shape is named where it enters, not where it hurts.
+The functions are the user's: a wrong shape is named before and after each call.
 """
 
 from __future__ import annotations
 
+import math
 import operator
 from collections.abc import Callable
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 
 from ..arrays import (
     Array,
     asarray,
+    check_callable,
+    check_shape,
     dot,
     epsilon,
     is_array,
@@ -26,10 +29,40 @@ from ..arrays import (
 Product = Callable[[Array], Array]
 
 
+class FourProducts(NamedTuple):
+    """The four products of a linear map; None for those that are not known."""
+
+    matvec: Product | None
+    rmatvec: Product | None
+    matmat: Product | None
+    rmatmat: Product | None
+
+
+def as_products(given: FourProducts, *, symmetric: bool) -> FourProducts:
+    """Return the products, checked; those of a symmetric map are its transpose's, too."""
+    function: Any
+    for function in given:
+        if not (function is None or callable(function)):
+            check_callable(**given._asdict())
+    if not symmetric:
+        return given
+    matvec, rmatvec, matmat, rmatmat = given
+    return FourProducts(matvec, rmatvec or matvec, matmat, rmatmat or matmat)
+
+
+def missing_product(message: str) -> Product:
+    """Return a product that raises NotImplementedError with that message."""
+
+    def product(_: Array) -> Array:
+        raise NotImplementedError(message)
+
+    return product
+
+
 def as_shape(shape: Any) -> tuple[int, int]:
     """Return two whole numbers >= 0."""
     try:
-        rows, columns = (operator.index(side) for side in shape)
+        rows, columns = map(operator.index, shape)
     except (TypeError, ValueError):
         raise ValueError(f"shape must be two whole numbers, found {shape!r}") from None
     if rows < 0 or columns < 0:
@@ -77,13 +110,6 @@ def diagonal_of(A: Any) -> Callable[[], Array] | None:
     return None
 
 
-def as_product(name: str, function: Any) -> Any:
-    """Return a function as it is; refuse what cannot be called."""
-    if function is not None and not callable(function):
-        raise TypeError(f"{name} must be a function, found {type(function).__name__}")
-    return function
-
-
 def vector_product(
     function: Product | None, name: str, x: Array, shape: tuple[int, int]
 ) -> Array:
@@ -97,7 +123,7 @@ def vector_product(
             f"{name} of a {shape[0]} x {shape[1]} map needs an operand of shape "
             f"({shape[1]},), found {tuple(x.shape)}"
         )
-    return _of_shape(function(x), name, (shape[0],))
+    return _checked(function(x), name, (shape[0],))
 
 
 def block_product(
@@ -117,32 +143,37 @@ def block_product(
     if x.shape[1] == 0:
         return zeros((shape[0], 0), x)
     if function is not None:
-        return _of_shape(function(x), name, (shape[0], x.shape[1]))
+        return _checked(function(x), name, (shape[0], x.shape[1]))
     # Copies: the user's product may write into the same buffer again.
     columns = [xp.asarray(single(x[:, j]), copy=True) for j in range(x.shape[1])]
     return xp.stack(columns, axis=1)
 
 
-def _of_shape(result: Array, name: str, shape: tuple[int, ...]) -> Array:
-    found = getattr(result, "shape", None)
-    if found != shape:
-        what = type(result).__name__ if found is None else tuple(found)
-        raise ValueError(f"{name} must return an array of shape {shape}, found {what}")
+def _checked(result: Array, name: str, shape: tuple[int, ...]) -> Array:
+    """Return the result of a user's product, of that shape and real."""
+    if (
+        type(result) is np.ndarray
+        and result.shape == shape
+        and result.dtype.kind == "f"
+    ):
+        return result
+    check_shape(name, result, shape)
     if kind_of(result) == "other":
         raise TypeError(f"{name} must return real numbers, found dtype {result.dtype}")
     return result
 
 
-def asymmetry(A: Any, u: Array, Au: Array) -> float:
-    """Return |u'Av − v'Au| / (‖u‖‖Av‖ + ‖v‖‖Au‖) for a random v; one product, A v.
+def transpose_error(u: Array, Av: Array, v: Array, Atu: Array) -> float:
+    """Return |u'Av − v'Aᵀu| relative to ‖u‖ ‖Av‖ + ‖v‖ ‖Aᵀu‖; NaN where one is."""
+    size = norm(u) * norm(Av) + norm(v) * norm(Atu)
+    error = abs(dot(u, Av) - dot(v, Atu))
+    return 0.0 if error == 0.0 else error / size if size != 0.0 else math.inf
 
-    ``u`` and ``Au`` are vectors; NaN where a product is not finite.
-    """
+
+def asymmetry(A: Any, u: Array, Au: Array) -> float:
+    """Return the error of u'Av = v'Au for a random v; one product, A v."""
     v = asarray(np.random.default_rng(0).standard_normal(u.shape[0]), u)
-    Av = A @ v
-    size = norm(u) * norm(Av) + norm(v) * norm(Au)
-    gap = abs(dot(u, Av) - dot(v, Au))
-    return gap / size if size != 0.0 else gap
+    return transpose_error(u, A @ v, v, Au)
 
 
 def symmetry_tolerance(A: Any, like: Array) -> float:

@@ -1,23 +1,22 @@
 """A matrix known by its products: ``A @ x``, ``A.T @ x``, ``A + B``, ``A @ B``, ``2 * A``.
 
-Everything that acts on a vector in this package is one of these: Hessians, cross
-derivatives, preconditioners, and the derivative of an argmin itself.
+Hessians, cross derivatives, preconditioners and the derivative of an argmin are operators
+of this kind.
 """
 
 from __future__ import annotations
 
-import copy
-import dataclasses
 import numbers
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from ..arrays import Array, as_dtype
+from ..arrays import Array, as_dtype, check_callable, check_shape
 from .checked_products import (
+    FourProducts,
     Product,
-    as_product,
+    as_products,
     as_shape,
     block_product,
     diagonal_of,
@@ -29,8 +28,7 @@ from .checked_products import (
 Into = Callable[[Array, Array], Any]
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Structure:
+class Structure(NamedTuple):
     """What is known of an operator beside its products and its diagonal.
 
     Attributes
@@ -62,7 +60,7 @@ _UNKNOWN = Structure()
 
 
 class LinearOperator:
-    """A linear map given by functions.
+    """A linear map given by functions.  It is immutable.
 
     Parameters
     ----------
@@ -80,18 +78,19 @@ class LinearOperator:
         What is known by construction.  An operator that does not claim to be
         symmetric is tested before it is differentiated through.
     diagonal : array or callable, optional
-        The exact diagonal, or a function that computes it when it is asked for.
+        The exact diagonal, or a function that computes it when it is needed.
     structure : Structure, optional
         What else is known: explicit entries, a split, a rank, the accuracy of products.
 
     Attributes
     ----------
     into, into_blocks
-        The product in place, of :meth:`with_product`; None without one.
+        The product in place, where :meth:`with_product` gave one, and whether it takes
+        blocks.
     update, n_matvec
-        How a preconditioner is renewed, and what building it cost (:meth:`with_setup`).
-    is_diagonal, split, rank, accuracy, note, matrix
-        Those of the structure.
+        How a preconditioner is renewed, and what building it cost: :meth:`with_setup`.
+    matrix, is_diagonal, split, rank, accuracy, note
+        Those of ``structure``.
 
     Raises
     ------
@@ -99,30 +98,23 @@ class LinearOperator:
         On a product for which no function was given.
     ValueError
         On operands, or results of the functions, of the wrong shape.
-
-    Notes
-    -----
-    An operator is immutable; ``with_product`` and ``with_setup`` return another one.
     """
 
+    # NumPy leaves `2.0 * A` and `x @ A` to the methods below.
+    __array_ufunc__ = None
+
     shape: tuple[int, int]
-    ndim: int
+    ndim: int = 2
     dtype: Any
     symmetric: bool
     positive_definite: bool
     structure: Structure
-    into: Into | None
-    into_blocks: bool
-    update: Callable[[Any], LinearOperator] | None
-    n_matvec: int
-    _matvec: Product | None
-    _rmatvec: Product | None
-    _matmat: Product | None
-    _rmatmat: Product | None
+    into: Into | None = None
+    into_blocks: bool = False
+    update: Callable[[Any], LinearOperator] | None = None
+    n_matvec: int = 0
+    _products: FourProducts
     _diagonal: Array | Callable[[], Array] | None
-
-    # NumPy must not try to broadcast over an operator: `2.0 * A`, `x @ A` come to us.
-    __array_ufunc__ = None
 
     def __init__(
         self,
@@ -142,45 +134,29 @@ class LinearOperator:
         symmetric = symmetric or positive_definite
         if symmetric and rows != columns:
             raise ValueError(f"a symmetric operator is square, found shape {shape}")
-        forward, backward = as_product("matvec", matvec), as_product("rmatvec", rmatvec)
-        columns_forward = as_product("matmat", matmat)
-        columns_backward = as_product("rmatmat", rmatmat)
-        if symmetric:
-            backward = backward or forward
-            columns_backward = columns_backward or columns_forward
+        products = FourProducts(matvec, rmatvec, matmat, rmatmat)
         vars(self).update(
             shape=(rows, columns),
-            ndim=2,
             dtype=as_dtype(dtype),
             symmetric=symmetric,
             positive_definite=positive_definite,
             structure=structure,
-            into=None,
-            into_blocks=False,
-            update=None,
-            n_matvec=0,
-            _matvec=forward,
-            _rmatvec=backward,
-            _matmat=columns_forward,
-            _rmatmat=columns_backward,
+            _products=as_products(products, symmetric=symmetric),
             _diagonal=diagonal,
         )
 
     def __setattr__(self, name: str, value: Any) -> None:
-        raise AttributeError(
-            f"an operator is immutable, {name} cannot be set; with_product and "
-            "with_setup return another operator"
-        )
+        raise AttributeError(f"an operator is immutable, {name} cannot be set")
 
-    def _changed(self, **changes: Any) -> LinearOperator:
-        twin = copy.copy(self)
-        vars(twin).update(changes)
-        return twin
+    def _with(self, **changes: Any) -> LinearOperator:
+        changed = object.__new__(LinearOperator)
+        vars(changed).update(vars(self), **changes)
+        return changed
 
     def with_product(
         self, into: Into | None, *, blocks: bool = False
     ) -> LinearOperator:
-        """Return this operator with a product in place, or without one.
+        """Return the same operator with a product in place, or without one.
 
         Parameters
         ----------
@@ -191,7 +167,8 @@ class LinearOperator:
             Whether ``into`` takes C-ordered blocks (columns, k) too, and returns k
             values x'Ax.
         """
-        return self._changed(into=as_product("into", into), into_blocks=blocks)
+        check_callable(into=into)
+        return self._with(into=into, into_blocks=blocks)
 
     def with_setup(
         self,
@@ -199,7 +176,7 @@ class LinearOperator:
         update: Callable[[Any], LinearOperator] | None = None,
         n_matvec: int | None = None,
     ) -> LinearOperator:
-        """Return this preconditioner with a record of its setup; None leaves a part as is.
+        """Return the same preconditioner with other records of its setup, where given.
 
         Parameters
         ----------
@@ -208,8 +185,9 @@ class LinearOperator:
         n_matvec : int, optional
             Products with A that building this preconditioner cost.
         """
-        return self._changed(
-            update=self.update if update is None else as_product("update", update),
+        check_callable(update=update)
+        return self._with(
+            update=self.update if update is None else update,
             n_matvec=self.n_matvec if n_matvec is None else n_matvec,
         )
 
@@ -223,25 +201,25 @@ class LinearOperator:
     @property
     def has_matmat(self) -> bool:
         """Whether a block of columns is multiplied as a whole."""
-        return self._matmat is not None
+        return self._products.matmat is not None
 
     def matvec(self, x: Array) -> Array:
         """Return A x for x of shape (columns,)."""
-        return vector_product(self._matvec, "matvec", x, self.shape)
+        return vector_product(self._products.matvec, "matvec", x, self.shape)
 
     def rmatvec(self, y: Array) -> Array:
         """Return Aᵀ y for y of shape (rows,)."""
-        return vector_product(self._rmatvec, "rmatvec", y, self.shape[::-1])
+        return vector_product(self._products.rmatvec, "rmatvec", y, self.shape[::-1])
 
     def matmat(self, x: Array) -> Array:
         """Return A X for X of shape (columns, k)."""
-        return block_product(self._matmat, self.matvec, "matmat", x, self.shape)
+        function, shape = self._products.matmat, self.shape
+        return block_product(function, self.matvec, "matmat", x, shape)
 
     def rmatmat(self, y: Array) -> Array:
         """Return Aᵀ Y for Y of shape (rows, k)."""
-        return block_product(
-            self._rmatmat, self.rmatvec, "rmatmat", y, self.shape[::-1]
-        )
+        function, shape = self._products.rmatmat, self.shape[::-1]
+        return block_product(function, self.rmatvec, "rmatmat", y, shape)
 
     def apply(self, x: Array, out: Array) -> Any:
         """Write A x, or A X, into ``out``; return x'Ax of each, or None, as ``into``."""
@@ -273,15 +251,12 @@ class LinearOperator:
         """The transpose."""
         if self.symmetric:
             return self
-        return LinearOperator(
-            self.shape[::-1],
-            self._rmatvec,
-            self._matvec,
-            matmat=self._rmatmat,
-            rmatmat=self._matmat,
-            dtype=self.dtype,
-            diagonal=self._diagonal,
+        matvec, rmatvec, matmat, rmatmat = self._products
+        return self._with(
+            shape=self.shape[::-1],
             structure=Structure(accuracy=self.accuracy, note=self.note),
+            into=None,
+            _products=FourProducts(rmatvec, matvec, rmatmat, matmat),
         )
 
     def __add__(self, other: Any) -> LinearOperator:
@@ -305,12 +280,22 @@ class LinearOperator:
     def __neg__(self) -> LinearOperator:
         return _scale(self, -1.0)
 
-    # entries ----------------------------------------------------------------------
+    # entries and structure --------------------------------------------------------
 
     @property
     def has_diagonal(self) -> bool:
         """Whether :meth:`diagonal` is available without products."""
         return self._diagonal is not None
+
+    def diagonal(self) -> Array:
+        """Return the exact diagonal, shape (rows,)."""
+        if self._diagonal is None:
+            raise NotImplementedError(
+                "the diagonal of this operator is not known; give diagonal="
+            )
+        diagonal = self._diagonal() if callable(self._diagonal) else self._diagonal
+        check_shape("diagonal", diagonal, self.shape[:1])
+        return diagonal
 
     @property
     def matrix(self) -> Any:
@@ -342,20 +327,6 @@ class LinearOperator:
     def note(self) -> str:
         """A caveat that results repeat in their ``warnings``."""
         return self.structure.note
-
-    def diagonal(self) -> Array:
-        """Return the exact diagonal, shape (rows,)."""
-        if self._diagonal is None:
-            raise NotImplementedError(
-                "the diagonal of this operator is not known; give diagonal="
-            )
-        diagonal = self._diagonal() if callable(self._diagonal) else self._diagonal
-        if getattr(diagonal, "shape", None) != (self.shape[0],):
-            raise ValueError(
-                f"the diagonal must be an array of shape ({self.shape[0]},), found "
-                f"{getattr(diagonal, 'shape', type(diagonal).__name__)}"
-            )
-        return diagonal
 
     def todense(self, xp: Any = np) -> Array:
         """Return all entries, shape (rows, columns): for small operators and tests."""
@@ -412,8 +383,7 @@ def _scale(a: LinearOperator, factor: float) -> LinearOperator:
         symmetric=a.symmetric,
         positive_definite=a.positive_definite and factor > 0,
         diagonal=(lambda: factor * a.diagonal()) if a.has_diagonal else None,
-        structure=dataclasses.replace(
-            a.structure,
+        structure=a.structure._replace(
             matrix=None if a.matrix is None else lambda: factor * a.matrix,
             split=a.split and (factor * a.split[0], factor * a.split[1]),
         ),
@@ -437,7 +407,7 @@ def aslinearoperator(A: Any) -> LinearOperator:
     """
     if isinstance(A, LinearOperator):
         return A
-    if isinstance(A, np.matrix):  # whose products of vectors are rows
+    if isinstance(A, np.matrix):  # its products with vectors are rows
         A = np.asarray(A)
     shape, dtype = matrix_type(A)
     if hasattr(A, "matvec"):
@@ -477,10 +447,9 @@ def as_operator(
         operator = aslinearoperator(value)
     except (TypeError, ValueError) as error:
         raise type(error)(f"{name}: {error}") from None
-    if shape is not None and operator.shape != shape:
-        raise ValueError(f"{name} must have shape {shape}, found {operator.shape}")
-    if operator.shape[0] != operator.shape[1]:
-        raise ValueError(f"{name} must be square, found shape {operator.shape}")
+    if operator.shape != (shape or operator.shape[:1] * 2):
+        expected = f"have shape {shape}" if shape else "be square"
+        raise ValueError(f"{name} must {expected}, found shape {operator.shape}")
     return operator
 
 

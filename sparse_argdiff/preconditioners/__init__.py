@@ -6,7 +6,7 @@ from .auto.from_argument import Choice
 from .block_jacobi import block_jacobi
 from .cholesky import cholesky
 from .constraint import ConstraintPreconditioner, constraint, constraint_of
-from .deflation import Recent, deflation, galerkin_start
+from .deflation import RecentSolutions, deflation, galerkin_start
 from .jacobi import jacobi, jacobi_of
 from .lbfgs import lbfgs
 from .nystrom import nystrom
@@ -15,7 +15,7 @@ __all__ = [
     "Auto",
     "Choice",
     "ConstraintPreconditioner",
-    "Recent",
+    "RecentSolutions",
     "amg",
     "block_jacobi",
     "cholesky",

@@ -133,10 +133,8 @@ def _gather(matrix: Any, index: np.ndarray) -> Array:
     safe_rows, safe_columns = np.where(real, rows, 0), np.where(real, columns, 0)
     eye = np.eye(index.shape[1], dtype=bool)[None]
     if is_sparse(matrix):
-        like, matrix = (
-            matrix.data,
-            to_namespace(matrix, np),
-        )  # the host picks, and moves once
+        # The host takes the entries out and transfers them once.
+        like, matrix = matrix.data, to_namespace(matrix, np)
         dtype = matrix.dtype if matrix.dtype.kind == "f" else np.float64
         entries = np.zeros(rows.shape, dtype=dtype)
         if n:

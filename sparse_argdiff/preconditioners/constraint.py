@@ -13,6 +13,7 @@ has three eigenvalues, 1 and (1 ± √5) / 2.
 
 from __future__ import annotations
 
+from functools import cached_property
 from typing import Any
 
 from ..arrays import Array, as_vector, is_array, namespace, norm
@@ -43,7 +44,11 @@ class ConstraintPreconditioner:
         self.null_space = constraints
         self.shape = (n + p, n + p)
         self.ndim = 2
-        self.inverse = LinearOperator(
+
+    @cached_property
+    def inverse(self) -> LinearOperator:
+        """[G C'; C 0]⁻¹."""
+        return LinearOperator(
             self.shape, self._solve, matmat=self._solve, symmetric=True
         )
 

@@ -1,19 +1,20 @@
-"""What earlier solves leave behind: a deflation preconditioner, and a Galerkin start.
+"""Recycling: a deflation preconditioner and a Galerkin start from earlier solutions.
 
     M = Q' M₀ Q + W (W'AW)⁻¹ W',   Q = I − A W (W'AW)⁻¹ W',       x₀ = W (W'AW)⁻¹ W'b
 
-M is exact on the span of W, M A W = W, and M₀ acts on the rest.  W: Ritz vectors of
-the end of the spectrum that slows the solve, or the last solutions of a sequence.
+M is exact on the span of W, M A W = W, and M₀ preconditions its complement.  W holds Ritz
+vectors of the smallest eigenvalues, or the last solutions of a sequence of systems.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from ..arrays import Array, as_count, as_floating, epsilon, is_finite, namespace, norm
 from ..operators.linear_operator import LinearOperator, as_operator
 
-_LONG = 10  # iterations for each old solution that takes part in the next start
+_LONG = 10  # iterations per column of a start from which a block of products pays
 
 
 def deflation(W: Any, AW: Any, *, M: Any = None) -> LinearOperator:
@@ -24,7 +25,7 @@ def deflation(W: Any, AW: Any, *, M: Any = None) -> LinearOperator:
     W : array (n, k)
         Independent columns.
     AW : array (n, k)
-        A W: k products that the caller has, or makes in one block.
+        A W, k products.
     M : operator (n, n), optional
         M₀ for the rest, symmetric positive definite; by default the identity in the units
         of A⁻¹.
@@ -102,43 +103,49 @@ def galerkin_start(A: Any, b: Array, W: Array) -> tuple[Array | None, int]:
     return V @ (V.T @ b), W.shape[1]
 
 
-class Recent:
-    """The last solutions of a sequence of systems, the last one first.
+class RecentSolutions:
+    """The last solutions of a sequence of linear systems, the newest first.
 
     Parameters
     ----------
     size : int
         How many are kept.
+    columns : sequence of arrays (n,)
+        Solutions to begin with.
+    niter : int
+        Iterations that the first of them took.
 
     Notes
     -----
-    ``start()`` is what ``adjoint0`` of :func:`sparse_argdiff.vjp` takes.  Three old
-    adjoints save about a third of the iterations that the last one alone leaves, for
+    ``start()`` is a value of ``adjoint0`` of :func:`sparse_argdiff.vjp`.  Three old
+    adjoints save about a third of the iterations that remain with the last one alone, for
     three products: where a solve takes few iterations the last one alone is returned.
     """
 
-    def __init__(self, size: int = 3) -> None:
+    def __init__(
+        self, size: int = 3, columns: Sequence[Array] = (), niter: int = 0
+    ) -> None:
         self.size = as_count("size", size)
-        self.columns: list[Array] = []
-        self.niter = 0
+        self.columns: list[Array] = list(columns)
+        self.niter = niter
 
     def keep(self, solution: Array, niter: int) -> None:
-        """Remember a solution (n,) and the iterations that finding it took."""
+        """Add a solution (n,) and the number of iterations it took."""
         if self.columns and self.columns[0].shape != solution.shape:
             self.columns = []
         self.columns = [solution, *self.columns][: self.size]
         self.niter = niter
 
+    def refine(self, solution: Array) -> None:
+        """Replace the last solution by a more accurate one."""
+        self.columns = [solution, *self.columns[1:]]
+
     def start(self) -> Array | None:
         """Return None, the last solution (n,), or the last few as columns (n, k)."""
-        return start_from(self.columns, self.niter) if self.columns else None
-
-
-def start_from(columns: list[Array], niter: int) -> Array:
-    """Return the first of old solutions, or all (n, k) where the last solve was long."""
-    if len(columns) == 1 or niter < _LONG * len(columns):
-        return columns[0]
-    return namespace(*columns).stack(columns, axis=1)
+        k = len(self.columns)
+        if k < 2 or self.niter < _LONG * k:
+            return self.columns[0] if k else None
+        return namespace(*self.columns).stack(self.columns, axis=1)
 
 
 def _conjugate(W: Array, AW: Array) -> tuple[Array, Array] | None:

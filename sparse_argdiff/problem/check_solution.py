@@ -1,4 +1,4 @@
-"""Whether a point from elsewhere is a solution: each condition, relative to its scale.
+"""Check that a point from elsewhere is a solution, each condition relative to its scale.
 
 ‖f_Y + h_Y' ν + J' λ − z‖ ≤ tol · scale,   |h_i| / ‖∇h_i‖ ≤ tol · max |y|
 """
@@ -15,9 +15,9 @@ from .problem import Problem, Solution
 
 
 class StationarityCheck(NamedTuple):
-    """A solution, complete, and how well it meets the conditions."""
+    """How well a point meets the optimality conditions."""
 
-    solution: Solution
+    solution: Solution  # with multipliers and active set
     status: Status  # CONVERGED, NOT_STATIONARY or NOT_FINITE
     detail: str
     residual_norm: float
@@ -27,14 +27,14 @@ class StationarityCheck(NamedTuple):
 def check_conditions(
     problem: Problem, solution: Solution, tolerance: float, name: str
 ) -> StationarityCheck:
-    """Check a solution that came without a status; costs two gradients.
+    """Check the optimality conditions at a solution without a status; two gradients.
 
     Parameters
     ----------
     tolerance : float
-        What each condition may be off by, relative to its scale.
+        The largest error of each condition, relative to its scale.
     name : str
-        Of the tolerance, for the message.
+        The name of the tolerance, for the message.
     """
     x, y = solution.x, solution.y
     n = getattr(problem.objective, "n", None)
@@ -57,19 +57,18 @@ def check_conditions(
         )
         if size > tolerance * unit
     ]
-    status, detail = Status.CONVERGED, " ".join(wrong)
+    status = Status.NOT_STATIONARY if wrong else Status.CONVERGED
+    detail = " ".join(wrong)
     total = found.stationarity + found.infeasibility + found.complementarity
     if not math.isfinite(total):
         status, detail = Status.NOT_FINITE, "f_Y or a constraint is not finite."
-    elif wrong:
-        status = Status.NOT_STATIONARY
     return StationarityCheck(solution, status, detail, found.stationarity, n_hvp)
 
 
 def check_stationary(
     problem: Problem, solution: Solution, tolerance: float, on_failure: OnFailure
 ) -> tuple[Solution, int]:
-    """Refuse what is no solution; return it complete, with the Hessian products spent."""
+    """Return the completed solution and the Hessian products spent; refuse other points."""
     if not isinstance(solution, Solution):
         raise TypeError(
             f"solution must be a Solution, found {type(solution).__name__}; wrap "
@@ -81,9 +80,7 @@ def check_stationary(
             solution.status, solution, what, "the lower-level solve failed.", on_failure
         )
         return complete(problem, solution) if problem.constrained else solution, 0
-    verdict = check_conditions(problem, solution, tolerance, "stationarity")
-    if verdict.status is not Status.CONVERGED:
-        raise_or_warn(
-            verdict.status, verdict.solution, what, verdict.detail, on_failure
-        )
-    return verdict.solution, verdict.n_hvp
+    check = check_conditions(problem, solution, tolerance, "stationarity")
+    if check.status is not Status.CONVERGED:
+        raise_or_warn(check.status, check.solution, what, check.detail, on_failure)
+    return check.solution, check.n_hvp

@@ -1,4 +1,4 @@
-"""What restricts y: h(x, y) = 0 or h(x, y) <= 0, row by row, with its derivatives.
+"""Constraints on y, h(x, y) = 0 or h(x, y) <= 0, row by row, with their derivatives.
 
     Lagrangian = f + multipliers' h,    h_Y = jac (p, n),    h_X = jac_x (p, m)
 
@@ -13,8 +13,9 @@ from typing import Any
 
 import numpy as np
 
-from ..arrays import Array, as_vector, namespace
+from ..arrays import Array, as_vector, check_callable, check_shape, namespace
 from ..operators.block_matrices import vstack, zero
+from ..operators.checked_products import missing_product
 from ..operators.linear_operator import LinearOperator, aslinearoperator
 
 
@@ -50,17 +51,17 @@ class Rows:
 
 
 class LinearEquality:
-    """A y = b, the paper's section 4.1.
+    """The constraint A y = b of the paper's section 4.1.
 
     Parameters
     ----------
     A : array, sparse matrix or operator (p, n)
         Constant.
     b : array (p,) or callable
-        The right-hand side, or ``b(x)`` with its derivatives.
+        The right-hand side, or a function ``b(x)`` with derivatives.
     b_jvp, b_vjp : callable, optional
-        ``b_jvp(x, u)`` returns b_X u (p,), ``b_vjp(x, w)`` returns b_Xᵀ w (m,); with
-        a callable b, one for each mode of differentiation that is used.
+        ``b_jvp(x, u)`` returns b_X u (p,), ``b_vjp(x, w)`` returns b_Xᵀ w (m,).  A
+        callable b needs one for each mode of differentiation that is used.
     """
 
     def __init__(
@@ -97,56 +98,40 @@ class LinearEquality:
         )
 
 
-class Equality:
-    """h(x, y) = 0; the arguments are those of :class:`Rows`."""
-
-    def __init__(
-        self,
-        fun: Callable[[Array, Array], Array],
-        jac: Callable[[Array, Array], Any],
-        *,
-        hess: Callable[[Array, Array, Array], Any] | None = None,
-        cross: Callable[[Array, Array, Array], Any] | None = None,
-        jac_x: Callable[[Array, Array], Any] | None = None,
-    ) -> None:
-        self.rows = _checked(fun, jac, hess, cross, jac_x)
-
-
-class Inequality:
-    """h(x, y) <= 0; the arguments are those of :class:`Rows`."""
-
-    def __init__(
-        self,
-        fun: Callable[[Array, Array], Array],
-        jac: Callable[[Array, Array], Any],
-        *,
-        hess: Callable[[Array, Array, Array], Any] | None = None,
-        cross: Callable[[Array, Array, Array], Any] | None = None,
-        jac_x: Callable[[Array, Array], Any] | None = None,
-    ) -> None:
-        self.rows = _checked(fun, jac, hess, cross, jac_x)
-
-
-def _checked(fun: Any, jac: Any, hess: Any, cross: Any, jac_x: Any) -> Rows:
-    given = {"fun": fun, "jac": jac, "hess": hess, "cross": cross, "jac_x": jac_x}
-    for name, function in given.items():
-        if not callable(function) and (function is not None or name in {"fun", "jac"}):
-            raise TypeError(f"{name} must be callable, found {type(function).__name__}")
-    return Rows(**given)
-
-
 def _missing(name: str) -> Callable[[Array], Array]:
-    def product(_: Array) -> Array:
-        raise NotImplementedError(
-            f"b depends on x: this product needs {name}, which LinearEquality was "
-            f"built without; pass {name}=..."
-        )
+    return missing_product(
+        f"b depends on x: this product needs {name}, which LinearEquality was built "
+        f"without; pass {name}=..."
+    )
 
-    return product
+
+class _FromFunctions:
+    def __init__(
+        self,
+        fun: Callable[[Array, Array], Array],
+        jac: Callable[[Array, Array], Any],
+        *,
+        hess: Callable[[Array, Array, Array], Any] | None = None,
+        cross: Callable[[Array, Array, Array], Any] | None = None,
+        jac_x: Callable[[Array, Array], Any] | None = None,
+    ) -> None:
+        for name, function in (("fun", fun), ("jac", jac)):
+            if function is None:
+                raise TypeError(f"{name} must be callable, found NoneType")
+        check_callable(fun=fun, jac=jac, hess=hess, cross=cross, jac_x=jac_x)
+        self.rows = Rows(fun, jac, hess, cross, jac_x)
+
+
+class Equality(_FromFunctions):
+    """The constraint h(x, y) = 0; the arguments are those of :class:`Rows`."""
+
+
+class Inequality(_FromFunctions):
+    """The constraint h(x, y) <= 0; the arguments are those of :class:`Rows`."""
 
 
 class Stack:
-    """The rows of several constraints as one h(x, y), shapes checked; it keeps no state.
+    """The rows of several constraints as one h(x, y), with the shapes checked.
 
     Parameters
     ----------
@@ -168,14 +153,10 @@ class Stack:
         return xp.concat(values) if len(values) > 1 else xp.asarray(*values, copy=True)
 
     def jac(self, x: Array, y: Array) -> Any:
-        """Return h_Y, (p, n): a dense or sparse matrix where all parts are, else an operator."""
+        """Return h_Y, (p, n), explicit where all parts are, else an operator."""
         return vstack(
             [
-                _of_shape(
-                    f"{self.name}[{i}].jac",
-                    part.jac(x, y),
-                    (self._size(i, x, y), y.shape[0]),
-                )
+                self._matrix(i, "jac", part.jac(x, y), self._size(i, x, y), y.shape[0])
                 for i, part in enumerate(self.parts)
             ]
         )
@@ -188,9 +169,7 @@ class Stack:
         blocks: list[Any] = [
             zero((self._size(i, x, y), m), y)
             if part.jac_x is None
-            else _of_shape(
-                f"{self.name}[{i}].jac_x", part.jac_x(x, y), (self._size(i, x, y), m)
-            )
+            else self._matrix(i, "jac_x", part.jac_x(x, y), self._size(i, x, y), m)
             for i, part in enumerate(self.parts)
         ]
         return aslinearoperator(vstack(blocks))
@@ -226,16 +205,22 @@ class Stack:
             size = multipliers.shape[0] if alone else self._size(i, x, y)
             if function is not None:
                 given = function(x, y, multipliers[start : start + size])
-                shape = (y.shape[0], columns)
-                terms.append(_of_shape(f"{self.name}[{i}].{name}", given, shape))
+                terms.append(self._matrix(i, name, given, y.shape[0], columns))
             start += size
         return terms
 
     def _rows(self, i: int, x: Array, y: Array) -> Array:
         return as_vector(f"{self.name}[{i}].fun's result", self.parts[i].fun(x, y))
 
+    def _matrix(self, i: int, name: str, given: Any, rows: int, columns: int) -> Any:
+        """Return the matrix that a user's function gave, of that shape."""
+        if isinstance(given, np.matrix):  # its `*` is a product of matrices
+            given = np.asarray(given)
+        check_shape(f"{self.name}[{i}].{name}", given, (rows, columns), "a matrix")
+        return given
+
     def _size(self, i: int, x: Array, y: Array) -> int:
-        """Return the number of rows of a part, which may depend on x: it is not kept."""
+        """Return the number of rows of a part, which may depend on x."""
         known = self.parts[i].p
         return int(self._rows(i, x, y).shape[0]) if known is None else known
 
@@ -253,13 +238,3 @@ def stack(name: str, given: Any, kinds: tuple[type, ...]) -> Stack | None:
                 f"{type(member).__name__}"
             )
     return Stack(name, [member.rows for member in members]) if members else None
-
-
-def _of_shape(name: str, matrix: Any, shape: tuple[int, int]) -> Any:
-    if isinstance(matrix, np.matrix):  # whose `*` is another one
-        matrix = np.asarray(matrix)
-    found = getattr(matrix, "shape", None)
-    if found is None or tuple(found) != shape:
-        what = type(matrix).__name__ if found is None else tuple(found)
-        raise ValueError(f"{name} must return a matrix of shape {shape}, found {what}")
-    return matrix

@@ -1,8 +1,8 @@
-"""Inequalities as a smooth objective: the logarithmic barrier of the paper's section 4.2.
+"""The logarithmic barrier of the paper's section 4.2: inequalities in the objective.
 
     t f(x, y) − Σ log(−h_i(x, y)) − Σ log(y − lower) − Σ log(upper − y)        (61)
 
-Its derivative, by the same formula as any other, is the paper's (64):
+The derivative, by the general formula, is the paper's (64):
 
     g_t'(x) = − (t f_YY − φ_YY)⁻¹ (t f_XY − φ_XY),      φ = Σ log(−h_i),  at y = g_t(x)
 
@@ -22,12 +22,12 @@ from .problem import Problem
 
 
 def LogBarrier(problem: Problem, t: float) -> Problem:
-    """Return the problem whose inequalities and bounds are a barrier of weight 1/t.
+    """Return the problem with inequalities and bounds replaced by a barrier.
 
     Parameters
     ----------
     problem : Problem
-        Its equalities are kept; where it maximises f, so does the result t f + Σ log.
+        Equalities are kept; a problem that maximises f becomes one of t f + Σ log.
     t : float
         Positive.  For a convex problem with q inequality rows and bounds,
         f(g_t(x)) − f(g(x)) ≤ q / t.
@@ -35,8 +35,7 @@ def LogBarrier(problem: Problem, t: float) -> Problem:
     Returns
     -------
     Problem
-        Solved and differentiated like any other.  The multipliers of the inequalities
-        are estimated by −1 / (t h_i) at its solution.
+        At a solution, −1 / (t h_i) estimates the multipliers of the inequalities.
 
     Raises
     ------
@@ -45,10 +44,10 @@ def LogBarrier(problem: Problem, t: float) -> Problem:
 
     Notes
     -----
-    A cold start at a large t makes Newton crawl along the boundary:
-    ``solve(problem, x, method="barrier")`` follows the path from a small t.  At a
-    degenerate point, where a row is active without a force, g_t' tends to the mean of
-    the one-sided derivatives of g.
+    From a cold start at a large t, Newton's method takes many short steps along the
+    boundary: ``solve(problem, x, method="barrier")`` follows the path from a small t.
+    At a degenerate point, where an active row has multiplier zero, g_t' tends to the mean
+    of the one-sided derivatives of g.
 
     References
     ----------
@@ -68,7 +67,7 @@ def LogBarrier(problem: Problem, t: float) -> Problem:
 
 
 class _Weights(NamedTuple):
-    """The reciprocal slacks at a point: of the rows, and of the bounds."""
+    """The reciprocal slacks of the rows and the bounds at a point."""
 
     rows: Array | None
     lower: Array | None
@@ -96,7 +95,7 @@ class BarrierObjective:
             self.value = self._value
 
     def scale(self, x: Array) -> float:
-        """Return t times the scale of f: the barrier's own terms grow near a boundary."""
+        """Return t times the scale of f; the barrier's terms grow near a boundary."""
         inner = getattr(self.problem.objective, "scale", None)
         if callable(inner):
             return self.t * float(inner(x))
@@ -125,7 +124,7 @@ class BarrierObjective:
         return found
 
     def _weights(self, x: Array, y: Array) -> _Weights | None:
-        """Return 1 / slack of everything, None outside the domain."""
+        """Return 1 / slack of rows and bounds, None outside the domain."""
         xp = namespace(y)
         slacks = [slack for _, slack in self._slacks(x, y)]
         if not all(bool(xp.all(slack > 0.0)) for slack in slacks):
@@ -147,7 +146,7 @@ class BarrierObjective:
         return self._sign * (self.t * self.problem.value(x, y) + total)
 
     def grad(self, x: Array, y: Array) -> Array:
-        """Return its gradient, (n,); NaN outside the domain, where it has none."""
+        """Return the gradient, (n,); NaN outside the domain."""
         weights = self._weights(x, y)
         if weights is None:
             return namespace(y).full_like(y, math.nan)
@@ -165,8 +164,8 @@ class BarrierObjective:
         if weights.rows is not None:
             assert self.problem.inequalities is not None
             total = total + gram(self._jac(x, y), weights.rows**2)
-            bend = self.problem.inequalities.hess(x, y, weights.rows)
-            total = total if bend is None else total + bend
+            curvature = self.problem.inequalities.hess(x, y, weights.rows)
+            total = total if curvature is None else total + curvature
         if weights.lower is not None and weights.upper is not None:
             total = total + diagonal_operator(weights.lower**2 + weights.upper**2)
         return self._sign * total
@@ -180,10 +179,10 @@ class BarrierObjective:
             assert inequalities is not None
             mixed = inequalities.cross(x, y, w)
             total = total if mixed is None else total + mixed
-            moved = inequalities.jac_x(x, y)
-            if moved is not None:
+            by_x = inequalities.jac_x(x, y)
+            if by_x is not None:
                 jac = aslinearoperator(self._jac(x, y))
-                total = total + jac.T @ (diagonal_operator(w**2) @ moved)
+                total = total + jac.T @ (diagonal_operator(w**2) @ by_x)
         return self._sign * total
 
     def _jac(self, x: Array, y: Array) -> Any:

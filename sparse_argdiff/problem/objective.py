@@ -1,20 +1,22 @@
-"""What is minimised over y: f(x, y), known by its value, gradient and two operators.
+"""The lower objective f(x, y), given by its value, gradient and two operators.
 
     f_Y = objective.grad(x, y)          (n,)
     f_YY = objective.hess(x, y)         operator (n, n), symmetric
     f_XY = objective.cross(x, y)        operator (n, m), ∂/∂x of f_Y
 
-What depends on the point alone is computed inside ``hess`` and ``cross``, once.
+Quantities of the point alone are computed once, inside ``hess`` and ``cross``.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import functools
 import math
 from collections.abc import Callable
 from typing import Any, Protocol
 
-from ..arrays import Array, epsilon, namespace, norm
+from ..arrays import Array, check_callable, epsilon, namespace, norm
+from ..operators.checked_products import missing_product
 from ..operators.linear_operator import LinearOperator, Structure
 
 
@@ -22,9 +24,9 @@ class Objective(Protocol):
     """A function f(x, y) of parameters x (m,) and variables y (n,), twice smooth in y.
 
     ``hess`` and ``cross`` may return an ndarray, a sparse matrix or any operator.
-    Optional attributes: ``n``, the size of y, without which ``solve`` asks for y0;
+    Optional attributes: ``n``, the size of y, without which ``solve`` needs y0;
     ``dtype``, that of y; ``scale(x)``, the size of the terms that cancel in f_Y at a
-    solution, by default ‖f_Y(x, 0)‖, to which tolerances are relative.
+    solution, by default ‖f_Y(x, 0)‖.  Tolerances are relative to the scale.
     """
 
     def value(self, x: Array, y: Array) -> float:
@@ -41,23 +43,23 @@ class Objective(Protocol):
 
 
 class FunctionObjective:
-    """An objective from hand-written functions; give those that are needed.
+    """An objective from functions, of which those that are needed must be given.
 
     Parameters
     ----------
     grad : callable
         ``grad(x, y)`` returns ∇_y f, shape (n,).
     value : callable, optional
-        ``value(x, y)`` returns f.  Without it, line searches use the gradient alone.
+        ``value(x, y)`` returns f.  Without a value, line searches use the gradient.
     hvp : callable, optional
-        ``hvp(x, y, v)`` returns ∇²_yy f v, shape (n,).  Without it, products are
+        ``hvp(x, y, v)`` returns ∇²_yy f v, shape (n,).  Without ``hvp``, products are
         central differences of ``grad``, and every result says so in ``warnings``.
     cross_jvp, cross_vjp : callable, optional
         ``cross_jvp(x, y, u)`` returns f_XY u, shape (n,), for forward mode;
         ``cross_vjp(x, y, w)`` returns f_XYᵀ w, shape (m,), for adjoint mode.
     hess_diag : callable, optional
-        ``hess_diag(x, y)`` returns the diagonal of ∇²_yy f, shape (n,): it serves as
-        the default preconditioner.
+        ``hess_diag(x, y)`` returns the diagonal of ∇²_yy f, shape (n,), for
+        preconditioners.
     n : int, optional
         Size of y.
 
@@ -79,21 +81,10 @@ class FunctionObjective:
         hess_diag: Callable[[Array, Array], Array] | None = None,
         n: int | None = None,
     ) -> None:
-        given = {
-            "grad": grad,
-            "value": value,
-            "hvp": hvp,
-            "cross_jvp": cross_jvp,
-            "cross_vjp": cross_vjp,
-            "hess_diag": hess_diag,
-        }
-        for name, function in given.items():
-            if function is not None and not callable(function):
-                raise TypeError(
-                    f"{name} must be callable, found {type(function).__name__}"
-                )
         if grad is None:
             raise TypeError("grad must be callable, found NoneType")
+        check_callable(grad=grad, value=value, hvp=hvp, hess_diag=hess_diag)
+        check_callable(cross_jvp=cross_jvp, cross_vjp=cross_vjp)
         self.grad = grad
         self.value = value
         self.n = n
@@ -105,68 +96,63 @@ class FunctionObjective:
     def hess(self, x: Array, y: Array) -> LinearOperator:
         """Return f_YY at (x, y) as an operator (n, n)."""
         hvp, diag = self._hvp, self._hess_diag
-        product = (
-            _central_differences(self.grad, x, y)
-            if hvp is None
-            else (lambda v: hvp(x, y, v))
-        )
-        # Symmetry is not claimed here: the functions are the user's, and are tested.
+        structure = Structure()
+        if hvp is None:
+            structure = Structure(
+                accuracy=20.0 * epsilon(y) ** (2 / 3),
+                note="Hessian products are central differences of grad (no hvp was given)",
+            )
+
+        def product(v: Array) -> Array:
+            return self._difference(x, y, v) if hvp is None else hvp(x, y, v)
+
+        # Symmetry is not claimed: the functions are the user's, and are tested.
         return LinearOperator(
             (y.shape[0], y.shape[0]),
             product,
             product,
             dtype=y.dtype,
             diagonal=None if diag is None else lambda: diag(x, y),
-            structure=Structure()
-            if hvp is not None
-            else Structure(
-                accuracy=20.0 * epsilon(y) ** (2 / 3),
-                note="Hessian products are central differences of grad (no hvp was given)",
-            ),
+            structure=structure,
         )
+
+    def _difference(self, x: Array, y: Array, v: Array) -> Array:
+        def gradient(h: float) -> Array:  # a copy: grad may reuse its buffer
+            return namespace(y).asarray(self.grad(x, y + h * v), copy=True)
+
+        return central_difference(gradient, y, v) if norm(v) else 0.0 * v
 
     def cross(self, x: Array, y: Array) -> LinearOperator:
         """Return f_XY at (x, y) as an operator (n, m)."""
-        jvp, vjp = self._cross_jvp, self._cross_vjp
         return LinearOperator(
             (y.shape[0], x.shape[0]),
-            _missing("cross_jvp", "forward") if jvp is None else lambda u: jvp(x, y, u),
-            _missing("cross_vjp", "adjoint") if vjp is None else lambda w: vjp(x, y, w),
+            _at(x, y, self._cross_jvp, "forward mode needs cross_jvp"),
+            _at(x, y, self._cross_vjp, "adjoint mode needs cross_vjp"),
         )
 
 
-def _central_differences(
-    grad: Callable[[Array, Array], Array], x: Array, y: Array
-) -> Callable[[Array], Array]:
-    reach = epsilon(y) ** (1 / 3) * (1.0 + norm(y))
-
-    def product(v: Array) -> Array:
-        length = norm(v)
-        if length == 0.0:
-            return 0.0 * v
-        h = reach / length
-        ahead = namespace(y).asarray(grad(x, y + h * v), copy=True)
-        return (ahead - grad(x, y - h * v)) / (2.0 * h)
-
-    return product
+def _at(x: Array, y: Array, function: Any, needs: str) -> Callable[[Array], Array]:
+    """Return the product v ↦ function(x, y, v); without a function one that raises."""
+    if function is not None:
+        return functools.partial(function, x, y)
+    return missing_product(f"{needs}: this FunctionObjective was built without it")
 
 
-def _missing(name: str, mode: str) -> Callable[[Array], Array]:
-    def product(_: Array) -> Array:
-        raise NotImplementedError(
-            f"{mode} mode needs {name}: this FunctionObjective was built without it; "
-            f"pass {name}=..."
-        )
+def central_difference(along: Callable[[float], Any], at: Array, d: Array) -> Any:
+    """Return (f(h) − f(−h)) / 2h of a function along d, an error of order h².
 
-    return product
+    The step h = ε^(1/3) (1 + ‖at‖) / ‖d‖ balances truncation and rounding.
+    """
+    h = epsilon(at) ** (1 / 3) * (1.0 + norm(at)) / norm(d)
+    return (along(h) - along(-h)) / (2.0 * h)
 
 
 @dataclasses.dataclass(frozen=True)
 class Constants:
     """Bounds that hold at x for all y between the computed one and the solution.
 
-    Whatever is proven from them is as true as they are: give no estimates, and infinity
-    for what is not known.  Vectors (y, λ) are measured by ‖v‖² = Σ W_j v_j², forces by
+    A proof from wrong bounds is wrong: estimates must not be given here; infinity
+    stands for an unknown bound.  Vectors (y, λ) are measured by ‖v‖² = Σ W_j v_j², forces by
     Σ v_j² / W_j.
 
     Attributes

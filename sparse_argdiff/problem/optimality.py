@@ -1,10 +1,10 @@
-"""How far a point is from optimal, and which of its constraints are active.
+"""Residuals of the optimality conditions at a point, and the active constraints.
 
     f_Y + h_Y' ν + J' λ − z = 0,   h = 0,   g <= 0,   λ >= 0,   λ_i g_i = 0
 
 with ν of the equality rows h, λ of the inequality rows g (Jacobian J) and z of the bounds.
-Everything is measured in the problem's own units: a slack as a distance in y relative to
-the size of y, a multiplier as a force relative to ‖f_Y‖.
+The measures do not depend on units: a slack is a distance in y relative to the size of y,
+a multiplier a force relative to ‖f_Y‖.
 """
 
 from __future__ import annotations
@@ -40,13 +40,13 @@ class Conditions:
     Attributes
     ----------
     grad : array (n,)
-        f_Y of the function that is minimised.
+        The gradient f_Y of the function that is minimised.
     lagrangian_grad : array (n,)
-        f_Y + h_Y' ν + J' λ: zero on free variables, a force at a bound.
+        f_Y + h_Y' ν + J' λ, zero on free variables, a force at a bound.
     equality, inequality : array (p,), (q,)
         Values of the rows.
     stationarity : float
-        ‖lagrangian_grad‖ over the variables that no bound holds in its direction.
+        ‖lagrangian_grad‖ over the variables that no bound holds.
     infeasibility : float
         Largest violation of a row or a bound, as a distance in y: |h_i| / ‖∇h_i‖.
     complementarity : float
@@ -71,10 +71,7 @@ def split(problem: Problem, x: Array, y: Array) -> tuple[Array, Array]:
 
 
 def row_norms(jac: Any, like: Array) -> Array:
-    """Return ‖∇h_i‖ of each row of a matrix; 1 for an operator, whose rows are unknown.
-
-    A zero row has norm 1: its value is then measured as it is.
-    """
+    """Return ‖∇h_i‖ of each row of a matrix; 1 for zero rows, and for an operator."""
     xp = namespace(like)
     if is_sparse(jac):
         lengths = squares(jac) @ full((jac.shape[1],), 1.0, like)
@@ -86,7 +83,7 @@ def row_norms(jac: Any, like: Array) -> Array:
 
 
 def size_of(y: Array) -> float:
-    """Return the length that slacks are compared with: the largest |y_i|, or 1."""
+    """Return the largest |y_i|, or 1: the length that slacks are compared with."""
     xp = namespace(y)
     largest = float(xp.max(xp.abs(y))) if y.shape[0] else 0.0
     return largest if largest > 0.0 else 1.0
@@ -155,15 +152,14 @@ def classify(
 ) -> ActiveSet:
     """Return which inequality rows and bounds are strongly, weakly or not active.
 
-    A row is active where its force, relative to the largest, exceeds its slack, relative
-    to the size of y; where both are below ``tol`` it is weakly active.
+    A row is strongly active where the force, relative to the largest, exceeds the slack,
+    relative to the size of y; a row with both below ``tol`` is weakly active.
     """
     xp = namespace(y)
     found = conditions(problem, x, y, multipliers)
     p, length = found.equality.shape[0], size_of(y)
     scale = force_scale(problem, x, y, found.grad) or 1.0
-    none = zeros((0,), y)
-    force, slack = none, none
+    force = slack = zeros((0,), y)
     if found.inequality.shape[0]:
         assert problem.inequalities is not None
         sizes = row_norms(problem.inequalities.jac(x, y), y)
@@ -174,9 +170,9 @@ def classify(
     if problem.bounded:
         lower, upper = problem.bounds(y)
         pull = found.lagrangian_grad / scale
-        for side, sign in (((y - lower) / length, 1.0), ((upper - y) / length, -1.0)):
-            fixed = fixed | _strong(sign * pull, side, tol)
-            weak_fixed = weak_fixed | _weak(sign * pull, side, tol)
+        for gap, sign in (((y - lower) / length, 1.0), ((upper - y) / length, -1.0)):
+            fixed = fixed | _strong(sign * pull, gap, tol)
+            weak_fixed = weak_fixed | _weak(sign * pull, gap, tol)
         fixed = fixed | (lower == upper)
         weak_fixed = weak_fixed & ~fixed
     return ActiveSet(strong, weak, ~(strong | weak), fixed, weak_fixed)
@@ -192,10 +188,7 @@ def _weak(force: Array, slack: Array, tol: float) -> Array:
 
 def _largest(values: Array) -> float:
     """Return the largest value, 0 where none is positive; NaN where there is one."""
-    if values.shape[0] == 0:
-        return 0.0
-    largest = float(namespace(values).max(values))
-    return max(largest, 0.0)
+    return max(float(namespace(values).max(values)), 0.0) if values.shape[0] else 0.0
 
 
 def _worst(*sizes: float) -> float:
@@ -205,16 +198,21 @@ def _worst(*sizes: float) -> float:
 
 def force_scale(problem: Problem, x: Array, y: Array, grad: Array) -> float:
     """Return the force that others are compared with: ‖f_Y‖ here or at y = 0."""
-    own = getattr(problem.objective, "scale", None)
-    far = float(own(x)) if callable(own) else norm(problem.grad(x, 0.0 * y))
+    far = _scale_of(problem, x, y)
     return max(norm(grad), far) if math.isfinite(far) else norm(grad)
 
 
-def residual(problem: Problem, solution: Solution) -> tuple[Array, int]:
-    """Return what should vanish, (n + p + q,), and the gradients it took.
+def _scale_of(problem: Problem, x: Array, y: Array) -> float:
+    """Return the objective's own ``scale(x)``, or ‖f_Y(x, 0)‖."""
+    scale = getattr(problem.objective, "scale", None)
+    return float(scale(x)) if callable(scale) else norm(problem.grad(x, 0.0 * y))
 
-    The gradient of the Lagrangian, zero on the variables that a bound holds, then the
-    rows, zero where they are not active: K⁻¹ of it is the error to first order.
+
+def residual(problem: Problem, solution: Solution) -> tuple[Array, int]:
+    """Return the residual of the conditions, (n + p + q,), and the gradients spent.
+
+    The residual is the gradient of the Lagrangian, zero on the variables that a bound
+    holds, then the rows, zero where inactive.  K⁻¹ residual is the error to first order.
     """
     if solution.residual is not None:
         return solution.residual, 0
@@ -231,15 +229,14 @@ def residual(problem: Problem, solution: Solution) -> tuple[Array, int]:
 
 
 def residual_scale(problem: Problem, x: Array, y: Array) -> tuple[float, int]:
-    """Return the size of what must cancel in the optimality conditions, and its products.
+    """Return the size of the terms that cancel at a solution, and the products spent.
 
-    Tolerances of a lower-level solve are relative to it: ‖f_Y(x, 0)‖, or the
-    objective's own ``scale(x)``.  It follows the units of f and does not depend on
-    the start.  Where it is zero or not finite (y = 0 is stationary, or outside the
-    domain), ‖f_YY y‖ stands in, for one Hessian product.
+    Tolerances of a lower-level solve are relative to this scale: ‖f_Y(x, 0)‖, or the
+    objective's own ``scale(x)``.  The scale follows the units of f and does not depend
+    on the start.  Where zero or not finite (y = 0 is stationary, or outside the domain),
+    the scale is ‖f_YY y‖, for one Hessian product.
     """
-    own = getattr(problem.objective, "scale", None)
-    scale = float(own(x)) if callable(own) else norm(problem.grad(x, 0.0 * y))
+    scale = _scale_of(problem, x, y)
     if scale > 0.0 and math.isfinite(scale):
         return scale, 0
     return norm(problem.hess(x, y).matvec(y)), 1
@@ -280,10 +277,10 @@ def lagrangian_hess(
 
 
 def complete(problem: Problem, solution: Solution) -> Solution:
-    """Return the solution with its multipliers and active set, found where they lack.
+    """Return the solution with multipliers and active set, computed where missing.
 
-    Multipliers are the least-squares ones over the rows that are zero, non-negative for
-    inequalities.
+    The multipliers are a least-squares fit over the rows that are zero, non-negative
+    for inequalities.
     """
     if not problem.constrained:
         return solution

@@ -1,4 +1,4 @@
-"""A problem and a solution: frozen data that solvers and derivatives share.
+"""A problem and a solution: the frozen records that solvers and derivatives share.
 
     g(x) = argmin_y f(x, y)   s.t.   h(x, y) = 0,   h(x, y) <= 0,   lower <= y <= upper
 
@@ -11,7 +11,15 @@ import dataclasses
 import math
 from typing import Any
 
-from ..arrays import Array, as_number, as_vector, asarray, namespace
+from ..arrays import (
+    Array,
+    as_number,
+    as_vector,
+    asarray,
+    check_methods,
+    check_shape,
+    namespace,
+)
 from ..operators.linear_operator import LinearOperator, aslinearoperator
 from ..status import Status
 from .constraints import Equality, Inequality, LinearEquality, Stack, stack
@@ -20,12 +28,12 @@ from .objective import Objective
 
 @dataclasses.dataclass(frozen=True)
 class Problem:
-    """min_y f(x, y), or the maximum, where the constraints hold.
+    """The minimum, or maximum, of f(x, y) over y, subject to constraints.
 
     Parameters
     ----------
     objective : Objective
-        f itself, also where it is maximised.
+        f itself, also where f is maximised.
     equality : LinearEquality, Equality or a sequence of them, optional
         h(x, y) = 0.
     inequality : Inequality or a sequence of them, optional
@@ -42,31 +50,23 @@ class Problem:
 
     Notes
     -----
-    The methods are those of the function that is *minimised*, −f for a maximum, with
-    the shapes of what the user's functions return checked.  Multipliers belong to it
-    too: Lagrangian = (±f) + multipliers' h, those of inequalities are >= 0.
+    The methods evaluate the function that is *minimised*, −f for a maximum, and check
+    what the user's functions return.  Multipliers belong to this function, too:
+    Lagrangian = (±f) + multipliers' h, and those of inequalities are >= 0.
     """
 
     objective: Objective
-    equality: Any = dataclasses.field(default=None, kw_only=True)
-    inequality: Any = dataclasses.field(default=None, kw_only=True)
-    lower: Any = dataclasses.field(default=None, kw_only=True)
-    upper: Any = dataclasses.field(default=None, kw_only=True)
-    maximize: bool = dataclasses.field(default=False, kw_only=True)
+    _: dataclasses.KW_ONLY
+    equality: Any = None
+    inequality: Any = None
+    lower: Any = None
+    upper: Any = None
+    maximize: bool = False
     equalities: Stack | None = dataclasses.field(init=False, repr=False)
     inequalities: Stack | None = dataclasses.field(init=False, repr=False)
 
     def __post_init__(self) -> None:
-        missing = [
-            name
-            for name in ("grad", "hess", "cross")
-            if not callable(getattr(self.objective, name, None))
-        ]
-        if missing:
-            raise TypeError(
-                f"objective must have the methods value, grad, hess and cross; "
-                f"{type(self.objective).__name__} lacks {', '.join(missing)}"
-            )
+        check_methods("objective", self.objective, "grad", "hess", "cross")
         equalities = stack("equality", self.equality, (LinearEquality, Equality))
         inequalities = stack("inequality", self.inequality, (Inequality,))
         object.__setattr__(self, "equalities", equalities)
@@ -84,27 +84,16 @@ class Problem:
         return rows or self.bounded
 
     def bounds(self, y: Array) -> tuple[Array, Array]:
-        """Return the lower and upper bounds like y, infinite where there are none."""
-        xp = namespace(y)
-        sides = []
-        for name, given, infinity in (
-            ("lower", self.lower, -math.inf),
-            ("upper", self.upper, math.inf),
-        ):
-            side = asarray(infinity if given is None else given, y)
-            if side.ndim != 0 and side.shape != y.shape:
-                raise ValueError(
-                    f"{name} must be a number or have shape {tuple(y.shape)} like y, "
-                    f"found shape {tuple(side.shape)}"
-                )
-            sides.append(side + xp.zeros_like(y))
-        if not bool(xp.all(sides[0] <= sides[1])):
+        """Return the lower and upper bounds, (n,) each, infinite where there are none."""
+        lower = _bound("lower", -math.inf if self.lower is None else self.lower, y)
+        upper = _bound("upper", math.inf if self.upper is None else self.upper, y)
+        if not bool(namespace(y).all(lower <= upper)):
             raise ValueError("lower must be <= upper everywhere, without NaN")
-        return sides[0], sides[1]
+        return lower, upper
 
     @property
     def has_value(self) -> bool:
-        """Whether the objective's value is known, not its derivatives alone."""
+        """Whether the objective has a value beside its derivatives."""
         return callable(getattr(self.objective, "value", None))
 
     def value(self, x: Array, y: Array) -> float:
@@ -113,24 +102,20 @@ class Problem:
         return -value if self.maximize else value
 
     def grad(self, x: Array, y: Array) -> Array:
-        """Return its gradient with respect to y, shape (n,)."""
+        """Return the gradient by y of the function that is minimised, shape (n,)."""
         grad = self.objective.grad(x, y)
-        if getattr(grad, "shape", None) != y.shape:
-            raise ValueError(
-                f"objective.grad must return an array of shape {tuple(y.shape)} like "
-                f"y, found {getattr(grad, 'shape', type(grad).__name__)}"
-            )
+        check_shape("objective.grad", grad, tuple(y.shape))
         xp = namespace(as_vector("objective.grad's result", grad), y)
         # A copy: the user's function may write into the same buffer again.
         return -grad if self.maximize else xp.asarray(grad, copy=True)
 
     def hess(self, x: Array, y: Array) -> LinearOperator:
-        """Return its Hessian with respect to y, an operator (n, n)."""
-        n = y.shape[0]
-        return self._operator("hess", self.objective.hess(x, y), (n, n))
+        """Return the Hessian by y of the function that is minimised, an operator (n, n)."""
+        shape = (y.shape[0], y.shape[0])
+        return self._operator("hess", self.objective.hess(x, y), shape)
 
     def cross(self, x: Array, y: Array) -> LinearOperator:
-        """Return the derivative of its gradient by x, an operator (n, m)."""
+        """Return the derivative of that gradient by x, an operator (n, m)."""
         shape = (y.shape[0], x.shape[0])
         return self._operator("cross", self.objective.cross(x, y), shape)
 
@@ -138,12 +123,18 @@ class Problem:
         self, name: str, given: Any, shape: tuple[int, int]
     ) -> LinearOperator:
         operator = aslinearoperator(given)
-        if operator.shape != shape:
-            raise ValueError(
-                f"objective.{name} must return an operator of shape {shape}, found "
-                f"{operator.shape}"
-            )
+        check_shape(f"objective.{name}", operator, shape, "an operator")
         return -operator if self.maximize else operator
+
+
+def _bound(name: str, given: Any, y: Array) -> Array:
+    bound = asarray(given, y)
+    if bound.ndim != 0 and bound.shape != y.shape:
+        raise ValueError(
+            f"{name} must be a number or have shape {tuple(y.shape)} like y, "
+            f"found shape {tuple(bound.shape)}"
+        )
+    return bound + namespace(y).zeros_like(y)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -153,15 +144,15 @@ class ActiveSet:
     Attributes
     ----------
     strong : bool array (q,)
-        Inequality rows at zero with a positive multiplier: they act as equalities.
+        Inequality rows at zero with a positive multiplier, which act as equalities.
     weak : bool array (q,)
-        Rows at zero without one: the derivative is one-sided there.
+        Rows at zero whose multiplier is zero; the derivative is one-sided there.
     inactive : bool array (q,)
-        The others.
+        The other rows.
     fixed : bool array (n,)
-        Variables held at a bound by a positive multiplier.
+        Variables at a bound with a positive multiplier.
     weak_fixed : bool array (n,)
-        Variables that only happen to be at a bound.
+        Variables at a bound whose multiplier is zero.
     """
 
     strong: Array
@@ -178,17 +169,17 @@ class ActiveSet:
 
 @dataclasses.dataclass(frozen=True)
 class Solution:
-    """A solution y of a problem at x, found by ``solve`` or brought from elsewhere.
+    """A solution y of a problem at x, from ``solve`` or from elsewhere.
 
-    ``Solution(y=y, x=x)`` is enough: without a status its optimality is checked before
-    it is differentiated.
+    ``Solution(y=y, x=x)`` is enough: without a status the optimality conditions are
+    checked before differentiation.
 
     Attributes
     ----------
     y : array (n,)
         The minimiser.
     x : array (m,)
-        The parameters it belongs to.
+        The parameters of the problem.
     value : float or None
         f(x, y), the user's own f.
     multipliers : array (p + q,) or None
@@ -200,7 +191,7 @@ class Solution:
     residual_norm : float or None
         ‖f_Y(x, y)‖₂; with constraints that of the KKT conditions.
     residual : array (n + p + q,) or None
-        What :func:`sparse_argdiff.optimality.residual` returns, where the solver knows.
+        The residual of the optimality conditions, where the solver has it.
     niter, n_hvp, n_grad : int
         Iterations, Hessian products and gradients spent.
     warnings : tuple of str
@@ -221,9 +212,7 @@ class Solution:
     warnings: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        for name in ("y", "x"):
+        optional = () if self.multipliers is None else ("multipliers",)
+        for name in ("y", "x", *optional):
             object.__setattr__(self, name, as_vector(name, getattr(self, name)))
-        if self.multipliers is not None:
-            multipliers = as_vector("multipliers", self.multipliers)
-            object.__setattr__(self, "multipliers", multipliers)
         namespace(self.y, self.x)

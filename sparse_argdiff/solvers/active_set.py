@@ -1,11 +1,11 @@
-"""An exact point of the optimality conditions: Newton with the active sides as equations.
+"""Newton's method on the optimality conditions with the active inequalities as equations.
 
     f_Y + Eᵀ ν + G_Aᵀ z_A = 0,   e = 0,   G_A = 0,        A ← { i : z_i > 0 or G_i > 0 }
 
-This is the primal-dual active set method, Newton's for the complementarity equations.  It
-begins at y0 where that is near a solution, otherwise where the barrier path has nearly
-told active sides from inactive ones, and goes back to the path for a better guess when the
-set does not settle.  Variables at a bound leave the linear systems.
+This is the primal-dual active set method, a semismooth Newton method for complementarity.
+It starts at y0 where that is near a solution, otherwise on the barrier path where nearly
+all inequalities are classified as active or inactive, and follows the path further when
+the set does not settle.  Variables at a bound leave the linear systems.
 """
 
 from __future__ import annotations
@@ -79,8 +79,8 @@ def active_set(
     Returns
     -------
     Solution
-        With multipliers and the active set, weakly active sides apart.  Where the set does
-        not settle it is the solution at the end of the path, and says so in its warnings.
+        With multipliers and the active set, weakly active inequalities marked as such.
+        Where the set does not settle, the end of the path with a warning.
 
     References
     ----------
@@ -270,8 +270,8 @@ class _ActiveSetNewton:
     def has_negative_curvature(self, now: Residuals, active: Array) -> tuple[bool, int]:
         """Tell whether f has negative curvature where the active set leaves freedom.
 
-        A factorisation tells it at each step, CG may not have met it.  Returns the
-        products with H, too.
+        A factorisation shows it at each step, CG may have missed it.  The products with H
+        are returned, too.
         """
         xp, free = namespace(active), self.free(now.point.y, active)
         (rows,) = xp.nonzero(active[: self.form.q])

@@ -14,6 +14,8 @@ import math
 from collections.abc import Callable
 from typing import Any, Protocol
 
+import numpy as np
+
 from ..arrays import Array, dot, epsilon, norm
 from ..status import Status
 
@@ -23,7 +25,7 @@ _TRIALS = 50
 
 
 class Function(Protocol):
-    """What is searched: a Problem, or a merit function of one."""
+    """The function that is decreased: of a Problem, or a merit function of one."""
 
     def value(self, x: Array, y: Array) -> float:
         """Return the value."""
@@ -58,6 +60,44 @@ class _Trial:
         return math.isfinite(value) and math.isfinite(self.slope)
 
 
+@dataclasses.dataclass(frozen=True)
+class _Line:
+    """f along y + α d, and which α decreases f enough."""
+
+    problem: Function
+    x: Array
+    y: Array
+    d: Array
+    value: float | None
+    slope: float
+
+    def at(self, alpha: float) -> _Trial:
+        y = self.y + alpha * self.d
+        grad = self.problem.grad(self.x, y)
+        value = self.problem.value(self.x, y) if self.value is not None else None
+        with np.errstate(invalid="ignore"):  # a step too long overflows
+            return _Trial(alpha, y, grad, value, dot(grad, self.d))
+
+    def accepts(self, trial: _Trial) -> bool:
+        if not trial.finite:
+            return False
+        flat = trial.slope <= (1.0 - 2.0 * _SLOPE_DELTA) * -self.slope
+        if self.value is None or trial.value is None:
+            return flat
+        if trial.value <= self.value + _DELTA * trial.alpha * self.slope:
+            return True
+        noise = epsilon(self.y) ** (2 / 3) * abs(self.value)
+        # Not a step too short to change the slope.
+        changed = trial.slope >= 0.9 * self.slope
+        return flat and changed and trial.value <= self.value + noise
+
+    def done(self, trial: _Trial, n_grad: int) -> Step:
+        return Step(trial.y, trial.grad, trial.value, trial.alpha, n_grad, None)
+
+    def failed(self, status: Status, n_grad: int) -> Step:
+        return Step(self.y, self.d, self.value, 0.0, n_grad, status)
+
+
 class Travel:
     """Tell Newton steps that go on at one length from those that arrive.
 
@@ -70,7 +110,7 @@ class Travel:
         self._length, self._steps = 0.0, 0
 
     def step(self, length: float) -> None:
-        """Take note of an accepted step."""
+        """Record the length of an accepted step."""
         self._steps = self._steps + 1 if length >= 0.95 * self._length else 0
         self._length = length
 
@@ -97,59 +137,44 @@ def search(
     slope : float
         f_Y(x, y)'d, which must be negative.
     """
-
-    def at(alpha: float) -> _Trial:
-        point = y + alpha * d
-        grad = problem.grad(x, point)
-        new = problem.value(x, point) if value is not None else None
-        return _Trial(alpha, point, grad, new, dot(grad, d))
-
-    def accepts(trial: _Trial) -> bool:
-        if not trial.finite:
-            return False
-        flat = trial.slope <= (1.0 - 2.0 * _SLOPE_DELTA) * -slope
-        if value is None or trial.value is None:
-            return flat
-        if trial.value <= value + _DELTA * trial.alpha * slope:
-            return True
-        noise = epsilon(y) ** (2 / 3) * abs(value)
-        # Not a step too short to change the slope.
-        return flat and trial.slope >= 0.9 * slope and trial.value <= value + noise
-
-    def done(trial: _Trial, n_grad: int) -> Step:
-        return Step(trial.y, trial.grad, trial.value, trial.alpha, n_grad, None)
-
-    def failed(status: Status, n_grad: int) -> Step:
-        return Step(y, d, value, 0.0, n_grad, status)
-
+    line = _Line(problem, x, y, d, value, slope)
     if not slope < 0.0:
-        return failed(
-            Status.NOT_FINITE if math.isnan(slope) else Status.LINE_SEARCH_FAILED, 0
+        nan = math.isnan(slope)
+        return line.failed(Status.NOT_FINITE if nan else Status.LINE_SEARCH_FAILED, 0)
+    trial = line.at(1.0)
+    if line.accepts(trial):
+        return _expand(line, trial) if expand else line.done(trial, 1)
+    return _backtrack(line, trial)
+
+
+def _expand(line: _Line, trial: _Trial) -> Step:
+    """Lengthen an accepted step fourfold while f falls."""
+    n_grad, longest = 1, 1.0 / epsilon(line.y) ** 2
+    while trial.slope < 0.0:
+        further = line.at(4.0 * trial.alpha)
+        n_grad += 1
+        if further.value == -math.inf or norm(further.y) > longest:
+            return line.failed(Status.UNBOUNDED, n_grad)
+        falls = further.value is None or (
+            trial.value is not None and further.value < trial.value
         )
-    trial = at(1.0)
-    n_grad = 1
-    if expand and accepts(trial):
-        while trial.slope < 0.0:
-            further = at(4.0 * trial.alpha)
-            n_grad += 1
-            falls = further.value is None or (
-                trial.value is not None and further.value < trial.value
-            )
-            if further.value == -math.inf or norm(further.y) > 1.0 / epsilon(y) ** 2:
-                return failed(Status.UNBOUNDED, n_grad)
-            if not (further.finite and accepts(further) and falls):
-                break
-            trial = further
-        return done(trial, n_grad)
-    shortest = epsilon(y) * norm(y) / norm(d)
-    while not accepts(trial):
-        alpha = trial.alpha * _shrink(trial, value, slope)
+        if not (falls and line.accepts(further)):
+            break
+        trial = further
+    return line.done(trial, n_grad)
+
+
+def _backtrack(line: _Line, trial: _Trial) -> Step:
+    """Shorten a step that was not accepted until one is."""
+    n_grad, shortest = 1, epsilon(line.y) * norm(line.y) / norm(line.d)
+    while not line.accepts(trial):
+        alpha = trial.alpha * _shrink(trial, line.value, line.slope)
         if n_grad >= _TRIALS or alpha <= shortest:
             bad = Status.LINE_SEARCH_FAILED if trial.finite else Status.NOT_FINITE
-            return failed(bad, n_grad)
-        trial = at(alpha)
+            return line.failed(bad, n_grad)
+        trial = line.at(alpha)
         n_grad += 1
-    return done(trial, n_grad)
+    return line.done(trial, n_grad)
 
 
 def search_by_size(

@@ -143,11 +143,9 @@ def _no_step(size: float, rounding: float, flat: float) -> Status:
 
 
 class _Damped(NamedTuple):
-    """The accepted point, y None for none; the next α to try, and the cost."""
-
-    y: Any
+    y: Any  # None where no step was accepted
     grad: Any
-    alpha: float
+    alpha: float  # to try next
     n_hvp: int
     n_grad: int
 

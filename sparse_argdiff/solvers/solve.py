@@ -1,4 +1,10 @@
-"""Solve the lower-level problem: ``solve`` is the door, each method has its file."""
+"""Solve the lower-level problem, by a method that its constraints determine.
+
+    y = argmin_y f(x, y)   s.t.   the constraints of the problem
+
+``solve`` checks the arguments, calls the method and reports its status; each method has
+a file of its own.
+"""
 
 from __future__ import annotations
 
@@ -98,59 +104,84 @@ def solve(
     if maxiter is not None:
         maxiter = as_count("maxiter", maxiter)
     if callable(method):
-        solution = method(problem, x, y0, tol)
-        if not isinstance(solution, Solution):
-            raise TypeError(
-                f"method must return a Solution, found {type(solution).__name__}"
-            )
-        same = solution.x.shape == x.shape and bool(
-            namespace(x, solution.x).all((solution.x == x) | namespace(x).isnan(x))
-        )
-        if not same:
-            raise ValueError("method must return a Solution of the x that it was given")
-        if solution.status is None:
-            solution = _judged(problem, solution, tol)
+        solution = _by_callable(method, problem, x, y0, tol)
     else:
         method = _default(problem) if method is None else method
-        if method not in _METHODS:
-            known = ", ".join(repr(name) for name in _METHODS)
-            raise ValueError(
-                f"method must be one of {known} or a callable, found {method!r}"
-            )
-        options = {"M": M} if method == "newton_cg" else {}
-        if method == "newton_cg" and problem.constrained:
-            raise ValueError(
-                "method 'newton_cg' knows no constraints, and this problem has some; "
-                f"use {_default(problem)!r}"
-            )
-        solution = _METHODS[method](
-            problem, x, y0, tol=tol, maxiter=maxiter, callback=callback, **options
-        )
-    if solution.status is not None:
-        size = solution.residual_norm
-        what = "the residual of the conditions" if problem.constrained else "‖f_Y‖"
-        detail = (
-            f"after {solution.niter} iterations and {solution.n_hvp} Hessian products"
-            + ("." if size is None else f" {what} is {size:.2e}.")
-            + "".join(f" {note[0].upper()}{note[1:]}." for note in solution.warnings)
-        )
-        raise_or_warn(
-            solution.status,
-            solution,
-            "the lower-level solve",
-            detail,
-            on_failure,
-            solution.n_hvp,
-        )
-        if solution.status is Status.ROUNDING_LIMIT and size is not None:
-            scale, _ = residual_scale(problem, x, solution.y)
-            if not size <= math.sqrt(epsilon(solution.y)) * scale:
-                warn_poor(
-                    f"the lower-level solve ended at the rounding limit {detail} The "
-                    f"scale of the gradient is {scale:.2e}. {solution.status.value}",
-                    on_failure,
-                )
+        options: dict[str, Any] = {"maxiter": maxiter, "callback": callback}
+        if method == "newton_cg":
+            options["M"] = M
+        solution = _by_name(method, problem, x, y0, tol, options)
+    _report(problem, x, solution, on_failure)
     return solution
+
+
+def _by_callable(
+    method: LowerSolver, problem: Problem, x: Array, y0: Array, tol: float
+) -> Solution:
+    """Return what the caller's method returns, with a status."""
+    solution = method(problem, x, y0, tol)
+    if not isinstance(solution, Solution):
+        raise TypeError(
+            f"method must return a Solution, found {type(solution).__name__}"
+        )
+    same = solution.x.shape == x.shape and bool(
+        namespace(x, solution.x).all((solution.x == x) | namespace(x).isnan(x))
+    )
+    if not same:
+        raise ValueError("method must return a Solution of the x that it was given")
+    return _judged(problem, solution, tol) if solution.status is None else solution
+
+
+def _by_name(
+    method: str,
+    problem: Problem,
+    x: Array,
+    y0: Array,
+    tol: float,
+    options: dict[str, Any],
+) -> Solution:
+    if method not in _METHODS:
+        known = ", ".join(repr(name) for name in _METHODS)
+        raise ValueError(
+            f"method must be one of {known} or a callable, found {method!r}"
+        )
+    if method == "newton_cg" and problem.constrained:
+        raise ValueError(
+            "method 'newton_cg' takes no constraints, and this problem has some; "
+            f"use {_default(problem)!r}"
+        )
+    return _METHODS[method](problem, x, y0, tol=tol, **options)
+
+
+def _report(
+    problem: Problem, x: Array, solution: Solution, on_failure: OnFailure
+) -> None:
+    """Raise or warn where the solution's status asks for it."""
+    if solution.status is None:
+        return
+    size = solution.residual_norm
+    what = "the residual of the conditions" if problem.constrained else "‖f_Y‖"
+    detail = (
+        f"after {solution.niter} iterations and {solution.n_hvp} Hessian products"
+        + ("." if size is None else f" {what} is {size:.2e}.")
+        + "".join(f" {note[0].upper()}{note[1:]}." for note in solution.warnings)
+    )
+    raise_or_warn(
+        solution.status,
+        solution,
+        "the lower-level solve",
+        detail,
+        on_failure,
+        solution.n_hvp,
+    )
+    if solution.status is Status.ROUNDING_LIMIT and size is not None:
+        scale, _ = residual_scale(problem, x, solution.y)
+        if not size <= math.sqrt(epsilon(solution.y)) * scale:
+            warn_poor(
+                f"the lower-level solve ended at the rounding limit {detail} The "
+                f"scale of the gradient is {scale:.2e}. {solution.status.value}",
+                on_failure,
+            )
 
 
 _METHODS: dict[str, Callable[..., Solution]] = {

@@ -25,7 +25,7 @@ _MOST_BLOCKS = 4096
 SOURCE = resources.files(__package__).joinpath("loops.cu").read_text("utf-8")
 
 
-class DeviceGram:
+class DeviceProducts:
     """Products of one design whose features are a CSR matrix on the device.
 
     Parameters
@@ -71,7 +71,7 @@ class DeviceGram:
 
 
 class _Rows:
-    """A CSR matrix, and the kernels that run a warp over each of its rows."""
+    """A CSR matrix and its kernels: one warp for each row."""
 
     def __init__(self, matrix: Any) -> None:
         xp = namespace(matrix.data)

@@ -2,8 +2,8 @@
 
     z_i = Σ_k a_k v_{j_k},    u_i = w_i z_i,    out_{j_k} += a_k u_i,    v'F'WFv = Σ_i w_i z_i²
 
-A row that has just been read for z_i is still in the first cache when u_i is added:
-one pass over the matrix instead of two (LIBLINEAR's ``Hv``).  Each function works on the
+The entries of row i are still in the first cache when u_i is added: one pass over the
+matrix instead of two (LIBLINEAR's ``Hv``).  Each function works on the
 rows first … last−1, releases the GIL and writes only ``out`` and its scratch, so that
 threads share nothing but what they read.
 
@@ -63,7 +63,7 @@ def _sum(indices, begin, end, v):
 
 
 @compile_loop(fastmath={"reassoc", "contract", "nsz"})
-def add_gram(
+def add_product(
     values, indices, indptr, first, last, curvature, v, intercept, staged, out
 ):
     """Add F' (w ∘ (F v)) over some rows to ``out``; return Σ w_i z_i² in float64."""
@@ -111,6 +111,36 @@ def add_rows(values, indices, indptr, first, last, s, out):
         else:
             for k in range(begin, end):
                 out[indices[k]] += values[k] * u
+
+
+@compile_loop()
+def add_entries(values, indices, indptr, first, last, curvature, intercept, n, out):
+    """Add F' diag(w) F over some rows to ``out``: n² entries S, then n of a diagonal D.
+
+    The sum is S + S' + D, also where a row has its indices in any order, or twice.
+    """
+    square = np.uint64(n * n)
+    p = np.uint64(n - 1)  # of the intercept, whose feature is 1 in every row
+    for i in range(first, last):
+        begin, end = np.uint64(indptr[i]), np.uint64(indptr[i + 1])
+        w = curvature[i]
+        for k in range(begin, end):
+            j = np.uint64(indices[k])
+            row = j * np.uint64(n)
+            u = w if values is None else w * values[k]
+            if values is None:
+                for m in range(k + one, end):
+                    out[row + indices[m]] += u
+                out[square + j] += u
+            else:
+                for m in range(k + one, end):
+                    out[row + indices[m]] += u * values[m]
+                out[square + j] += u * values[k]
+            if intercept:
+                out[row + p] += u
+        if intercept:
+            out[square + p] += w
+    return 0.0
 
 
 # several columns: tiles of a fixed width (see kernels/block_loops.py) -----------------

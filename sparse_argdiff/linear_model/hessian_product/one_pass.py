@@ -1,10 +1,10 @@
-"""The Hessian product of a linear model, by two passes over the features or by one.
+"""Hessian products of a linear model by compiled loops over sparse rows (numba).
 
     H v = F' W F v + λ ∘ v,        v'H v = z'W z + λ'v²,   z = F v
 
-W is the curvature of the loss at a point, λ the ridge's weights.  :class:`TwoPasses` is
-the reference, for features of any kind; :class:`OnePass` has compiled loops for sparse
-rows on the host, threads, and v'H v for nothing.
+F is read once where the product stays in cache, and v'H v comes with it.  Where H has no
+more entries than F, and products have taken as long as its entries would, the entries are
+formed: each further product is one with a small dense matrix.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import functools
 import importlib
 import importlib.util
 import itertools
+import math
 import threading
 from collections.abc import Callable
 from typing import Any
@@ -20,12 +21,14 @@ from typing import Any
 import numpy as np
 from scipy import sparse
 
-from ...arrays import LINE, Array, as_count, empty, is_sparse
-from ...kernels.blocks import lane_loops
+from ...arrays import LINE, Array, as_count, is_sparse
+from ...kernels import Workspace
+from ...kernels.blocks import block_loops
+from ...kernels.compiled import read_only
 from ..design import Design
 from ..losses import Curvature
-from .device import DeviceGram
-from .two_pass import Gram, Products, TwoPasses
+from .device import DeviceProducts
+from .two_pass import HessianProducts, Products, TwoPasses
 
 KERNELS = (None, "reference", "compiled", "deterministic")
 WORTHWHILE = 100_000  # nonzeros from which compiled loops are the default
@@ -34,8 +37,8 @@ WIDTHS = (32, 64, 128)  # bytes of a row of a tile: up to two cache lines
 WIDEST = WIDTHS[-1]
 
 
-def gram_of(design: Design, kernels: str | None, threads: int) -> Gram:
-    """Return the Gram of a design that the arguments, and what is there, permit."""
+def products_of(design: Design, kernels: str | None, threads: int) -> HessianProducts:
+    """Return the compiled products of a design, or the reference, by the arguments."""
     if kernels not in KERNELS:
         known = ", ".join(repr(name) for name in KERNELS)
         raise ValueError(f"kernels must be one of {known}, found {kernels!r}")
@@ -46,7 +49,7 @@ def gram_of(design: Design, kernels: str | None, threads: int) -> Gram:
     if is_sparse(features) and not sparse.issparse(features):
         if kernels == "reference" or design.outputs > 1:
             return TwoPasses(design)
-        return DeviceGram(design, deterministic=kernels == "deterministic")
+        return DeviceProducts(design, deterministic=kernels == "deterministic")
     if kernels in {"compiled", "deterministic"}:
         if not sparse.issparse(features):
             raise ValueError(
@@ -68,23 +71,22 @@ def gram_of(design: Design, kernels: str | None, threads: int) -> Gram:
 class OnePass:
     """Compiled loops over the rows of a CSR matrix; CSC is converted, once.
 
-    The product reads the matrix once where it fits in cache, twice where not.  Threads
-    split the rows by nonzeros; each adds to its own copy of the product, and the copies
-    are summed in order: results repeat bit by bit for one number of threads, and agree
-    to rounding among others.  A thread is started for each product (some 50 µs): no pool
-    outlives a call, and nothing breaks when a process forks.
+    Threads split the rows by nonzeros; each adds to its own copy of the product, and the
+    copies are summed in order: results repeat bit by bit for one number of threads, and
+    agree to rounding among others.  A thread is started for each product (some 50 µs): no
+    pool outlives a call, and nothing breaks when a process forks.
 
     Raises
     ------
     ValueError
-        For indices outside the matrix: the loops do not look.
+        For indices outside the matrix: the loops do not test them.
     """
 
     def __init__(self, design: Design, threads: int) -> None:
         features = sparse.csr_array(design.features)
         features.check_format(full_check=True)
         data = np.ascontiguousarray(features.data)
-        self.values = None if bool(np.all(data == 1.0)) else _frozen(data)
+        self.values = None if bool(np.all(data == 1.0)) else read_only(data)
         self.indices = _unsigned(features.indices)
         self.indptr = _unsigned(features.indptr)
         self.design = design
@@ -94,225 +96,239 @@ class OnePass:
         bounds = [0, *cuts, design.n_samples]
         self.chunks = list(itertools.pairwise(bounds))
         self.cache = CACHE
+        self.price = math.inf  # of the entries of H, in products
+        if design.outputs == 1 and design.n**2 <= features.nnz:
+            lengths = np.diff(features.indptr).astype(np.float64)
+            # Additions to entries, over the two a nonzero that a product takes.
+            self.price = float(lengths @ (lengths + 1.0)) / (4.0 * features.nnz)
 
     def products(self, curvature: Curvature, weights: Array, shift: float) -> Products:
-        """Return the products; they share buffers, which are checked out for each."""
+        """Return the products of one Hessian."""
         two = self.reference.products(curvature, weights, shift)
-        outputs, count = self.design.outputs, self.design.n_coefficients
-        dtype, soft_max = self.design.dtype, curvature.soft_max
-        weights = _frozen(np.ascontiguousarray(weights, dtype=dtype))
-        scratch = _Scratch(dtype)
-        if outputs > 1 and (soft_max is None or outputs * dtype.itemsize > WIDEST):
+        outputs, soft_max = self.design.outputs, curvature.soft_max
+        wide = outputs * self.design.dtype.itemsize > WIDEST
+        if outputs > 1 and (soft_max is None or wide):
             return two
-        if soft_max is None:
-            d, p = _frozen(np.ascontiguousarray(curvature.diagonal, dtype)), None
-        else:
-            p, d = (_frozen(np.ascontiguousarray(part, dtype)) for part in soft_max)
-
-        def ours(v: Any) -> bool:
-            return isinstance(v, np.ndarray) and v.dtype == dtype
-
-        def into(v: Array, out: Array) -> Any:
-            if v.ndim == 2:
-                return into_block(v, out)
-            if not ours(v) or not ours(out):
-                out[...] = two.matvec(v)
-                return None
-            v = _frozen(np.ascontiguousarray(v))
-            target = out if out.flags.c_contiguous else np.empty(out.shape, dtype)
-            if np.may_share_memory(v, target):
-                v = _frozen(v.copy())
-            if outputs == 1:
-                square = self._vector(d, weights, v, target, scratch)
-            else:
-                square = self._tiles(d, p, weights, v, (outputs, 1), target, scratch)
-            if shift:
-                total = v[count:].sum()
-                target[count:] += shift * total
-                square += shift * float(total) ** 2
-            if target is not out:
-                out[...] = target
-            return square
-
-        def matvec(v: Array) -> Array:
-            if not ours(v):
-                return two.matvec(v)
-            out = np.empty(v.shape, dtype)
-            into(v, out)
-            return out
-
-        def matmat(V: Array) -> Array:
-            if not ours(V) or V.shape[1] == 1:
-                assert two.matmat is not None
-                return two.matmat(V)
-            # A solver stores its columns one after the other; they stay so.
-            if V.flags.f_contiguous:
-                out = np.empty(V.shape, dtype, order="F")
-                flat, product, strides = V.T.reshape(-1), out.T, (1, V.shape[0])
-            else:
-                out = np.empty(V.shape, dtype)
-                flat = np.ascontiguousarray(V).reshape(-1)
-                product, strides = out, (V.shape[1], 1)
-            self._tiles(
-                d, None, weights, _frozen(flat), strides, product.reshape(-1), scratch
-            )
-            return out
-
-        def into_block(V: Array, out: Array) -> Array | None:
-            width = V.shape[1] * dtype.itemsize
-            rows = all(
-                ours(B) and B.flags.c_contiguous and B.ctypes.data % LINE == 0
-                for B in (V, out)
-            )
-            if not rows or width not in WIDTHS or np.may_share_memory(V, out):
-                out[...] = matmat(V)
-                return None
-            tile, result = V.reshape(-1), out.reshape(-1)
-            lanes = (0,) * V.shape[1]
-            squares = lane_loops().scale(weights, tile, result, lanes)
-            return squares + self._add_tile(d, None, tile, lanes, result, scratch)
-
+        own = _Hessian(self, curvature, weights, shift, two)
         if outputs > 1:
-            return Products(matvec, None, into)
-        return Products(matvec, matmat, into, into_blocks=True)
+            return Products(own.matvec, None, own.into)
+        return Products(own.matvec, own.matmat, own.into, into_blocks=True)
 
-    def _vector(
-        self, d: Array, weights: Array, v: Array, out: Array, scratch: _Scratch
-    ) -> float:
-        """Write the product with a vector; return its curvature."""
-        loops = _kernels()
-        square = loops.start(weights, v, out)
-        size = d.shape[0] if out.nbytes > self.cache else 0
-        staged = scratch.take(size) if size else None
-
-        def add(first: int, last: int, target: Array) -> float:
-            return float(
-                loops.add_gram(
-                    self.values,
-                    self.indices,
-                    self.indptr,
-                    first,
-                    last,
-                    d,
-                    v,
-                    self.design.intercept,
-                    staged,
-                    target,
-                )
-            )
-
-        square += self._by_chunks(add, out, scratch)
-        scratch.give(staged)
-        return float(square)
-
-    def _add_tile(
-        self,
-        d: Array,
-        p: Array | None,
-        tile: Array,
-        width: tuple[int, ...],
-        result: Array,
-        scratch: _Scratch,
-    ) -> Array:
-        """Add F' W F times a tile to ``result``; return the curvature of each column."""
-
-        def add(first: int, last: int, target: Array) -> Array:
-            return _kernels().add_tile(
-                self.values,
-                self.indices,
-                self.indptr,
-                first,
-                last,
-                d,
-                p,
-                tile,
-                width,
-                self.design.intercept,
-                target,
-            )
-
-        return self._by_chunks(add, result, scratch)
-
-    def _tiles(
-        self,
-        d: Array,
-        p: Array | None,
-        weights: Array,
-        v: Array,
-        strides: tuple[int, int],
-        out: Array,
-        scratch: _Scratch,
-    ) -> float:
-        """Write the product with several columns; entry j of column c lies at (j, c) strides."""
-        loops, rows = _kernels(), self.design.n // self.design.outputs
-        columns = v.shape[0] // rows
-        lanes = _lanes(columns, out.dtype.itemsize)
-        width = (0,) * lanes
-        # One allocation: huge pages, where the system has them, need a large one.
-        pair = scratch.take(2 * rows * lanes)
-        tile, result = pair[: rows * lanes], pair[rows * lanes :]
-        # λ lies like v for several outputs, and is one number a row for a block.
-        step, across = (1, 0) if p is None else (columns, 1)
-        square = 0.0
-        for first in range(0, columns, lanes):
-            count = min(lanes, columns - first)
-            square += loops.start_tile(
-                weights, step, across, v, *strides, first, count, width, tile, result
-            )
-            square += self._add_tile(d, p, tile, width, result, scratch).sum()
-            loops.finish_tile(result, width, *strides, first, count, out)
-        scratch.give(pair)
-        return float(square)
-
-    def _by_chunks(
-        self, add: Callable[[int, int, Array], Any], out: Array, scratch: _Scratch
+    def by_chunks(
+        self, add: Callable[[int, int, Array], Any], out: Array, pool: Workspace
     ) -> Any:
         """Run ``add(first, last, target)`` on all chunks of rows; sum what they return."""
-        extra = self.chunks[1:]
-        copies = [scratch.take(out.shape[0]) for _ in extra]
+        if len(self.chunks) == 1:
+            return add(*self.chunks[0], out)
         squares: dict[int, Any] = {}
 
-        def work(t: int) -> None:
-            copies[t - 1][...] = 0
-            squares[t] = add(*self.chunks[t], copies[t - 1])
+        def work(t: int, target: Array) -> None:
+            target[...] = 0
+            squares[t] = add(*self.chunks[t], target)
 
-        workers = [
-            threading.Thread(target=work, args=(t,)) for t in range(1, len(self.chunks))
-        ]
-        for worker in workers:
-            worker.start()
-        squares[0] = add(*self.chunks[0], out)
-        for worker, copy in zip(workers, copies, strict=True):
-            worker.join()
-            out += copy
-            scratch.give(copy)
+        with pool.lend(out, len(self.chunks) - 1) as copies:
+            workers = [
+                threading.Thread(target=work, args=pair)
+                for pair in enumerate(copies, 1)
+            ]
+            for worker in workers:
+                worker.start()
+            squares[0] = add(*self.chunks[0], out)
+            for worker, copy in zip(workers, copies, strict=True):
+                worker.join()
+                out += copy
         if len(squares) < len(self.chunks):
             raise RuntimeError("a thread of the product failed: its rows are missing")
         return sum(squares[t] for t in range(len(self.chunks)))
 
 
-class _Scratch:
-    """Buffers that are taken and given back: none is allocated twice, none is shared."""
+class _Hessian:
+    """F' W F + diag(λ) + shift 1 1' on the intercepts, at one point.
 
-    def __init__(self, dtype: Any) -> None:
-        self.like = np.empty(0, dtype)
-        self.free: dict[int, list[Array]] = {}
+    Operands that are not plain arrays of the model's dtype take the two passes.
+    """
 
-    def take(self, size: int) -> Array:
-        """Return ``size`` entries, not cleared."""
-        try:
-            return self.free[size].pop()
-        except (KeyError, IndexError):
-            return empty(size, self.like)
+    def __init__(
+        self,
+        rows: OnePass,
+        curvature: Curvature,
+        weights: Array,
+        shift: float,
+        two: Products,
+    ) -> None:
+        self.rows, self.two, self.shift = rows, two, shift
+        design = rows.design
+        self.outputs, self.count = design.outputs, design.n_coefficients
+        self.n, self.dtype, self.intercept = design.n, design.dtype, design.intercept
+        self.matrix = rows.values, rows.indices, rows.indptr
+        self.weights = self._plain(weights)
+        soft_max = curvature.soft_max
+        p, d = (None, curvature.diagonal) if soft_max is None else soft_max
+        self.p, self.d = None if p is None else self._plain(p), self._plain(d)
+        self.pool = Workspace()
+        self.products_left = rows.price  # until the entries are formed
+        self.entries: Array | None = None
 
-    def give(self, buffer: Array | None) -> None:
-        """Keep a buffer for the next ``take`` of its size."""
-        if buffer is not None:
-            self.free.setdefault(buffer.shape[0], []).append(buffer)
+    def _plain(self, array: Array) -> Array:
+        return read_only(np.asarray(array, dtype=self.dtype))
+
+    def _ours(self, v: Any) -> bool:
+        return isinstance(v, np.ndarray) and v.dtype == self.dtype
+
+    # the products -----------------------------------------------------------------
+
+    def matvec(self, v: Array) -> Array:
+        """Return H v."""
+        if not self._ours(v):
+            return self.two.matvec(v)
+        out = np.empty(v.shape, self.dtype)
+        self.into(v, out)
+        return out
+
+    def into(self, v: Array, out: Array) -> Any:
+        """Write H v, or H V, into ``out``; return v'H v, None where it is not known."""
+        if v.ndim == 2:
+            return self._into_block(v, out)
+        if not self._ours(v) or not self._ours(out):
+            out[...] = self.two.matvec(v)
+            return None
+        v = read_only(v)
+        target = out if out.flags.c_contiguous else np.empty(out.shape, self.dtype)
+        if np.may_share_memory(v, target):
+            v = read_only(v.copy())
+        if self.outputs == 1:
+            square = self._vector(v, target)
+        else:
+            square = self._tiles(v, (self.outputs, 1), target)
+        if self.shift:
+            total = v[self.count :].sum()
+            target[self.count :] += self.shift * total
+            square += self.shift * float(total) ** 2
+        if target is not out:
+            out[...] = target
+        return square
+
+    def matmat(self, V: Array) -> Array:
+        """Return H V, stored as V is."""
+        if not self._ours(V) or V.shape[1] == 1:
+            assert self.two.matmat is not None
+            return self.two.matmat(V)
+        entries = self._explicit(V.shape[1])
+        if entries is not None:
+            return entries @ V
+        # A solver stores its columns one after the other; they stay so.
+        if V.flags.f_contiguous:
+            out = np.empty(V.shape, self.dtype, order="F")
+            flat, product, strides = V.T.reshape(-1), out.T, (1, V.shape[0])
+        else:
+            out = np.empty(V.shape, self.dtype)
+            flat = np.ascontiguousarray(V).reshape(-1)
+            product, strides = out, (V.shape[1], 1)
+        self._tiles(read_only(flat), strides, product.reshape(-1))
+        return out
+
+    def _into_block(self, V: Array, out: Array) -> Array | None:
+        """Write H V into ``out``, in place where both are tiles themselves."""
+        rows = all(
+            self._ours(B) and B.flags.c_contiguous and B.ctypes.data % LINE == 0
+            for B in (V, out)
+        )
+        fits = rows and V.shape[1] * self.dtype.itemsize in WIDTHS
+        if not fits or self.entries is not None or np.may_share_memory(V, out):
+            out[...] = self.matmat(V)
+            return None
+        tile, result = V.reshape(-1), out.reshape(-1)
+        width = (0,) * V.shape[1]
+        squares = block_loops().scale(self.weights, tile, result, width)
+        return squares + self._add_tile(tile, width, result)
+
+    # by the loops -----------------------------------------------------------------
+
+    def _vector(self, v: Array, out: Array) -> float:
+        """Write the product with a vector; return its curvature."""
+        entries = self._explicit(1)
+        if entries is not None:
+            np.matmul(entries, v, out=out)
+            return float(v @ out)
+        loops = _loops()
+        square = loops.start(self.weights, v, out)
+        if out.nbytes <= self.rows.cache:
+            return float(square + self._add_product(v, None, out))
+        with self.pool.lend(self.d, 1) as (staged,):
+            return float(square + self._add_product(v, staged, out))
+
+    def _add_product(self, v: Array, staged: Array | None, out: Array) -> float:
+        loop, fixed = _loops().add_product, (self.d, v, self.intercept, staged)
+
+        def add(first: int, last: int, target: Array) -> float:
+            return float(loop(*self.matrix, first, last, *fixed, target))
+
+        return float(self.rows.by_chunks(add, out, self.pool))
+
+    def _add_tile(self, tile: Array, width: tuple[int, ...], out: Array) -> Array:
+        """Add F' W F times a tile to ``out``; return the curvature of each column."""
+        loop, fixed = _loops().add_tile, (self.d, self.p, tile, width, self.intercept)
+
+        def add(first: int, last: int, target: Array) -> Array:
+            return loop(*self.matrix, first, last, *fixed, target)
+
+        return self.rows.by_chunks(add, out, self.pool)
+
+    def _tiles(self, v: Array, strides: tuple[int, int], out: Array) -> float:
+        """Write the product with columns; entry j of column c lies at (j, c) strides."""
+        loops, rows = _loops(), self.n // self.outputs
+        columns = v.shape[0] // rows
+        lanes = _lanes(columns, out.dtype.itemsize)
+        width = (0,) * lanes
+        # λ lies like v for several outputs, and is one number a row for a block.
+        step, across = (1, 0) if self.p is None else (columns, 1)
+        square = 0.0
+        # One allocation: huge pages, where the system has them, need a large one.
+        with self.pool.lend(out, 1, (2, rows * lanes)) as ((tile, result),):
+            for first in range(0, columns, lanes):
+                layout = *strides, first, min(lanes, columns - first)
+                square += loops.start_tile(
+                    self.weights, step, across, v, *layout, width, tile, result
+                )
+                square += self._add_tile(tile, width, result).sum()
+                loops.finish_tile(result, width, *layout, out)
+        return float(square)
+
+    # by the entries ---------------------------------------------------------------
+
+    def _explicit(self, columns: int) -> Array | None:
+        """Return the entries of H once the products have taken as long as they take.
+
+        Whatever number of products follows, the time is at most twice the least
+        possible.  Formed twice where two threads ask at once: they are the same.
+        """
+        if self.entries is None:
+            if self.products_left > 0.0:
+                self.products_left -= columns
+                return None
+            self.entries = self._formed()
+        return self.entries
+
+    def _formed(self) -> Array:
+        n, loop = self.n, _loops().add_entries
+
+        def add(first: int, last: int, target: Array) -> float:
+            return float(
+                loop(*self.matrix, first, last, self.d, self.intercept, n, target)
+            )
+
+        sums = np.zeros(n * n + n, self.dtype)
+        self.rows.by_chunks(add, sums, self.pool)
+        half = sums[: n * n].reshape(n, n)
+        entries = half + half.T
+        diagonal = entries.reshape(-1)[:: n + 1]
+        diagonal += sums[n * n :]
+        diagonal[: self.count] += self.weights
+        return entries
 
 
 @functools.cache
-def _kernels() -> Any:
+def _loops() -> Any:
     """Import numba where it is first needed: half a second."""
     return importlib.import_module(".loops", __package__)
 
@@ -325,13 +341,5 @@ def _lanes(columns: int, itemsize: int) -> int:
     return width // itemsize
 
 
-def _frozen(array: Array) -> Array:
-    """Return a read-only view: users' arrays may be, and each type is compiled anew."""
-    view = array.view()
-    view.flags.writeable = False
-    return view
-
-
 def _unsigned(indices: Array) -> Array:
-    indices = np.ascontiguousarray(indices)
-    return _frozen(indices.view(np.uint32 if indices.itemsize == 4 else np.uint64))
+    return read_only(indices).view(np.uint32 if indices.itemsize == 4 else np.uint64)

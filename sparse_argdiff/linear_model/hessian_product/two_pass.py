@@ -1,4 +1,4 @@
-"""What a Hessian product of a linear model is, and its reference: two passes over features.
+"""Products with the Hessian of a linear model: the interface, and the reference in two passes.
 
 H v = F' W F v + λ ∘ v,        W: the curvature of the loss,   λ: the ridge's weights
 """
@@ -22,8 +22,8 @@ class Products(NamedTuple):
     into_blocks: bool = False
 
 
-class Gram(Protocol):
-    """What forms Hessian products of one design."""
+class HessianProducts(Protocol):
+    """Forms the Hessian products of one design, at any point."""
 
     def products(self, curvature: Curvature, weights: Array, shift: float) -> Products:
         """Return the products with F' W F + diag(λ) + shift 1 1' on the intercepts."""

@@ -1,0 +1,311 @@
+"""One row per safety constant and guard: the smallest input on which it decides.
+
+Each test names the constant; with the change that its docstring tells it fails.
+"""
+
+from __future__ import annotations
+
+import math
+from fractions import Fraction
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+import sparse_argdiff as sad
+from sparse_argdiff.bilevel.gradient_descent import line_search
+from sparse_argdiff.bilevel.run import Run
+from sparse_argdiff.linear_model import Glm
+from sparse_argdiff.problem.objective import Constants
+from sparse_argdiff.problem.optimality import complete
+
+# linear_model/lipschitz_constants.py: what "proven" rests on --------------------------
+
+
+def test_the_metric_of_a_model_with_an_intercept_is_halved():
+    """``share``, 0.5 → 1: f_YY ≥ W is false where the intercept takes part."""
+    rng, least = np.random.default_rng(0), math.inf
+    for _ in range(50):
+        n, p = int(rng.integers(1, 6)), int(rng.integers(1, 5))
+        F = rng.standard_normal((n, p)) * 10.0 ** rng.uniform(-1, 2)
+        F += rng.standard_normal(p)
+        glm = Glm(F, rng.standard_normal(n), loss="squared")
+        x, y = rng.uniform(-6, 2, glm.m), rng.standard_normal(glm.n)
+        constants, H = glm.constants(x, y), glm.hess(x, y).todense()
+        root = 1.0 / np.sqrt(constants.metric)
+        least = min(least, np.linalg.eigvalsh(root[:, None] * H * root)[0])
+        assert least >= constants.convexity * (1.0 - 1e-9)
+    assert least <= 1.5 * constants.convexity  # the bound is nearly attained
+
+
+def test_the_lipschitz_constant_of_the_hessian_is_attained():
+    """``hess_lipschitz``, × 0.1: one sample, along its own row, at the largest ℓ'''."""
+    rng, most = np.random.default_rng(0), 0.0
+    for _ in range(50):
+        F = rng.standard_normal((1, 4))
+        glm = Glm(F, np.array([1.0]), loss="logistic", intercept=False)
+        x = rng.uniform(-3, 1, glm.m)
+        W = np.exp(x)
+        v = F[0] / W
+        y = v * (1.317 / (F[0] @ v))
+        there = y * (1 + 1e-4)
+        change = (glm.hess(x, y).todense() - glm.hess(x, there).todense()) @ v
+        sizes = [math.sqrt(u @ (W * u)) for u in (y - there, v)]
+        bound = glm.constants(x, y).hess_lipschitz * sizes[0] * sizes[1]
+        most = max(most, math.sqrt(change @ (change / W)) / bound)
+    assert 0.5 <= most <= 1.0 + 1e-6
+
+
+# hypergradient/error_bound.py ---------------------------------------------------------
+
+
+def scalar(mu=1.0, slope=1.0):
+    """f = ½ μ y² − x y and f^U = slope · y, so that F = slope x / μ and λ = slope / μ."""
+    lower = sad.FunctionObjective(
+        value=lambda x, y: 0.5 * mu * float(y @ y) - float(x @ y),
+        grad=lambda x, y: mu * y - x,
+        hvp=lambda x, y, v: mu * v,
+        cross_vjp=lambda x, y, w: -w,
+        n=1,
+    )
+    upper = sad.FunctionUpper(
+        lambda x, y: slope * float(y.sum()), lambda x, y: slope + 0.0 * y
+    )
+    return sad.Problem(lower), upper
+
+
+def test_a_proof_allows_for_rounding():
+    """``_ROUNDING``, 100 → 0: residuals that are zero in floating point prove too much."""
+    decided = 0
+    for k in range(3, 40):
+        mu = 1.0 / k + 1.0
+        constants = Constants(mu, 0.0, 1.0, 0.0, upper_lipschitz=0.0)
+        F = sad.Hypergradient(*scalar(mu), constants=constants, tol=1e-15)
+        found = F.evaluate(np.ones(1), certify=False)
+        error = abs(Fraction(float(found.gradient[0])) - 1 / Fraction(mu))
+        left = abs(found.solution.residual[0]) + abs(found.adjoint.krylov.residual[0])
+        assert error <= F.prove(found).gradient_error <= 1e-12
+        decided += left == 0.0 and error > 0
+    assert decided
+
+
+@pytest.mark.parametrize("convexity", [0.0, -1.0])
+def test_nothing_is_proven_without_convexity(convexity):
+    """``c.convexity > 0`` dropped: a bound by a division by zero, or a negative one."""
+    constants = Constants(convexity, 0.0, 1.0, 0.0, upper_lipschitz=0.0)
+    F = sad.Hypergradient(*scalar(), constants=constants)
+    bound = F.prove(F.evaluate(np.ones(1), certify=False))
+    assert bound.value_error == bound.gradient_error == math.inf
+
+
+# hypergradient/descent_stopping.py ----------------------------------------------------
+
+
+@pytest.mark.parametrize(("start", "shown"), [(0.9, True), (0.85, False)])
+def test_a_start_shows_descent(start, shown):
+    """``_SAFETY``, 2 → 1, or ``_ETA``, ½ → 0: the threshold 8/9 becomes 4/5."""
+    F = sad.Hypergradient(*scalar(), M=np.eye(1))
+    found = F.evaluate(
+        np.ones(1), adjoint0=np.array([start]), until="descent", certify=False
+    )
+    status = found.adjoint.krylov.status
+    assert (status is sad.Status.APPROXIMATE) == shown
+    assert (found.gradient[0] == start) == shown
+
+
+@pytest.mark.parametrize(("first", "stops"), [(0.8, True), (0.7, False)])
+def test_iterates_show_descent(first, stops):
+    """``_SAFETY``, 2 → 1, or ``_ETA``, ½ → 0: the threshold 3/4 becomes 1/2."""
+    asked = []
+
+    def solver(K, b, x0=None, *, callback=None, **options):
+        for niter, x in enumerate((first, 0.0, 0.9, 0.0, 1.0)):
+            iterate = SimpleNamespace(niter=niter, x=np.array([x]))
+            asked.append(bool(callback(iterate)))
+        return sad.cg(K, b, rtol=1e-10)
+
+    F = sad.Hypergradient(*scalar(), method=solver)
+    F.evaluate(np.ones(1), until="descent", certify=False)
+    assert asked == [False] * 4 + [stops]
+
+
+def test_a_start_worse_than_zero_is_dropped():
+    """``norm(left) <= norm(rhs)`` dropped: an adjoint of size 10⁹ is refined in vain."""
+    F = sad.Hypergradient(*scalar(), method="cg")
+    found = F.evaluate(
+        np.ones(1), adjoint0=np.array([1e18]), until="descent", certify=False
+    )
+    assert found.gradient[0] == pytest.approx(1.0, rel=1e-12)
+
+
+# hypergradient/hypergradient.py -------------------------------------------------------
+
+
+def logistic(seed=0):
+    rng = np.random.default_rng(seed)
+    F, V = rng.standard_normal((80, 30)), rng.standard_normal((40, 30))
+    glm = Glm(F, (rng.random(80) < 0.5) * 1.0)
+    return glm, glm.held_out(V, (rng.random(40) < 0.5) * 1.0), np.full(glm.m, -4.0)
+
+
+def test_a_loose_solution_is_not_reused_for_a_tight_gradient():
+    """``cached[1] == tol`` dropped in ``_solution``."""
+    glm, held, x = logistic()
+    F = sad.Hypergradient(sad.Problem(glm), held)
+    F.value(x, tol=1e-1)
+    found = F.evaluate(x, tol=1e-10, certify=False)
+    assert np.linalg.norm(glm.grad(x, found.solution.y)) <= 1e-10 * glm.scale(x)
+
+
+def test_a_solution_is_not_reused_at_another_x():
+    """``all(x == there)`` dropped in ``_solution``."""
+    glm, held, x = logistic()
+    F = sad.Hypergradient(sad.Problem(glm), held)
+    F.value(x)
+    found = F.evaluate(x + 1e-3, certify=False)
+    np.testing.assert_array_equal(found.solution.x, x + 1e-3)
+
+
+# hypergradient/error_estimate.py ------------------------------------------------------
+
+
+def stale(step):
+    """Return the certificate of λ = 1 + step where λ* = 1, the solves of 0.1 exact."""
+    F = sad.Hypergradient(*scalar(), method="cg")
+    found = F.evaluate(np.ones(1), adjoint0=np.array([1.0 + step]), adjoint_tol=0.99)
+    assert found.gradient[0] == pytest.approx(1.0 + step)
+    return found.certificate
+
+
+def test_the_estimate_is_three_times_the_change():
+    """``_SAFETY``, 3 → 1: the estimate is the change itself, with nothing to spare."""
+    assert stale(0.1).gradient_error == pytest.approx(0.3, rel=1e-9)
+    assert stale(0.1).descent == "estimated"
+
+
+def test_a_large_change_needs_a_second_step():
+    """``_WEAK``, 0.3 → ∞: a gradient that changes by half is taken for measured."""
+    assert stale(-0.5).n_hvp > stale(-0.1).n_hvp
+    assert stale(-0.5).gradient_error == pytest.approx(4.0 / 3.0 * 1.5, rel=1e-9)
+
+
+def test_descent_is_not_claimed_where_the_error_reaches_the_gradient():
+    """``error < size`` dropped."""
+    assert stale(-0.5).descent == "not shown"
+
+
+# bilevel/gradient_descent.py: the line search -----------------------------------------
+
+
+def searched(value, *, bar=0.0, confirmed=None, correction=0.1):
+    """Search along F = 1 − ..., x = 1 → 0, where the first trial has ``value``."""
+
+    def result(x, value, tol, gradient=1.0):
+        return SimpleNamespace(
+            value=value,
+            correction=correction,
+            gradient=np.array([gradient]),
+            tol=tol,
+            adjoint_tol=tol,
+            x=x,
+        )
+
+    class F:
+        tol = adjoint_tol = 1e-8
+
+        def corrected_value(self, x, tol):
+            return (value if x[0] == 0.0 else 5.0), correction
+
+        def evaluate(self, x, certify):
+            return result(x, confirmed, 1e-8)
+
+    run = Run(F(), None, None, 1e-4, None)
+    run.history.append(SimpleNamespace(gradient_norm=1.0))
+    loose = 0.0 if confirmed is not None else 1.0  # a gradient that seems to vanish
+    trial, _ = line_search(
+        run,
+        np.ones(1),
+        result(np.ones(1), 1.0, 0.1),
+        1.0,
+        lambda x: result(x, value, 0.1, loose),
+        bar=bar,
+        most=1,
+    )
+    return trial
+
+
+def test_a_step_must_fall_by_a_share_of_the_slope():
+    """``_DECREASE``, 1e-4 → 0: a fall that the slope does not explain is accepted."""
+    assert searched(1.0 - 2e-4) is not None
+    assert searched(1.0 - 5e-5) is None
+
+
+def test_a_step_must_fall_beyond_the_error_of_its_values():
+    """``bar``, of each correction, dropped: noise is taken for a fall."""
+    assert searched(0.97, bar=0.1) is not None
+    assert searched(0.985, bar=0.1) is None  # below 1 − bar · (0.1 + 0.1)
+    assert searched(0.985) is not None
+
+
+def test_convergence_of_loose_solves_is_confirmed_with_its_value():
+    """``sharper.value <= limit`` dropped: a plateau above the start passes for a step."""
+    assert searched(0.5, confirmed=0.6).value == 0.6
+    assert searched(0.5, confirmed=1.4) is None
+
+
+# solvers/infeasibility.py -------------------------------------------------------------
+
+
+@pytest.mark.parametrize("tilt", [0.0, 1e-3])
+def test_infeasible_is_said_with_a_proof_only(tilt):
+    """``proof``, × 10⁶: rows that meet far away, at y₂ = 1 / tilt, pass for opposite."""
+    A = np.array([[1.0, 0.0], [-1.0, -tilt]])
+    lower = sad.FunctionObjective(
+        value=lambda x, y: 0.5 * float(y @ y),
+        grad=lambda x, y: 1.0 * y,
+        hvp=lambda x, y, v: 1.0 * v,
+        cross_vjp=lambda x, y, w: 0.0 * x,
+        n=2,
+    )
+    rows = sad.Inequality(lambda x, y: A @ y - np.array([0.0, -1.0]), lambda x, y: A)
+    problem = sad.Problem(lower, inequality=rows)
+    if tilt:
+        found = sad.solve(problem, np.zeros(1), method="barrier")
+        np.testing.assert_allclose(found.y, [0.0, 1.0 / tilt], rtol=1e-4, atol=1e-3)
+    else:
+        with pytest.raises(sad.ConvergenceError) as caught:
+            sad.solve(problem, np.zeros(1), method="barrier")
+        assert caught.value.status is sad.Status.INFEASIBLE
+
+
+# krylov: the rounding level -----------------------------------------------------------
+
+
+@pytest.mark.parametrize("method", [sad.cg, sad.minres])
+def test_a_large_x_excuses_no_residual(method):
+    """The cap at 0.1 ‖b‖ dropped: x₀ = 10¹⁷ absorbs each step, which excuses r = b."""
+    A, b = np.full((2, 2), 0.5), np.ones(2)
+    found = method(A, b, np.array([1e17, -1e17]))
+    assert found.residual_norm >= 0.9 * np.linalg.norm(b)
+    assert not found.status.acceptable
+
+
+# problem/optimality.py ----------------------------------------------------------------
+
+
+def test_multipliers_of_a_brought_solution_are_not_negative():
+    """``_recover`` without its signed fit: least squares gives (2, 1, −1) / 3."""
+    A = np.array([[1.0, 0.0], [1.0, 1.0], [0.0, 1.0]])
+    lower = sad.FunctionObjective(
+        value=lambda x, y: 0.5 * float(y @ y) - float(x @ y),
+        grad=lambda x, y: y - x,
+        hvp=lambda x, y, v: 1.0 * v,
+        cross_vjp=lambda x, y, w: -w,
+        n=2,
+    )
+    rows = sad.Inequality(lambda x, y: A @ y, lambda x, y: A)
+    problem = sad.Problem(lower, inequality=rows)
+    brought = sad.Solution(y=np.zeros(2), x=np.array([1.0, 0.0]))
+    found = complete(problem, brought)
+    np.testing.assert_allclose(found.multipliers, [1.0, 0.0, 0.0], atol=1e-6)
+    np.testing.assert_array_equal(found.active.strong, [True, False, False])
