@@ -48,7 +48,7 @@ HEAVY = {
     "pandas",
 }
 MOST_LINES = 60  # of a function, its docstring aside
-# Functions that are longer today; this list only shrinks.
+# Functions that are longer; this list only shrinks.
 LONG_FUNCTIONS: set[str] = set()
 NAME = "sparse_argdiff"
 

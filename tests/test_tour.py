@@ -13,7 +13,9 @@ import sparse_argdiff as sad
 PACKAGE = Path(sad.__file__).parent
 TOUR = PACKAGE.parent / "docs" / "tour.md"
 TEXT = TOUR.read_text("utf-8") if TOUR.exists() else ""
-STOPS = re.findall(r"^\| (\d+) \| `([\w/]+\.py)` \| `([\w.]+)` \| .+ \|$", TEXT, re.M)
+STOPS = re.findall(
+    r"^\| (\d+) \| `([\w/]+\.py)` \| `([\w.]+)` \| .+ \|$", TEXT, re.MULTILINE
+)
 
 pytestmark = pytest.mark.skipif(not TEXT, reason="the docs are not here")
 

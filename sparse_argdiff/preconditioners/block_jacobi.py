@@ -1,4 +1,4 @@
-"""The diagonal blocks as a preconditioner: M = blockdiag(A_11, A_22, …)⁻¹.
+"""Block Jacobi preconditioner: M = blockdiag(A_11, A_22, …)⁻¹.
 
 For unknowns that come in groups: the outputs of one feature, the components at one node.
 Blocks of one size are kept as one array (blocks, s, s), smaller ones padded with the

@@ -1,4 +1,4 @@
-"""The diagonal as a preconditioner: M = diag(A)⁻¹, floored.
+"""Jacobi preconditioner: M = diag(A)⁻¹ with a floor.
 
 m_i = 1 / max(d_i, floor · max d)
 """
@@ -88,7 +88,7 @@ def jacobi_of(A: Any) -> LinearOperator | None:
     """Return :func:`jacobi` of an operator that knows its diagonal, None of others.
 
     None too where the diagonal is not finite and positive: A is then not definite,
-    which is for the solver to find and say.
+    which the solver detects and reports.
     """
     A = as_operator("A", A)
     if not A.has_diagonal or A.shape[0] == 0:
