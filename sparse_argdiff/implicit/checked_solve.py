@@ -3,8 +3,7 @@
     K symmetric: u'Kv = v'Ku is tested where it is not known
 
 CG without constraints, otherwise what ``krylov.saddle_point`` chooses.  Errors and
-warnings about the solution, about K and about the linear solve are raised here, so that
-``derivative.py`` contains the formula alone.
+warnings are raised here, so that ``derivative.py`` contains the formula alone.
 """
 
 from __future__ import annotations
@@ -111,11 +110,7 @@ class LinearizedSolve:
         self.warnings = tuple(dict.fromkeys(note for note in notes if note))
 
     def __call__(self, rhs: Array, start: Array | None = None) -> KrylovResult:
-        """Solve K z = rhs, (N,) or (N, k); raise or warn where that fails.
-
-        ``start`` may have several columns for one right-hand side: their best
-        combination is the start.
-        """
+        """Solve K z = rhs, (N,) or (N, k); of several starts the best combination."""
         K = self.system.K
         if start is not None and start.ndim > rhs.ndim:
             if self.system.C is None:
@@ -154,8 +149,7 @@ class LinearizedSolve:
         elif status is Status.STAGNATED and self.system.C is not None:
             missed = _violation(self.system, rhs, result)
             detail = f"{detail} {missed} The rows are too close to dependent."
-        what = "the linear solve K x = b"
-        raise_or_warn(status, result, what, detail, self.on_failure, self.n_hvp)
+        self._fail(status, result, "the linear solve K x = b", detail)
         half_the_digits = math.sqrt(epsilon(rhs))
         if status is Status.ROUNDING_LIMIT and attained > half_the_digits:
             warn_poor(
@@ -163,6 +157,9 @@ class LinearizedSolve:
                 f"of {attained:.1e}. {status.value}",
                 self.on_failure,
             )
+
+    def _fail(self, status: Status, result: Any, what: str, detail: str) -> None:
+        raise_or_warn(status, result, what, detail, self.on_failure, self.n_hvp)
 
     def push_forward(self, u: Array, start: Array | None = None) -> KrylovResult:
         """Solve K z = B u; where B u = 0 any K gives 0, so that K is tested otherwise."""
@@ -176,34 +173,25 @@ class LinearizedSolve:
         """Return − Bᵀ adjoint, checked."""
         moved = self._motion_of_dependent_rows
         if moved > math.sqrt(epsilon(adjoint)):
-            raise_or_warn(
+            self._fail(
                 Status.INCONSISTENT,
                 None,
                 "differentiating the constraints",
                 f"their right-hand side moves with x, {moved:.1e} of it against "
                 "the rows that depend on others.",
-                self.on_failure,
-                self.n_hvp,
             )
         product = -(self.system.B.T @ adjoint)
         if is_finite(adjoint) and not is_finite(product):
-            raise_or_warn(
-                Status.NOT_FINITE,
-                product,
-                "the product with the cross derivative",
-                "f_XYᵀ λ is not finite.",
-                self.on_failure,
-                self.n_hvp,
-            )
+            what = "the product with the cross derivative"
+            self._fail(Status.NOT_FINITE, product, what, "f_XYᵀ λ is not finite.")
         return product
 
     @cached_property
     def _motion_of_dependent_rows(self) -> float:
         """How far x moves rows of C apart that depend on each other, relatively.
 
-        A forward solve fails on such rows.  An adjoint solve does not, for its
-        right-hand side is zero there; instead (0, w) with C'w = 0 must be orthogonal to
-        the columns of B.
+        An adjoint solve, whose right-hand side is zero on them, does not fail: instead
+        (0, w) with C'w = 0 must be orthogonal to the columns of B.
         """
         rows = self.null_space
         if rows is None or rows.rank in {None, rows.shape[0]}:
@@ -218,16 +206,13 @@ class LinearizedSolve:
         return moved / size if size > 0.0 else moved
 
     def vector(self, name: str, value: Any, size: int, *, block: bool = False) -> Array:
-        """Return a vector of the solution's array type, checked; or several as columns."""
+        """Return a checked vector of the solution's array type; or several as columns."""
         value = as_floating(name, value, ndim=(1, 2) if block else (1,))
-        if value.shape[0] != size:
-            expected = (
-                f"have {size} rows" if value.ndim == 2 else f"have shape ({size},)"
-            )
-            raise ValueError(
-                f"{name} must {expected}, found shape {tuple(value.shape)}"
-            )
         namespace(value, self.like)
+        if value.shape[0] != size:
+            expected = f"{size} rows" if value.ndim == 2 else f"shape ({size},)"
+            found = tuple(value.shape)
+            raise ValueError(f"{name} must have {expected}, found shape {found}")
         return value
 
 
@@ -266,10 +251,7 @@ def _solver(method: str | LinearSolver | None) -> LinearSolver:
 def _saddle_point(
     system: KKTSystem, M: Any, method: Any
 ) -> tuple[LinearSolver, Any, int]:
-    """Return the solver of constrained conditions, its null space, and the cost of M.
-
-    "auto" is ``constraint_of``.
-    """
+    """Return the solver of constrained conditions, its null space, and the cost of M."""
     H, C, n_matvec = system.H, system.C, 0
     if isinstance(M, str) and M != "auto":
         raise ValueError(f"M must be an operator, 'auto' or None, found {M!r}")

@@ -18,7 +18,7 @@ from scipy import optimize, sparse
 from scipy.sparse import linalg
 
 from ..arrays import Array, full, is_array, is_sparse, namespace, norm, zeros
-from ..krylov.null_space import multipliers as fit_multipliers
+from ..krylov.null_space import null_space_of
 from ..operators.block_matrices import (
     is_factorable,
     scatter,
@@ -316,7 +316,7 @@ def _recover(problem: Problem, x: Array, y: Array) -> Array:
         lower, upper = problem.bounds(y)
         (free,) = xp.nonzero((y - lower > near) & (upper - y > near))
         C, force = take_columns(C, free), xp.take(force, free)
-    fitted = fit_multipliers(C, force)
+    fitted = null_space_of(C).multipliers(force)
     signed = index >= h.shape[0]
     if bool(xp.any(fitted[signed] < 0.0)):
         fitted = _fit_signed(C, force, signed)
