@@ -182,22 +182,19 @@ class Stack:
         """Return ∂/∂x of jacᵀ multipliers, (n, m), or None where x does not enter it."""
         return self._sum("cross", x, y, multipliers, x.shape[0])
 
-    def curvatures(self, x: Array, y: Array, multipliers: Array) -> list[Any]:
-        """Return the terms of :meth:`hess` as the constraints gave them."""
-        return self._terms("hess", x, y, multipliers, y.shape[0])
-
     def _sum(
         self, name: str, x: Array, y: Array, multipliers: Array, columns: int
     ) -> LinearOperator | None:
         total: LinearOperator | None = None
-        for given in self._terms(name, x, y, multipliers, columns):
+        for given in self.terms(name, x, y, multipliers, columns):
             term = aslinearoperator(given)
             total = term if total is None else total + term
         return total
 
-    def _terms(
+    def terms(
         self, name: str, x: Array, y: Array, multipliers: Array, columns: int
     ) -> list[Any]:
+        """Return the terms of ``hess`` or ``cross`` as the constraints gave them."""
         terms, start = [], 0
         for i, part in enumerate(self.parts):
             function = getattr(part, name)
