@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import numbers
 from collections.abc import Callable
+from operator import attrgetter
 from typing import Any
 
 import numpy as np
@@ -25,6 +26,11 @@ from .matrix_products import arguments_of
 from .structure import UNKNOWN, Structure, common
 
 Into = Callable[[Array, Array], Any]
+
+
+def _of_structure(name: str, description: str) -> Any:
+    """Return the property of an operator that is a field of its structure."""
+    return property(attrgetter(f"structure.{name}"), doc=description)
 
 
 class LinearOperator:
@@ -77,11 +83,6 @@ class LinearOperator:
     symmetric: bool
     positive_definite: bool
     structure: Structure
-    is_diagonal: bool = False
-    split: tuple[LinearOperator, Array] | None = None
-    rank: int | None = None
-    accuracy: float | None = None
-    note: str = ""
     into: Into | None = None
     into_blocks: bool = False
     update: Callable[[Any], LinearOperator] | None = None
@@ -112,9 +113,6 @@ class LinearOperator:
                 raise ValueError(f"a symmetric operator is square, found shape {shape}")
             rmatvec, rmatmat = rmatvec or matvec, rmatmat or matmat
         vars(self).update(
-            ()
-            if structure is UNKNOWN
-            else zip(Structure._fields, structure, strict=True),
             shape=(rows, columns),
             dtype=as_dtype(dtype),
             symmetric=symmetric,
@@ -130,7 +128,7 @@ class LinearOperator:
 
     def _with(self, **changes: Any) -> LinearOperator:
         changed = object.__new__(LinearOperator)
-        vars(changed).update(vars(self), **changes)
+        object.__setattr__(changed, "__dict__", vars(self) | changes)
         return changed
 
     def with_product(
@@ -280,10 +278,16 @@ class LinearOperator:
         check_shape("diagonal", diagonal, self.shape[:1])
         return diagonal
 
-    @property
-    def matrix(self) -> Any:
-        """The explicit entries behind the operator, or None."""
-        return self.structure.entries()
+    matrix = _of_structure("entries", "The explicit entries, or None.")
+    is_diagonal = _of_structure(
+        "is_diagonal", "Whether all entries off the diagonal are zero."
+    )
+    split = _of_structure(
+        "split", "The parts (core, d) of A = core + diag(d), or None."
+    )
+    rank = _of_structure("rank", "A bound on the rank, or None.")
+    accuracy = _of_structure("accuracy", "Relative accuracy of a product, if inexact.")
+    note = _of_structure("note", "A caveat that results repeat in their ``warnings``.")
 
     def todense(self, xp: Any = np) -> Array:
         """Return all entries, shape (rows, columns): for small operators and tests."""

@@ -17,13 +17,15 @@ def arguments_of(A: Any) -> dict[str, Any]:
     if isinstance(A, np.matrix):  # its products with vectors are rows
         A = np.asarray(A)
     shape, dtype = _matrix_type(A)
-    found: dict[str, Any] = {"shape": shape, "dtype": dtype}
     if hasattr(A, "matvec"):
-        names = ("matvec", "rmatvec", "matmat", "rmatmat")
-        return found | {name: getattr(A, name, None) for name in names}
+        names = ("rmatvec", "matmat", "rmatmat")
+        others = {name: getattr(A, name, None) for name in names}
+        return {"shape": shape, "dtype": dtype, "matvec": A.matvec, **others}
     forward = _matrix_product(A)
     backward = _matrix_product(A.T) if hasattr(A, "T") else None
-    return found | {
+    return {
+        "shape": shape,
+        "dtype": dtype,
         "matvec": forward,
         "rmatvec": backward,
         "matmat": forward,

@@ -34,6 +34,7 @@ class Structure(NamedTuple):
     accuracy: float | None = None
     note: str = ""
 
+    @property
     def entries(self) -> Any:
         """Return the explicit entries, or None."""
         return self.matrix() if callable(self.matrix) else self.matrix
@@ -42,7 +43,7 @@ class Structure(NamedTuple):
         """Return what is known of a multiple of the operator."""
         if self is UNKNOWN:
             return self
-        entries, split = self.entries(), self.split
+        entries, split = self.entries, self.split
         return self._replace(
             matrix=None if entries is None else lambda: factor * entries,
             split=split and (factor * split[0], factor * split[1]),
