@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from ..arrays import Array, as_dtype, check_callable, check_shape
+from .algebra import add, compose, scale
 from .checked_products import (
     Product,
     Products,
@@ -206,7 +207,7 @@ class LinearOperator:
 
     def __matmul__(self, other: Any) -> Any:
         if isinstance(other, LinearOperator):
-            return _compose(self, other)
+            return compose(LinearOperator, self, other)
         if getattr(other, "ndim", None) == 1:
             return self.matvec(other)
         if getattr(other, "ndim", None) == 2:
@@ -241,25 +242,25 @@ class LinearOperator:
         )
 
     def __add__(self, other: Any) -> LinearOperator:
-        return _add(self, aslinearoperator(other))
+        return add(LinearOperator, self, aslinearoperator(other))
 
     __radd__ = __add__
 
     def __sub__(self, other: Any) -> LinearOperator:
-        return _add(self, -aslinearoperator(other))
+        return self + -aslinearoperator(other)
 
     def __rsub__(self, other: Any) -> LinearOperator:
-        return _add(aslinearoperator(other), -self)
+        return aslinearoperator(other) + -self
 
     def __mul__(self, factor: Any) -> LinearOperator:
         if not isinstance(factor, numbers.Real):
             return NotImplemented
-        return _scale(self, float(factor))
+        return scale(LinearOperator, self, float(factor))
 
     __rmul__ = __mul__
 
     def __neg__(self) -> LinearOperator:
-        return _scale(self, -1.0)
+        return scale(LinearOperator, self, -1.0)
 
     # entries and structure --------------------------------------------------------
 
@@ -292,53 +293,6 @@ class LinearOperator:
     def todense(self, xp: Any = np) -> Array:
         """Return all entries, shape (rows, columns): for small operators and tests."""
         return self.matmat(xp.eye(self.shape[1], dtype=self.dtype or xp.float64))
-
-
-def _compose(a: LinearOperator, b: LinearOperator) -> LinearOperator:
-    if a.shape[1] != b.shape[0]:
-        raise ValueError(f"shapes {a.shape} and {b.shape} do not chain")
-    return LinearOperator(
-        (a.shape[0], b.shape[1]),
-        lambda x: a.matvec(b.matvec(x)),
-        lambda y: b.rmatvec(a.rmatvec(y)),
-        matmat=lambda x: a.matmat(b.matmat(x)),
-        rmatmat=lambda y: b.rmatmat(a.rmatmat(y)),
-        dtype=a.dtype if a.dtype == b.dtype else None,
-        structure=common(a.structure, b.structure),
-    )
-
-
-def _add(a: LinearOperator, b: LinearOperator) -> LinearOperator:
-    if a.shape != b.shape:
-        raise ValueError(f"shapes {a.shape} and {b.shape} do not add")
-    known = a.has_diagonal and b.has_diagonal
-    return LinearOperator(
-        a.shape,
-        lambda x: a.matvec(x) + b.matvec(x),
-        lambda y: a.rmatvec(y) + b.rmatvec(y),
-        matmat=lambda x: a.matmat(x) + b.matmat(x),
-        rmatmat=lambda y: a.rmatmat(y) + b.rmatmat(y),
-        dtype=a.dtype if a.dtype == b.dtype else None,
-        symmetric=a.symmetric and b.symmetric,
-        positive_definite=a.positive_definite and b.positive_definite,
-        diagonal=(lambda: a.diagonal() + b.diagonal()) if known else None,
-        structure=common(a.structure, b.structure),
-    )
-
-
-def _scale(a: LinearOperator, factor: float) -> LinearOperator:
-    return LinearOperator(
-        a.shape,
-        lambda x: factor * a.matvec(x),
-        lambda y: factor * a.rmatvec(y),
-        matmat=lambda x: factor * a.matmat(x),
-        rmatmat=lambda y: factor * a.rmatmat(y),
-        dtype=a.dtype,
-        symmetric=a.symmetric,
-        positive_definite=a.positive_definite and factor > 0,
-        diagonal=(lambda: factor * a.diagonal()) if a.has_diagonal else None,
-        structure=a.structure.scaled(factor),
-    )
 
 
 def aslinearoperator(A: Any) -> LinearOperator:
