@@ -41,13 +41,7 @@ def is_array(value: Any) -> bool:
 
 
 def namespace(*arrays: Any) -> Any:
-    """Return the array namespace that all ``arrays`` share.
-
-    Raises
-    ------
-    TypeError
-        When they come from different namespaces, or one of them is no array.
-    """
+    """Return the array namespace that all ``arrays`` share; TypeError for a mix."""
     if _NUMPY.issuperset(map(type, arrays)):
         return np
     found: list[Any] = []
@@ -67,16 +61,12 @@ def namespace(*arrays: Any) -> Any:
 
 
 def array_module(backend: str) -> Any:
-    """Return the array module of that name, "numpy" or "cupy", ready to hold arrays.
+    """Return the array module of that name, "numpy" or "cupy".
 
     Raises
     ------
-    ValueError
-        For another name.
-    ImportError
-        When CuPy is not installed, naming the extras that install it.
-    RuntimeError
-        When CuPy is installed but finds no device, with the reason that CUDA gives.
+    ValueError, ImportError, RuntimeError
+        For another name; where CuPy is not installed; where it finds no device.
     """
     if backend == "numpy":
         return np
@@ -138,10 +128,7 @@ def zeros(shape: Any, like: Array, dtype: Any = None) -> Array:
 
 
 def empty(shape: Any, like: Array) -> Array:
-    """Return an array with undefined entries where ``like`` lives.
-
-    On the host the data begin at a cache line, so that rows of a block fill whole lines.
-    """
+    """Return undefined entries where ``like`` lives; on the host from a cache line on."""
     xp = namespace(like)
     if xp is not np:
         return xp.empty(shape, dtype=like.dtype, **placement(like))

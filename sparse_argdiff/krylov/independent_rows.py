@@ -123,8 +123,8 @@ def _dense(A: Any, sizes: Array) -> Rows:
 def _normal(A: Any, sizes: Array) -> Rows:
     """Remove the rows with a zero pivot, and factorise the others.
 
-    With a shift δ the pivot of a row is its squared distance to the span of the rows
-    before it, plus δ (1 + ‖coefficients‖²).  A second shift separates the two terms.
+    With a shift δ a pivot is the squared distance of a row to the span of those before
+    it, plus δ (1 + ‖coefficients‖²).  A second shift separates the two terms.
     """
     unit, A = epsilon(A.data), A.astype(float)
     keep = every = np.arange(A.shape[0])

@@ -60,8 +60,7 @@ class LinearOperator:
     Attributes
     ----------
     into, into_blocks
-        The product in place, where :meth:`with_product` gave one, and whether it takes
-        blocks.
+        The product in place, if any, and whether it takes blocks: :meth:`with_product`.
     update, n_matvec
         How a preconditioner is renewed, and what building it cost: :meth:`with_setup`.
     matrix, is_diagonal, split, rank, accuracy, note
@@ -318,13 +317,7 @@ def aslinearoperator(A: Any) -> LinearOperator:
 def as_operator(
     name: str, value: Any, shape: tuple[int, int] | None = None
 ) -> LinearOperator:
-    """Return a square operator, of ``shape`` where one is given.
-
-    Raises
-    ------
-    TypeError, ValueError
-        Naming the argument, what was found and what was expected.
-    """
+    """Return a square operator, of ``shape`` where one is given; errors call it ``name``."""
     try:
         operator = aslinearoperator(value)
     except (TypeError, ValueError) as error:

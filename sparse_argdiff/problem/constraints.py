@@ -131,14 +131,7 @@ class Inequality(_FromFunctions):
 
 
 class Stack:
-    """The rows of several constraints as one h(x, y), with the shapes checked.
-
-    Parameters
-    ----------
-    name : str
-        "equality" or "inequality", for messages.
-    parts : sequence of Rows
-    """
+    """The rows of several constraints as one h(x, y); ``name`` is for messages."""
 
     def __init__(self, name: str, parts: list[Rows]) -> None:
         self.name = name
