@@ -8,21 +8,26 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 from typing import Any
 
 from ..arrays import (
     Array,
     as_number,
     as_vector,
-    asarray,
     check_methods,
     check_shape,
     namespace,
 )
 from ..operators.linear_operator import LinearOperator, aslinearoperator
 from ..status import Status
-from .constraints import Equality, Inequality, LinearEquality, Stack, stack
+from .constraints import (
+    Equality,
+    Inequality,
+    LinearEquality,
+    Stack,
+    bound_arrays,
+    stack,
+)
 from .objective import Objective
 
 
@@ -85,11 +90,7 @@ class Problem:
 
     def bounds(self, y: Array) -> tuple[Array, Array]:
         """Return the lower and upper bounds, (n,) each, infinite where there are none."""
-        lower = _bound("lower", -math.inf if self.lower is None else self.lower, y)
-        upper = _bound("upper", math.inf if self.upper is None else self.upper, y)
-        if not bool(namespace(y).all(lower <= upper)):
-            raise ValueError("lower must be <= upper everywhere, without NaN")
-        return lower, upper
+        return bound_arrays(self.lower, self.upper, y)
 
     @property
     def has_value(self) -> bool:
@@ -125,16 +126,6 @@ class Problem:
         operator = aslinearoperator(given)
         check_shape(f"objective.{name}", operator, shape, "an operator")
         return -operator if self.maximize else operator
-
-
-def _bound(name: str, given: Any, y: Array) -> Array:
-    bound = asarray(given, y)
-    if bound.ndim != 0 and bound.shape != y.shape:
-        raise ValueError(
-            f"{name} must be a number or have shape {tuple(y.shape)} like y, "
-            f"found shape {tuple(bound.shape)}"
-        )
-    return bound + namespace(y).zeros_like(y)
 
 
 @dataclasses.dataclass(frozen=True)
