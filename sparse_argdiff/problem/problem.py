@@ -56,8 +56,8 @@ class Problem:
     Notes
     -----
     The methods evaluate the function that is *minimised*, −f for a maximum, and check
-    what the user's functions return.  Multipliers belong to this function, too:
-    Lagrangian = (±f) + multipliers' h, and those of inequalities are >= 0.
+    what the user's functions return.  The Lagrangian is this function + multipliers' h;
+    the multipliers of inequalities are >= 0.
     """
 
     objective: Objective

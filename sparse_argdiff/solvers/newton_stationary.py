@@ -73,8 +73,11 @@ def newton_stationary(
         step = minres(hess, -grad, rtol=rtol)
         n_hvp, length = n_hvp + step.n_matvec, norm(step.x)
         a_norm = max(a_norm, size / length if length else 0.0)
-        status = _broken(step.status, length)
-        if status is not None:
+        if step.status in {Status.LEAST_SQUARES, Status.SINGULAR} or length == 0.0:
+            status = Status.BRANCH_ENDS
+            break
+        if step.status is Status.NOT_FINITE:
+            status = step.status
             break
         rounding = test.rounding_level(a_norm, y)
         found = _damped(problem, x, y, hess, step.x, alpha, rounding)
@@ -100,13 +103,6 @@ def newton_stationary(
         n_grad=n_grad,
         warnings=notes,
     )
-
-
-def _broken(status: Status, length: float) -> Status | None:
-    """Return why a Newton step is of no use, None where it is."""
-    if status in {Status.LEAST_SQUARES, Status.SINGULAR} or length == 0.0:
-        return Status.BRANCH_ENDS
-    return status if status is Status.NOT_FINITE else None
 
 
 def _no_step(size: float, rounding: float, flat: float) -> Status:
