@@ -30,7 +30,16 @@ from ..arrays import (
     norm,
     zeros,
 )
-from ..kernels import REFERENCE, Device, KernelSet, Line, Workspace, choose, product
+from ..kernels import (
+    REFERENCE,
+    Device,
+    KernelSet,
+    Line,
+    Workspace,
+    choose,
+    multiply,
+    product,
+)
 from ..operators.checked_products import asymmetry, symmetry_tolerance
 from ..operators.linear_operator import LinearOperator, as_operator
 from ..status import Status
@@ -151,7 +160,7 @@ class LinearSystem:
 
     def residual(self, x: Array, out: Array, scratch: Array) -> None:
         """Write b − A x, recomputed (one product), into ``out``."""
-        y, _ = product(self.kernels, self.A, x, scratch)
+        y, _ = multiply(self.kernels, self.A, x, scratch)
         self.kernels.subtract(self.b, y, out)
 
     def metric_norms(self, v: Array, scratch: Array) -> list[float]:
