@@ -600,13 +600,12 @@ def _joined(parts: list[Array], count: int, b: Array) -> Array:
 def _in_units(x: Array, residual: Array, c: int, column: Column) -> tuple[Array, Array]:
     """Scale a column back; an answer that leaves the floating range is none."""
     unit = column.unit
+    sound = is_finite(column_of(x, c))
     if x.ndim == 1:
-        found, now = x, unit * x
-        x, residual = now, unit * residual
+        x, residual = unit * x, unit * residual
     else:
-        found, now = x[:, c], unit * x[:, c]
-        x[:, c], residual[:, c] = now, unit * residual[:, c]
-    if is_finite(found) and not is_finite(now):
+        x[:, c], residual[:, c] = unit * x[:, c], unit * residual[:, c]
+    if sound and not is_finite(column_of(x, c)):
         column.status = Status.NOT_FINITE
     for name in (
         "residual_norm",
