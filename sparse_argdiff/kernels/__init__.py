@@ -2,7 +2,7 @@
 
 from .compiled import Compiled
 from .device import Device
-from .kernel_set import KernelSet, choose, product
+from .kernel_set import KernelSet, choose, multiply, product
 from .reference import REFERENCE, Line, Reference, Scalar
 from .workspace import Workspace
 
@@ -16,5 +16,6 @@ __all__ = [
     "Scalar",
     "Workspace",
     "choose",
+    "multiply",
     "product",
 ]

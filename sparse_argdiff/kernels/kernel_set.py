@@ -130,14 +130,20 @@ class KernelSet(Protocol):
         """Replace ``w_old`` by a w_old + b w + c v, and add ``step`` times it to x."""
 
 
+def multiply(
+    kernels: KernelSet, A: LinearOperator, x: Array, out: Array
+) -> tuple[Array, Scalar | None]:
+    """Return y = A x, in ``out`` or where A puts it, and x'y where it comes with it."""
+    if x.ndim == 2 or A.into is not None:
+        return out, A.apply(x, out)
+    return kernels.accept(A.matvec(x), out), None
+
+
 def product(
     kernels: KernelSet, A: LinearOperator, x: Array, out: Array
 ) -> tuple[Array, Scalar]:
     """Return y = A x, in ``out`` or where A puts it, and x'y, of each column."""
-    if x.ndim == 2 or A.into is not None:
-        y, curvature = out, A.apply(x, out)
-    else:
-        y, curvature = kernels.accept(A.matvec(x), out), None
+    y, curvature = multiply(kernels, A, x, out)
     return y, kernels.dot(x, y) if curvature is None else curvature
 
 

@@ -30,7 +30,16 @@ from ..arrays import (
     norm,
     zeros,
 )
-from ..kernels import REFERENCE, Device, KernelSet, Line, Workspace, choose, product
+from ..kernels import (
+    REFERENCE,
+    Device,
+    KernelSet,
+    Line,
+    Workspace,
+    choose,
+    multiply,
+    product,
+)
 from ..operators.checked_products import asymmetry, symmetry_tolerance
 from ..operators.linear_operator import LinearOperator, as_operator
 from ..status import Status
@@ -151,7 +160,7 @@ class LinearSystem:
 
     def residual(self, x: Array, out: Array, scratch: Array) -> None:
         """Write b − A x, recomputed (one product), into ``out``."""
-        y, _ = product(self.kernels, self.A, x, scratch)
+        y, _ = multiply(self.kernels, self.A, x, scratch)
         self.kernels.subtract(self.b, y, out)
 
     def metric_norms(self, v: Array, scratch: Array) -> list[float]:
@@ -591,13 +600,12 @@ def _joined(parts: list[Array], count: int, b: Array) -> Array:
 def _in_units(x: Array, residual: Array, c: int, column: Column) -> tuple[Array, Array]:
     """Scale a column back; an answer that leaves the floating range is none."""
     unit = column.unit
+    sound = is_finite(column_of(x, c))
     if x.ndim == 1:
-        found, now = x, unit * x
-        x, residual = now, unit * residual
+        x, residual = unit * x, unit * residual
     else:
-        found, now = x[:, c], unit * x[:, c]
-        x[:, c], residual[:, c] = now, unit * residual[:, c]
-    if is_finite(found) and not is_finite(now):
+        x[:, c], residual[:, c] = unit * x[:, c], unit * residual[:, c]
+    if sound and not is_finite(column_of(x, c)):
         column.status = Status.NOT_FINITE
     for name in (
         "residual_norm",

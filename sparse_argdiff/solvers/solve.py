@@ -146,7 +146,7 @@ def _by_name(
         )
     if method == "newton_cg" and problem.constrained:
         raise ValueError(
-            "method 'newton_cg' takes no constraints, and this problem has some; "
+            "method 'newton_cg' knows no constraints, and this problem has some; "
             f"use {_default(problem)!r}"
         )
     return _METHODS[method](problem, x, y0, tol=tol, **options)
