@@ -106,6 +106,7 @@ class Run:
         if self.last is None:
             self.accept(x0, self.confirmed(x0, evaluate(x0)), {})
         assert self.last is not None
+        assert self.last_x is not None
         return self.last_x, self.last, self.memory
 
     def project(self, x: Array) -> Array:

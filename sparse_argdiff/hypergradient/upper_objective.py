@@ -85,6 +85,7 @@ def corrected_value(
     """Return f^U(x, y) − λ' f_Y and its second term, zero without an adjoint."""
     value, correction = value_of(upper, solution.x, solution.y), 0.0
     if adjoint is not None:
+        assert solution.residual is not None
         correction = -dot(adjoint, solution.residual)
         value += correction
     if not math.isfinite(value):

@@ -303,7 +303,7 @@ def _is_symmetric_along(K: LinearOperator, rhs: Array, result: KrylovResult) -> 
     if u.ndim == 2:
         # A random combination of the columns, each scaled to size one.
         sizes = [norm(rhs[:, j]) or 1.0 for j in range(rhs.shape[1])]
-        weights = np.random.default_rng(1).standard_normal(u.shape[1]) / sizes
-        weights = asarray(weights, u)
+        random = np.random.default_rng(1).standard_normal(u.shape[1]) / sizes
+        weights = asarray(random, u)
         u, Ku = u @ weights, Ku @ weights
     return asymmetry(K, u, Ku) <= symmetry_tolerance(K, u)

@@ -172,7 +172,7 @@ class _OnDevice:
     def without(self, mask: Array, columns: list[int]) -> Array:
         return mask & (not columns)
 
-    def values(self, scalar: Array) -> list[Any]:
+    def values(self, scalar: Any) -> list[Any]:
         return [scalar.item()]
 
     def lines(self, steps: list[Any]) -> list[list[Line]]:

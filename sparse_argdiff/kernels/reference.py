@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from ..arrays import Array, asarray, axpy, dot, namespace, norm
+from ..arrays import Array, HostArray, asarray, axpy, dot, namespace, norm
 from ..operators.linear_operator import LinearOperator
 
 Scalar = Any  # a float, or an array of shape (k,) where the vectors live
@@ -93,38 +93,38 @@ class _Rows:
     def __init__(self, width: int) -> None:
         self.width = width
 
-    def sqrt(self, value: Array) -> Array:
+    def sqrt(self, value: HostArray) -> HostArray:
         return np.sqrt(np.where(value > 0.0, value, 0.0))
 
-    def hypot(self, *values: Array) -> Array:
+    def hypot(self, *values: HostArray) -> HostArray:
         return functools.reduce(np.hypot, values)
 
-    def lengths(self, square: Array, x: Array) -> Array:
+    def lengths(self, square: HostArray, x: HostArray) -> HostArray:
         found = self.sqrt(square)
         for c in np.nonzero(square <= _UNDERFLOW)[0]:
             found[c] = norm(x[:, int(c)])
         return found
 
-    def full(self, value: float) -> Array:
+    def full(self, value: float) -> HostArray:
         return np.full(self.width, value)
 
-    def given(self, values: list[float]) -> Array:
+    def given(self, values: list[float]) -> HostArray:
         found = np.ones(self.width)
         found[: len(values)] = values
         return found
 
-    def any(self, mask: Array, *, look: bool) -> bool:
+    def any(self, mask: HostArray, *, look: bool) -> bool:
         return bool(mask.any())
 
-    def none(self, mask: Array) -> bool:
+    def none(self, mask: HostArray) -> bool:
         return not mask.any()
 
-    def without(self, mask: Array, columns: list[int]) -> Array:
+    def without(self, mask: HostArray, columns: list[int]) -> HostArray:
         mask = mask.copy()
         mask[columns] = False
         return mask
 
-    def values(self, scalar: Array) -> list[Any]:
+    def values(self, scalar: HostArray) -> list[Any]:
         found: list[Any] = scalar.tolist()
         return found
 
@@ -134,7 +134,7 @@ class _Rows:
             for step in steps
         ]
 
-    def take(self, scalar: Array, columns: list[int], width: int) -> Any:
+    def take(self, scalar: HostArray, columns: list[int], width: int) -> Any:
         if width == 0:
             return scalar[columns[0]].item()
         rest = np.zeros(width - len(columns), scalar.dtype)
@@ -178,13 +178,13 @@ class Reference:
         """Return x'y, of each column."""
         if x.ndim == 1:
             return dot(x, y)
-        if isinstance(x, np.ndarray):
+        if isinstance(x, np.ndarray) and isinstance(y, np.ndarray):
             return np.einsum("ij,ij->j", x, y, dtype=np.float64)
         xp = namespace(x)
         sums = xp.sum(x * y, axis=0, dtype=xp.float64)
         return np.asarray([float(sums[c]) for c in range(x.shape[1])])
 
-    def subtract(self, b: Array, y: Array, out: Array) -> None:
+    def subtract(self, b: Any, y: Any, out: Array) -> None:
         """Write b − y into ``out``, which may be y."""
         if isinstance(out, np.ndarray):
             np.subtract(b, y, out=out, casting="same_kind")

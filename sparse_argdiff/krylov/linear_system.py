@@ -489,10 +489,10 @@ def take(block: Array, columns: list[int], width: int) -> Array:
 def _block(b: Array, group: list[Column], width: int) -> Array:
     """Return the columns of a group, in their units."""
     if b.ndim == 1 or width == 1:
-        column, unit = column_of(b, group[0].index), group[0].unit
+        vector, unit = column_of(b, group[0].index), group[0].unit
         if unit != 1.0:
-            return column / unit
-        return column if b.ndim == 1 else namespace(b).asarray(column, copy=True)
+            return vector / unit
+        return vector if b.ndim == 1 else namespace(b).asarray(vector, copy=True)
     found = take(b, [column.index for column in group], width)
     for c, column in enumerate(group):
         if column.unit != 1.0:

@@ -302,7 +302,7 @@ def _recover(problem: Problem, x: Array, y: Array) -> Array:
     return scatter(candidates.shape[0], index)(fitted)
 
 
-def _fit_signed(C: Any, force: Array, signed: Array) -> Array:
+def _fit_signed(C: Any, force: Array, signed: Any) -> Array:
     """Return argmin ‖C' ν − force‖ with the signed ν >= 0, on the host."""
     bounds = np.where(signed, 0.0, -np.inf), np.full(signed.shape[0], np.inf)
     if sparse.issparse(C):

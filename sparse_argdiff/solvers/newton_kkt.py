@@ -284,6 +284,7 @@ class _NewtonKKT:
             h = self.constraints.value(self.x, y)
             return self.at(y + point.rows.particular(-h))
 
+        assert found.direction is not None
         new = _descend(point, found.direction, hess, restore)
         self.niter, self.probed = self.niter + 1, False
         return (Status.NEGATIVE_CURVATURE, point) if new is None else (None, new)

@@ -200,4 +200,4 @@ def _multiply(A: Any, x: Array, out: Array) -> None:
         loop(*A.shape, *entries, x, out)
     else:
         loop = getattr(_sparsetools, f"{A.format}_matvecs")
-        loop(*A.shape, x.shape[1], *entries, x.ravel(), out.ravel())
+        loop(*A.shape, x.shape[1], *entries, x.reshape(-1), out.reshape(-1))
