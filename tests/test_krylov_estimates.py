@@ -14,8 +14,8 @@ from problems import spectral
 
 from sparse_argdiff import LinearOperator, Status, aslinearoperator, cg, minres
 from sparse_argdiff.krylov import Workspace
-from sparse_argdiff.krylov.cg import iterates
 from sparse_argdiff.preconditioners import jacobi
+from sparse_argdiff.solvers.newton_cg import cg_steps
 
 both = pytest.mark.parametrize("solver", [cg, minres], ids=["cg", "minres"])
 SHARED = pathlib.Path(__file__).parents[2] / "shared" / "data"
@@ -63,7 +63,7 @@ def test_the_error_of_an_earlier_iterate_is_known_at_no_product():
         if math.isnan(result.energy_error_earlier):
             continue
         decreases = []
-        for step in iterates(aslinearoperator(A), 0.0 * b, b.copy(), M):
+        for step in cg_steps(aslinearoperator(A), 0.0 * b, b.copy(), M):
             decreases.append(step.decrease)
             if len(decreases) == result.niter:
                 break

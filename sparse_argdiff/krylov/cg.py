@@ -11,11 +11,10 @@ the product and M.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
-from typing import Any, NamedTuple
+from typing import Any
 
 from ..arrays import Array, as_tolerance, epsilon, namespace, norm
-from ..kernels import Device, KernelSet, Line, Workspace, choose, product
+from ..kernels import Device, KernelSet, Line, Workspace, product
 from ..operators.linear_operator import LinearOperator
 from ..status import Status
 from .error_estimate import EnergyError
@@ -365,47 +364,3 @@ def _conclude(
         column.energy_error_bound = math.nan
     if column.energy_error_earlier is None:
         column.energy_error_earlier = math.nan
-
-
-class Step(NamedTuple):
-    """One step of the recurrence on a vector, or why there is none."""
-
-    status: Status | None  # None: x and r have moved
-    residual_norm: float  # of the recurrence
-    alpha: float
-    decrease: float  # α ρ = ‖x₊ − x‖²_A
-    direction: Array | None  # p, when its curvature is not positive
-    products: int = 1  # with A
-
-
-def iterates(
-    A: LinearOperator,
-    x: Array,
-    r: Array,
-    M: LinearOperator | None = None,
-    workspace: Workspace | None = None,
-    target: float = 0.0,
-) -> Iterator[Step]:
-    """Yield the steps from x with residual r, both vectors updated in place.
-
-    The last step has a status, or ‖r‖ ≤ ``target``.
-    """
-    kernels = choose(None, r)
-    pool = Workspace() if workspace is None else workspace
-    M = None if M is None else kernels.operator(M)
-    vectors = 2 + (M is not None and kernels.fused(M, r) is None)
-    with pool.lend(r, vectors) as scratch:
-        cg = ConjugateGradients(
-            kernels.operator(A), M, x, r, kernels, scratch, [target]
-        )
-        size, counted = norm(r), 0
-        while cg.scalars.values(cg.active)[0]:
-            for (line,) in cg.advance(kernels.check_every if kernels.on_device else 1):
-                alpha, decrease, _, size, _ = line
-                if alpha > 0.0:
-                    counted += 1
-                    yield Step(None, size, alpha, decrease, None)
-        if not size <= target:
-            status, direction, _ = cg.breakdown(0)
-            lost = cg.products - counted
-            yield Step(status, size, 0.0, 0.0, direction, lost)

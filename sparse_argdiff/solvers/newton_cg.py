@@ -13,11 +13,12 @@ from __future__ import annotations
 import dataclasses
 import logging
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 from ..arrays import Array, dot, epsilon, namespace, norm
-from ..krylov.cg import iterates
+from ..kernels import Workspace, choose
+from ..krylov.cg import ConjugateGradients
 from ..operators.linear_operator import LinearOperator
 from ..preconditioners import Choice
 from ..problem.optimality import residual_scale
@@ -262,7 +263,7 @@ def _direction(
     a_norm, residual_norm = 0.0, size
     limit, first = max(10 * d.shape[0], 20), 0.0
     target = eta * size if M is None else 0.0
-    for niter, step in enumerate(iterates(hess, d, r, M, target=target), 1):
+    for niter, step in enumerate(cg_steps(hess, d, r, M, target=target), 1):
         n_hvp += step.products
         if step.direction is not None:
             return _downhill(hess, point, d, step.direction, a_norm, n_hvp)
@@ -300,3 +301,45 @@ def _downhill(
         length = point.size / a_norm if a_norm else max(norm(point.y), 1.0)
     d = d + (length / norm(p)) * p
     return _Direction(d, n_hvp, a_norm, point.size, model_is_unbounded=True)
+
+
+class _Step(NamedTuple):
+    """One step of the recurrence on a vector, or why there is none."""
+
+    status: Status | None  # None: x and r have moved
+    residual_norm: float  # of the recurrence
+    alpha: float
+    decrease: float  # α ρ = ‖x₊ − x‖²_A
+    direction: Array | None  # p, when its curvature is not positive
+    products: int = 1  # with A
+
+
+def cg_steps(
+    A: LinearOperator,
+    x: Array,
+    r: Array,
+    M: LinearOperator | None = None,
+    target: float = 0.0,
+) -> Iterator[_Step]:
+    """Yield the steps from x with residual r, both vectors updated in place.
+
+    The last step has a status, or ‖r‖ ≤ ``target``.
+    """
+    kernels = choose(None, r)
+    M = None if M is None else kernels.operator(M)
+    vectors = 2 + (M is not None and kernels.fused(M, r) is None)
+    with Workspace().lend(r, vectors) as scratch:
+        cg = ConjugateGradients(
+            kernels.operator(A), M, x, r, kernels, scratch, [target]
+        )
+        size, counted = norm(r), 0
+        while cg.scalars.values(cg.active)[0]:
+            for (line,) in cg.advance(kernels.check_every if kernels.on_device else 1):
+                alpha, decrease, _, size, _ = line
+                if alpha > 0.0:
+                    counted += 1
+                    yield _Step(None, size, alpha, decrease, None)
+        if not size <= target:
+            status, direction, _ = cg.breakdown(0)
+            lost = cg.products - counted
+            yield _Step(status, size, 0.0, 0.0, direction, lost)
