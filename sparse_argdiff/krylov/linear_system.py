@@ -135,8 +135,8 @@ class LinearSystem:
             with self.workspace.lend(self.b, count) as lent:
                 yield lent
         else:
-            with self.workspace.lend(self.b, 1, (count, *self.b.shape)) as (room,):
-                yield [room[i, :, :] for i in range(count)]
+            with self.workspace.lend(self.b, 1, (count, *self.b.shape)) as (whole,):
+                yield [whole[i, :, :] for i in range(count)]
 
     def unfinished(self) -> list[int]:
         """Return the places of the columns that have no status and iterations left."""
@@ -357,8 +357,8 @@ def drive(
     """Advance until every column has ended; return why, None where ‖r‖ fell to its aim.
 
     ``listen`` is given the scalars of each step of a column and returns ‖r‖; the first is
-    zero where the column has not moved, the last where it has ended.  Columns that have ended are carried
-    along until half of a block has, then the others go on in a narrower block.
+    zero where the column has not moved, the last where it has ended.  Columns that have
+    ended stand still until half of a block has, then the others go on in a narrower one.
     """
     columns = system.columns
     stops: list[Status | None] = [None] * len(columns)
@@ -374,29 +374,18 @@ def drive(
         left = system.maxiter - max([columns[place[i]].niter for i in live])
         with np.errstate(all="ignore") if quiet else nullcontext():
             steps = recurrence.advance(min(left, batch))
-        stopped: set[int] = set()
-        for step in steps:
-            for i in live:
-                if step[i][0] != 0.0 and i not in stopped:
-                    column = columns[place[i]]
-                    column.niter += 1
-                    column.n_matvec += 1
-                    column.residual_norm = size = listen(column, step[i])
-                    x_i = column_of(recurrence.x, i)
-                    if system.callback and system.wants_stop(column, x_i, size):
-                        stopped.add(i)
+        here = {i: columns[place[i]] for i in live}
+        stopped = _record(system, recurrence, steps, here, listen)
         active = _still_active(recurrence, steps)
         ended = [
             i
-            for i in live
-            if i in stopped
-            or not active[i]
-            or columns[place[i]].niter >= system.maxiter
+            for i, column in here.items()
+            if i in stopped or not active[i] or column.niter >= system.maxiter
         ]
         if not ended:
             continue
         for i in ended:
-            column = columns[place[i]]
+            column = here[i]
             if i in stopped:
                 stops[place[i]] = Status.STOPPED_BY_CALLBACK
             elif not active[i] and not column.residual_norm <= aims[place[i]]:
@@ -417,6 +406,27 @@ def drive(
     if x.ndim == 1:  # launched beyond the end on a device, too
         columns[0].n_matvec = spent + recurrence.products
     return stops
+
+
+def _record(
+    system: LinearSystem,
+    recurrence: Recurrence,
+    steps: list[list[Line]],
+    columns: dict[int, Column],
+    listen: Callable[[Column, Line], float],
+) -> set[int]:
+    """Count the steps of the columns, by place; return where the callback asks to stop."""
+    stopped: set[int] = set()
+    for step in steps:
+        for i, column in columns.items():
+            if step[i][0] != 0.0 and i not in stopped:
+                column.niter += 1
+                column.n_matvec += 1
+                column.residual_norm = size = listen(column, step[i])
+                x = column_of(recurrence.x, i)
+                if system.callback and system.wants_stop(column, x, size):
+                    stopped.add(i)
+    return stopped
 
 
 def _still_active(recurrence: Recurrence, steps: list[list[Line]]) -> list[Any]:
