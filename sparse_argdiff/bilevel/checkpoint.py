@@ -23,9 +23,13 @@ from typing import Any
 import numpy as np
 
 from ..arrays import Array, is_array, namespace, placement, to_namespace
-from ..hypergradient.error_bound import Bound
-from ..hypergradient.error_estimate import Certificate, Point
-from ..hypergradient.result import HypergradientResult, WarmStart
+from ..hypergradient.result import (
+    Bound,
+    Certificate,
+    HypergradientResult,
+    Point,
+    WarmStart,
+)
 from ..implicit.derivative import Adjoint
 from ..krylov import KrylovResult
 from ..problem.problem import ActiveSet, Solution

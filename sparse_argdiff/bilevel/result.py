@@ -7,8 +7,7 @@ from typing import Any
 
 from scipy.optimize import OptimizeResult
 
-from ..hypergradient.error_estimate import Certificate
-from ..hypergradient.result import HypergradientResult
+from ..hypergradient.result import Certificate, HypergradientResult
 from ..status import Status
 from .plot import plot_history
 

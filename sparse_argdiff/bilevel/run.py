@@ -22,7 +22,7 @@ from scipy.optimize import OptimizeResult
 from ..arrays import Array, epsilon, namespace, norm
 from ..hypergradient.hypergradient import Hypergradient
 from ..hypergradient.result import HypergradientResult, WarmStart
-from ..hypergradient.upper_objective import value_of
+from ..hypergradient.upper_objective import corrected_value
 from ..problem.optimality import residual, residual_scale
 from ..status import ConvergenceError, Status
 from .checkpoint import Store
@@ -311,7 +311,7 @@ class Run:
     def _check_data(self, found: HypergradientResult) -> None:
         """Refuse to go on with other data than those of the checkpoint."""
         F, there = self.F, found.solution
-        value = value_of(F.upper, there.x, there.y) + found.correction
+        value = corrected_value(F.upper, there, None)[0] + found.correction
         wrong = abs(value - found.value) / (abs(value) + abs(found.correction) or 1.0)
         if there.residual is not None:
             left, _ = residual(F.problem, dataclasses.replace(there, residual=None))

@@ -14,8 +14,8 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any
 
-from .. import krylov
 from ..arrays import Array, is_finite, namespace, norm
+from ..implicit.checked_solve import linear_solver
 from ..krylov import KrylovResult
 from ..operators.linear_operator import LinearOperator, aslinearoperator
 from ..problem.problem import Problem, Solution
@@ -52,18 +52,9 @@ def stopped_at_descent(
 class DescentStoppedSolver:
     """A linear solver for ``vjp`` with any start, which may end at a descent direction.
 
-    Parameters
-    ----------
-    solver : None, str or solver function
-        Solves for the correction of the start, CG by default.
-    builder : callable or None
-        Takes K and returns M ≈ K⁻¹: the start is M rhs.
-    cross : operator (n, m)
-        f_XY.
-    direct : array (m,) or None
-        ∂f^U/∂x.
-    descent : bool
-        Whether descent ends the solve, besides its tolerance.
+    ``solver`` finds the correction of the start; ``builder`` takes K and returns M ≈ K⁻¹
+    for the start M rhs; ``cross`` is f_XY and ``direct`` ∂f^U/∂x; ``descent`` says whether
+    descent ends the solve, besides its tolerance.
 
     References
     ----------
@@ -79,7 +70,7 @@ class DescentStoppedSolver:
         direct: Array | None,
         descent: bool,
     ) -> None:
-        self._solver = solver if callable(solver) else _SOLVERS[solver]
+        self._solver = linear_solver(solver)
         self._builder, self._cross, self._direct = builder, cross, direct
         # The caller refuses what is not finite; it shows no descent.
         self._descent = descent and (direct is None or is_finite(direct))
@@ -89,34 +80,31 @@ class DescentStoppedSolver:
     ) -> KrylovResult:
         """Solve K λ = rhs."""
         if not is_finite(rhs):
-            refused: KrylovResult = self._solver(K, rhs, x0, **options)
-            return refused
-        n_built = 0
+            return self._solver(K, rhs, x0, **options)
+        left, n_matvec = rhs, 0
         if self._builder is not None:
             M = aslinearoperator(self._builder(K))
-            x0, n_built = M @ rhs, M.n_matvec
-        left, n_matvec = rhs, n_built
-        if x0 is None:
-            x0 = namespace(rhs).zeros_like(rhs)
-        else:
-            left, n_matvec = rhs - K @ x0, n_built + 1
-            if not norm(left) <= norm(rhs):  # worse than nothing
-                x0, left = namespace(rhs).zeros_like(rhs), rhs
-            elif self._descent and self._shown(x0, left, K, options.get("M")):
-                return _ended(x0, left, 0, n_matvec)
-        watch = self._watch(x0) if self._descent else None
+            x0, n_matvec = M @ rhs, M.n_matvec
+        if x0 is not None:
+            left, n_matvec = rhs - K @ x0, n_matvec + 1
+        if x0 is None or not norm(left) <= norm(rhs):  # worse than nothing
+            x0, left = namespace(rhs).zeros_like(rhs), rhs
+        elif self._descent and self._shown(x0, left, K, options.get("M")):
+            status, size = Status.APPROXIMATE, norm(left)
+            return KrylovResult(x0, status, False, 0, n_matvec, size, left)
         bound = getattr(self._solver, "keywords", {})  # of a functools.partial
         rtol = options.pop("rtol", bound.get("rtol", 1e-8))
-        target = max(rtol * norm(rhs), bound.get("atol", 0.0))
-        found: KrylovResult = self._solver(
-            K, left, rtol=0.0, atol=target, callback=watch, **options
-        )
-        found = dataclasses.replace(
+        options["atol"] = max(rtol * norm(rhs), bound.get("atol", 0.0))
+        if self._descent:
+            options["callback"] = self._watch(x0)
+        found = self._solver(K, left, rtol=0.0, **options)
+        if found.status is Status.STOPPED_BY_CALLBACK:
+            found = dataclasses.replace(
+                found, status=Status.APPROXIMATE, converged=False
+            )
+        return dataclasses.replace(
             found, x=x0 + found.x, n_matvec=n_matvec + found.n_matvec
         )
-        if found.status is Status.STOPPED_BY_CALLBACK:
-            return _ended(found.x, found.residual, found.niter, found.n_matvec)
-        return found
 
     def _gradient(self, adjoint: Array) -> Array:
         pulled = -(self._cross.T @ adjoint)
@@ -127,11 +115,9 @@ class DescentStoppedSolver:
 
         The change counts twice: M is a rough approximation of K⁻¹.
         """
-        step = left if M is None else aslinearoperator(M) @ left
-        if M is None:
-            if not K.has_diagonal:
-                return False
-            step = left / K.diagonal()
+        if M is None and not K.has_diagonal:
+            return False
+        step = left / K.diagonal() if M is None else aslinearoperator(M) @ left
         change = norm(self._cross.T @ step)
         return 2.0 * _SAFETY * change <= (1.0 - _ETA) * norm(self._gradient(x0))
 
@@ -149,24 +135,3 @@ class DescentStoppedSolver:
             return _SAFETY * norm(now - past[0]) <= (1.0 - _ETA) * norm(now)
 
         return stop
-
-
-def _ended(x: Array, residual: Array, niter: Any, n_matvec: int) -> KrylovResult:
-    return KrylovResult(
-        x=x,
-        status=Status.APPROXIMATE,
-        converged=False,
-        niter=niter,
-        n_matvec=n_matvec,
-        residual_norm=norm(residual),
-        residual=residual,
-    )
-
-
-_SOLVERS: dict[str | None, Any] = {
-    None: krylov.cg,
-    "cg": krylov.cg,
-    "projected_cg": krylov.cg,
-    "minres": krylov.minres,
-    "diagonal": krylov.diagonal,
-}

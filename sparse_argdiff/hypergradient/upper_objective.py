@@ -10,9 +10,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Protocol
 
 from ..arrays import Array, as_number, as_vector, dot, is_finite
+from ..implicit.derivative import Adjoint
 from ..problem.problem import Solution
 from ..status import OnFailure, Status, raise_or_warn
 
@@ -50,21 +51,6 @@ class FunctionUpper:
         return None if self._grad_x is None else self._grad_x(x, y)
 
 
-def check_upper(upper: Any) -> None:
-    """Refuse an upper objective that lacks a method."""
-    for name in ("value", "grad_y", "grad_x"):
-        if not callable(getattr(upper, name, None)):
-            raise TypeError(
-                f"upper must have the methods value, grad_y and grad_x; "
-                f"{type(upper).__name__} lacks {name}"
-            )
-
-
-def value_of(upper: UpperObjective, x: Array, y: Array) -> float:
-    """Return f^U(x, y), checked."""
-    return as_number("upper.value", upper.value(x, y))
-
-
 def gradient_y(upper: UpperObjective, x: Array, y: Array) -> Array:
     """Return ∂f^U/∂y, checked."""
     return as_vector("upper.grad_y", upper.grad_y(x, y), y.shape[0])
@@ -80,21 +66,24 @@ def corrected_value(
     upper: UpperObjective,
     solution: Solution,
     adjoint: Array | None,
-    on_failure: OnFailure,
+    on_failure: OnFailure = "ignore",
 ) -> tuple[float, float]:
     """Return f^U(x, y) − λ' f_Y and its second term, zero without an adjoint."""
-    value, correction = value_of(upper, solution.x, solution.y), 0.0
-    if adjoint is not None:
-        correction = -dot(adjoint, solution.residual)
-        value += correction
+    value = as_number("upper.value", upper.value(solution.x, solution.y))
+    correction = 0.0 if adjoint is None else -dot(adjoint, solution.residual)
+    value += correction
     if not math.isfinite(value):
         detail = f"upper.value returned {value}."
         raise_or_warn(Status.NOT_FINITE, solution, _WHAT, detail, on_failure)
     return value, correction
 
 
-def check_finite(gradient: Array, adjoint: Any, on_failure: OnFailure) -> None:
-    """Refuse a gradient that is not finite."""
+def total_gradient(
+    adjoint: Adjoint, direct: Array | None, on_failure: OnFailure
+) -> Array:
+    """Return ∂f^U/∂x − f_XYᵀ λ."""
+    gradient = adjoint.x if direct is None else adjoint.x + direct
     if not is_finite(gradient):
         detail = "∂f^U/∂x or f_XYᵀ λ is not finite."
         raise_or_warn(Status.NOT_FINITE, adjoint, _WHAT, detail, on_failure)
+    return gradient

@@ -198,11 +198,11 @@ def _worst(*sizes: float) -> float:
 
 def force_scale(problem: Problem, x: Array, y: Array, grad: Array) -> float:
     """Return the force that others are compared with: ‖f_Y‖ here or at y = 0."""
-    far = _scale_of(problem, x, y)
+    far = scale_of(problem, x, y)
     return max(norm(grad), far) if math.isfinite(far) else norm(grad)
 
 
-def _scale_of(problem: Problem, x: Array, y: Array) -> float:
+def scale_of(problem: Problem, x: Array, y: Array) -> float:
     """Return the objective's own ``scale(x)``, or ‖f_Y(x, 0)‖."""
     scale = getattr(problem.objective, "scale", None)
     return float(scale(x)) if callable(scale) else norm(problem.grad(x, 0.0 * y))
@@ -236,7 +236,7 @@ def residual_scale(problem: Problem, x: Array, y: Array) -> tuple[float, int]:
     on the start.  Where zero or not finite (y = 0 is stationary, or outside the domain),
     the scale is ‖f_YY y‖, for one Hessian product.
     """
-    scale = _scale_of(problem, x, y)
+    scale = scale_of(problem, x, y)
     if scale > 0.0 and math.isfinite(scale):
         return scale, 0
     return norm(problem.hess(x, y).matvec(y)), 1
