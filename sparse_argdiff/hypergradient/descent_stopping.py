@@ -32,7 +32,7 @@ def stopped_at_descent(
     direct: Array | None,
     method: Any,
     adjoint0: Any,
-    descent: bool,
+    until: str,
 ) -> tuple[Any, Any]:
     """Return start and method of an adjoint solve that a builder or descent changes."""
     builder = adjoint0 if callable(adjoint0) else None
@@ -45,7 +45,7 @@ def stopped_at_descent(
         # Projected CG with an exact factor takes few iterations: it is not cut short.
         return adjoint0, method
     cross = problem.cross(solution.x, solution.y)
-    method = DescentStoppedSolver(method, builder, cross, direct, descent)
+    method = DescentStoppedSolver(method, builder, cross, direct, until == "descent")
     return None if builder is not None else adjoint0, method
 
 

@@ -66,7 +66,9 @@ def prove(
         absent = upper.grad_x(x, y) is None
         direct = 0.0 if absent else getattr(upper, "direct_lipschitz", math.inf)
         known = dataclasses.replace(known, direct_lipschitz=direct)
-    return bound(known, found, gradient_y(upper, x, y), scale_of(problem, x, y))
+    return bound(
+        known, found, gradient_y(upper, found.solution), scale_of(problem, x, y)
+    )
 
 
 def certify(
@@ -129,7 +131,7 @@ def _correct(
 ) -> _Correction:
     """Take one Newton step on the lower level and on the adjoint."""
     here = dataclasses.replace(point.solution, status=Status.CONVERGED)
-    x, n = here.x, here.y.shape[0]
+    n = here.y.shape[0]
     wrong, n_grad = residual(problem, here)
     K = _linearized(problem, here, options)
     step = K(K.system.restrict(wrong))
@@ -153,14 +155,14 @@ def _correct(
     K2 = _linearized(problem, there, options)
     system = K2.system
     old = system.restrict(adjoint)
-    wanted = system.right_hand_side(gradient_y(upper, x, there.y))
+    wanted = system.right_hand_side(gradient_y(upper, there))
     change = K2(wanted - system.K @ old)
     n_hvp = K.n_hvp + K2.n_hvp + 1
     if not change.status.acceptable:
         return _Correction(None, n_hvp, n_grad)
     z = old + change.x
     adjoint = system.expand(z)
-    gradient, direct = K2.pull_back(z), gradient_x(upper, x, there.y)
+    gradient, direct = K2.pull_back(z), gradient_x(upper, there)
     if direct is not None:
         gradient = gradient + direct
     value, _ = corrected_value(upper, there, adjoint)

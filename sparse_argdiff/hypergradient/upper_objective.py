@@ -12,7 +12,7 @@ import math
 from collections.abc import Callable
 from typing import Protocol
 
-from ..arrays import Array, as_number, as_vector, dot, is_finite
+from ..arrays import Array, as_number, as_vector, dot, is_finite, namespace
 from ..implicit.derivative import Adjoint
 from ..problem.problem import Solution
 from ..status import OnFailure, Status, raise_or_warn
@@ -51,15 +51,16 @@ class FunctionUpper:
         return None if self._grad_x is None else self._grad_x(x, y)
 
 
-def gradient_y(upper: UpperObjective, x: Array, y: Array) -> Array:
+def gradient_y(upper: UpperObjective, solution: Solution) -> Array:
     """Return ∂f^U/∂y, checked."""
+    x, y = solution.x, solution.y
     return as_vector("upper.grad_y", upper.grad_y(x, y), y.shape[0])
 
 
-def gradient_x(upper: UpperObjective, x: Array, y: Array) -> Array | None:
+def gradient_x(upper: UpperObjective, solution: Solution) -> Array | None:
     """Return ∂f^U/∂x, checked; None where x does not enter directly."""
-    direct = upper.grad_x(x, y)
-    return None if direct is None else as_vector("upper.grad_x", direct, x.shape[0])
+    direct, m = upper.grad_x(solution.x, solution.y), solution.x.shape[0]
+    return None if direct is None else as_vector("upper.grad_x", direct, m)
 
 
 def corrected_value(
@@ -78,12 +79,17 @@ def corrected_value(
     return value, correction
 
 
-def total_gradient(
-    adjoint: Adjoint, direct: Array | None, on_failure: OnFailure
-) -> Array:
-    """Return ∂f^U/∂x − f_XYᵀ λ."""
+def value_and_gradient(
+    upper: UpperObjective,
+    solution: Solution,
+    adjoint: Adjoint,
+    direct: Array | None,
+    on_failure: OnFailure,
+) -> tuple[float, float, Array]:
+    """Return the corrected value, its correction, and ∂f^U/∂x − f_XYᵀ λ like x."""
     gradient = adjoint.x if direct is None else adjoint.x + direct
     if not is_finite(gradient):
         detail = "∂f^U/∂x or f_XYᵀ λ is not finite."
         raise_or_warn(Status.NOT_FINITE, adjoint, _WHAT, detail, on_failure)
-    return gradient
+    gradient = namespace(gradient).asarray(gradient, dtype=solution.x.dtype)
+    return *corrected_value(upper, solution, adjoint.adjoint, on_failure), gradient
