@@ -18,15 +18,7 @@ _FORMS = (
 def as_bounds(bounds: Any, x0: Array) -> tuple[Array | None, Array | None]:
     """Return the lower and the upper bounds, of the shape of x0; None for none.
 
-    Parameters
-    ----------
-    bounds : None, (low, high), sequence of m pairs, array (m, 2), or Bounds
-        ``low`` and ``high`` are numbers, arrays (m,) or None.
-
-    Raises
-    ------
-    ValueError
-        For any other form, sizes that do not fit, NaN, or low > high.
+    A ValueError is raised for another form or size, NaN, and low > high.
     """
     if bounds is None:
         return None, None

@@ -21,7 +21,8 @@ from ..arrays import Array, namespace
 from ..hypergradient.result import HypergradientResult
 from ..status import ConvergenceError, Status
 from .checkpoint import digest
-from .run import BilevelResult, Run
+from .result import BilevelResult
+from .run import Run
 
 _LEAST = 0.1  # θ
 
@@ -33,7 +34,7 @@ class _Stop(Exception):
         self.detail = detail
 
 
-def lbfgs(run: Run, x0: Array, maxiter: int) -> BilevelResult:
+def lbfgs(run: Run, x0: Array) -> BilevelResult:
     """Run the method from x0, with the stopping test of ``run``.
 
     Notes
@@ -48,12 +49,11 @@ def lbfgs(run: Run, x0: Array, maxiter: int) -> BilevelResult:
             "method='lbfgs' is SciPy's and needs NumPy arrays, found "
             f"{namespace(x0).__name__}; 'maid' runs where x0 lives"
         )
-    x, found, memory = run.begin(x0, lambda x: run.F.evaluate(x, certify=False))
-    if run.status is not None:
-        return run.result(run.status)
-    if len(run.history) > maxiter:
-        return run.result(Status.ITERATION_LIMIT)
-    path = _Path(run, memory.get("log", [(digest(x), found.value, found.gradient)]))
+    found, memory = run.begin(x0, lambda x: run.F.evaluate(x, certify=False))
+    if run.ended is not None:
+        return run.result(run.ended)
+    first = digest(found.solution.x), found.value, found.gradient
+    path, maxiter = _Path(run, memory.get("log", [first])), run.maxiter
     try:
         ended: Any = optimize.minimize(
             path.fun,
@@ -121,9 +121,9 @@ class _Path:
                 found = self._evaluate(x)
             except ConvergenceError as error:
                 raise _Stop(error.status, str(error)) from error
-        status = self.run.accept(x, found, memory={"log": self.log})
-        if status is not None:
-            raise _Stop(status)
+        self.run.accept(found, memory={"log": self.log})
+        if self.run.status is not None:
+            raise _Stop(self.run.status)
 
     def _evaluate(self, x: Array) -> HypergradientResult:
         found = self.run.F.evaluate(x, certify=False)

@@ -96,12 +96,8 @@ class Hypergradient:
         on_failure: OnFailure = "raise",
     ) -> None:
         check_methods("upper", upper, "value", "grad_y", "grad_x")
-        self.problem, self.upper, self._y0, self._constants = (
-            problem,
-            upper,
-            y0,
-            constants,
-        )
+        self.problem, self.upper = problem, upper
+        self._y0, self._constants = y0, constants
         self.tol, self.warm_start, self.on_failure = tol, warm_start, on_failure
         self.adjoint_tol = tol if adjoint_tol is None else adjoint_tol
         failing = {"on_failure": on_failure}
