@@ -28,10 +28,7 @@ _LEAST = 0.1  # θ
 
 
 class _Stop(Exception):
-    def __init__(self, status: Status, detail: str = "") -> None:
-        super().__init__(detail)
-        self.status = status
-        self.detail = detail
+    """Ends SciPy's loop; its arguments are those of ``Run.result``."""
 
 
 def lbfgs(run: Run, x0: Array) -> BilevelResult:
@@ -65,7 +62,7 @@ def lbfgs(run: Run, x0: Array) -> BilevelResult:
             options={"maxiter": maxiter, "maxfun": 20 * maxiter, "ftol": 0, "gtol": 0},
         )
     except _Stop as stop:
-        return run.result(stop.status, stop.detail)
+        return run.result(*stop.args)
     # SciPy's line search fails where the values are too inexact.
     out_of_budget = ended.nit >= maxiter or ended.nfev >= 20 * maxiter
     failure = path.failed or path.failure

@@ -30,11 +30,8 @@ _METHODS: dict[str, Callable[[Run, Array], BilevelResult]] = {
     "lbfgs": lbfgs,
 }
 
-_OPTIONS = {"lower_tol", *inspect.signature(Hypergradient).parameters} - {
-    "problem",
-    "upper",
-    "tol",
-}
+_OPTIONS = {"lower_tol", *inspect.signature(Hypergradient).parameters}
+_OPTIONS -= {"problem", "upper", "tol"}
 
 
 def minimize(

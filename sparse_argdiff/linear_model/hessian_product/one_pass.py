@@ -28,7 +28,7 @@ from ...kernels.compiled import read_only
 from ..design import Design
 from ..losses import Curvature
 from .device import DeviceProducts
-from .two_pass import HessianProducts, Products, TwoPasses
+from .two_pass import Products, TwoPasses
 
 KERNELS = (None, "reference", "compiled", "deterministic")
 WORTHWHILE = 100_000  # nonzeros from which compiled loops are the default
@@ -37,7 +37,9 @@ WIDTHS = (32, 64, 128)  # bytes of a row of a tile: up to two cache lines
 WIDEST = WIDTHS[-1]
 
 
-def products_of(design: Design, kernels: str | None, threads: int) -> HessianProducts:
+def products_of(
+    design: Design, kernels: str | None, threads: int
+) -> OnePass | TwoPasses | DeviceProducts:
     """Return the compiled products of a design, or the reference, by the arguments."""
     if kernels not in KERNELS:
         known = ", ".join(repr(name) for name in KERNELS)
@@ -74,12 +76,8 @@ class OnePass:
     Threads split the rows by nonzeros; each adds to its own copy of the product, and the
     copies are summed in order: results repeat bit by bit for one number of threads, and
     agree to rounding among others.  A thread is started for each product (some 50 µs): no
-    pool outlives a call, and nothing breaks when a process forks.
-
-    Raises
-    ------
-    ValueError
-        For indices outside the matrix: the loops do not test them.
+    pool outlives a call, and nothing breaks when a process forks.  Indices outside the
+    matrix raise a ValueError: the loops do not test them.
     """
 
     def __init__(self, design: Design, threads: int) -> None:
@@ -127,10 +125,8 @@ class OnePass:
             squares[t] = add(*self.chunks[t], target)
 
         with pool.lend(out, len(self.chunks) - 1) as copies:
-            workers = [
-                threading.Thread(target=work, args=pair)
-                for pair in enumerate(copies, 1)
-            ]
+            pairs = enumerate(copies, 1)
+            workers = [threading.Thread(target=work, args=pair) for pair in pairs]
             for worker in workers:
                 worker.start()
             squares[0] = add(*self.chunks[0], out)
@@ -229,12 +225,11 @@ class _Hessian:
 
     def _into_block(self, V: Array, out: Array) -> Array | None:
         """Write H V into ``out``, in place where both are tiles themselves."""
-        rows = all(
+        tiles = V.shape[1] * self.dtype.itemsize in WIDTHS and all(
             self._ours(B) and B.flags.c_contiguous and B.ctypes.data % LINE == 0
             for B in (V, out)
         )
-        fits = rows and V.shape[1] * self.dtype.itemsize in WIDTHS
-        if not fits or self.entries is not None or np.may_share_memory(V, out):
+        if not tiles or self.entries is not None or np.may_share_memory(V, out):
             out[...] = self.matmat(V)
             return None
         tile, result = V.reshape(-1), out.reshape(-1)
@@ -252,27 +247,24 @@ class _Hessian:
             return float(v @ out)
         loops = _loops()
         square = loops.start(self.weights, v, out)
+        add, fixed = loops.add_product, (self.d, v, self.intercept)
         if out.nbytes <= self.rows.cache:
-            return float(square + self._add_product(v, None, out))
+            return float(square + self._over_rows(add, (*fixed, None), out))
         with self.pool.lend(self.d, 1) as (staged,):
-            return float(square + self._add_product(v, staged, out))
+            return float(square + self._over_rows(add, (*fixed, staged), out))
 
-    def _add_product(self, v: Array, staged: Array | None, out: Array) -> float:
-        loop, fixed = _loops().add_product, (self.d, v, self.intercept, staged)
+    def _over_rows(self, loop: Any, fixed: tuple[Any, ...], out: Array) -> Any:
+        """Let a loop over rows add to ``out``; return the sum of what it returns."""
 
-        def add(first: int, last: int, target: Array) -> float:
-            return float(loop(*self.matrix, first, last, *fixed, target))
-
-        return float(self.rows.by_chunks(add, out, self.pool))
-
-    def _add_tile(self, tile: Array, width: tuple[int, ...], out: Array) -> Array:
-        """Add F' W F times a tile to ``out``; return the curvature of each column."""
-        loop, fixed = _loops().add_tile, (self.d, self.p, tile, width, self.intercept)
-
-        def add(first: int, last: int, target: Array) -> Array:
+        def add(first: int, last: int, target: Array) -> Any:
             return loop(*self.matrix, first, last, *fixed, target)
 
         return self.rows.by_chunks(add, out, self.pool)
+
+    def _add_tile(self, tile: Array, width: tuple[int, ...], out: Array) -> Array:
+        """Add F' W F times a tile to ``out``; return the curvature of each column."""
+        fixed = self.d, self.p, tile, width, self.intercept
+        return self._over_rows(_loops().add_tile, fixed, out)
 
     def _tiles(self, v: Array, strides: tuple[int, int], out: Array) -> float:
         """Write the product with columns; entry j of column c lies at (j, c) strides."""
@@ -310,15 +302,9 @@ class _Hessian:
         return self.entries
 
     def _formed(self) -> Array:
-        n, loop = self.n, _loops().add_entries
-
-        def add(first: int, last: int, target: Array) -> float:
-            return float(
-                loop(*self.matrix, first, last, self.d, self.intercept, n, target)
-            )
-
+        n = self.n
         sums = np.zeros(n * n + n, self.dtype)
-        self.rows.by_chunks(add, sums, self.pool)
+        self._over_rows(_loops().add_entries, (self.d, self.intercept, n), sums)
         half = sums[: n * n].reshape(n, n)
         entries = half + half.T
         diagonal = entries.reshape(-1)[:: n + 1]
