@@ -24,10 +24,12 @@ from .hypergradient.result import Certificate, HypergradientResult
 from .hypergradient.upper_objective import FunctionUpper, UpperObjective
 from .implicit.derivative import Adjoint, Tangent, derivative, jvp, vjp
 from .krylov import KrylovResult, cg, minres, projected_cg
-from .operators.linear_operator import LinearOperator, Structure, aslinearoperator
+from .operators.linear_operator import LinearOperator, aslinearoperator
+from .operators.structure import Structure
+from .problem.constants import Constants
 from .problem.constraints import Equality, Inequality, LinearEquality
 from .problem.log_barrier import LogBarrier
-from .problem.objective import Constants, FunctionObjective, Objective
+from .problem.objective import FunctionObjective, Objective
 from .problem.problem import ActiveSet, Problem, Solution
 from .solvers import solve
 from .status import ConvergenceError, ConvergenceWarning, Status

@@ -110,10 +110,9 @@ def check_derivatives(
 ) -> CheckReport:
     """Check an objective's ``grad``, ``hess`` and ``cross`` at (x, y).
 
-    Compares ``grad`` with differences of ``value``, ``hess`` and ``cross`` with
-    differences of ``grad`` along random directions, and tests the symmetry of ``hess``
-    and the transpose of ``cross``.  Missing parts (no value, forward mode alone) are left
-    out.
+    ``grad`` against differences of ``value``, ``hess`` and ``cross`` against those of
+    ``grad`` along random directions, the symmetry of ``hess`` and the transpose of
+    ``cross``; what the objective lacks is left out.
 
     Parameters
     ----------
@@ -131,10 +130,9 @@ def check_derivatives(
     errors: dict[str, float] = {}
     if problem.has_value:
         slope = _difference(lambda h: problem.value(x, y + h * d), y, d)
-        grad = problem.grad(x, y)
-        noise = _noise(problem.value(x, y), y, d)
-        errors["grad against differences of value"] = _ratio(
-            max(abs(slope - dot(grad, d)) - noise, 0.0), norm(grad) * norm(d)
+        grad, value = problem.grad(x, y), problem.value(x, y)
+        errors["grad against differences of value"] = _slope_error(
+            slope, grad, value, y, d
         )
     change = _difference(lambda h: problem.grad(x, y + h * d), y, d)
     # A copy: the user's product may write into the same buffer again.
@@ -191,10 +189,7 @@ def check_hypergradient(
             return value(x + h * d)
 
         slope = _difference(along, x, d)
-        errors[f"direction {k}"] = _ratio(
-            max(abs(slope - dot(gradient, d)) - _noise(at_x, x, d), 0.0),
-            norm(gradient) * norm(d),
-        )
+        errors[f"direction {k}"] = _slope_error(slope, gradient, at_x, x, d)
     return _report(errors, dict.fromkeys(errors, rtol), raise_on_failure)
 
 
@@ -206,9 +201,11 @@ def _ratio(error: float, size: float) -> float:
     return 0.0 if error == 0.0 else error / size if size > 0.0 else float("inf")
 
 
-def _noise(value: float, at: Array, d: Array) -> float:
-    """Return the error of a central difference by rounding of the value alone."""
-    return float(epsilon(at) ** (2 / 3) * abs(value) * norm(d) / (1.0 + norm(at)))
+def _slope_error(slope: float, grad: Array, value: float, at: Array, d: Array) -> float:
+    """Return the relative error of grad'd, less what rounding of the value explains."""
+    noise = epsilon(at) ** (2 / 3) * abs(value) * norm(d) / (1.0 + norm(at))
+    error = max(abs(slope - dot(grad, d)) - noise, 0.0)
+    return _ratio(float(error), norm(grad) * norm(d))
 
 
 def _difference(along: Callable[[float], Any], at: Array, d: Array) -> Any:

@@ -1,9 +1,8 @@
 """The status of a computation, a sentence of advice, and the errors made of it.
 
 A kernel never raises for numerical trouble: it returns a :class:`Status`.  The public
-functions (``solve``, ``vjp``, ``jvp``, ``derivative``, ``Hypergradient``) pass the status
-to :func:`raise_or_warn`, which raises :class:`ConvergenceError` unless ``on_failure``
-says otherwise.
+functions pass it to :func:`raise_or_warn`, which raises :class:`ConvergenceError` unless
+``on_failure`` says otherwise.
 """
 
 from __future__ import annotations

@@ -11,7 +11,7 @@ from scipy import sparse
 import sparse_argdiff as sad
 from sparse_argdiff.linear_model import Glm
 from sparse_argdiff.preconditioners import jacobi_of
-from sparse_argdiff.problem.objective import Constants
+from sparse_argdiff.problem.constants import Constants
 
 TOLERANCES = (1e-1, 1e-2, 1e-3, 1e-4, 1e-5, 1e-6)
 KINDS = ("logistic", "squared", "multinomial", "equality")

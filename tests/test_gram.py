@@ -266,7 +266,7 @@ def test_a_users_loss_has_compiled_products():
 def test_entries_are_formed_once_products_have_cost_as_much(kind, intercept, threads):
     F = CSR_KINDS[kind](sparse_features(np.random.default_rng(1), 400, 12, 0.4))
     H, known, rng = pair(F, intercept=intercept, threads=threads)
-    own, dtype = H._products.matvec.__self__, H.dtype
+    own, dtype = H.into.__self__, H.dtype
     lengths = np.diff(F.indptr).astype(float)
     assert own.rows.price == pytest.approx((lengths @ (lengths + 1)) / (4 * F.nnz))
     tol = 1e-12 if dtype == np.float64 else 1e-4
@@ -288,7 +288,7 @@ def test_entries_are_not_formed_where_they_are_more_than_the_features():
     assert F.nnz < 31**2
     for _ in range(100):
         H @ rng.standard_normal(31)
-    assert H._products.matvec.__self__.entries is None
+    assert H.into.__self__.entries is None
 
 
 # what the caller's arrays are ---------------------------------------------------------

@@ -16,7 +16,7 @@ import sparse_argdiff as sad
 from sparse_argdiff.bilevel.gradient_descent import line_search
 from sparse_argdiff.bilevel.run import Run
 from sparse_argdiff.linear_model import Glm
-from sparse_argdiff.problem.objective import Constants
+from sparse_argdiff.problem.constants import Constants
 from sparse_argdiff.problem.optimality import complete
 
 # linear_model/lipschitz_constants.py: what "proven" rests on --------------------------

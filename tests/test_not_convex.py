@@ -212,16 +212,20 @@ def test_not_convex(kind, concave, free):
 
 @pytest.mark.parametrize("free", [False, True])
 @pytest.mark.parametrize("method", ["active_set", "barrier"])
-def test_a_saddle_is_left(method, free):
-    """At y0 = 0 all conditions of first order hold: Newton alone would stay."""
+def test_a_saddle_is_no_solution(method, free):
+    """At y0 = 0 all conditions of first order hold, and f has negative curvature."""
     D = np.diag([1.0, -1.0, 0.5])
     objective = quadratic(D, 3)
     if free:
         objective.hess = lambda x, y: sad.aslinearoperator(D) * 1.0
     box = Problem(objective, lower=-1.0, upper=1.0)
     for problem in (box, Problem(objective, inequality=ball(3, 1.0))):
-        sol = sad.solve(problem, np.zeros(3), np.zeros(3), method=method)
-        np.testing.assert_allclose(np.abs(sol.y), [0.0, 1.0, 0.0], atol=1e-6)
+        with pytest.raises(
+            sad.ConvergenceError, match=r"NEGATIVE_CURVATURE.*bring a solution"
+        ):
+            sad.solve(problem, np.zeros(3), np.zeros(3), method=method)
+        brought = sad.Solution(y=np.array([0.0, 1.0, 0.0]), x=np.zeros(3))
+        assert np.isfinite(sad.vjp(problem, brought, np.ones(3)).x).all()
 
 
 def test_a_saddle_without_values_is_no_solution():

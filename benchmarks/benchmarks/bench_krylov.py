@@ -10,7 +10,7 @@ from scipy import sparse
 from scipy.sparse import linalg
 
 import sparse_argdiff as sad
-from sparse_argdiff.kernels import Kernels, choose
+from sparse_argdiff.kernels import KernelSet, choose
 from sparse_argdiff.krylov import Workspace
 from sparse_argdiff.operators.linear_operator import aslinearoperator
 
@@ -97,7 +97,7 @@ class Passes:
         "minres_advance": 6,
     }
 
-    def __init__(self, kernels: Kernels) -> None:
+    def __init__(self, kernels: KernelSet) -> None:
         self.kernels, self.vectors = kernels, 0
 
     def __getattr__(self, name):

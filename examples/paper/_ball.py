@@ -86,4 +86,4 @@ def model_minimum(H, c):
 
 def _active(nu, n) -> sad.ActiveSet:
     held, none = nu > 0.0, np.zeros(n, dtype=bool)
-    return sad.ActiveSet(held, np.zeros_like(held), ~held, none, none)
+    return sad.ActiveSet(held, np.zeros_like(held), none, none)

@@ -3,6 +3,7 @@
 from .namespace import (
     LINE,
     Array,
+    HostArray,
     arange,
     array_module,
     asarray,
@@ -38,6 +39,7 @@ from .validation import (
 __all__ = [
     "LINE",
     "Array",
+    "HostArray",
     "arange",
     "array_module",
     "as_count",

@@ -10,7 +10,7 @@ from __future__ import annotations
 import functools
 import math
 import sys
-from typing import Any
+from typing import Any, Protocol, TypeAlias
 
 import numpy as np
 from scipy import sparse
@@ -19,8 +19,59 @@ from scipy.linalg.blas import daxpy, saxpy
 LINE = 64  # bytes of a cache line
 _NUMPY = frozenset({np.ndarray})
 
-Array = Any
-"""A real floating array of one of the supported namespaces."""
+
+class Array(Protocol):  # noqa: PLW1641
+    """A real array of a supported namespace: what the array API standard gives to all.
+
+    ``reshape``, ``astype`` and the memory layout are those of NumPy and CuPy, for code that
+    meets no other arrays.
+    """
+
+    @property
+    def shape(self) -> tuple[int, ...]: ...  # noqa: D102
+    @property
+    def ndim(self) -> int: ...  # noqa: D102
+    @property
+    def size(self) -> int: ...  # noqa: D102
+    @property
+    def dtype(self) -> Any: ...  # noqa: D102
+    @property
+    def device(self) -> Any: ...  # noqa: D102
+    @property
+    def T(self) -> Array: ...  # noqa: D102
+    @property
+    def flags(self) -> Any: ...  # noqa: D102
+    def reshape(self, *shape: Any, **options: Any) -> Array: ...  # noqa: D102
+    def astype(self, *dtype: Any, **options: Any) -> Array: ...  # noqa: D102
+    def __getitem__(self, key: Any, /) -> Array: ...
+    def __setitem__(self, key: Any, value: Any, /) -> None: ...
+    def __float__(self) -> float: ...
+    def __int__(self) -> int: ...
+    def __bool__(self) -> bool: ...
+    def __neg__(self) -> Array: ...
+    def __invert__(self) -> Array: ...
+    def __add__(self, other: Any, /) -> Array: ...
+    def __radd__(self, other: Any, /) -> Array: ...
+    def __sub__(self, other: Any, /) -> Array: ...
+    def __rsub__(self, other: Any, /) -> Array: ...
+    def __mul__(self, other: Any, /) -> Array: ...
+    def __rmul__(self, other: Any, /) -> Array: ...
+    def __truediv__(self, other: Any, /) -> Array: ...
+    def __rtruediv__(self, other: Any, /) -> Array: ...
+    def __pow__(self, other: Any, /) -> Array: ...
+    def __matmul__(self, other: Any, /) -> Array: ...
+    def __and__(self, other: Any, /) -> Array: ...
+    def __or__(self, other: Any, /) -> Array: ...
+    def __eq__(self, other: object, /) -> Any: ...
+    def __ne__(self, other: object, /) -> Any: ...
+    def __lt__(self, other: Any, /) -> Array: ...
+    def __le__(self, other: Any, /) -> Array: ...
+    def __gt__(self, other: Any, /) -> Array: ...
+    def __ge__(self, other: Any, /) -> Array: ...
+
+
+HostArray: TypeAlias = np.ndarray[Any, Any]
+"""A NumPy array, for code that meets no other arrays."""
 
 
 def _namespace_of(array: Any) -> Any:
@@ -41,13 +92,7 @@ def is_array(value: Any) -> bool:
 
 
 def namespace(*arrays: Any) -> Any:
-    """Return the array namespace that all ``arrays`` share.
-
-    Raises
-    ------
-    TypeError
-        When they come from different namespaces, or one of them is no array.
-    """
+    """Return the array namespace that all ``arrays`` share; TypeError for a mix."""
     if _NUMPY.issuperset(map(type, arrays)):
         return np
     found: list[Any] = []
@@ -67,16 +112,12 @@ def namespace(*arrays: Any) -> Any:
 
 
 def array_module(backend: str) -> Any:
-    """Return the array module of that name, "numpy" or "cupy", ready to hold arrays.
+    """Return the array module of that name, "numpy" or "cupy".
 
     Raises
     ------
-    ValueError
-        For another name.
-    ImportError
-        When CuPy is not installed, naming the extras that install it.
-    RuntimeError
-        When CuPy is installed but finds no device, with the reason that CUDA gives.
+    ValueError, ImportError, RuntimeError
+        For another name; where CuPy is not installed; where it finds no device.
     """
     if backend == "numpy":
         return np
@@ -138,14 +179,14 @@ def zeros(shape: Any, like: Array, dtype: Any = None) -> Array:
 
 
 def empty(shape: Any, like: Array) -> Array:
-    """Return an array with undefined entries where ``like`` lives.
-
-    On the host the data begin at a cache line, so that rows of a block fill whole lines.
-    """
+    """Return undefined entries where ``like`` lives; on the host from a cache line on."""
     xp = namespace(like)
     if xp is not np:
         return xp.empty(shape, dtype=like.dtype, **placement(like))
-    size, item = math.prod(shape) if isinstance(shape, tuple) else shape, like.itemsize
+    size, item = (
+        math.prod(shape) if isinstance(shape, tuple) else shape,
+        like.dtype.itemsize,
+    )
     buffer = np.empty(size + LINE // item, like.dtype)
     offset = -buffer.ctypes.data % LINE // item
     return buffer[offset : offset + size].reshape(shape)

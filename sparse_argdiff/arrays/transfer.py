@@ -44,12 +44,7 @@ def to_device(value: Any, backend: str = "cupy") -> Any:
 
 
 def to_host(value: Any) -> Any:
-    """Return the value with all its arrays on the host: the inverse of ``to_device``.
-
-    Parameters
-    ----------
-    value : array, sparse matrix, list, tuple, dict, dataclass, or object with ``to``
-    """
+    """Return the value with all its arrays on the host: the inverse of ``to_device``."""
     return _moved(value, np, "numpy", "value")
 
 

@@ -47,13 +47,6 @@ def as_floating(name: str, value: Any, *, ndim: tuple[int, ...] = (1,)) -> Array
     """Return ``value`` as a real floating array of one of the dimensions ``ndim``.
 
     Lists and tuples become NumPy arrays; arrays are returned as they are (no copy).
-
-    Raises
-    ------
-    TypeError
-        For integer, boolean, complex or object arrays.
-    ValueError
-        For the wrong number of dimensions.
     """
     foreign = isinstance(value, list | tuple | float | np.matrix)
     array = np.asarray(value) if foreign else value

@@ -158,7 +158,7 @@ def describe(value: Any) -> str:
     return name if isinstance(name, str) else type(value).__qualname__
 
 
-def digest(array: np.ndarray[Any, Any]) -> str:
+def digest(array: Any) -> str:
     """Return a fingerprint of an array's bytes."""
     data = np.ascontiguousarray(array)
     return hashlib.blake2b(data.tobytes(), digest_size=8).hexdigest()

@@ -16,7 +16,7 @@ from __future__ import annotations
 import math
 
 from ..arrays import Array, dot, epsilon, namespace
-from ..problem.objective import Constants
+from ..problem.constants import Constants
 from .result import Bound, HypergradientResult
 
 _ROUNDING = 100.0  # error of a computed residual, in units of rounding
@@ -49,6 +49,7 @@ def bound(
         return math.sqrt(dot(v, v if W is None else v / W))
 
     size = math.sqrt(dot(adjoint, adjoint if W is None else W * adjoint))
+    assert found.solution.residual is not None
     e = force(found.solution.residual) + unit * scale / math.sqrt(least)
     e /= c.convexity
     r = force(found.adjoint.krylov.residual) + unit * force(right_hand_side)

@@ -18,7 +18,7 @@ from typing import Any
 
 from ..arrays import Array, is_finite, namespace, norm
 from ..implicit.checked_solve import LinearizedSolve
-from ..problem.objective import Constants
+from ..problem.constants import Constants
 from ..problem.optimality import residual, scale_of
 from ..problem.problem import Problem, Solution
 from ..status import Status

@@ -16,7 +16,7 @@ from ..arrays import Array, as_vector, check_methods, namespace
 from ..implicit.checked_solve import LinearSolver
 from ..implicit.derivative import Adjoint, vjp
 from ..preconditioners.deflation import RecentSolutions
-from ..problem.objective import Constants
+from ..problem.constants import Constants
 from ..problem.optimality import residual
 from ..problem.problem import Problem, Solution
 from ..solvers import LowerSolver, solve

@@ -70,9 +70,14 @@ def corrected_value(
     on_failure: OnFailure = "ignore",
 ) -> tuple[float, float]:
     """Return f^U(x, y) − λ' f_Y and its second term, zero without an adjoint."""
-    value = as_number("upper.value", upper.value(solution.x, solution.y))
-    correction = 0.0 if adjoint is None else -dot(adjoint, solution.residual)
-    value += correction
+    value, correction = (
+        as_number("upper.value", upper.value(solution.x, solution.y)),
+        0.0,
+    )
+    if adjoint is not None:
+        assert solution.residual is not None
+        correction = -dot(adjoint, solution.residual)
+        value += correction
     if not math.isfinite(value):
         detail = f"upper.value returned {value}."
         raise_or_warn(Status.NOT_FINITE, solution, _WHAT, detail, on_failure)

@@ -3,8 +3,7 @@
     K symmetric: u'Kv = v'Ku is tested where it is not known
 
 CG without constraints, otherwise what ``krylov.saddle_point`` chooses.  Errors and
-warnings about the solution, about K and about the linear solve are raised here, so that
-``derivative.py`` contains the formula alone.
+warnings are raised here, so that ``derivative.py`` contains the formula alone.
 """
 
 from __future__ import annotations
@@ -34,7 +33,7 @@ from ..operators.checked_products import asymmetry, symmetry_tolerance
 from ..operators.linear_operator import LinearOperator
 from ..preconditioners import Auto, Choice, constraint_of, galerkin_start
 from ..preconditioners.auto.late_setup_cg import preconditioned_solve, relative_residual
-from ..problem.check_solution import check_stationary
+from ..problem.optimality import check_conditions, complete
 from ..problem.problem import Problem, Solution
 from ..status import OnFailure, Status, check_on_failure, raise_or_warn, warn_poor
 from .kkt import KKTSystem, linearize
@@ -84,10 +83,9 @@ class LinearizedSolve:
         stationarity: float = 1e-3,
         on_failure: OnFailure = "raise",
     ) -> None:
-        check_on_failure(on_failure)
-        solution, self.n_hvp = check_stationary(
-            problem, solution, stationarity, on_failure
-        )
+        if on_failure != "raise":
+            check_on_failure(on_failure)
+        solution, self.n_hvp = _checked(problem, solution, stationarity, on_failure)
         self.system: KKTSystem = linearize(problem, solution)
         self.on_failure: OnFailure = on_failure
         self.like = solution.y
@@ -112,11 +110,7 @@ class LinearizedSolve:
         self.warnings = tuple(dict.fromkeys(note for note in notes if note))
 
     def __call__(self, rhs: Array, start: Array | None = None) -> KrylovResult:
-        """Solve K z = rhs, (N,) or (N, k); raise or warn where that fails.
-
-        ``start`` may have several columns for one right-hand side: their best
-        combination is the start.
-        """
+        """Solve K z = rhs, (N,) or (N, k); of several starts the best combination."""
         K = self.system.K
         if start is not None and start.ndim > rhs.ndim:
             if self.system.C is None:
@@ -138,6 +132,8 @@ class LinearizedSolve:
                     status=Status.NOT_SYMMETRIC,
                     converged=result.converged & False,
                 )
+        if result.status is Status.CONVERGED:
+            return result
         self._report(rhs, result)
         return result if result.status.acceptable else _without_zeros(rhs, result)
 
@@ -153,8 +149,7 @@ class LinearizedSolve:
         elif status is Status.STAGNATED and self.system.C is not None:
             missed = _violation(self.system, rhs, result)
             detail = f"{detail} {missed} The rows are too close to dependent."
-        what = "the linear solve K x = b"
-        raise_or_warn(status, result, what, detail, self.on_failure, self.n_hvp)
+        self._fail(status, result, "the linear solve K x = b", detail)
         half_the_digits = math.sqrt(epsilon(rhs))
         if status is Status.ROUNDING_LIMIT and attained > half_the_digits:
             warn_poor(
@@ -162,6 +157,9 @@ class LinearizedSolve:
                 f"of {attained:.1e}. {status.value}",
                 self.on_failure,
             )
+
+    def _fail(self, status: Status, result: Any, what: str, detail: str) -> None:
+        raise_or_warn(status, result, what, detail, self.on_failure, self.n_hvp)
 
     def push_forward(self, u: Array, start: Array | None = None) -> KrylovResult:
         """Solve K z = B u; where B u = 0 any K gives 0, so that K is tested otherwise."""
@@ -175,34 +173,25 @@ class LinearizedSolve:
         """Return − Bᵀ adjoint, checked."""
         moved = self._motion_of_dependent_rows
         if moved > math.sqrt(epsilon(adjoint)):
-            raise_or_warn(
+            self._fail(
                 Status.INCONSISTENT,
                 None,
                 "differentiating the constraints",
                 f"their right-hand side moves with x, {moved:.1e} of it against "
                 "the rows that depend on others.",
-                self.on_failure,
-                self.n_hvp,
             )
         product = -(self.system.B.T @ adjoint)
         if is_finite(adjoint) and not is_finite(product):
-            raise_or_warn(
-                Status.NOT_FINITE,
-                product,
-                "the product with the cross derivative",
-                "f_XYᵀ λ is not finite.",
-                self.on_failure,
-                self.n_hvp,
-            )
+            what = "the product with the cross derivative"
+            self._fail(Status.NOT_FINITE, product, what, "f_XYᵀ λ is not finite.")
         return product
 
     @cached_property
     def _motion_of_dependent_rows(self) -> float:
         """How far x moves rows of C apart that depend on each other, relatively.
 
-        A forward solve fails on such rows.  An adjoint solve does not, for its
-        right-hand side is zero there; instead (0, w) with C'w = 0 must be orthogonal to
-        the columns of B.
+        An adjoint solve, whose right-hand side is zero on them, does not fail: instead
+        (0, w) with C'w = 0 must be orthogonal to the columns of B.
         """
         rows = self.null_space
         if rows is None or rows.rank in {None, rows.shape[0]}:
@@ -217,17 +206,35 @@ class LinearizedSolve:
         return moved / size if size > 0.0 else moved
 
     def vector(self, name: str, value: Any, size: int, *, block: bool = False) -> Array:
-        """Return a vector of the solution's array type, checked; or several as columns."""
+        """Return a checked vector of the solution's array type; or several as columns."""
         value = as_floating(name, value, ndim=(1, 2) if block else (1,))
-        if value.shape[0] != size:
-            expected = (
-                f"have {size} rows" if value.ndim == 2 else f"have shape ({size},)"
-            )
-            raise ValueError(
-                f"{name} must {expected}, found shape {tuple(value.shape)}"
-            )
         namespace(value, self.like)
+        if value.shape[0] != size:
+            expected = f"{size} rows" if value.ndim == 2 else f"shape ({size},)"
+            found = tuple(value.shape)
+            raise ValueError(f"{name} must have {expected}, found shape {found}")
         return value
+
+
+def _checked(
+    problem: Problem, solution: Solution, tolerance: float, on_failure: OnFailure
+) -> tuple[Solution, int]:
+    """Return the completed solution and the Hessian products spent; refuse other points."""
+    if not isinstance(solution, Solution):
+        raise TypeError(
+            f"solution must be a Solution, found {type(solution).__name__}; wrap "
+            "arrays as Solution(y=..., x=...)"
+        )
+    status, detail, n_hvp = solution.status, "the lower-level solve failed.", 0
+    if status is None:
+        check = check_conditions(problem, solution, tolerance, "stationarity")
+        solution, status, detail, _, n_hvp = check
+    elif problem.constrained:
+        solution = complete(problem, solution)
+    if status is not Status.CONVERGED:
+        what = "differentiating the solution"
+        raise_or_warn(status, solution, what, detail, on_failure)
+    return solution, n_hvp
 
 
 def linear_solver(method: str | LinearSolver | None) -> LinearSolver:
@@ -245,10 +252,7 @@ def linear_solver(method: str | LinearSolver | None) -> LinearSolver:
 def _saddle_point(
     system: KKTSystem, M: Any, method: Any
 ) -> tuple[LinearSolver, Any, int]:
-    """Return the solver of constrained conditions, its null space, and the cost of M.
-
-    "auto" is ``constraint_of``.
-    """
+    """Return the solver of constrained conditions, its null space, and the cost of M."""
     H, C, n_matvec = system.H, system.C, 0
     if isinstance(M, str) and M != "auto":
         raise ValueError(f"M must be an operator, 'auto' or None, found {M!r}")
@@ -300,7 +304,7 @@ def _is_symmetric_along(K: LinearOperator, rhs: Array, result: KrylovResult) -> 
     if u.ndim == 2:
         # A random combination of the columns, each scaled to size one.
         sizes = [norm(rhs[:, j]) or 1.0 for j in range(rhs.shape[1])]
-        weights = np.random.default_rng(1).standard_normal(u.shape[1]) / sizes
-        weights = asarray(weights, u)
+        random = np.random.default_rng(1).standard_normal(u.shape[1]) / sizes
+        weights = asarray(random, u)
         u, Ku = u @ weights, Ku @ weights
     return asymmetry(K, u, Ku) <= symmetry_tolerance(K, u)

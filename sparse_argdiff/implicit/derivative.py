@@ -14,7 +14,8 @@ from typing import Unpack
 
 from ..arrays import Array
 from ..krylov import KrylovResult
-from ..operators.linear_operator import LinearOperator, Structure
+from ..operators.linear_operator import LinearOperator
+from ..operators.structure import Structure
 from ..problem.problem import Problem, Solution
 from .checked_solve import LinearizedSolve, SolveOptions
 
@@ -80,14 +81,13 @@ def derivative(
         Keyword arguments, the same for :func:`vjp` and :func:`jvp`:
 
         method : {"cg", "projected_cg", "minres", "diagonal"} or solver function, optional
-            How K is solved: by default "cg" without active rows, for which K must be
+            Of the linear solves: by default "cg" without active rows, for which K must be
             positive definite, "projected_cg" with a matrix of them, "minres" with an
             operator.  "diagonal" replaces K by its diagonal (the paper's section 6).
         M : operator, "auto" (the default), function or None
-            Preconditioner M ≈ K⁻¹.  "auto" is :class:`preconditioners.Auto`, for a
-            sequence of problems better given as one instance; a function takes K and
-            returns M.  With active rows "auto" is :func:`preconditioners.constraint` of
-            diag(H).
+            Preconditioner M ≈ K⁻¹, or a function of K that returns one.  "auto" is
+            :class:`preconditioners.Auto`, of which a sequence of problems should share
+            one instance; with active rows :func:`preconditioners.constraint` of diag(H).
         rtol : float, 1e-8 by default
             Of each linear solve, relative to its right-hand side.
         maxiter : int, optional

@@ -65,10 +65,9 @@ class KKTSystem:
 
     def right_hand_side(self, v: Array) -> Array:
         """Return (v, 0) on the unknowns of K, for v (n,) or (n, j)."""
-        missing = self.size - self.n
-        if missing:
-            xp, shape = namespace(v), (missing, *v.shape[1:])
-            v = xp.concat([v, zeros(shape, v)])
+        if self.size > self.n:
+            rest = zeros((self.size - self.n, *v.shape[1:]), v)
+            v = namespace(v).concat([v, rest])
         return self.restrict(v)
 
     def restrict(self, full: Array) -> Array:
@@ -86,13 +85,15 @@ def linearize(problem: Problem, solution: Solution) -> KKTSystem:
     """Linearise the conditions of ``problem`` at ``solution``, once.
 
     Where the problem is constrained the solution has its multipliers and its active set:
-    see :func:`sparse_argdiff.optimality.complete`.
+    see :func:`sparse_argdiff.problem.optimality.complete`.
     """
     x, y = solution.x, solution.y
     H, cross = problem.hess(x, y), problem.cross(x, y)
     if not problem.constrained:
         return KKTSystem(H=H, C=None, B=cross, n=y.shape[0], size=y.shape[0])
-    xp = namespace(y)
+    assert solution.multipliers is not None
+    xp, n = namespace(y), y.shape[0]
+    size = n + solution.multipliers.shape[0]
     jacobians: list[Any] = []
     moves: list[Any] = []
     rows: list[Array] = []
@@ -106,21 +107,19 @@ def linearize(problem: Problem, solution: Solution) -> KKTSystem:
             jacobians.append(take_rows(constraints.jac(x, y), index))
             shape = (index.shape[0], x.shape[0])
             moves.append(zero(shape, y) if moved is None else take_rows(moved, index))
-            rows.append(start + index)
-    free = arange(y.shape[0], y)
+            rows.append(n + start + index)
+    free = arange(n, y)
     fixed = None if solution.active is None else solution.active.fixed
     if fixed is not None and bool(xp.any(fixed)):
         (free,) = xp.nonzero(~fixed)
         H, cross = principal(H, free), take_rows(cross, free)
         jacobians = [take_columns(jacobian, free) for jacobian in jacobians]
-    assert solution.multipliers is not None
-    size = y.shape[0] + solution.multipliers.shape[0]
-    index = xp.concat([free, *(y.shape[0] + row for row in rows)])
+    index = xp.concat([free, *rows])
     return KKTSystem(
         H=H,
         C=vstack(jacobians) if jacobians else None,
         B=vstack([cross, *moves]),
-        n=y.shape[0],
+        n=n,
         size=size,
         index=None if index.shape[0] == size else index,
     )
@@ -132,15 +131,14 @@ def _active_rows(
     """Return (first multiplier, constraints, their multipliers, active rows) by kind."""
     multipliers, active = solution.multipliers, solution.active
     assert multipliers is not None
-    xp, found, p = namespace(multipliers), [], multipliers.shape[0]
-    if problem.inequalities is not None:
-        assert active is not None
-        p -= active.strong.shape[0]
+    p = multipliers.shape[0] - (0 if active is None else active.strong.shape[0])
+    found = []
     if problem.equalities is not None:
         every = arange(p, multipliers)
         found.append((0, problem.equalities, multipliers[:p], every))
     if problem.inequalities is not None and active is not None:
-        acting = xp.where(active.strong, multipliers[p:], 0.0 * multipliers[p:])
+        xp, others = namespace(multipliers), multipliers[p:]
         (index,) = xp.nonzero(active.strong)
+        acting = xp.where(active.strong, others, 0.0 * others)
         found.append((p, problem.inequalities, acting, index))
     return found

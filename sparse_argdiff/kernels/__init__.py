@@ -2,9 +2,8 @@
 
 from .compiled import Compiled
 from .device import Device
-from .kernel_set import KernelSet, choose, product
-from .reference import REFERENCE, Reference
-from .scalars import Line, Scalar
+from .kernel_set import KernelSet, choose, multiply, product
+from .reference import REFERENCE, Line, Reference, Scalar
 from .workspace import Workspace
 
 __all__ = [
@@ -17,5 +16,6 @@ __all__ = [
     "Scalar",
     "Workspace",
     "choose",
+    "multiply",
     "product",
 ]

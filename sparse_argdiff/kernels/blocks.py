@@ -14,45 +14,45 @@ from typing import Any
 
 import numpy as np
 
-from ..arrays import Array
 from .reference import WIDEST
 
+Block = Any  # a C-ordered NumPy array (n, k), or the scalars (k,) of its columns
 LINE = 64  # bytes of a cache line
 
 
 class Blocks:
     """Passes over C-ordered blocks; the scalars of the columns are arrays (k,)."""
 
-    def dot(self, X: Array, Y: Array) -> Array:
+    def dot(self, X: Block, Y: Block) -> Block:
         """Return x'y of each column, summed in double precision."""
         return block_loops().dot(_flat(X), _flat(Y), _width(X))
 
-    def scale(self, diagonal: Array, X: Array, out: Array) -> Array:
+    def scale(self, diagonal: Block, X: Block, out: Block) -> Block:
         """Write D x into ``out``; return x'D x of each column."""
         return block_loops().scale(diagonal, _flat(X), _flat(out), _width(X))
 
-    def csr_product(self, arrays: tuple[Array, ...], X: Array, out: Array) -> Array:
+    def csr_product(self, arrays: tuple[Block, ...], X: Block, out: Block) -> Block:
         """Write A x into ``out``; return x'A x of each column."""
         return block_loops().csr_product(*arrays, _flat(X), _width(X), _flat(out))
 
     def cg_residual(
-        self, R: Array, Q: Array, alpha: Array, d: Array | None
-    ) -> tuple[Array, Array]:
+        self, R: Block, Q: Block, alpha: Block, d: Block | None
+    ) -> tuple[Block, Block]:
         """Step the residuals, r −= α q; return r'r and r'(d ∘ r) of each column."""
         loop = block_loops().cg_residual
-        found: tuple[Array, Array] = loop(
+        found: tuple[Block, Block] = loop(
             _flat(R), _flat(Q), _repeated(R, alpha), d, _width(R)
         )
         return found
 
     def cg_advance(
         self,
-        X: Array,
-        P: Array,
-        Z: Array,
-        alpha: Array,
-        beta: Array,
-        d: Array | None,
+        X: Block,
+        P: Block,
+        Z: Block,
+        alpha: Block,
+        beta: Block,
+        d: Block | None,
     ) -> None:
         """Step along p, then turn it: p = z + β p, or d ∘ z + β p; none where α = 0."""
         moves = alpha != 0.0
@@ -61,8 +61,14 @@ class Blocks:
         loop(_flat(X), _flat(P), _flat(Z), *scalars, d, _width(X))
 
     def lanczos(
-        self, older: Array, newer: Array, Y: Array, a: Array, b: Array, c: Array
-    ) -> Array:
+        self,
+        older: Block,
+        newer: Block,
+        Y: Block,
+        a: Block,
+        b: Block,
+        c: Block,
+    ) -> Block:
         """Combine the three residual vectors; return the square of each column."""
         scalars = (_repeated(Y, scalar) for scalar in (a, b, c))
         loop = block_loops().lanczos
@@ -70,12 +76,12 @@ class Blocks:
 
     def minres_advance(
         self,
-        X: Array,
-        w_old: Array,
-        w: Array,
-        V: Array,
-        coefficients: tuple[Array, Array, Array],
-        step: Array,
+        X: Block,
+        w_old: Block,
+        w: Block,
+        V: Block,
+        coefficients: tuple[Block, Block, Block],
+        step: Block,
     ) -> None:
         """Combine the two directions and v; step along the new one."""
         scalars = (_repeated(X, scalar) for scalar in (*coefficients, step))
@@ -86,7 +92,7 @@ class Blocks:
 BLOCKS = Blocks()
 
 
-def width_for(columns: int, like: Array, *, in_place: bool) -> int:
+def width_for(columns: int, like: Block, *, in_place: bool) -> int:
     """Return the width of a block for so many columns.
 
     Products in place go by rows of half a cache line, or one; others by any number.
@@ -103,15 +109,15 @@ def block_loops() -> Any:
     return importlib.import_module(".block_loops", __package__)
 
 
-def _flat(X: Array) -> Array:
+def _flat(X: Block) -> Block:
     return X.reshape(-1)
 
 
-def _width(X: Array) -> tuple[int, ...]:
+def _width(X: Block) -> tuple[int, ...]:
     return (0,) * int(X.shape[1])
 
 
-def _repeated(X: Array, scalars: Array) -> Array:
+def _repeated(X: Block, scalars: Block) -> Block:
     """Return the scalars of the columns, repeated along a stretch."""
     row = scalars.astype(X.dtype)
     return np.tile(row, block_loops().STRETCH // row.size)

@@ -16,7 +16,7 @@ from scipy import sparse
 from ..arrays import Array
 from ..operators.linear_operator import LinearOperator
 from .blocks import BLOCKS, width_for
-from .scalars import HOST_CHECK_EVERY, Scalar, host_scalars
+from .reference import HOST_CHECK_EVERY, Scalar, host_scalars
 
 # Software prefetch speeds rows of at most 16 entries up by 1.3 (stencils of 3 to 27
 # points) and slows longer ones down by 1.2, where the hardware prefetcher suffices.
@@ -90,7 +90,7 @@ class Compiled:
         """Return x'y, summed in double precision."""
         return float(self._dot(x, y)) if x.ndim == 1 else BLOCKS.dot(x, y)
 
-    def subtract(self, b: Array, y: Array, out: Array) -> None:
+    def subtract(self, b: Any, y: Any, out: Any) -> None:
         """Write b − y into ``out``: one pass as it is."""
         np.subtract(b, y, out=out, casting="same_kind")
 
@@ -120,7 +120,13 @@ class Compiled:
         return None
 
     def lanczos(
-        self, older: Array, newer: Array, y: Array, a: Scalar, b: Scalar, c: Scalar
+        self,
+        older: Array,
+        newer: Array,
+        y: Array,
+        a: Scalar,
+        b: Scalar,
+        c: Scalar,
     ) -> Scalar:
         """Replace ``older`` by a older + b newer + c y; return its square."""
         if y.ndim == 2:
@@ -145,7 +151,7 @@ class Compiled:
         return None
 
 
-def read_only(vector: Array) -> Array:
+def read_only(vector: Any) -> Any:
     """Return a contiguous read-only view: the users' may be, each kind is a compilation."""
     view = np.ascontiguousarray(vector).view()
     view.flags.writeable = False

@@ -6,6 +6,7 @@ in one transfer.
 
 from __future__ import annotations
 
+import functools
 import re
 from functools import cache
 from importlib import resources
@@ -13,9 +14,9 @@ from typing import Any
 
 import numpy as np
 
-from ..arrays import Array, namespace
+from ..arrays import Array, asarray, namespace
 from ..operators.linear_operator import LinearOperator
-from .scalars import OnDevice, Scalar
+from .reference import Line, Scalar
 
 CHECK_EVERY = 10  # steps between two looks of the host
 THREADS = 256
@@ -52,9 +53,9 @@ class Device:
     def __init__(self, check_every: int = CHECK_EVERY) -> None:
         self.check_every = check_every
 
-    def scalars(self, x: Array) -> OnDevice:
+    def scalars(self, x: Array) -> _OnDevice:
         """Return the functions of scalars on the device."""
-        return OnDevice(namespace(x), x)
+        return _OnDevice(namespace(x), x)
 
     def block_width(self, columns: int, A: LinearOperator, like: Array) -> int:
         """Return 1: the passes are those of vectors."""
@@ -138,3 +139,49 @@ def _grid(n: int) -> tuple[int, int]:
     while threads < min(n, THREADS):
         threads *= 2
     return min(max(-(-n // threads), 1), _MOST_BLOCKS), threads
+
+
+class _OnDevice:
+    """The scalars of one vector on a device: 0-d arrays there."""
+
+    def __init__(self, xp: Any, like: Array) -> None:
+        self._xp, self._like = xp, like
+        self.maximum, self.where = xp.maximum, xp.where
+
+    def sqrt(self, value: Array) -> Array:
+        return self._xp.sqrt(self._xp.maximum(value, 0.0))
+
+    def hypot(self, *values: Array) -> Array:
+        return functools.reduce(self._xp.hypot, values)
+
+    def lengths(self, square: Array, x: Array) -> Array:
+        return self._xp.sqrt(square)
+
+    def full(self, value: float) -> Array:
+        return asarray(value, self._like, self._xp.float64)
+
+    def given(self, values: list[float]) -> Array:
+        return self.full(values[0])
+
+    def any(self, mask: Array, *, look: bool) -> bool:
+        return look and bool(mask)
+
+    def none(self, mask: Array) -> bool:
+        return False
+
+    def without(self, mask: Array, columns: list[int]) -> Array:
+        return mask & (not columns)
+
+    def values(self, scalar: Any) -> list[Any]:
+        return [scalar.item()]
+
+    def lines(self, steps: list[Any]) -> list[list[Line]]:
+        if not steps:
+            return []
+        xp = self._xp
+        rows = [[xp.asarray(v, dtype=xp.float64) for v in step] for step in steps]
+        table = xp.stack([xp.stack(row) for row in rows])
+        return [[tuple(row)] for row in table.get().tolist()]
+
+    def take(self, scalar: Any, columns: list[int], width: int) -> Any:
+        return scalar

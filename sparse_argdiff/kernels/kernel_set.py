@@ -7,7 +7,7 @@
 
 The methods (``cg.py``, ``minres.py``) are written over these alone; the counts are vectors
 read and written by fused kernels.  A vector (n,) has scalars of shape (), k columns (n, k)
-have scalars of shape (k,), which live where the vectors do (``scalars.py``).
+have scalars of shape (k,), which live where the vectors do.
 """
 
 from __future__ import annotations
@@ -20,11 +20,56 @@ from ..arrays import Array, namespace
 from ..operators.linear_operator import LinearOperator
 from .compiled import compiled
 from .device import Device
-from .reference import REFERENCE
-from .scalars import Scalar
+from .reference import REFERENCE, Line, Scalar
 
 # From so many entries of a vector on a compiled pass gains more than its call costs.
 WORTH_COMPILING = 20_000
+
+
+class Scalars(Protocol):
+    """Functions of the scalars of a method: α = where(active, ρ / p'Ap, 0).
+
+    On a device the scalars stay there, and the host sees them when it looks.
+    """
+
+    def sqrt(self, value: Scalar) -> Scalar:
+        """Return the root, 0 of what is not positive."""
+
+    def hypot(self, *values: Scalar) -> Scalar:
+        """Return the root of the sum of squares."""
+
+    def maximum(self, a: Scalar, b: Scalar) -> Scalar:
+        """Return the larger one."""
+
+    def where(self, condition: Scalar, a: Scalar, b: Scalar) -> Scalar:
+        """Return a or b."""
+
+    def lengths(self, square: Scalar, x: Array) -> Scalar:
+        """Return ‖x‖ from its square, or anew where that has left the floating range."""
+
+    def full(self, value: float) -> Scalar:
+        """Return the same value for each column."""
+
+    def given(self, values: list[float]) -> Scalar:
+        """Return the numbers of the host, 1 for columns that only fill up."""
+
+    def any(self, mask: Scalar, *, look: bool) -> bool:
+        """Tell whether the host sees a true entry; on a device only if it is to look."""
+
+    def none(self, mask: Scalar) -> bool:
+        """Tell whether the host sees that no entry is true."""
+
+    def without(self, mask: Scalar, columns: list[int]) -> Scalar:
+        """Return the mask, false in these columns."""
+
+    def values(self, scalar: Scalar) -> list[Any]:
+        """Return one scalar on the host, of each column."""
+
+    def lines(self, steps: list[Any]) -> list[list[Line]]:
+        """Return the scalars of all steps on the host: of each step, of each column."""
+
+    def take(self, scalar: Scalar, columns: list[int], width: int) -> Scalar:
+        """Return the scalar of these columns of a block; width 0: a float."""
 
 
 class KernelSet(Protocol):
@@ -34,7 +79,7 @@ class KernelSet(Protocol):
     on_device: bool
     check_every: int  # steps between two looks of the host at the scalars
 
-    def scalars(self, x: Array) -> Any:
+    def scalars(self, x: Array) -> Scalars:
         """Return the functions of the scalars that go with x, (n,) or (n, k)."""
 
     def block_width(self, columns: int, A: LinearOperator, like: Array) -> int:
@@ -85,14 +130,20 @@ class KernelSet(Protocol):
         """Replace ``w_old`` by a w_old + b w + c v, and add ``step`` times it to x."""
 
 
+def multiply(
+    kernels: KernelSet, A: LinearOperator, x: Array, out: Array
+) -> tuple[Array, Scalar | None]:
+    """Return y = A x, in ``out`` or where A puts it, and x'y where it comes with it."""
+    if x.ndim == 2 or A.into is not None:
+        return out, A.apply(x, out)
+    return kernels.accept(A.matvec(x), out), None
+
+
 def product(
     kernels: KernelSet, A: LinearOperator, x: Array, out: Array
 ) -> tuple[Array, Scalar]:
     """Return y = A x, in ``out`` or where A puts it, and x'y, of each column."""
-    if x.ndim == 2 or A.into is not None:
-        y, curvature = out, A.apply(x, out)
-    else:
-        y, curvature = kernels.accept(A.matvec(x), out), None
+    y, curvature = multiply(kernels, A, x, out)
     return y, kernels.dot(x, y) if curvature is None else curvature
 
 
@@ -109,16 +160,16 @@ def choose(kernels: str | Device | None, like: Array) -> KernelSet:
         When compiled kernels are asked for and numba is not installed.
     """
     known = (None, "reference", "compiled", "threaded", "device")
-    device = kernels if isinstance(kernels, Device) else Device()
-    if kernels is device:
-        kernels = "device"
+    device = None
+    if isinstance(kernels, Device):
+        device, kernels = kernels, "device"
     if kernels not in known:
         raise ValueError(f"kernels must be one of {known}, found {kernels!r}")
     home = namespace(like).__name__
     if kernels == "device" or (kernels is None and home == "cupy"):
         if home != "cupy":
             raise TypeError(f"kernels='device' needs CuPy arrays, found {home}")
-        return device
+        return Device() if device is None else device
     on_host = home == "numpy"
     if kernels is None:
         # Columns share the compilation, and gain more.

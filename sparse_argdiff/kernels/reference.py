@@ -1,19 +1,152 @@
 """The passes in the array namespace: NumPy, CuPy, any array-API array.
 
-In place; on NumPy vectors nothing is allocated and y += a x is one pass (BLAS).
+In place; on NumPy vectors nothing is allocated and y += a x is one pass (BLAS).  The
+scalars of a vector are floats, those of a block arrays (k,) on the host.
 """
 
 from __future__ import annotations
 
+import functools
+import math
 from typing import Any
 
 import numpy as np
 
-from ..arrays import Array, asarray, axpy, dot, namespace
+from ..arrays import Array, HostArray, asarray, axpy, dot, namespace, norm
 from ..operators.linear_operator import LinearOperator
-from .scalars import HOST_CHECK_EVERY, Scalar, host_scalars
+
+Scalar = Any  # a float, or an array of shape (k,) where the vectors live
+Line = tuple[float, ...]  # the scalars of one step of one column
 
 WIDEST = 32  # columns of a block
+# Steps of a vector on the host before its listeners hear of them; the end of a solve is
+# seen at once.
+HOST_CHECK_EVERY = 64
+_UNDERFLOW = 1e-30  # a square below has lost digits
+
+
+def _row(a: Any, like: Array) -> Array:
+    """Return the scalars of the columns where ``like`` lives."""
+    if isinstance(like, np.ndarray):
+        return a.astype(like.dtype)
+    return asarray(a.tolist(), like)
+
+
+def _scale(a: Scalar, x: Array) -> None:
+    if x.ndim == 1:
+        x *= a
+    else:
+        x *= _row(a, x)
+
+
+def _add(a: Scalar, x: Array, y: Array) -> None:
+    if x.ndim == 1:
+        axpy(a, x, y)
+    else:
+        y += x * _row(a, x)
+
+
+class _Floats:
+    """The scalars of one vector on the host; ``kernel_set.Scalars`` says what they are."""
+
+    hypot, maximum = staticmethod(math.hypot), staticmethod(max)
+
+    def sqrt(self, value: float) -> float:
+        return math.sqrt(value) if value > 0.0 else 0.0
+
+    def lengths(self, square: float, x: Array) -> float:
+        return math.sqrt(square) if square > _UNDERFLOW else norm(x)
+
+    def where(self, condition: bool, a: float, b: float) -> float:
+        return a if condition else b
+
+    def full(self, value: float) -> float:
+        return value
+
+    def given(self, values: list[float]) -> float:
+        return values[0]
+
+    def any(self, mask: bool, *, look: bool) -> bool:
+        return mask
+
+    def none(self, mask: bool) -> bool:
+        return not mask
+
+    def without(self, mask: bool, columns: list[int]) -> bool:
+        return mask and not columns
+
+    def values(self, scalar: Any) -> list[Any]:
+        return [scalar]
+
+    def lines(self, steps: list[Line]) -> list[list[Line]]:
+        return [[step] for step in steps]
+
+    def take(self, scalar: Any, columns: list[int], width: int) -> Any:
+        return scalar
+
+
+class _Rows:
+    """The scalars of k columns on the host."""
+
+    maximum, where = staticmethod(np.maximum), staticmethod(np.where)
+
+    def __init__(self, width: int) -> None:
+        self.width = width
+
+    def sqrt(self, value: HostArray) -> HostArray:
+        return np.sqrt(np.where(value > 0.0, value, 0.0))
+
+    def hypot(self, *values: HostArray) -> HostArray:
+        return functools.reduce(np.hypot, values)
+
+    def lengths(self, square: HostArray, x: HostArray) -> HostArray:
+        found = self.sqrt(square)
+        for c in np.nonzero(square <= _UNDERFLOW)[0]:
+            found[c] = norm(x[:, int(c)])
+        return found
+
+    def full(self, value: float) -> HostArray:
+        return np.full(self.width, value)
+
+    def given(self, values: list[float]) -> HostArray:
+        found = np.ones(self.width)
+        found[: len(values)] = values
+        return found
+
+    def any(self, mask: HostArray, *, look: bool) -> bool:
+        return bool(mask.any())
+
+    def none(self, mask: HostArray) -> bool:
+        return not mask.any()
+
+    def without(self, mask: HostArray, columns: list[int]) -> HostArray:
+        mask = mask.copy()
+        mask[columns] = False
+        return mask
+
+    def values(self, scalar: HostArray) -> list[Any]:
+        found: list[Any] = scalar.tolist()
+        return found
+
+    def lines(self, steps: list[Any]) -> list[list[Line]]:
+        return [
+            list(zip(*(scalar.tolist() for scalar in step), strict=True))
+            for step in steps
+        ]
+
+    def take(self, scalar: HostArray, columns: list[int], width: int) -> Any:
+        if width == 0:
+            return scalar[columns[0]].item()
+        rest = np.zeros(width - len(columns), scalar.dtype)
+        return np.concatenate([scalar[columns], rest])
+
+
+_FLOATS = _Floats()
+
+
+def host_scalars(x: Array) -> Any:
+    """Return the functions of the scalars that go with a vector or a block on the host."""
+    return _FLOATS if x.ndim == 1 else _Rows(x.shape[1])
 
 
 class Reference:
@@ -45,13 +178,13 @@ class Reference:
         """Return x'y, of each column."""
         if x.ndim == 1:
             return dot(x, y)
-        if isinstance(x, np.ndarray):
+        if isinstance(x, np.ndarray) and isinstance(y, np.ndarray):
             return np.einsum("ij,ij->j", x, y, dtype=np.float64)
         xp = namespace(x)
         sums = xp.sum(x * y, axis=0, dtype=xp.float64)
         return np.asarray([float(sums[c]) for c in range(x.shape[1])])
 
-    def subtract(self, b: Array, y: Array, out: Array) -> None:
+    def subtract(self, b: Any, y: Any, out: Array) -> None:
         """Write b − y into ``out``, which may be y."""
         if isinstance(out, np.ndarray):
             np.subtract(b, y, out=out, casting="same_kind")
@@ -107,27 +240,6 @@ class Reference:
         else:  # a column that has ended need not be finite
             row = _row(step, x)
             x += namespace(x).where(row != 0.0, row * w_old, row)
-
-
-def _row(a: Any, like: Array) -> Array:
-    """Return the scalars of the columns where ``like`` lives."""
-    if isinstance(like, np.ndarray):
-        return a.astype(like.dtype)
-    return asarray(a.tolist(), like)
-
-
-def _scale(a: Scalar, x: Array) -> None:
-    if x.ndim == 1:
-        x *= a
-    else:
-        x *= _row(a, x)
-
-
-def _add(a: Scalar, x: Array, y: Array) -> None:
-    if x.ndim == 1:
-        axpy(a, x, y)
-    else:
-        y += x * _row(a, x)
 
 
 REFERENCE = Reference()

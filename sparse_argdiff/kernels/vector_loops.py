@@ -48,8 +48,18 @@ def fetch(_, array, i):
 
 def compile_loops(*, threaded: bool) -> dict[str, Any]:
     """Return the loops by name, compiled at first use and cached on disk."""
-    # Also what keeps the two makes of a loop apart in the cache: it knows no options.
+    # Also what keeps the two forms of a loop apart in the cache: it knows no options.
     span = numba.prange if threaded else range
+    # Sums may be reordered, for SIMD; NaN and infinity stay what they are.
+    compiled = compile_loop(parallel=threaded, fastmath={"reassoc", "contract"})
+    loops = (*_sums(span), *_steps(span))
+    product = _csr_product(span) if threaded else _csr_by_fours()
+    found = {loop.__name__: compiled(loop) for loop in loops}
+    return found | {"csr_product": compiled(product)}
+
+
+def _sums(span):
+    """Return the loops that end in a sum."""
 
     def dot(x, y):
         total = 0.0
@@ -57,6 +67,55 @@ def compile_loops(*, threaded: bool) -> dict[str, Any]:
             total += double(x[i]) * double(y[i])
         return total
 
+    def diagonal_product(diagonal, x, out):
+        total = 0.0
+        for i in span(x.size):
+            here = x[i]
+            entry = diagonal[i] * here
+            out[i] = entry
+            total += double(entry) * double(here)
+        return total
+
+    def cg_residual(r, q, alpha, d):
+        total, scaled = 0.0, 0.0
+        for i in span(r.size):
+            entry = r[i] - alpha * q[i]
+            r[i] = entry
+            total += double(entry) * double(entry)
+            if d is not None:  # a type, not a test: there is a loop for each
+                scaled += double(d[i] * entry) * double(entry)
+        return total, scaled
+
+    def lanczos(older, newer, y, of_older, of_newer, of_y):
+        total = 0.0
+        for i in span(older.size):
+            entry = of_older * older[i] + of_newer * newer[i] + of_y * y[i]
+            older[i] = entry
+            total += double(entry) * double(entry)
+        return total
+
+    return dot, diagonal_product, cg_residual, lanczos
+
+
+def _steps(span):
+    """Return the loops that step along a direction."""
+
+    def cg_advance(x, p, z, alpha, beta, d):
+        for i in span(x.size):
+            entry = p[i]
+            x[i] += alpha * entry
+            p[i] = (z[i] if d is None else d[i] * z[i]) + beta * entry
+
+    def minres_advance(x, w_old, w, v, of_w_old, of_w, of_v, step):
+        for i in span(x.size):
+            entry = of_w_old * w_old[i] + of_w * w[i] + of_v * v[i]
+            w_old[i] = entry
+            x[i] += step * entry
+
+    return cg_advance, minres_advance
+
+
+def _csr_product(span):
     def csr_product(indptr, indices, data, ahead, x, out):
         total = 0.0
         for i in span(out.size):
@@ -68,6 +127,12 @@ def compile_loops(*, threaded: bool) -> dict[str, Any]:
             out[i] = row
             total += double(x[i]) * double(row)
         return total
+
+    return csr_product
+
+
+def _csr_by_fours():
+    """Return the product that takes four rows of one length at a time."""
 
     def csr_by_fours(indptr, indices, data, ahead, x, out):
         # Four rows of one length at a time: their sums do not wait for each other.
@@ -105,48 +170,4 @@ def compile_loops(*, threaded: bool) -> dict[str, Any]:
             i += step
         return total
 
-    def diagonal_product(diagonal, x, out):
-        total = 0.0
-        for i in span(x.size):
-            here = x[i]
-            entry = diagonal[i] * here
-            out[i] = entry
-            total += double(entry) * double(here)
-        return total
-
-    def cg_residual(r, q, alpha, d):
-        total, scaled = 0.0, 0.0
-        for i in span(r.size):
-            entry = r[i] - alpha * q[i]
-            r[i] = entry
-            total += double(entry) * double(entry)
-            if d is not None:  # a type, not a test: there is a loop for each
-                scaled += double(d[i] * entry) * double(entry)
-        return total, scaled
-
-    def cg_advance(x, p, z, alpha, beta, d):
-        for i in span(x.size):
-            entry = p[i]
-            x[i] += alpha * entry
-            p[i] = (z[i] if d is None else d[i] * z[i]) + beta * entry
-
-    def lanczos(older, newer, y, of_older, of_newer, of_y):
-        total = 0.0
-        for i in span(older.size):
-            entry = of_older * older[i] + of_newer * newer[i] + of_y * y[i]
-            older[i] = entry
-            total += double(entry) * double(entry)
-        return total
-
-    def minres_advance(x, w_old, w, v, of_w_old, of_w, of_v, step):
-        for i in span(x.size):
-            entry = of_w_old * w_old[i] + of_w * w[i] + of_v * v[i]
-            w_old[i] = entry
-            x[i] += step * entry
-
-    # Sums may be reordered, for SIMD; NaN and infinity stay what they are.
-    compiled = compile_loop(parallel=threaded, fastmath={"reassoc", "contract"})
-    loops = (dot, diagonal_product, cg_residual, cg_advance, lanczos, minres_advance)
-    product = csr_product if threaded else csr_by_fours
-    found = {loop.__name__: compiled(loop) for loop in loops}
-    return found | {"csr_product": compiled(product)}
+    return csr_by_fours

@@ -21,7 +21,7 @@ from scipy import sparse
 from scipy.linalg import qr, solve_triangular
 from scipy.sparse import linalg
 
-from ..arrays import Array, epsilon, full, namespace, norm, zeros
+from ..arrays import Array, HostArray, epsilon, full, namespace, norm, zeros
 
 _DENSE = 2**16  # entries up to which a sparse C is cheaper as a dense one
 _FILL = 20.0  # entries of A A' per entry of A from which on it is not formed
@@ -120,16 +120,17 @@ def _dense(A: Any, sizes: Array) -> Rows:
     return Rows(right[:rank, :], expansion, None, rank, None)
 
 
-def _normal(A: Any, sizes: Array) -> Rows:
+def _normal(A: Any, sizes: HostArray) -> Rows:
     """Remove the rows with a zero pivot, and factorise the others.
 
-    With a shift δ the pivot of a row is its squared distance to the span of the rows
-    before it, plus δ (1 + ‖coefficients‖²).  A second shift separates the two terms.
+    With a shift δ a pivot is the squared distance of a row to the span of those before
+    it, plus δ (1 + ‖coefficients‖²).  A second shift separates the two terms.
     """
     unit, A = epsilon(A.data), A.astype(float)
     keep = every = np.arange(A.shape[0])
     if keep.size == 0:
         return Rows(A, _expansion(keep, sizes), None, 0, keep)
+    pivots: Any
     pivots, solve = _pivots(A, _PIVOT)
     if np.any(pivots <= _SUSPECT):
         growth = _pivots(A, 2.0 * _PIVOT)[0] - pivots
@@ -145,7 +146,7 @@ def _normal(A: Any, sizes: Array) -> Rows:
     return rows._replace(dependent=np.setdiff1d(every, keep))
 
 
-def _apart(A: Any, index: Array, rows: Rows, unit: float) -> Array:
+def _apart(A: Any, index: HostArray, rows: Rows, unit: float) -> HostArray:
     """Return those of some rows of A that the others do not span, to rounding.
 
     A random combination shows where there is none; otherwise each half is searched.
@@ -153,6 +154,8 @@ def _apart(A: Any, index: Array, rows: Rows, unit: float) -> Array:
     if index.size == 0:
         return index
     weights = np.random.default_rng(0).standard_normal(index.size)
+    rest: Any
+    w: Any
     rest, w = rows.split(A[index].T @ weights)
     if norm(rest) <= _ROUNDINGS * unit * (norm(weights) + np.sum(np.abs(w))):
         return index[:0]
@@ -163,18 +166,22 @@ def _apart(A: Any, index: Array, rows: Rows, unit: float) -> Array:
     return index[np.linalg.norm(rest, axis=0) > _rounding(w, unit)]
 
 
-def _rounding(w: Array, unit: float) -> Array:
+def _rounding(w: HostArray, unit: float) -> HostArray:
     """Return what rounding leaves of rows a = A'w of unit length, w by columns."""
     return _ROUNDINGS * unit * (1.0 + np.sum(np.abs(w), axis=0))
 
 
-def _bordered(A: Any, close: Array, rows: Rows, unit: float) -> tuple[Rows, Array]:
+def _bordered(
+    A: Any, close: HostArray, rows: Rows, unit: float
+) -> tuple[Rows, HostArray]:
     """Extend the span by the rows B that are close to it; return also which were added.
 
     B = W'A + R'Q',   Q'Q = I,   A Q = 0:      [A; Q'] has the Gram matrix diag(A A', I)
 
     and [A; B] = [I 0; W' R'] [A; Q'], the transposed inverse of which goes into ``expansion``.
     """
+    rest: Any
+    W: Any
     rest, W = rows.split(A[close].T.toarray())
     Q, R, order = qr(rest, mode="economic", pivoting=True)
     # Of two rows that leave the span in one direction, one is enough.
@@ -223,7 +230,7 @@ def _symmetric_factors(matrix: Any) -> Any:
     )
 
 
-_WAYS: dict[str, Callable[[Any, Array], Rows]] = {
+_WAYS: dict[str, Callable[[Any, Any], Rows]] = {
     "disjoint": _disjoint,
     "dense": _dense,
     "normal": _normal,

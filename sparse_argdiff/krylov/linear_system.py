@@ -21,17 +21,29 @@ from ..arrays import (
     as_count,
     as_floating,
     as_tolerance,
+    asarray,
+    check_callable,
     dot,
     epsilon,
+    is_finite,
     namespace,
     norm,
     zeros,
 )
-from ..kernels import REFERENCE, Device, KernelSet, Line, Workspace, choose, product
+from ..kernels import (
+    REFERENCE,
+    Device,
+    KernelSet,
+    Line,
+    Workspace,
+    choose,
+    multiply,
+    product,
+)
 from ..operators.checked_products import asymmetry, symmetry_tolerance
 from ..operators.linear_operator import LinearOperator, as_operator
 from ..status import Status
-from .result import Callback, Iterate, KrylovResult, assemble
+from .result import Callback, Iterate, KrylovResult
 
 # A block of columns is multiplied at once from so many entries a row on; below, reading
 # the matrix once saves less than the block costs.
@@ -148,7 +160,7 @@ class LinearSystem:
 
     def residual(self, x: Array, out: Array, scratch: Array) -> None:
         """Write b − A x, recomputed (one product), into ``out``."""
-        y, _ = product(self.kernels, self.A, x, scratch)
+        y, _ = multiply(self.kernels, self.A, x, scratch)
         self.kernels.subtract(self.b, y, out)
 
     def metric_norms(self, v: Array, scratch: Array) -> list[float]:
@@ -244,44 +256,53 @@ def solve_columns(
     """
     A, b, x0, M = _checked_operands(A, b, x0, M)
     rtol, atol = as_tolerance("rtol", rtol), as_tolerance("atol", atol)
-    n = A.shape[0]
-    limit = max(10 * n, 20) if maxiter is None else as_count("maxiter", maxiter)
-    if callback is not None and not callable(callback):
-        raise TypeError(f"callback must be a function, found {type(callback).__name__}")
+    if callback is not None:
+        check_callable(callback=callback)
     if not isinstance(workspace, Workspace | None):
         raise TypeError(
             f"workspace must be a Workspace, found {type(workspace).__name__}"
         )
-    found = choose(kernels, b)
-    A, M = found.operator(A), None if M is None else found.operator(M)
-    common = {
-        "A": A,
-        "M": M,
-        "maxiter": limit,
-        "callback": callback,
-        "kernels": found,
-        "workspace": Workspace() if workspace is None else workspace,
-    }
-    width = _block_width(found, A, M, b)
-    count = 1 if b.ndim == 1 else b.shape[1]
-    columns: list[Column] = []
-    parts = []
-    for first in range(0, count, width):
-        group = []
-        for j in range(first, min(first + width, count)):
-            size = norm(column_of(b, j))
-            unit = _unit(size, b)
-            target = max(rtol * size, atol) / unit
-            group.append(Column(j, size / unit, target, unit))
-        system = LinearSystem(
-            b=_block(b, group, width),
-            x0=None if x0 is None else _block(x0, group, width),
-            columns=group,
-            **common,
-        )
-        parts.append(method(system))
-        columns += group
-    return assemble(columns, parts, b)
+    kernel_set = choose(kernels, b)
+    A, M = kernel_set.operator(A), None if M is None else kernel_set.operator(M)
+    whole = LinearSystem(
+        A=A,
+        M=M,
+        b=b,
+        x0=x0,
+        maxiter=max(10 * A.shape[0], 20)
+        if maxiter is None
+        else as_count("maxiter", maxiter),
+        callback=callback,
+        kernels=kernel_set,
+        workspace=Workspace() if workspace is None else workspace,
+        columns=_columns(b, rtol, atol),
+    )
+    width = _block_width(kernel_set, A, M, b)
+    parts = [
+        method(_group(whole, whole.columns[first : first + width], width))
+        for first in range(0, len(whole.columns), width)
+    ]
+    return assemble(whole.columns, parts, b)
+
+
+def _columns(b: Array, rtol: float, atol: float) -> list[Column]:
+    """Return the right-hand sides in units in which their squares are sound floats."""
+    columns = []
+    for j in range(1 if b.ndim == 1 else b.shape[1]):
+        size = norm(column_of(b, j))
+        unit = _unit(size, b)
+        columns.append(Column(j, size / unit, max(rtol * size, atol) / unit, unit))
+    return columns
+
+
+def _group(system: LinearSystem, columns: list[Column], width: int) -> LinearSystem:
+    """Return the system of some columns, in their units, in a block of this width."""
+    return dataclasses.replace(
+        system,
+        b=_block(system.b, columns, width),
+        x0=None if system.x0 is None else _block(system.x0, columns, width),
+        columns=columns,
+    )
 
 
 def _checked_operands(A: Any, b: Any, x0: Any, M: Any) -> tuple[Any, Any, Any, Any]:
@@ -468,10 +489,10 @@ def take(block: Array, columns: list[int], width: int) -> Array:
 def _block(b: Array, group: list[Column], width: int) -> Array:
     """Return the columns of a group, in their units."""
     if b.ndim == 1 or width == 1:
-        column, unit = column_of(b, group[0].index), group[0].unit
+        vector, unit = column_of(b, group[0].index), group[0].unit
         if unit != 1.0:
-            return column / unit
-        return column if b.ndim == 1 else namespace(b).asarray(column, copy=True)
+            return vector / unit
+        return vector if b.ndim == 1 else namespace(b).asarray(vector, copy=True)
     found = take(b, [column.index for column in group], width)
     for c, column in enumerate(group):
         if column.unit != 1.0:
@@ -497,6 +518,104 @@ def _gains_by_blocks(A: LinearOperator) -> bool:
     if entries is not None and entries < _ROW_WORTH_A_BLOCK * A.shape[0]:
         return False
     return A.has_matmat
+
+
+# results ------------------------------------------------------------------------------
+
+
+def assemble(
+    columns: list[Column], parts: list[tuple[Array, Array]], b: Array
+) -> KrylovResult:
+    """Return the result of all columns, in the units of b.
+
+    Parameters
+    ----------
+    columns : sequence of Column
+        What has become of each right-hand side.
+    parts : sequence of (x, residual)
+        Of consecutive columns: vectors, or blocks with zero columns at their end.
+    b : array (n,) or (n, k)
+    """
+    xp, count = namespace(b), len(columns)
+    x, residual = (_joined([part[i] for part in parts], count, b) for i in range(2))
+    for c, column in enumerate(columns):
+        if column.unit != 1.0:
+            x, residual = _in_units(x, residual, c, column)
+    ended = [column.status or Status.ITERATION_LIMIT for column in columns]
+    if b.ndim == 1:
+        (column,) = columns
+        return KrylovResult(
+            x=x,
+            status=ended[0],
+            converged=ended[0] is Status.CONVERGED,
+            niter=column.niter,
+            n_matvec=column.n_matvec,
+            residual_norm=column.residual_norm,
+            residual=residual,
+            energy_error=column.energy_error,
+            direction=column.direction,
+            energy_error_bound=column.energy_error_bound,
+            energy_error_earlier=column.energy_error_earlier,
+        )
+
+    def row(values: list[Any], dtype: Any) -> Array:
+        return asarray(values, b, dtype)
+
+    def energies(name: str) -> Array | None:
+        values = [getattr(column, name) for column in columns]
+        return None if None in values or not values else row(values, xp.float64)
+
+    # A rounding limit in one column must not hide a failure in another.
+    failed = [status for status in ended if status is not Status.CONVERGED]
+    failed.sort(key=lambda status: status.acceptable)
+    met = [status is Status.CONVERGED for status in ended]
+    return KrylovResult(
+        x=x,
+        status=failed[0] if failed else Status.CONVERGED,
+        converged=row(met, xp.bool),
+        niter=row([c.niter for c in columns], xp.int64),
+        n_matvec=sum(c.n_matvec for c in columns),
+        residual_norm=row([c.residual_norm for c in columns], xp.float64),
+        residual=residual,
+        energy_error=energies("energy_error"),
+        direction=next((c.direction for c in columns if c.direction is not None), None),
+        energy_error_bound=energies("energy_error_bound"),
+        energy_error_earlier=energies("energy_error_earlier"),
+    )
+
+
+def _joined(parts: list[Array], count: int, b: Array) -> Array:
+    """Return the columns of all parts side by side, without those that only fill up."""
+    xp = namespace(b)
+    if b.ndim == 1:
+        return parts[0]
+    if not parts:
+        return xp.zeros_like(b)
+    if parts[0].ndim == 1:
+        return xp.stack(parts, axis=1)
+    whole = parts[0] if len(parts) == 1 else xp.concat(parts, axis=1)
+    return whole if whole.shape[1] == count else xp.asarray(whole[:, :count], copy=True)
+
+
+def _in_units(x: Array, residual: Array, c: int, column: Column) -> tuple[Array, Array]:
+    """Scale a column back; an answer that leaves the floating range is none."""
+    unit = column.unit
+    sound = is_finite(column_of(x, c))
+    if x.ndim == 1:
+        x, residual = unit * x, unit * residual
+    else:
+        x[:, c], residual[:, c] = unit * x[:, c], unit * residual[:, c]
+    if sound and not is_finite(column_of(x, c)):
+        column.status = Status.NOT_FINITE
+    for name in (
+        "residual_norm",
+        "energy_error",
+        "energy_error_bound",
+        "energy_error_earlier",
+    ):
+        value = getattr(column, name)
+        setattr(column, name, None if value is None else unit * value)
+    return x, residual
 
 
 # estimates ----------------------------------------------------------------------------

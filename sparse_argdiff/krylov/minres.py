@@ -247,10 +247,10 @@ class Lanczos:
         vectors = (
             take(v, columns, width) for v in (self.x, self.r, *self._vectors[:-1])
         )
-        self.x, self.r, *moved = vectors
+        self.x, self.r, older, newer, buffer, w, w_old = vectors
         shared = self._vectors[-1] is self._vectors[1]  # v is the newest vector itself
-        v = moved[1] if shared else take(self._vectors[-1], columns, width)
-        self._vectors = *moved, v
+        v = newer if shared else take(self._vectors[-1], columns, width)
+        self._vectors = older, newer, buffer, w, w_old, v
         s, self.scalars = self.scalars, self.kernels.scalars(v)
         for name in _SCALARS:
             setattr(self, name, s.take(getattr(self, name), columns, width))

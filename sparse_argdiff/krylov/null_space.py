@@ -78,15 +78,12 @@ class NullSpace:
         return self.unmetric(self.reduce(r))
 
     def reduce(self, r: Array) -> Array:
-        """Return r − C' w: with G = I the projection of r itself."""
+        """Return r − C' w, which is the projection of r where G = I."""
         reduced, _ = self._split(r)
         return _like(_times(reduced, self._root), r)
 
     def multipliers(self, r: Array) -> Array:
-        """Return w, (p,) or (p, k): argmin ‖r − C' w‖ in the norm of G⁻¹.
-
-        Where rows depend on others this is one of several.
-        """
+        """Return a w = argmin ‖r − C' w‖ in the norm of G⁻¹, (p,) or (p, k)."""
         _, w = self._split(r)
         return _like(self._rows.expansion @ w, r)
 
@@ -95,19 +92,13 @@ class NullSpace:
         return _like(_over(_over(r, self._root), self._root), r)
 
     def particular(self, c: Array) -> Array:
-        """Return y with C y = c of least norm in the metric, (n,) or (n, k).
-
-        Where the rows contradict each other C y is only near c: see :meth:`mismatch`.
-        """
+        """Return y with C y = c of least norm in the metric; see :meth:`mismatch`."""
         namespace(self._sizes, c)
         y = self._rows.minimum_norm_solution(self._rows.expansion.T @ c)
         return _like(_over(y, self._root), c)
 
     def gram_inverse(self, c: Array, floor: float = 0.0) -> Array:
-        """Return (C G⁻¹ C')⁺ c, (p,) or (p, k); on the independent rows.
-
-        With dependent rows floor D² c is added, which makes the operator definite.
-        """
+        """Return (C G⁻¹ C')⁺ c; with dependent rows floor D² c is added: definite."""
         expansion = self._rows.expansion
         w = expansion @ self._rows.solve(expansion.T @ c)
         if floor and self.rank != self.shape[0]:
@@ -115,25 +106,21 @@ class NullSpace:
         return _like(w, c)
 
     def redundancy(self, probe: Array) -> Array:
-        """Return a w with C'w = 0, (p,), from a random vector.
-
-        Rows that depend on each other are consistent with c where w'c = 0.
-        """
+        """Return a w with C'w = 0, (p,), from a random vector; w'c = 0 if consistent."""
         probe = _over(probe, self._sizes)
         return probe - self.multipliers(self.C.rmatvec(probe))
 
     def mismatch(self, c: Array, y: Array) -> float:
         """Return the largest of ‖D (c − C y)‖ / (‖D c‖ + ‖y‖) over the columns.
 
-        D scales the rows of C to unit length in the metric, and the norm of y is that of
-        G: the ratio has no units.
+        D scales the rows of C to unit length in the metric, in which y is measured.
         """
         scaled = _times(y, self._root)
         rest = _over(c - self.C @ y, self._sizes)
         return _largest_share(rest, _over(c, self._sizes), scaled)
 
     def _split(self, r: Array) -> tuple[Array, Array]:
-        """Return the rest of G^{-1/2} r and the coordinates of what A' took from it."""
+        """Return the rest of G^{-1/2} r and the coordinates of the part removed."""
         namespace(self._sizes, r)  # a mix is refused by name
         return self._rows.split(_over(r, self._root))
 
@@ -221,10 +208,10 @@ def null_space(C: Any, metric: Any = None, *, kind: str | None = None) -> NullSp
 
     Notes
     -----
-    A row of unit length is dependent when it is the sum of others to rounding of its terms
-    ("normal"), or when a singular value is max(p, n) roundings of the largest ("dense").
-    Storage: the entries of C once more, and the factors; with "normal" n + p more for each
-    row within 1e-6 of the span of the others.
+    A row of unit length is dependent when it is the sum of others to rounding ("normal"),
+    or when a singular value is max(p, n) roundings of the largest ("dense").  Storage: the
+    entries of C once more, and the factors; with "normal" n + p more for each row within
+    1e-6 of the span of the others.
     """
     if isinstance(C, NullSpace):
         return C
@@ -253,13 +240,7 @@ def null_space(C: Any, metric: Any = None, *, kind: str | None = None) -> NullSp
 
 
 def null_space_for(C: Any, M: Any, n: int) -> NullSpace | ProductNullSpace:
-    """Return the null space of C in the metric of M: see ``projected_cg``.
-
-    Raises
-    ------
-    TypeError, ValueError
-        For an M that gives no metric, or does not belong to C.
-    """
+    """Return the null space of C in the metric of M: see ``projected_cg``."""
     found: NullSpace | ProductNullSpace
     if isinstance(getattr(M, "null_space", None), NullSpace):
         found = M.null_space
@@ -299,11 +280,6 @@ def null_space_of(C: Any) -> NullSpace | ProductNullSpace:
     if isinstance(C, NullSpace | ProductNullSpace):
         return C
     return null_space(C) if is_explicit(C) else ProductNullSpace(C)
-
-
-def multipliers(C: Any, r: Array) -> Array:
-    """Return argmin ‖r − C' w‖ for any C, (p,); r − C' w shows how well w fits."""
-    return null_space_of(C).multipliers(r)
 
 
 def _largest_share(rest: Array, right: Array, left: Array) -> float:

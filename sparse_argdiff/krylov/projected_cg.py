@@ -4,10 +4,9 @@
                                                    [ C  0  ] [ ν ] = [ c ]
 
 From a feasible y, CG with the projection P = G⁻¹ (I − C' W) as preconditioner keeps C y = c.
-Two measures keep that true in floating point, and both are needed: after each step the
-residual is replaced by its reduced part r − C' w, else the share of the multipliers hides
-r'Pr; and the projection is refined until C z is rounding.  H need only be definite on the
-null space.
+In floating point two measures are needed: each residual is replaced by its reduced part
+r − C' w, else the share of the multipliers hides r'Pr; and the projection is refined until
+C z is rounding.  H need only be definite on the null space.
 """
 
 from __future__ import annotations
@@ -22,7 +21,6 @@ from ..arrays import (
     as_count,
     as_floating,
     as_tolerance,
-    asarray,
     axpy,
     check_callable,
     dot,
@@ -35,7 +33,7 @@ from ..arrays import (
 from ..kernels import choose
 from ..operators.linear_operator import LinearOperator, as_operator
 from ..status import Status
-from .linear_system import flat_status
+from .linear_system import Column, assemble, flat_status
 from .null_space import NullSpace, ProductNullSpace, null_space_for
 from .result import Callback, Iterate, KrylovResult
 
@@ -67,7 +65,7 @@ def projected_cg(
     c : array (p,) or (p, k), optional
         Right-hand side of the constraints; zero by default.
     x0 : array like b, optional
-        Start; it need not be feasible and does not change the meaning of the tolerance.
+        Start, feasible or not; it does not change the meaning of the tolerance.
     rtol, atol : float
         Stop when the recomputed ‖b − H y − C'ν‖₂ ≤ max(rtol s, atol), where ν are the
         best multipliers of y and s is this same norm at the least-norm y with C y = c.
@@ -85,16 +83,16 @@ def projected_cg(
     -------
     KrylovResult
         ``x`` is y, ``multipliers`` ν, (p,) or (p, k), ``residual`` b − H y − C'ν.
-        Numerical failure is a status, never an exception: curvature that is not positive
-        on the null space (with its ``direction``), rows that contradict each other,
-        NaN, stagnation (also of C y = 0), the iteration limit.
+        Numerical failure is a status, never an exception: curvature ≤ 0 on the null space
+        (with its ``direction``), rows that contradict each other, NaN, stagnation (also
+        of C y = 0), the iteration limit.
 
     Notes
     -----
-    A solve costs niter + 1 products with H, and one more for c ≠ 0 or ``x0`` each, and
-    per iteration one projection: two products with C and one with C' at least.  Where the
-    multipliers balance b to rounding the start is the solution and counts as converged.
-    Storage: 6 n, beside the null space's.
+    A solve costs niter + 1 products with H, one more for c ≠ 0 and for ``x0`` each, and
+    an iteration one projection: two products with C and one with C' at least.  A start
+    whose multipliers balance b to rounding counts as converged.  Storage: 6 n, beside
+    the null space's.
 
     References
     ----------
@@ -117,13 +115,21 @@ def projected_cg(
     rtol, atol = as_tolerance("rtol", rtol), as_tolerance("atol", atol)
     limit = max(10 * n, 20) if maxiter is None else as_count("maxiter", maxiter)
 
-    def solve(part: Any, column: int = 0) -> KrylovResult:
-        system = _System(H, N, b[part], c[part], rtol, atol, limit, callback, column)
-        return _solve(system, None if x0 is None else x0[part])
-
+    columns, points = [], []
+    for j in range(1 if b.ndim == 1 else b.shape[1]):
+        part: Any = ... if b.ndim == 1 else (slice(None), j)
+        system = _System(H, N, b[part], c[part], rtol, atol, limit, callback, j)
+        column, at = _solve(system, None if x0 is None else x0[part])
+        columns.append(column)
+        points.append(at)
+    found = assemble(columns, [(at.y, at.residual) for at in points], b)
+    multipliers = [at.multipliers for at in points]
     if b.ndim == 1:
-        return solve(...)
-    return _stack([solve((slice(None), j), j) for j in range(b.shape[1])], b, c)
+        return dataclasses.replace(found, multipliers=multipliers[0])
+    stack = namespace(c).stack
+    return dataclasses.replace(
+        found, multipliers=stack(multipliers, axis=1) if multipliers else c
+    )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -186,7 +192,7 @@ class _System:
         return 32.0 * self.unit_roundoff * known
 
     def wants_stop(self, niter: int, y: Array, residual_norm: float) -> bool:
-        """Show the iterate to the callback; return whether it asks to stop."""
+        """Call the callback; return whether it asks to stop."""
         iterate = Iterate(niter, y, residual_norm, self.column)
         try:
             return self.callback is not None and bool(self.callback(iterate))
@@ -194,7 +200,7 @@ class _System:
             return True
 
 
-def _solve(system: _System, x0: Array | None) -> KrylovResult:
+def _solve(system: _System, x0: Array | None) -> tuple[Column, _Point]:
     """Run the recurrence until the recomputed conditions hold, or do not improve."""
     H, N, xp = system.H, system.N, namespace(system.b)
     at, n_matvec = _least_norm_point(system)
@@ -220,18 +226,17 @@ def _solve(system: _System, x0: Array | None) -> KrylovResult:
         rounding = system.rounding_level(at, a_norm)
         last = niter >= system.maxiter
         status = _status(system, at, target, before, rounding, run.status, last)
-    status = status or Status.ITERATION_LIMIT
-    return KrylovResult(
-        x=at.y,
-        status=status,
-        converged=status is Status.CONVERGED,
+    column = Column(
+        system.column,
+        system.b_norm,
+        target,
+        residual_norm=at.residual_norm,
         niter=niter,
         n_matvec=n_matvec,
-        residual_norm=at.residual_norm,
-        residual=at.residual,
+        status=status,
         direction=direction,
-        multipliers=at.multipliers,
     )
+    return column, at
 
 
 def _least_norm_point(system: _System) -> tuple[_Point, int]:
@@ -269,16 +274,12 @@ def _status(
     system: _System,
     at: _Point,
     target: float,
-    before: float,
+    before: float,  # the residual norm of the point before
     rounding: float,
-    ended: Status | None,
-    last: bool,
+    ended: Status | None,  # why the recurrence broke down
+    last: bool,  # no iterations are left
 ) -> Status | None:
-    """Return the status of a recomputed point; None to start the recurrence again.
-
-    ``before`` is the residual norm of the point before, ``ended`` why the recurrence
-    broke down, ``last`` whether no iterations are left.
-    """
+    """Return the status of a recomputed point; None to start the recurrence again."""
     size, failed = at.residual_norm, _failure(system, at)
     if failed is not None or size <= target:
         return failed or Status.CONVERGED
@@ -352,26 +353,3 @@ def _of_shape(name: str, value: Any, shape: tuple[int, ...], like: Array) -> Arr
         found = tuple(array.shape)
         raise ValueError(f"{name} must have shape {shape}, found shape {found}")
     return array
-
-
-def _stack(results: list[KrylovResult], b: Array, c: Array) -> KrylovResult:
-    xp = namespace(b)
-
-    def block(columns: list[Any], like: Array) -> Array:
-        return xp.stack(columns, axis=1) if columns else xp.zeros_like(like)
-
-    failed = sorted(
-        (r.status for r in results if not r.converged),
-        key=lambda status: status.acceptable,
-    )
-    return KrylovResult(
-        x=block([r.x for r in results], b),
-        status=failed[0] if failed else Status.CONVERGED,
-        converged=asarray([r.converged for r in results], b, xp.bool),
-        niter=asarray([r.niter for r in results], b, xp.int64),
-        n_matvec=sum(r.n_matvec for r in results),
-        residual_norm=asarray([r.residual_norm for r in results], b, xp.float64),
-        residual=block([r.residual for r in results], b),
-        direction=next((r.direction for r in results if r.direction is not None), None),
-        multipliers=block([r.multipliers for r in results], c),
-    )

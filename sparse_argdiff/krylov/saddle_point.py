@@ -9,18 +9,14 @@
                      digits, CG in the null space with each projection by MINRES:
                      ``SaddlePoint(H, null_space_of(C), method="projected_cg")``
 
-A caller sets the system up once, with the preconditioner
-:func:`sparse_argdiff.preconditioners.constraint_of`, and solves for right-hand sides that
-are stacked as the unknowns are::
+A system is set up once and solved for many right-hand sides::
 
-    system = SaddlePoint(H, C, M=constraint_of(H, C))
+    system = SaddlePoint(H, C, M=preconditioners.constraint_of(H, C))
     found = system.solve(xp.concat([b, c]), rtol=1e-8)        # a KrylovResult
     y, w = found.x[:n, ...], found.multipliers
-    if system.probe(like=b).status is Status.NEGATIVE_CURVATURE: ...
 
 ``null_space_of(C)`` gives the projections on C (``project``, ``particular``,
-``multipliers``) for any kind of C; passed as C itself, its factors serve many systems
-with other H.
+``multipliers``); passed as C itself, its factors serve systems with other H.
 """
 
 from __future__ import annotations
@@ -76,7 +72,10 @@ class SaddlePoint:
         self.C: LinearOperator | None = (
             C.C if given else None if C is None else aslinearoperator(C)
         )
-        self.M, self.method = M, method or _method_for(C)
+        if method is None and C is not None:
+            explicit = is_explicit(C) or isinstance(C, NullSpace)
+            method = "projected_cg" if explicit else "minres"
+        self.M, self.method = M, method or "cg"
         self.null_space: Any = None
         if self.method == "projected_cg":
             self.null_space = null_space_for(C, M, self.H.shape[0])
@@ -123,10 +122,10 @@ class SaddlePoint:
         )
 
     def probe(self, like: Array) -> KrylovResult:
-        """Look for negative curvature on the null space of C, by a few products.
+        """Run a few steps of CG on the null space of C, for a random right-hand side.
 
-        CG for a random right-hand side, of the kind and the dtype of ``like``: only the
-        status ``NEGATIVE_CURVATURE``, with its ``direction``, is a finding.
+        ``like`` gives its array type; only the status ``NEGATIVE_CURVATURE``, with its
+        ``direction``, is a finding.
         """
         n = self.H.shape[0]
         b = asarray(np.random.default_rng(0).standard_normal(n), like)
@@ -134,10 +133,3 @@ class SaddlePoint:
             return cg(self.H, b, M=self.M, maxiter=_PROBE)
         N = null_space_of(self.C) if self.null_space is None else self.null_space
         return projected_cg(self.H, N, b, maxiter=_PROBE)
-
-
-def _method_for(C: Any) -> str:
-    if C is None:
-        return "cg"
-    explicit = is_explicit(C) or isinstance(C, NullSpace)
-    return "projected_cg" if explicit else "minres"

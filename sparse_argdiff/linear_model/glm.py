@@ -10,8 +10,9 @@ from __future__ import annotations
 from typing import Any
 
 from ..arrays import Array, array_module, dot, namespace, norm, zeros
-from ..operators.linear_operator import LinearOperator, Structure
-from ..problem.objective import Constants
+from ..operators.linear_operator import LinearOperator
+from ..operators.structure import Structure
+from ..problem.constants import Constants
 from .design import Design, as_features
 from .hessian_product.one_pass import products_of
 from .lipschitz_constants import constants_of, lipschitz_of

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from ..arrays import Array, dot, namespace
-from ..problem.objective import Constants
+from ..problem.constants import Constants
 from .losses import Squared
 from .penalty import RidgePenalty
 

@@ -12,7 +12,8 @@ import numpy as np
 from scipy import sparse
 
 from ..arrays import Array, arange, full, is_array, namespace, zeros
-from .linear_operator import LinearOperator, Structure, aslinearoperator
+from .linear_operator import LinearOperator, as_operator, aslinearoperator
+from .structure import common
 
 
 def is_explicit(matrix: Any) -> bool:
@@ -34,9 +35,17 @@ def zero(shape: tuple[int, int], like: Array) -> LinearOperator:
     return _of_products(shape, product(shape[0]), product(shape[1]))
 
 
-def _of_products(shape: tuple[int, int], forward: Any, backward: Any) -> LinearOperator:
+def _of_products(
+    shape: tuple[int, int], forward: Any, backward: Any, **known: Any
+) -> LinearOperator:
     """Return the operator of two functions that take vectors and blocks."""
-    return LinearOperator(shape, forward, backward, matmat=forward, rmatmat=backward)
+    return LinearOperator(
+        shape, forward, backward, matmat=forward, rmatmat=backward, **known
+    )
+
+
+def _symmetric(n: int, product: Any, **known: Any) -> LinearOperator:
+    return _of_products((n, n), product, product, symmetric=True, **known)
 
 
 def vstack(blocks: list[Any]) -> Any:
@@ -69,15 +78,13 @@ def saddle_operator(H: LinearOperator, C: Any) -> LinearOperator:
         return namespace(z).concat([H @ y + rows.T @ z[n:, ...], rows @ y])
 
     size = n + rows.shape[0]
-    return LinearOperator(
+    return _of_products(
         (size, size),
         product,
         product,
-        matmat=product,
-        rmatmat=product,
         dtype=H.dtype,
         symmetric=H.symmetric,
-        structure=Structure(accuracy=H.accuracy, note=H.note),
+        structure=common(H.structure),
     )
 
 
@@ -121,12 +128,10 @@ def principal(operator: LinearOperator, index: Array) -> LinearOperator:
         return namespace(u).take(operator @ spread(u), index, axis=0)
 
     split = operator.split
-    return LinearOperator(
+    return _of_products(
         (k, k),
         product,
         product,
-        matmat=product,
-        rmatmat=product,
         dtype=operator.dtype,
         symmetric=operator.symmetric,
         positive_definite=operator.positive_definite,
@@ -179,25 +184,16 @@ def _gathering(size: int, index: Array) -> Any:
 
 def gram(matrix: Any, weights: Array) -> LinearOperator:
     """Return J' diag(weights) J, with a diagonal where the entries of J are known."""
-    J, n = aslinearoperator(matrix), matrix.shape[1]
+    J, W = aslinearoperator(matrix), diagonal_operator(weights)
 
-    def product(v: Array) -> Array:
-        return J.T @ ((weights if v.ndim == 1 else weights[:, None]) * (J @ v))
+    def diagonal() -> Array:
+        return squares(matrix).T @ weights
 
-    diagonal = None
-    if is_explicit(matrix):
-
-        def diagonal() -> Array:
-            return squares(matrix).T @ weights
-
-    return LinearOperator(
-        (n, n),
-        product,
-        product,
-        matmat=product,
+    return _symmetric(
+        matrix.shape[1],
+        lambda v: J.T @ (W @ (J @ v)),
         dtype=weights.dtype,
-        symmetric=True,
-        diagonal=diagonal,
+        diagonal=diagonal if is_explicit(matrix) else None,
     )
 
 
@@ -212,17 +208,16 @@ def squares(matrix: Any) -> Any:
 
 def diagonal_operator(entries: Array) -> LinearOperator:
     """Return diag(entries) as an operator."""
-    n = entries.shape[0]
 
     def product(v: Array) -> Array:
         return entries * v if v.ndim == 1 else entries[:, None] * v
 
-    return LinearOperator(
-        (n, n),
-        product,
-        product,
-        matmat=product,
-        dtype=entries.dtype,
-        symmetric=True,
-        diagonal=entries,
-    )
+    return _symmetric(entries.shape[0], product, dtype=entries.dtype, diagonal=entries)
+
+
+def as_diagonal(name: str, value: Any, n: int) -> Array:
+    """Return the diagonal of a square operator (n, n) that has one."""
+    operator = as_operator(name, value, (n, n))
+    if not operator.has_diagonal:
+        raise ValueError(f"{name} must know its diagonal, found an operator without")
+    return operator.diagonal()

@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 import operator
 from collections.abc import Callable
-from typing import Any, NamedTuple, cast
+from typing import Any
 
 import numpy as np
 
@@ -19,7 +19,6 @@ from ..arrays import (
     check_shape,
     dot,
     epsilon,
-    is_array,
     kind_of,
     namespace,
     norm,
@@ -27,27 +26,15 @@ from ..arrays import (
 )
 
 Product = Callable[[Array], Array]
+Products = tuple[Product | None, Product | None]  # with a vector, with a block
 
 
-class FourProducts(NamedTuple):
-    """The four products of a linear map; None for those that are not known."""
-
-    matvec: Product | None
-    rmatvec: Product | None
-    matmat: Product | None
-    rmatmat: Product | None
-
-
-def as_products(given: FourProducts, *, symmetric: bool) -> FourProducts:
-    """Return the products, checked; those of a symmetric map are its transpose's, too."""
-    function: Any
+def check_products(*given: Any) -> None:
+    """Refuse a product, of matvec, rmatvec, matmat and rmatmat, that is no function."""
     for function in given:
         if not (function is None or callable(function)):
-            check_callable(**given._asdict())
-    if not symmetric:
-        return given
-    matvec, rmatvec, matmat, rmatmat = given
-    return FourProducts(matvec, rmatvec or matvec, matmat, rmatmat or matmat)
+            names = ("matvec", "rmatvec", "matmat", "rmatmat")
+            check_callable(**dict(zip(names, given, strict=True)))
 
 
 def missing_product(message: str) -> Product:
@@ -62,52 +49,13 @@ def missing_product(message: str) -> Product:
 def as_shape(shape: Any) -> tuple[int, int]:
     """Return two whole numbers >= 0."""
     try:
-        rows, columns = map(operator.index, shape)
+        rows, columns = shape
+        rows, columns = operator.index(rows), operator.index(columns)
     except (TypeError, ValueError):
         raise ValueError(f"shape must be two whole numbers, found {shape!r}") from None
     if rows < 0 or columns < 0:
         raise ValueError(f"shape must not be negative, found {shape!r}")
     return rows, columns
-
-
-def matrix_type(A: Any) -> tuple[tuple[int, int], Any]:
-    """Return the shape of a matrix or operator, and its dtype where it is floating."""
-    shape = getattr(A, "shape", None)
-    if shape is None or not (hasattr(A, "matvec") or hasattr(A, "__matmul__")):
-        raise TypeError(
-            "expected a matrix or an operator (something with shape and @ or matvec), "
-            f"found {type(A).__name__}"
-        )
-    if len(shape) != 2:
-        raise ValueError(f"an operator has two dimensions, found shape {tuple(shape)}")
-    dtype = getattr(A, "dtype", None)
-    kind = "floating" if dtype is None else kind_of(A)
-    if kind == "other":
-        raise TypeError(f"operators are real, found dtype {dtype}")
-    # An integer matrix times a floating vector is a floating vector: no dtype of its own.
-    return shape, None if kind == "whole" else dtype
-
-
-def matrix_product(A: Any) -> Product:
-    """Return ``x ↦ A @ x``, which refuses arrays of another namespace."""
-    if not is_array(A):
-        return lambda x: A @ x
-
-    def product(x: Array) -> Array:
-        namespace(A, x)  # a mix is refused by name
-        return A @ x
-
-    return product
-
-
-def diagonal_of(A: Any) -> Callable[[], Array] | None:
-    """Return the function that gives the diagonal of a square matrix, where it has one."""
-    square = A.shape[0] == A.shape[1]
-    if square and hasattr(A, "diagonal"):
-        return cast("Callable[[], Array]", A.diagonal)
-    if square and hasattr(A, "__array_namespace__"):
-        return lambda: namespace(A).linalg.diagonal(A)
-    return None
 
 
 def vector_product(
@@ -127,26 +75,25 @@ def vector_product(
 
 
 def block_product(
-    function: Product | None,
-    single: Product,
-    name: str,
-    x: Array,
-    shape: tuple[int, int],
+    products: Products, name: str, x: Array, shape: tuple[int, int]
 ) -> Array:
-    """Return ``function(x)`` for a block of columns; column by column without one."""
+    """Return the product with a block of columns; column by column without its own."""
+    single, function = products
     if x.ndim != 2 or x.shape[0] != shape[1]:
         raise ValueError(
-            f"{name} of a {shape[0]} x {shape[1]} map needs an operand of shape "
+            f"{name}mat of a {shape[0]} x {shape[1]} map needs an operand of shape "
             f"({shape[1]}, k), found {tuple(x.shape)}"
         )
     xp = namespace(x)
     if x.shape[1] == 0:
         return zeros((shape[0], 0), x)
     if function is not None:
-        return _checked(function(x), name, (shape[0], x.shape[1]))
+        return _checked(function(x), f"{name}mat", (shape[0], x.shape[1]))
+    columns = (
+        vector_product(single, f"{name}vec", x[:, j], shape) for j in range(x.shape[1])
+    )
     # Copies: the user's product may write into the same buffer again.
-    columns = [xp.asarray(single(x[:, j]), copy=True) for j in range(x.shape[1])]
-    return xp.stack(columns, axis=1)
+    return xp.stack([xp.asarray(column, copy=True) for column in columns], axis=1)
 
 
 def _checked(result: Array, name: str, shape: tuple[int, ...]) -> Array:

@@ -8,55 +8,30 @@ from __future__ import annotations
 
 import numbers
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from operator import attrgetter
+from typing import Any
 
 import numpy as np
 
 from ..arrays import Array, as_dtype, check_callable, check_shape
+from .algebra import add, compose, scale
 from .checked_products import (
-    FourProducts,
     Product,
-    as_products,
+    Products,
     as_shape,
     block_product,
-    diagonal_of,
-    matrix_product,
-    matrix_type,
+    check_products,
     vector_product,
 )
+from .matrix_products import arguments_of
+from .structure import UNKNOWN, Structure, common
 
 Into = Callable[[Array, Array], Any]
 
 
-class Structure(NamedTuple):
-    """What is known of an operator beside its products and its diagonal.
-
-    Attributes
-    ----------
-    is_diagonal : bool
-        Whether all entries off the diagonal are zero.
-    matrix : array, sparse matrix, callable or None
-        The entries, where the operator was made from them, or a function that gives them.
-    split : (LinearOperator, array) or None
-        A = core + diag(d), of which d alone depends on the parameters x.
-    rank : int or None
-        A bound on the rank, where one is known: the number of samples.
-    accuracy : float or None
-        Relative accuracy of a product where it is worse than rounding (finite
-        differences).
-    note : str
-        A caveat that results built on this operator repeat in their ``warnings``.
-    """
-
-    is_diagonal: bool = False
-    matrix: Any = None
-    split: tuple[LinearOperator, Array] | None = None
-    rank: int | None = None
-    accuracy: float | None = None
-    note: str = ""
-
-
-_UNKNOWN = Structure()
+def _of_structure(name: str, description: str) -> Any:
+    """Return the property of an operator that is a field of its structure."""
+    return property(attrgetter(f"structure.{name}"), doc=description)
 
 
 class LinearOperator:
@@ -85,8 +60,7 @@ class LinearOperator:
     Attributes
     ----------
     into, into_blocks
-        The product in place, where :meth:`with_product` gave one, and whether it takes
-        blocks.
+        The product in place, if any, and whether it takes blocks: :meth:`with_product`.
     update, n_matvec
         How a preconditioner is renewed, and what building it cost: :meth:`with_setup`.
     matrix, is_diagonal, split, rank, accuracy, note
@@ -113,7 +87,8 @@ class LinearOperator:
     into_blocks: bool = False
     update: Callable[[Any], LinearOperator] | None = None
     n_matvec: int = 0
-    _products: FourProducts
+    _forward: Products
+    _backward: Products
     _diagonal: Array | Callable[[], Array] | None
 
     def __init__(
@@ -128,20 +103,23 @@ class LinearOperator:
         symmetric: bool = False,
         positive_definite: bool = False,
         diagonal: Array | Callable[[], Array] | None = None,
-        structure: Structure = _UNKNOWN,
+        structure: Structure = UNKNOWN,
     ) -> None:
         rows, columns = as_shape(shape)
+        check_products(matvec, rmatvec, matmat, rmatmat)
         symmetric = symmetric or positive_definite
-        if symmetric and rows != columns:
-            raise ValueError(f"a symmetric operator is square, found shape {shape}")
-        products = FourProducts(matvec, rmatvec, matmat, rmatmat)
+        if symmetric:
+            if rows != columns:
+                raise ValueError(f"a symmetric operator is square, found shape {shape}")
+            rmatvec, rmatmat = rmatvec or matvec, rmatmat or matmat
         vars(self).update(
             shape=(rows, columns),
             dtype=as_dtype(dtype),
             symmetric=symmetric,
             positive_definite=positive_definite,
             structure=structure,
-            _products=as_products(products, symmetric=symmetric),
+            _forward=(matvec, matmat),
+            _backward=(rmatvec, rmatmat),
             _diagonal=diagonal,
         )
 
@@ -150,7 +128,7 @@ class LinearOperator:
 
     def _with(self, **changes: Any) -> LinearOperator:
         changed = object.__new__(LinearOperator)
-        vars(changed).update(vars(self), **changes)
+        object.__setattr__(changed, "__dict__", vars(self) | changes)
         return changed
 
     def with_product(
@@ -201,25 +179,23 @@ class LinearOperator:
     @property
     def has_matmat(self) -> bool:
         """Whether a block of columns is multiplied as a whole."""
-        return self._products.matmat is not None
+        return self._forward[1] is not None
 
     def matvec(self, x: Array) -> Array:
         """Return A x for x of shape (columns,)."""
-        return vector_product(self._products.matvec, "matvec", x, self.shape)
+        return vector_product(self._forward[0], "matvec", x, self.shape)
 
     def rmatvec(self, y: Array) -> Array:
         """Return Aᵀ y for y of shape (rows,)."""
-        return vector_product(self._products.rmatvec, "rmatvec", y, self.shape[::-1])
+        return vector_product(self._backward[0], "rmatvec", y, self.shape[::-1])
 
     def matmat(self, x: Array) -> Array:
         """Return A X for X of shape (columns, k)."""
-        function, shape = self._products.matmat, self.shape
-        return block_product(function, self.matvec, "matmat", x, shape)
+        return block_product(self._forward, "mat", x, self.shape)
 
     def rmatmat(self, y: Array) -> Array:
         """Return Aᵀ Y for Y of shape (rows, k)."""
-        function, shape = self._products.rmatmat, self.shape[::-1]
-        return block_product(function, self.rmatvec, "rmatmat", y, shape)
+        return block_product(self._backward, "rmat", y, self.shape[::-1])
 
     def apply(self, x: Array, out: Array) -> Any:
         """Write A x, or A X, into ``out``; return x'Ax of each, or None, as ``into``."""
@@ -230,7 +206,7 @@ class LinearOperator:
 
     def __matmul__(self, other: Any) -> Any:
         if isinstance(other, LinearOperator):
-            return _compose(self, other)
+            return compose(LinearOperator, self, other)
         if getattr(other, "ndim", None) == 1:
             return self.matvec(other)
         if getattr(other, "ndim", None) == 2:
@@ -251,34 +227,39 @@ class LinearOperator:
         """The transpose."""
         if self.symmetric:
             return self
-        matvec, rmatvec, matmat, rmatmat = self._products
-        return self._with(
-            shape=self.shape[::-1],
-            structure=Structure(accuracy=self.accuracy, note=self.note),
-            into=None,
-            _products=FourProducts(rmatvec, matvec, rmatmat, matmat),
+        known = self.structure
+        (matvec, matmat), (rmatvec, rmatmat) = self._forward, self._backward
+        return LinearOperator(
+            self.shape[::-1],
+            rmatvec,
+            matvec,
+            matmat=rmatmat,
+            rmatmat=matmat,
+            dtype=self.dtype,
+            diagonal=self._diagonal,
+            structure=known if known is UNKNOWN else common(known),
         )
 
     def __add__(self, other: Any) -> LinearOperator:
-        return _add(self, aslinearoperator(other))
+        return add(LinearOperator, self, aslinearoperator(other))
 
     __radd__ = __add__
 
     def __sub__(self, other: Any) -> LinearOperator:
-        return _add(self, -aslinearoperator(other))
+        return self + -aslinearoperator(other)
 
     def __rsub__(self, other: Any) -> LinearOperator:
-        return _add(aslinearoperator(other), -self)
+        return aslinearoperator(other) + -self
 
     def __mul__(self, factor: Any) -> LinearOperator:
         if not isinstance(factor, numbers.Real):
             return NotImplemented
-        return _scale(self, float(factor))
+        return scale(LinearOperator, self, float(factor))
 
     __rmul__ = __mul__
 
     def __neg__(self) -> LinearOperator:
-        return _scale(self, -1.0)
+        return scale(LinearOperator, self, -1.0)
 
     # entries and structure --------------------------------------------------------
 
@@ -297,97 +278,20 @@ class LinearOperator:
         check_shape("diagonal", diagonal, self.shape[:1])
         return diagonal
 
-    @property
-    def matrix(self) -> Any:
-        """The explicit entries behind the operator, or None."""
-        matrix = self.structure.matrix
-        return matrix() if callable(matrix) else matrix
-
-    @property
-    def is_diagonal(self) -> bool:
-        """Whether all entries off the diagonal are zero."""
-        return self.structure.is_diagonal
-
-    @property
-    def split(self) -> tuple[LinearOperator, Array] | None:
-        """The parts (core, d) of A = core + diag(d), or None."""
-        return self.structure.split
-
-    @property
-    def rank(self) -> int | None:
-        """A bound on the rank, or None."""
-        return self.structure.rank
-
-    @property
-    def accuracy(self) -> float | None:
-        """Relative accuracy of a product where it is worse than rounding."""
-        return self.structure.accuracy
-
-    @property
-    def note(self) -> str:
-        """A caveat that results repeat in their ``warnings``."""
-        return self.structure.note
+    matrix = _of_structure("entries", "The explicit entries, or None.")
+    is_diagonal = _of_structure(
+        "is_diagonal", "Whether all entries off the diagonal are zero."
+    )
+    split = _of_structure(
+        "split", "The parts (core, d) of A = core + diag(d), or None."
+    )
+    rank = _of_structure("rank", "A bound on the rank, or None.")
+    accuracy = _of_structure("accuracy", "Relative accuracy of a product, if inexact.")
+    note = _of_structure("note", "A caveat that results repeat in their ``warnings``.")
 
     def todense(self, xp: Any = np) -> Array:
         """Return all entries, shape (rows, columns): for small operators and tests."""
         return self.matmat(xp.eye(self.shape[1], dtype=self.dtype or xp.float64))
-
-
-def _caveats(a: LinearOperator, b: LinearOperator) -> Structure:
-    """Return the accuracy and the notes of what is made of both."""
-    notes = [note for op in (a, b) for note in op.note.split("; ") if note]
-    accuracy = max(a.accuracy or 0.0, b.accuracy or 0.0) or None
-    return Structure(accuracy=accuracy, note="; ".join(dict.fromkeys(notes)))
-
-
-def _compose(a: LinearOperator, b: LinearOperator) -> LinearOperator:
-    if a.shape[1] != b.shape[0]:
-        raise ValueError(f"shapes {a.shape} and {b.shape} do not chain")
-    return LinearOperator(
-        (a.shape[0], b.shape[1]),
-        lambda x: a.matvec(b.matvec(x)),
-        lambda y: b.rmatvec(a.rmatvec(y)),
-        matmat=lambda x: a.matmat(b.matmat(x)),
-        rmatmat=lambda y: b.rmatmat(a.rmatmat(y)),
-        dtype=a.dtype if a.dtype == b.dtype else None,
-        structure=_caveats(a, b),
-    )
-
-
-def _add(a: LinearOperator, b: LinearOperator) -> LinearOperator:
-    if a.shape != b.shape:
-        raise ValueError(f"shapes {a.shape} and {b.shape} do not add")
-    known = a.has_diagonal and b.has_diagonal
-    return LinearOperator(
-        a.shape,
-        lambda x: a.matvec(x) + b.matvec(x),
-        lambda y: a.rmatvec(y) + b.rmatvec(y),
-        matmat=lambda x: a.matmat(x) + b.matmat(x),
-        rmatmat=lambda y: a.rmatmat(y) + b.rmatmat(y),
-        dtype=a.dtype if a.dtype == b.dtype else None,
-        symmetric=a.symmetric and b.symmetric,
-        positive_definite=a.positive_definite and b.positive_definite,
-        diagonal=(lambda: a.diagonal() + b.diagonal()) if known else None,
-        structure=_caveats(a, b),
-    )
-
-
-def _scale(a: LinearOperator, factor: float) -> LinearOperator:
-    return LinearOperator(
-        a.shape,
-        lambda x: factor * a.matvec(x),
-        lambda y: factor * a.rmatvec(y),
-        matmat=lambda x: factor * a.matmat(x),
-        rmatmat=lambda y: factor * a.rmatmat(y),
-        dtype=a.dtype,
-        symmetric=a.symmetric,
-        positive_definite=a.positive_definite and factor > 0,
-        diagonal=(lambda: factor * a.diagonal()) if a.has_diagonal else None,
-        structure=a.structure._replace(
-            matrix=None if a.matrix is None else lambda: factor * a.matrix,
-            split=a.split and (factor * a.split[0], factor * a.split[1]),
-        ),
-    )
 
 
 def aslinearoperator(A: Any) -> LinearOperator:
@@ -407,42 +311,13 @@ def aslinearoperator(A: Any) -> LinearOperator:
     """
     if isinstance(A, LinearOperator):
         return A
-    if isinstance(A, np.matrix):  # its products with vectors are rows
-        A = np.asarray(A)
-    shape, dtype = matrix_type(A)
-    if hasattr(A, "matvec"):
-        return LinearOperator(
-            shape,
-            A.matvec,
-            getattr(A, "rmatvec", None),
-            matmat=getattr(A, "matmat", None),
-            rmatmat=getattr(A, "rmatmat", None),
-            dtype=dtype,
-        )
-    forward = matrix_product(A)
-    backward = matrix_product(A.T) if hasattr(A, "T") else None
-    return LinearOperator(
-        shape,
-        forward,
-        backward,
-        matmat=forward,
-        rmatmat=backward,
-        dtype=dtype,
-        diagonal=diagonal_of(A),
-        structure=Structure(matrix=A),
-    )
+    return LinearOperator(**arguments_of(A))
 
 
 def as_operator(
     name: str, value: Any, shape: tuple[int, int] | None = None
 ) -> LinearOperator:
-    """Return a square operator, of ``shape`` where one is given.
-
-    Raises
-    ------
-    TypeError, ValueError
-        Naming the argument, what was found and what was expected.
-    """
+    """Return a square operator, of ``shape`` where one is given; errors call it ``name``."""
     try:
         operator = aslinearoperator(value)
     except (TypeError, ValueError) as error:
@@ -451,11 +326,3 @@ def as_operator(
         expected = f"have shape {shape}" if shape else "be square"
         raise ValueError(f"{name} must {expected}, found shape {operator.shape}")
     return operator
-
-
-def as_diagonal(name: str, value: Any, n: int) -> Array:
-    """Return the diagonal of a square operator (n, n) that has one."""
-    operator = as_operator(name, value, (n, n))
-    if not operator.has_diagonal:
-        raise ValueError(f"{name} must know its diagonal, found an operator without")
-    return operator.diagonal()

@@ -1,4 +1,4 @@
-"""The diagonal blocks as a preconditioner: M = blockdiag(A_11, A_22, …)⁻¹.
+"""Block Jacobi preconditioner: M = blockdiag(A_11, A_22, …)⁻¹.
 
 For unknowns that come in groups: the outputs of one feature, the components at one node.
 Blocks of one size are kept as one array (blocks, s, s), smaller ones padded with the
@@ -82,7 +82,7 @@ def block_jacobi(A: Any, blocks: Any) -> LinearOperator:
     # The place of each unknown among the entries of the blocks.
     back = np.empty(n + 1, dtype=np.int64)
     back[index.reshape(-1)] = np.arange(index.size)
-    back = asarray(back[:n], like, xp.int64)
+    place = asarray(back[:n], like, xp.int64)
     count, size = index.shape
 
     def product(r: Array) -> Array:
@@ -93,7 +93,7 @@ def block_jacobi(A: Any, blocks: Any) -> LinearOperator:
             xp.take(padded, where, axis=0), (count, size, columns.shape[1])
         )
         flat = xp.reshape(inverse @ parts, (count * size, columns.shape[1]))
-        found = xp.take(flat, back, axis=0)
+        found = xp.take(flat, place, axis=0)
         return found[:, 0] if r.ndim == 1 else found
 
     M = LinearOperator(
@@ -138,8 +138,7 @@ def _gather(matrix: Any, index: np.ndarray) -> Array:
         dtype = matrix.dtype if matrix.dtype.kind == "f" else np.float64
         entries = np.zeros(rows.shape, dtype=dtype)
         if n:
-            flat = safe_rows.ravel(), safe_columns.ravel()
-            picked = sparse.csr_array(matrix)[flat]
+            picked = sparse.csr_array(matrix)[safe_rows.ravel(), safe_columns.ravel()]
             picked = picked.toarray() if sparse.issparse(picked) else np.asarray(picked)
             entries[...] = picked.reshape(rows.shape)
         return to_namespace(np.where(real, entries, eye.astype(dtype)), namespace(like))

@@ -1,9 +1,9 @@
-"""The direct path for small n: all entries once, one Cholesky factor, exact for that A.
+"""Cholesky factorisation for small n: the exact inverse of an explicit A.
 
     S A S = R'R  with S = diag(A)^-½,    M = S R⁻¹ R'⁻¹ S
 
-Conjugate gradients with this M end after a step or two, and still verify their residual;
-for a nearby matrix M remains a very good preconditioner.
+CG with this M ends after one or two iterations, with a verified residual; for a nearby
+matrix M remains a good preconditioner.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from ..arrays import Array, asarray, kind_of, to_namespace
 from ..operators.linear_operator import LinearOperator, as_operator
 from .nystrom import example
 
-_COLUMNS = 64  # of the identity at once: what a block product holds stays small
+_COLUMNS = 64  # of the identity in one block product, which bounds its memory
 
 
 def cholesky(A: Any) -> LinearOperator:

@@ -18,8 +18,8 @@ from typing import Any
 
 from ..arrays import Array, as_vector, is_array, namespace, norm
 from ..krylov.null_space import NullSpace, ProductNullSpace, null_space
-from ..operators.block_matrices import is_explicit
-from ..operators.linear_operator import LinearOperator, as_diagonal, aslinearoperator
+from ..operators.block_matrices import as_diagonal, is_explicit
+from ..operators.linear_operator import LinearOperator, aslinearoperator
 from .jacobi import jacobi, jacobi_of
 
 

@@ -1,4 +1,4 @@
-"""The diagonal as a preconditioner: M = diag(A)⁻¹, floored.
+"""Jacobi preconditioner: M = diag(A)⁻¹ with a floor.
 
 m_i = 1 / max(d_i, floor · max d)
 """
@@ -9,12 +9,9 @@ import math
 from typing import Any
 
 from ..arrays import Array, as_tolerance, as_vector, is_array, namespace
-from ..operators.linear_operator import (
-    LinearOperator,
-    Structure,
-    as_diagonal,
-    as_operator,
-)
+from ..operators.block_matrices import as_diagonal
+from ..operators.linear_operator import LinearOperator, as_operator
+from ..operators.structure import Structure
 
 
 def jacobi(diag: Any, *, floor: float = 1e-12) -> LinearOperator:
@@ -91,7 +88,7 @@ def jacobi_of(A: Any) -> LinearOperator | None:
     """Return :func:`jacobi` of an operator that knows its diagonal, None of others.
 
     None too where the diagonal is not finite and positive: A is then not definite,
-    which is for the solver to find and say.
+    which the solver detects and reports.
     """
     A = as_operator("A", A)
     if not A.has_diagonal or A.shape[0] == 0:

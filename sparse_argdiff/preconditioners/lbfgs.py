@@ -1,4 +1,4 @@
-"""The pairs of a solve as a preconditioner: the two-loop recursion of L-BFGS.
+"""L-BFGS preconditioner from curvature pairs, by the two-loop recursion.
 
     M₊ = (I − ρ s y') M (I − ρ y s') + ρ s s',    ρ = 1 / s'y,    so that M₊ y = s
 
@@ -22,7 +22,7 @@ def lbfgs(pairs: Iterable[tuple[Array, Array]], *, M: Any = None) -> LinearOpera
     pairs : sequence of (array (n,), array (n,))
         Oldest first.  Those of non-positive curvature s'y are dropped.
     M : operator (n, n), optional
-        What is corrected, symmetric positive definite; by default the multiple of the
+        The initial approximation, symmetric positive definite; by default the multiple of the
         identity that suits the last pair, (s'y / y'y) I.
 
     Returns

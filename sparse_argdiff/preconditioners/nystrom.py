@@ -1,9 +1,9 @@
-"""Randomised Nyström: one sketch of the curvature that x does not enter serves every x.
+"""Randomised Nyström preconditioner: a low-rank sketch of the constant part of A.
 
     A = core + diag(d),   core ≈ U Λ U',   M = (diag(d) + t + U (Λ − t) U')⁻¹
 
-by Woodbury, with t = Λ_l for what the sketch misses.  The sketch costs one product for
-each of its l columns; a new d costs none.
+by the Woodbury identity; t = Λ_l bounds what the sketch misses.  The sketch costs one
+product for each of its l columns; a new d costs none.
 """
 
 from __future__ import annotations
@@ -93,8 +93,8 @@ def nystrom(
 
     Notes
     -----
-    Pays where the spectrum of the core falls off: correlated features, few samples.  The
-    Laplacian's does not.  An eigenvalue of M⁻¹A is at most about 1, and no less than
+    Worth its setup where the spectrum of the core decays: correlated features, few
+    samples; not for a Laplacian.  An eigenvalue of M⁻¹A is at most about 1, and no less than
     d / (d + t).
 
     References
@@ -204,7 +204,7 @@ def from_sketch(found: Sketch, A: LinearOperator, n_matvec: int) -> LinearOperat
         )
     if max(largest, top) <= 0.0:
         raise ValueError("A must be positive definite: no positive curvature was found")
-    # Where neither the diagonal nor the sketch has anything, something has to stand.
+    # A positive floor where both the diagonal and the sketch vanish.
     floor = max(1e-12 * largest, epsilon(U) * top)
     total = d + tail
     e = 1.0 / xp.where(total < floor, floor + 0.0 * total, total)

@@ -1,8 +1,9 @@
 """What is minimised, subject to what, and when a point solves it."""
 
+from .constants import Constants
 from .constraints import Equality, Inequality, LinearEquality
 from .log_barrier import LogBarrier
-from .objective import Constants, FunctionObjective, Objective
+from .objective import FunctionObjective, Objective
 from .problem import ActiveSet, Problem, Solution
 
 __all__ = [

@@ -8,12 +8,13 @@ Rows of several constraints are stacked in the order in which they were given.
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
-from ..arrays import Array, as_vector, check_callable, check_shape, namespace
+from ..arrays import Array, as_vector, asarray, check_callable, check_shape, namespace
 from ..operators.block_matrices import vstack, zero
 from ..operators.checked_products import missing_product
 from ..operators.linear_operator import LinearOperator, aslinearoperator
@@ -131,14 +132,7 @@ class Inequality(_FromFunctions):
 
 
 class Stack:
-    """The rows of several constraints as one h(x, y), with the shapes checked.
-
-    Parameters
-    ----------
-    name : str
-        "equality" or "inequality", for messages.
-    parts : sequence of Rows
-    """
+    """The rows of several constraints as one h(x, y); ``name`` is for messages."""
 
     def __init__(self, name: str, parts: list[Rows]) -> None:
         self.name = name
@@ -182,22 +176,19 @@ class Stack:
         """Return ∂/∂x of jacᵀ multipliers, (n, m), or None where x does not enter it."""
         return self._sum("cross", x, y, multipliers, x.shape[0])
 
-    def curvatures(self, x: Array, y: Array, multipliers: Array) -> list[Any]:
-        """Return the terms of :meth:`hess` as the constraints gave them."""
-        return self._terms("hess", x, y, multipliers, y.shape[0])
-
     def _sum(
         self, name: str, x: Array, y: Array, multipliers: Array, columns: int
     ) -> LinearOperator | None:
         total: LinearOperator | None = None
-        for given in self._terms(name, x, y, multipliers, columns):
+        for given in self.terms(name, x, y, multipliers, columns):
             term = aslinearoperator(given)
             total = term if total is None else total + term
         return total
 
-    def _terms(
+    def terms(
         self, name: str, x: Array, y: Array, multipliers: Array, columns: int
     ) -> list[Any]:
+        """Return the terms of ``hess`` or ``cross`` as the constraints gave them."""
         terms, start = [], 0
         for i, part in enumerate(self.parts):
             function = getattr(part, name)
@@ -238,3 +229,19 @@ def stack(name: str, given: Any, kinds: tuple[type, ...]) -> Stack | None:
                 f"{type(member).__name__}"
             )
     return Stack(name, [member.rows for member in members]) if members else None
+
+
+def bound_arrays(lower: Any, upper: Any, y: Array) -> tuple[Array, Array]:
+    """Return bounds on y as arrays (n,), infinite where there are none."""
+    found = []
+    for name, given, none in (("lower", lower, -math.inf), ("upper", upper, math.inf)):
+        bound = asarray(none if given is None else given, y)
+        if bound.ndim != 0 and bound.shape != y.shape:
+            raise ValueError(
+                f"{name} must be a number or have shape {tuple(y.shape)} like y, "
+                f"found shape {tuple(bound.shape)}"
+            )
+        found.append(bound + namespace(y).zeros_like(y))
+    if not bool(namespace(y).all(found[0] <= found[1])):
+        raise ValueError("lower must be <= upper everywhere, without NaN")
+    return found[0], found[1]

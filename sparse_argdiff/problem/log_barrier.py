@@ -45,9 +45,8 @@ def LogBarrier(problem: Problem, t: float) -> Problem:
     Notes
     -----
     From a cold start at a large t, Newton's method takes many short steps along the
-    boundary: ``solve(problem, x, method="barrier")`` follows the path from a small t.
-    At a degenerate point, where an active row has multiplier zero, g_t' tends to the mean
-    of the one-sided derivatives of g.
+    boundary; ``solve(problem, x, method="barrier")`` does not.  Where an active row has
+    multiplier zero, g_t' tends to the mean of the one-sided derivatives of g.
 
     References
     ----------
@@ -67,21 +66,14 @@ def LogBarrier(problem: Problem, t: float) -> Problem:
 
 
 class _Weights(NamedTuple):
-    """The reciprocal slacks of the rows and the bounds at a point."""
+    """The reciprocal slacks at a point."""
 
     rows: Array | None
-    lower: Array | None
-    upper: Array | None
+    bounds: tuple[Array, Array] | None  # of lower and upper bounds
 
 
 class BarrierObjective:
-    """t f minus the logarithms of the slacks, where f is minimised; plus, where maximised.
-
-    Parameters
-    ----------
-    problem : Problem
-    t : float
-    """
+    """t f minus the logarithms of the slacks, where f is minimised; plus, where maximised."""
 
     def __init__(self, problem: Problem, t: float) -> None:
         self.problem, self.t = problem, t
@@ -131,8 +123,7 @@ class BarrierObjective:
             return None
         inverses = [1.0 / slack for slack in slacks]
         rows = None if self.problem.inequalities is None else inverses.pop(0)
-        lower, upper = inverses or (None, None)
-        return _Weights(rows, lower, upper)
+        return _Weights(rows, (inverses[0], inverses[1]) if inverses else None)
 
     def _value(self, x: Array, y: Array) -> float:
         """Return t f − Σ log(slacks); infinite outside the domain."""
@@ -153,8 +144,8 @@ class BarrierObjective:
         total = self.t * self.problem.grad(x, y)
         if weights.rows is not None:
             total = total + aslinearoperator(self._jac(x, y)).T @ weights.rows
-        if weights.lower is not None:
-            total = total - weights.lower + weights.upper
+        if weights.bounds is not None:
+            total = total - weights.bounds[0] + weights.bounds[1]
         return self._sign * total
 
     def hess(self, x: Array, y: Array) -> LinearOperator:
@@ -166,8 +157,9 @@ class BarrierObjective:
             total = total + gram(self._jac(x, y), weights.rows**2)
             curvature = self.problem.inequalities.hess(x, y, weights.rows)
             total = total if curvature is None else total + curvature
-        if weights.lower is not None and weights.upper is not None:
-            total = total + diagonal_operator(weights.lower**2 + weights.upper**2)
+        if weights.bounds is not None:
+            lower, upper = weights.bounds
+            total = total + diagonal_operator(lower**2 + upper**2)
         return self._sign * total
 
     def cross(self, x: Array, y: Array) -> LinearOperator:

@@ -9,15 +9,14 @@ Quantities of the point alone are computed once, inside ``hess`` and ``cross``.
 
 from __future__ import annotations
 
-import dataclasses
 import functools
-import math
 from collections.abc import Callable
 from typing import Any, Protocol
 
 from ..arrays import Array, check_callable, epsilon, namespace, norm
 from ..operators.checked_products import missing_product
-from ..operators.linear_operator import LinearOperator, Structure
+from ..operators.linear_operator import LinearOperator
+from ..operators.structure import UNKNOWN, Structure
 
 
 class Objective(Protocol):
@@ -85,34 +84,28 @@ class FunctionObjective:
             raise TypeError("grad must be callable, found NoneType")
         check_callable(grad=grad, value=value, hvp=hvp, hess_diag=hess_diag)
         check_callable(cross_jvp=cross_jvp, cross_vjp=cross_vjp)
-        self.grad = grad
-        self.value = value
-        self.n = n
-        self._hvp = hvp
-        self._cross_jvp = cross_jvp
-        self._cross_vjp = cross_vjp
-        self._hess_diag = hess_diag
+        self.grad, self.value, self.n = grad, value, n
+        self._hvp, self._hess_diag = hvp, hess_diag
+        self._cross_jvp, self._cross_vjp = cross_jvp, cross_vjp
 
     def hess(self, x: Array, y: Array) -> LinearOperator:
         """Return f_YY at (x, y) as an operator (n, n)."""
-        hvp, diag = self._hvp, self._hess_diag
-        structure = Structure()
+        hvp, diag, structure = self._hvp, self._hess_diag, UNKNOWN
         if hvp is None:
+            product: Any = functools.partial(self._difference, x, y)
             structure = Structure(
                 accuracy=20.0 * epsilon(y) ** (2 / 3),
                 note="Hessian products are central differences of grad (no hvp was given)",
             )
-
-        def product(v: Array) -> Array:
-            return self._difference(x, y, v) if hvp is None else hvp(x, y, v)
-
+        else:
+            product = functools.partial(hvp, x, y)
         # Symmetry is not claimed: the functions are the user's, and are tested.
         return LinearOperator(
             (y.shape[0], y.shape[0]),
             product,
             product,
             dtype=y.dtype,
-            diagonal=None if diag is None else lambda: diag(x, y),
+            diagonal=None if diag is None else functools.partial(diag, x, y),
             structure=structure,
         )
 
@@ -145,38 +138,3 @@ def central_difference(along: Callable[[float], Any], at: Array, d: Array) -> An
     """
     h = epsilon(at) ** (1 / 3) * (1.0 + norm(at)) / norm(d)
     return (along(h) - along(-h)) / (2.0 * h)
-
-
-@dataclasses.dataclass(frozen=True)
-class Constants:
-    """Bounds that hold at x for all y between the computed one and the solution.
-
-    A proof from wrong bounds is wrong: estimates must not be given here; infinity
-    stands for an unknown bound.  Vectors (y, λ) are measured by ‖v‖² = Σ W_j v_j², forces by
-    Σ v_j² / W_j.
-
-    Attributes
-    ----------
-    convexity : float
-        μ > 0 with v'f_YY v ≥ μ ‖v‖² for all v.
-    hess_lipschitz : float
-        L_YY: the force (f_YY(y) − f_YY(y')) v is at most L_YY ‖y − y'‖ ‖v‖.
-    cross : float
-        ‖f_XY(x, y)' v‖₂ ≤ cross ‖v‖ at the computed y.
-    cross_lipschitz : float
-        L_XY: ‖(f_XY(y) − f_XY(y'))' v‖₂ ≤ L_XY ‖y − y'‖ ‖v‖.
-    upper_lipschitz : float
-        L_U: the force ∂f^U/∂y(y) − ∂f^U/∂y(y') is at most L_U ‖y − y'‖.
-    direct_lipschitz : float
-        L_X: the same of ∂f^U/∂x, in the 2-norm; 0 where there is none.
-    metric : array (n,) or None
-        W > 0; None for 1, the Euclidean norm.
-    """
-
-    convexity: float
-    hess_lipschitz: float
-    cross: float
-    cross_lipschitz: float
-    upper_lipschitz: float = math.inf
-    direct_lipschitz: float = math.inf
-    metric: Array | None = None

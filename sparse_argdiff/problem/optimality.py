@@ -11,14 +11,14 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from scipy import optimize, sparse
 from scipy.sparse import linalg
 
 from ..arrays import Array, full, is_array, is_sparse, namespace, norm, zeros
-from ..krylov.null_space import multipliers as fit_multipliers
+from ..krylov.null_space import null_space_of
 from ..operators.block_matrices import (
     is_factorable,
     scatter,
@@ -28,6 +28,7 @@ from ..operators.block_matrices import (
     vstack,
 )
 from ..operators.linear_operator import aslinearoperator
+from ..status import Status
 from .problem import ActiveSet, Problem, Solution
 
 ACTIVE_TOL = 1e-6
@@ -142,48 +143,42 @@ def conditions(
     )
 
 
-def classify(
-    problem: Problem,
-    x: Array,
-    y: Array,
-    multipliers: Array,
-    *,
-    tol: float = ACTIVE_TOL,
-) -> ActiveSet:
+def classify(problem: Problem, x: Array, y: Array, multipliers: Array) -> ActiveSet:
     """Return which inequality rows and bounds are strongly, weakly or not active.
 
     A row is strongly active where the force, relative to the largest, exceeds the slack,
-    relative to the size of y; a row with both below ``tol`` is weakly active.
+    relative to the size of y; a row with both below ``ACTIVE_TOL`` is weakly active.
     """
     xp = namespace(y)
     found = conditions(problem, x, y, multipliers)
     p, length = found.equality.shape[0], size_of(y)
-    scale = force_scale(problem, x, y, found.grad) or 1.0
+    far = scale_of(problem, x, y)
+    scale = max(norm(found.grad), far if math.isfinite(far) else 0.0) or 1.0
     force = slack = zeros((0,), y)
     if found.inequality.shape[0]:
         assert problem.inequalities is not None
         sizes = row_norms(problem.inequalities.jac(x, y), y)
         force = multipliers[p:] * sizes / scale
         slack = -found.inequality / sizes / length
-    strong, weak = _strong(force, slack, tol), _weak(force, slack, tol)
+    strong, weak = _strong(force, slack), _weak(force, slack)
     fixed = weak_fixed = zeros(y.shape, y, xp.bool)
     if problem.bounded:
         lower, upper = problem.bounds(y)
         pull = found.lagrangian_grad / scale
         for gap, sign in (((y - lower) / length, 1.0), ((upper - y) / length, -1.0)):
-            fixed = fixed | _strong(sign * pull, gap, tol)
-            weak_fixed = weak_fixed | _weak(sign * pull, gap, tol)
+            fixed = fixed | _strong(sign * pull, gap)
+            weak_fixed = weak_fixed | _weak(sign * pull, gap)
         fixed = fixed | (lower == upper)
         weak_fixed = weak_fixed & ~fixed
-    return ActiveSet(strong, weak, ~(strong | weak), fixed, weak_fixed)
+    return ActiveSet(strong, weak, fixed, weak_fixed)
 
 
-def _strong(force: Array, slack: Array, tol: float) -> Array:
-    return (force > tol) & (force > slack)
+def _strong(force: Array, slack: Array) -> Array:
+    return (force > ACTIVE_TOL) & (force > slack)
 
 
-def _weak(force: Array, slack: Array, tol: float) -> Array:
-    return (force <= tol) & (slack <= tol)
+def _weak(force: Array, slack: Array) -> Array:
+    return (force <= ACTIVE_TOL) & (slack <= ACTIVE_TOL)
 
 
 def _largest(values: Array) -> float:
@@ -196,12 +191,6 @@ def _worst(*sizes: float) -> float:
     return math.nan if any(map(math.isnan, sizes)) else max(sizes)
 
 
-def force_scale(problem: Problem, x: Array, y: Array, grad: Array) -> float:
-    """Return the force that others are compared with: ‖f_Y‖ here or at y = 0."""
-    far = scale_of(problem, x, y)
-    return max(norm(grad), far) if math.isfinite(far) else norm(grad)
-
-
 def scale_of(problem: Problem, x: Array, y: Array) -> float:
     """Return the objective's own ``scale(x)``, or ‖f_Y(x, 0)‖."""
     scale = getattr(problem.objective, "scale", None)
@@ -211,8 +200,8 @@ def scale_of(problem: Problem, x: Array, y: Array) -> float:
 def residual(problem: Problem, solution: Solution) -> tuple[Array, int]:
     """Return the residual of the conditions, (n + p + q,), and the gradients spent.
 
-    The residual is the gradient of the Lagrangian, zero on the variables that a bound
-    holds, then the rows, zero where inactive.  K⁻¹ residual is the error to first order.
+    That is the gradient of the Lagrangian, zero where a bound holds, then the rows, zero
+    where inactive.  K⁻¹ residual is the error to first order.
     """
     if solution.residual is not None:
         return solution.residual, 0
@@ -231,10 +220,9 @@ def residual(problem: Problem, solution: Solution) -> tuple[Array, int]:
 def residual_scale(problem: Problem, x: Array, y: Array) -> tuple[float, int]:
     """Return the size of the terms that cancel at a solution, and the products spent.
 
-    Tolerances of a lower-level solve are relative to this scale: ‖f_Y(x, 0)‖, or the
-    objective's own ``scale(x)``.  The scale follows the units of f and does not depend
-    on the start.  Where zero or not finite (y = 0 is stationary, or outside the domain),
-    the scale is ‖f_YY y‖, for one Hessian product.
+    Tolerances of a lower-level solve are relative to this scale, which has the units of f:
+    ‖f_Y(x, 0)‖, or the objective's own ``scale(x)``.  Where that is zero or not finite
+    (y = 0 is stationary, or outside the domain), ‖f_YY y‖, for one Hessian product.
     """
     scale = scale_of(problem, x, y)
     if scale > 0.0 and math.isfinite(scale):
@@ -247,14 +235,8 @@ def lagrangian_hess(
 ) -> Any:
     """Return f_YY + Σ ν_i ∇²h_i of the function that is minimised, as explicit as its parts.
 
-    Parameters
-    ----------
-    multipliers : array (p + q,)
-        Of the p equality rows, then of the inequality rows.
-
-    Returns
-    -------
-    LinearOperator, or a sparse matrix where all parts are matrices on the host
+    A sparse matrix where all parts are matrices on the host, else an operator; the first
+    p multipliers are those of the equality rows.
     """
     given = problem.objective.hess(x, y)
     terms: list[Any] = []
@@ -263,7 +245,7 @@ def lagrangian_hess(
         (problem.inequalities, multipliers[p:]),
     ):
         if rows is not None:
-            terms += rows.curvatures(x, y, part)
+            terms += rows.terms("hess", x, y, part, y.shape[0])
     if is_factorable(y, given, *terms):
         total = sparse.csr_array(given) * (-1.0 if problem.maximize else 1.0)
         for term in terms:
@@ -277,11 +259,7 @@ def lagrangian_hess(
 
 
 def complete(problem: Problem, solution: Solution) -> Solution:
-    """Return the solution with multipliers and active set, computed where missing.
-
-    The multipliers are a least-squares fit over the rows that are zero, non-negative
-    for inequalities.
-    """
+    """Return the solution with multipliers, fitted by least squares, and active set."""
     if not problem.constrained:
         return solution
     x, y, multipliers = solution.x, solution.y, solution.multipliers
@@ -315,7 +293,7 @@ def _recover(problem: Problem, x: Array, y: Array) -> Array:
         lower, upper = problem.bounds(y)
         (free,) = xp.nonzero((y - lower > near) & (upper - y > near))
         C, force = take_columns(C, free), xp.take(force, free)
-    fitted = fit_multipliers(C, force)
+    fitted = null_space_of(C).multipliers(force)
     signed = index >= h.shape[0]
     if bool(xp.any(fitted[signed] < 0.0)):
         fitted = _fit_signed(C, force, signed)
@@ -324,7 +302,7 @@ def _recover(problem: Problem, x: Array, y: Array) -> Array:
     return scatter(candidates.shape[0], index)(fitted)
 
 
-def _fit_signed(C: Any, force: Array, signed: Array) -> Array:
+def _fit_signed(C: Any, force: Array, signed: Any) -> Array:
     """Return argmin ‖C' ν − force‖ with the signed ν >= 0, on the host."""
     bounds = np.where(signed, 0.0, -np.inf), np.full(signed.shape[0], np.inf)
     if sparse.issparse(C):
@@ -337,3 +315,49 @@ def _fit_signed(C: Any, force: Array, signed: Array) -> Array:
             C.shape[::-1], matvec=C.rmatvec, rmatvec=C.matvec, dtype=force.dtype
         )
     return optimize.lsq_linear(transposed, force, bounds, tol=1e-12).x
+
+
+class StationarityCheck(NamedTuple):
+    """How well a point meets the optimality conditions."""
+
+    solution: Solution  # with multipliers and active set
+    status: Status  # CONVERGED, NOT_STATIONARY or NOT_FINITE
+    detail: str
+    residual_norm: float
+    n_hvp: int
+
+
+def check_conditions(
+    problem: Problem, solution: Solution, tolerance: float, name: str
+) -> StationarityCheck:
+    """Check the optimality conditions at a solution without a status; two gradients.
+
+    Each error is compared with ``tolerance``, called ``name``, times its scale.
+    """
+    x, y = solution.x, solution.y
+    n = getattr(problem.objective, "n", None)
+    if n is not None and n != y.shape[0]:
+        raise ValueError(f"solution.y must have shape ({n},), found {tuple(y.shape)}")
+    solution = complete(problem, solution)
+    found = conditions(problem, x, y, solution.multipliers)
+    scale, n_hvp = residual_scale(problem, x, y)
+    what = "‖f_Y(x, y)‖"
+    if problem.constrained:
+        scale = max(scale, norm(found.grad))
+        what = "the gradient of the Lagrangian"
+    wrong = [
+        f"{label} = {size:.2e} is {size / unit if unit else math.inf:.1e} of its scale, "
+        f"above {name} = {tolerance:.0e}."
+        for label, size, unit in (
+            (what, found.stationarity, scale),
+            ("the violation of a constraint", found.infeasibility, size_of(y)),
+            ("the violation of complementarity", found.complementarity, scale),
+        )
+        if size > tolerance * unit
+    ]
+    status = Status.NOT_STATIONARY if wrong else Status.CONVERGED
+    detail = " ".join(wrong)
+    total = found.stationarity + found.infeasibility + found.complementarity
+    if not math.isfinite(total):
+        status, detail = Status.NOT_FINITE, "f_Y or a constraint is not finite."
+    return StationarityCheck(solution, status, detail, found.stationarity, n_hvp)

@@ -8,21 +8,26 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 from typing import Any
 
 from ..arrays import (
     Array,
     as_number,
     as_vector,
-    asarray,
     check_methods,
     check_shape,
     namespace,
 )
 from ..operators.linear_operator import LinearOperator, aslinearoperator
 from ..status import Status
-from .constraints import Equality, Inequality, LinearEquality, Stack, stack
+from .constraints import (
+    Equality,
+    Inequality,
+    LinearEquality,
+    Stack,
+    bound_arrays,
+    stack,
+)
 from .objective import Objective
 
 
@@ -51,8 +56,8 @@ class Problem:
     Notes
     -----
     The methods evaluate the function that is *minimised*, −f for a maximum, and check
-    what the user's functions return.  Multipliers belong to this function, too:
-    Lagrangian = (±f) + multipliers' h, and those of inequalities are >= 0.
+    what the user's functions return.  The Lagrangian is this function + multipliers' h;
+    the multipliers of inequalities are >= 0.
     """
 
     objective: Objective
@@ -85,11 +90,7 @@ class Problem:
 
     def bounds(self, y: Array) -> tuple[Array, Array]:
         """Return the lower and upper bounds, (n,) each, infinite where there are none."""
-        lower = _bound("lower", -math.inf if self.lower is None else self.lower, y)
-        upper = _bound("upper", math.inf if self.upper is None else self.upper, y)
-        if not bool(namespace(y).all(lower <= upper)):
-            raise ValueError("lower must be <= upper everywhere, without NaN")
-        return lower, upper
+        return bound_arrays(self.lower, self.upper, y)
 
     @property
     def has_value(self) -> bool:
@@ -127,16 +128,6 @@ class Problem:
         return -operator if self.maximize else operator
 
 
-def _bound(name: str, given: Any, y: Array) -> Array:
-    bound = asarray(given, y)
-    if bound.ndim != 0 and bound.shape != y.shape:
-        raise ValueError(
-            f"{name} must be a number or have shape {tuple(y.shape)} like y, "
-            f"found shape {tuple(bound.shape)}"
-        )
-    return bound + namespace(y).zeros_like(y)
-
-
 @dataclasses.dataclass(frozen=True)
 class ActiveSet:
     """Which constraints hold with equality at a solution, as masks.
@@ -147,8 +138,6 @@ class ActiveSet:
         Inequality rows at zero with a positive multiplier, which act as equalities.
     weak : bool array (q,)
         Rows at zero whose multiplier is zero; the derivative is one-sided there.
-    inactive : bool array (q,)
-        The other rows.
     fixed : bool array (n,)
         Variables at a bound with a positive multiplier.
     weak_fixed : bool array (n,)
@@ -157,7 +146,6 @@ class ActiveSet:
 
     strong: Array
     weak: Array
-    inactive: Array
     fixed: Array
     weak_fixed: Array
 

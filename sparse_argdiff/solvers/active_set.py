@@ -305,8 +305,8 @@ def _solve(
         factor = LDLFactor(H, C, np.zeros(C.shape[0]))
         if factor.negative_curvature:  # Newton would go to a saddle
             return None, 0
-        z = factor.solve(np.concatenate([force, c]))
-        return z.astype(force.dtype, copy=False), 0
+        exact = factor.solve(np.concatenate([force, c]))
+        return exact.astype(force.dtype, copy=False), 0
     H = aslinearoperator(H)
     rtol = max(0.1 * tol, 10.0 * epsilon(force))
     system = SaddlePoint(H, C, M=constraint_of(H, C))

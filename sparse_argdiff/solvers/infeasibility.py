@@ -67,6 +67,7 @@ def contradiction(now: Residuals, radius: float) -> str:
         ("lower bound", low, form.at_lower),
         ("upper bound", high, form.at_upper),
     ):
+        where: Any
         (where,) = xp.nonzero(forces > 1e-3 * most)
         where = where if index is None else index[where]
         named += [f"{what} {int(i)}" for i in where]

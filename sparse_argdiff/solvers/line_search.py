@@ -98,27 +98,6 @@ class _Line:
         return Step(self.y, self.d, self.value, 0.0, n_grad, status)
 
 
-class Travel:
-    """Tell Newton steps that go on at one length from those that arrive.
-
-    Towards a limit that is not reached, as in exp(−y) or in the log-likelihood of
-    separable classes, each full step is as long as the last while the gradient falls
-    by 1/e: it is soon below any tolerance, and y is nowhere.
-    """
-
-    def __init__(self) -> None:
-        self._length, self._steps = 0.0, 0
-
-    def step(self, length: float) -> None:
-        """Record the length of an accepted step."""
-        self._steps = self._steps + 1 if length >= 0.95 * self._length else 0
-        self._length = length
-
-    def is_endless(self, relative_gradient: float, y: Array) -> bool:
-        """Tell whether the gradient has gone to rounding while the steps have not."""
-        return self._steps >= 5 and relative_gradient <= math.sqrt(epsilon(y))
-
-
 def search(
     problem: Function,
     x: Array,

@@ -258,7 +258,7 @@ def _direction(
     """
     size, r = point.size, -point.grad
     d = namespace(r).zeros_like(r)
-    M, n_hvp = choice(hess, eta)
+    M, n_hvp = choice(hess)
     a_norm, residual_norm = 0.0, size
     limit, first = max(10 * d.shape[0], 20), 0.0
     target = eta * size if M is None else 0.0

@@ -2,11 +2,10 @@
 
     d = v + u,    v = − C⁺ h,    min_u ½ u'Hu + (f_Y + Hv)'u  with  C u = 0,    C = h_Y
 
-The normal step v restores feasibility; the tangential step u solves the saddle point
-system [H C'; C 0] (``krylov.saddle_point``); the multipliers are the least-squares ones.
-A line search on the exact penalty f + μ ‖h‖ makes the method global, a second-order
-correction keeps its full steps.  H, the Hessian of the Lagrangian, need only be definite
-on the null space of C.
+The normal step v restores feasibility; the tangential step u solves a saddle point system
+(``krylov.saddle_point``); the multipliers are the least-squares ones.  A line search on the
+exact penalty f + μ ‖h‖ makes the method global, a second-order correction keeps its full
+steps.  H, the Hessian of the Lagrangian, need only be definite on the null space of C.
 """
 
 from __future__ import annotations
@@ -15,6 +14,7 @@ import dataclasses
 import logging
 import math
 from collections.abc import Callable
+from functools import cached_property
 from typing import Any
 
 from ..arrays import Array, dot, epsilon, namespace, norm, zeros
@@ -51,12 +51,12 @@ class ConstrainedPoint:
     multipliers: Array  # argmin ‖f_Y + h_Y' ν‖
     lagrangian_grad: Array
 
-    @property
+    @cached_property
     def stationarity(self) -> float:
         """‖f_Y + h_Y' ν‖."""
         return norm(self.lagrangian_grad)
 
-    @property
+    @cached_property
     def infeasibility(self) -> float:
         """The largest |h_i| / ‖∇h_i‖: a distance in y."""
         if self.h.shape[0] == 0:
@@ -166,13 +166,11 @@ class _NewtonKKT:
             elif status is None:
                 status, point = self.step(point, unit)
         value = point.value
-        if value is not None and self.problem.maximize:
-            value = -value
         residual = namespace(y).concat([point.lagrangian_grad, point.h])
         return Solution(
             y=point.y,
             x=self.x,
-            value=value,
+            value=-value if value is not None and self.problem.maximize else value,
             multipliers=point.multipliers,
             status=status,
             residual_norm=norm(residual),
@@ -202,12 +200,7 @@ class _NewtonKKT:
     def stop(self, point: ConstrainedPoint, unit: float) -> Status | None:
         """Return the status of a point at which the iteration ends, else None."""
         size, h_norm = point.stationarity, norm(point.h)
-        logger.debug(
-            "newton_kkt %d: |gradient of the Lagrangian| %.3e, |h| %.3e",
-            self.niter,
-            size,
-            h_norm,
-        )
+        logger.debug("newton_kkt %d: |residual| %.3e, %.3e", self.niter, size, h_norm)
         if not math.isfinite(size + h_norm):
             return Status.NOT_FINITE
         if point.value is not None and math.isnan(point.value):
@@ -291,6 +284,7 @@ class _NewtonKKT:
             h = self.constraints.value(self.x, y)
             return self.at(y + point.rows.particular(-h))
 
+        assert found.direction is not None
         new = _descend(point, found.direction, hess, restore)
         self.niter, self.probed = self.niter + 1, False
         return (Status.NEGATIVE_CURVATURE, point) if new is None else (None, new)
@@ -405,8 +399,7 @@ def _descend(
 ) -> ConstrainedPoint | None:
     """Backtrack along a direction of negative curvature until f falls enough.
 
-    ``restore`` evaluates the feasible point next to y.  None where no step is found, or
-    the objective has no value.
+    ``restore`` evaluates the feasible point next to y; None: no step, or no value of f.
     """
     if point.value is None:
         return None

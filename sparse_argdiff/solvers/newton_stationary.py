@@ -18,11 +18,9 @@ from typing import Any, NamedTuple
 from ..arrays import Array, epsilon, namespace, norm
 from ..krylov import minres
 from ..operators.linear_operator import LinearOperator
-from ..problem.optimality import residual_scale
 from ..problem.problem import Problem, Solution
 from ..status import Status
-from .line_search import Travel
-from .newton_cg import NewtonIterate, asks_to_stop
+from .newton_cg import NewtonIterate, stopping_test
 
 logger = logging.getLogger(__name__)
 
@@ -58,42 +56,41 @@ def newton_stationary(
     P. Deuflhard, "Newton Methods for Nonlinear Problems", 2004, section 3.3 (NLEQ-RES,
     NLEQ-ERR: the natural monotonicity test and the prediction of α).
     """
-    maxiter = 200 if maxiter is None else maxiter
     y = namespace(y0).asarray(y0, copy=True)
     grad = problem.grad(x, y)
-    size, scale, n_hvp = norm(grad), math.nan, 0
-    if math.isfinite(size):
-        scale, n_hvp = residual_scale(problem, x, y)
-        scale = scale or size
-    niter, n_grad, alpha, a_norm = 0, 2, 1.0, 0.0
+    size = norm(grad)
+    test, n_grad, n_hvp = stopping_test(problem, x, y, size, tol, maxiter, callback)
+    n_grad, niter, alpha, a_norm = n_grad + 1, 0, 1.0, 0.0
     notes: tuple[str, ...] = ()
-    travel, status = Travel(), None
-    while status is None:
+    while True:
         logger.debug("newton_stationary %d: |grad| %.3e, step %.1e", niter, size, alpha)
-        now = NewtonIterate(niter, y, None, size, n_hvp)
-        status = _stop(now, tol, scale, travel, callback, maxiter)
+        status = test.status(NewtonIterate(niter, y, None, size, n_hvp))
         if status is not None:
             break
         hess = problem.hess(x, y)
         notes = (hess.note,) if hess.note else ()
-        rtol = max(min(1e-3, size / scale), 0.1 * tol * scale / size, epsilon(y))
+        rtol = max(min(1e-3, size / test.scale), 0.1 * test.target / size, epsilon(y))
         step = minres(hess, -grad, rtol=rtol)
         n_hvp, length = n_hvp + step.n_matvec, norm(step.x)
         a_norm = max(a_norm, size / length if length else 0.0)
-        status = _broken(step.status, length)
-        if status is not None:
+        if step.status in {Status.LEAST_SQUARES, Status.SINGULAR} or length == 0.0:
+            status = Status.BRANCH_ENDS
             break
-        rounding = 32.0 * epsilon(y) * (a_norm * norm(y) + scale)
+        if step.status is Status.NOT_FINITE:
+            status = step.status
+            break
+        rounding = test.rounding_level(a_norm, y)
         found = _damped(problem, x, y, hess, step.x, alpha, rounding)
         n_hvp, n_grad, alpha = n_hvp + found.n_hvp, n_grad + found.n_grad, found.alpha
         if found.y is None:
             status = _no_step(size, rounding, 1e-2 * a_norm * length)
             break
         niter += 1
-        travel.step(norm(found.y - y))
+        test.record_step(norm(found.y - y))
         y, grad, before, size = found.y, found.grad, size, norm(found.grad)
         if max(size, before) <= rounding and size > 0.5 * before:
             status = Status.ROUNDING_LIMIT
+            break
     return Solution(
         y=y,
         x=x,
@@ -106,33 +103,6 @@ def newton_stationary(
         n_grad=n_grad,
         warnings=notes,
     )
-
-
-def _stop(
-    now: NewtonIterate,
-    tol: float,
-    scale: float,
-    travel: Travel,
-    callback: Callable[[NewtonIterate], Any] | None,
-    maxiter: int,
-) -> Status | None:
-    """Return the status of an iterate at which the iteration ends, else None."""
-    size = now.gradient_norm
-    if not math.isfinite(size):
-        return Status.NOT_FINITE
-    if size <= tol * scale:
-        endless = travel.is_endless(size / scale if scale else 0.0, now.y)
-        return Status.UNBOUNDED if endless else Status.CONVERGED
-    if asks_to_stop(callback, now):
-        return Status.STOPPED_BY_CALLBACK
-    return Status.ITERATION_LIMIT if now.niter >= maxiter else None
-
-
-def _broken(status: Status, length: float) -> Status | None:
-    """Return why a Newton step is of no use, None where it is."""
-    if status in {Status.LEAST_SQUARES, Status.SINGULAR} or length == 0.0:
-        return Status.BRANCH_ENDS
-    return status if status is Status.NOT_FINITE else None
 
 
 def _no_step(size: float, rounding: float, flat: float) -> Status:

@@ -23,8 +23,7 @@ from ..arrays import (
     namespace,
     zeros,
 )
-from ..problem.check_solution import check_conditions
-from ..problem.optimality import residual_scale
+from ..problem.optimality import check_conditions, residual_scale
 from ..problem.problem import Problem, Solution
 from ..status import OnFailure, Status, check_on_failure, raise_or_warn, warn_poor
 from .active_set import active_set
@@ -147,7 +146,7 @@ def _by_name(
         )
     if method == "newton_cg" and problem.constrained:
         raise ValueError(
-            "method 'newton_cg' takes no constraints, and this problem has some; "
+            "method 'newton_cg' knows no constraints, and this problem has some; "
             f"use {_default(problem)!r}"
         )
     return _METHODS[method](problem, x, y0, tol=tol, **options)

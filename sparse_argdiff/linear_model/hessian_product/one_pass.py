@@ -35,6 +35,7 @@ WORTHWHILE = 100_000  # nonzeros from which compiled loops are the default
 CACHE = 2**20  # bytes of a product up to which it stays near the core: one pass
 WIDTHS = (32, 64, 128)  # bytes of a row of a tile: up to two cache lines
 WIDEST = WIDTHS[-1]
+Host = Any  # a NumPy array
 
 
 def products_of(
@@ -148,7 +149,7 @@ class _Hessian:
         self,
         rows: OnePass,
         curvature: Curvature,
-        weights: Array,
+        weights: Host,
         shift: float,
         two: Products,
     ) -> None:
@@ -163,9 +164,9 @@ class _Hessian:
         self.p, self.d = None if p is None else self._plain(p), self._plain(d)
         self.pool = Workspace()
         self.products_left = rows.price  # until the entries are formed
-        self.entries: Array | None = None
+        self.entries: Host | None = None
 
-    def _plain(self, array: Array) -> Array:
+    def _plain(self, array: Host) -> Host:
         return read_only(np.asarray(array, dtype=self.dtype))
 
     def _ours(self, v: Any) -> bool:
@@ -173,7 +174,7 @@ class _Hessian:
 
     # the products -----------------------------------------------------------------
 
-    def matvec(self, v: Array) -> Array:
+    def matvec(self, v: Host) -> Host:
         """Return H v."""
         if not self._ours(v):
             return self.two.matvec(v)
@@ -181,7 +182,7 @@ class _Hessian:
         self.into(v, out)
         return out
 
-    def into(self, v: Array, out: Array) -> Any:
+    def into(self, v: Host, out: Host) -> Any:
         """Write H v, or H V, into ``out``; return v'H v, None where it is not known."""
         if v.ndim == 2:
             return self._into_block(v, out)
@@ -204,7 +205,7 @@ class _Hessian:
             out[...] = target
         return square
 
-    def matmat(self, V: Array) -> Array:
+    def matmat(self, V: Host) -> Host:
         """Return H V, stored as V is."""
         if not self._ours(V) or V.shape[1] == 1:
             assert self.two.matmat is not None
@@ -223,7 +224,7 @@ class _Hessian:
         self._tiles(read_only(flat), strides, product.reshape(-1))
         return out
 
-    def _into_block(self, V: Array, out: Array) -> Array | None:
+    def _into_block(self, V: Host, out: Host) -> Host | None:
         """Write H V into ``out``, in place where both are tiles themselves."""
         tiles = V.shape[1] * self.dtype.itemsize in WIDTHS and all(
             self._ours(B) and B.flags.c_contiguous and B.ctypes.data % LINE == 0
@@ -239,7 +240,7 @@ class _Hessian:
 
     # by the loops -----------------------------------------------------------------
 
-    def _vector(self, v: Array, out: Array) -> float:
+    def _vector(self, v: Host, out: Host) -> float:
         """Write the product with a vector; return its curvature."""
         entries = self._explicit(1)
         if entries is not None:
@@ -253,20 +254,20 @@ class _Hessian:
         with self.pool.lend(self.d, 1) as (staged,):
             return float(square + self._over_rows(add, (*fixed, staged), out))
 
-    def _over_rows(self, loop: Any, fixed: tuple[Any, ...], out: Array) -> Any:
+    def _over_rows(self, loop: Any, fixed: tuple[Any, ...], out: Host) -> Any:
         """Let a loop over rows add to ``out``; return the sum of what it returns."""
 
-        def add(first: int, last: int, target: Array) -> Any:
+        def add(first: int, last: int, target: Host) -> Any:
             return loop(*self.matrix, first, last, *fixed, target)
 
         return self.rows.by_chunks(add, out, self.pool)
 
-    def _add_tile(self, tile: Array, width: tuple[int, ...], out: Array) -> Array:
+    def _add_tile(self, tile: Host, width: tuple[int, ...], out: Host) -> Host:
         """Add F' W F times a tile to ``out``; return the curvature of each column."""
         fixed = self.d, self.p, tile, width, self.intercept
         return self._over_rows(_loops().add_tile, fixed, out)
 
-    def _tiles(self, v: Array, strides: tuple[int, int], out: Array) -> float:
+    def _tiles(self, v: Host, strides: tuple[int, int], out: Host) -> float:
         """Write the product with columns; entry j of column c lies at (j, c) strides."""
         loops, rows = _loops(), self.n // self.outputs
         columns = v.shape[0] // rows
@@ -276,7 +277,8 @@ class _Hessian:
         step, across = (1, 0) if self.p is None else (columns, 1)
         square = 0.0
         # One allocation: huge pages, where the system has them, need a large one.
-        with self.pool.lend(out, 1, (2, rows * lanes)) as ((tile, result),):
+        with self.pool.lend(out, 1, (2, rows * lanes)) as (pair,):
+            tile, result = pair[0], pair[1]
             for first in range(0, columns, lanes):
                 layout = *strides, first, min(lanes, columns - first)
                 square += loops.start_tile(
@@ -288,7 +290,7 @@ class _Hessian:
 
     # by the entries ---------------------------------------------------------------
 
-    def _explicit(self, columns: int) -> Array | None:
+    def _explicit(self, columns: int) -> Host | None:
         """Return the entries of H once the products have taken as long as they take.
 
         Whatever number of products follows, the time is at most twice the least
@@ -301,7 +303,7 @@ class _Hessian:
             self.entries = self._formed()
         return self.entries
 
-    def _formed(self) -> Array:
+    def _formed(self) -> Host:
         n = self.n
         sums = np.zeros(n * n + n, self.dtype)
         self._over_rows(_loops().add_entries, (self.d, self.intercept, n), sums)
@@ -327,5 +329,5 @@ def _lanes(columns: int, itemsize: int) -> int:
     return width // itemsize
 
 
-def _unsigned(indices: Array) -> Array:
+def _unsigned(indices: Host) -> Host:
     return read_only(indices).view(np.uint32 if indices.itemsize == 4 else np.uint64)

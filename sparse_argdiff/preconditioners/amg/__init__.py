@@ -1,1 +1,1 @@
-"""Algebraic multigrid: the hierarchy of PyAMG, a fused V-cycle of our own."""
+"""Algebraic multigrid: PyAMG's hierarchy and a fused V-cycle."""

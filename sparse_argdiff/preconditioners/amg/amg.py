@@ -1,14 +1,14 @@
-"""Algebraic multigrid: PyAMG's setup, one V-cycle of our own as M ≈ A⁻¹.
+"""Algebraic multigrid: PyAMG's setup and a symmetric V-cycle as M ≈ A⁻¹.
 
     x = S r;   x += P A_c⁻¹ P' (r − A x)  (recursively);   x += S (r − A x)
 
 S: two Chebyshev steps on D⁻¹A over [λ/4, λ], with λ = ‖D⁻¹A‖_∞, a true bound.  The same
 S before and after makes M symmetric, and the bound makes it positive definite.  Every
-level has the dtype of A, and a block of columns goes through the levels at once.  The
-cycle is in ``v_cycle.py``, compiled where numba is and A is large.  Each level keeps
-three vectors (four where not compiled), made at the first product; products at one time
-have their own.  The setup is on the host; the levels of a matrix on a device move there
-once.
+level has the dtype of A; a block of columns is treated as a whole.  The cycle is in
+``v_cycle.py``, compiled where numba is installed and A is large.  Each level keeps
+three vectors (four where not compiled), allocated at the first product; concurrent
+products allocate their own.  The setup runs on the host; the levels of a matrix on a
+device are copied there once.
 """
 
 from __future__ import annotations
@@ -127,18 +127,7 @@ def _cycle(
     matrix: Any, prolongations: list[Any], coarser: list[Any], xp: Any
 ) -> LinearOperator:
     """Return the V-cycle on matrix with given prolongations (fine to coarse), in xp."""
-    levels = []
-    for depth, P in enumerate(prolongations):
-        A = matrix if depth == 0 else coarser[depth - 1]
-        # On the host P by rows is P' by columns; a device reads rows only.
-        R = P.T if xp is np else sparse.csr_array(P.T)
-        if depth == len(coarser):
-            coarser.append(_rows(R @ A @ P, A.dtype))
-        inverse = 1.0 / A.diagonal()
-        sizes = sparse.csr_array((abs(A.data), A.indices, A.indptr), shape=A.shape)
-        bound = float((inverse * (sizes @ np.ones(A.shape[0], A.dtype))).max())
-        there = [to_namespace(part, xp) for part in (A, P, R, inverse)]
-        levels.append(Level(there[0], there[1], there[2], there[3], bound))
+    levels = _levels(matrix, prolongations, coarser, xp)
     last = coarser[-1] if prolongations else matrix
     coarsest = _solver(last.toarray(), xp)
 
@@ -158,14 +147,14 @@ def _cycle(
         if not fits or xp.may_share_memory(r, out):
             out[...] = product(r)
             return
-        if r.ndim == 2:  # blocks come in many widths, and none is kept
+        if r.ndim == 2:  # blocks have many widths; no scratch is kept
             v_cycle(r, out, plain, coarsest, Workspace())
         elif fused is None or out.dtype != matrix.dtype:
             v_cycle(r, out, plain, coarsest, kept)
         else:
             flags = r.flags
             if not flags.c_contiguous or not flags.writeable or r.dtype != matrix.dtype:
-                r = np.array(r, dtype=matrix.dtype)  # each kind is compiled anew
+                r = np.array(r, dtype=matrix.dtype)  # each type would be compiled again
             v_cycle(r, out, fused, coarsest, kept)
 
     def product(r: Array) -> Array:
@@ -184,6 +173,25 @@ def _cycle(
         (n, n), product, matmat=product, dtype=matrix.dtype, positive_definite=True
     )
     return M.with_product(into).with_setup(update=update)
+
+
+def _levels(
+    matrix: Any, prolongations: list[Any], coarser: list[Any], xp: Any
+) -> list[Level]:
+    """Return the levels in xp; the coarse matrices that are missing are appended."""
+    levels = []
+    for depth, P in enumerate(prolongations):
+        A = matrix if depth == 0 else coarser[depth - 1]
+        # On the host P by rows is P' by columns; a device reads rows only.
+        R = P.T if xp is np else sparse.csr_array(P.T)
+        if depth == len(coarser):
+            coarser.append(_rows(R @ A @ P, A.dtype))
+        inverse = 1.0 / A.diagonal()
+        sizes = sparse.csr_array((abs(A.data), A.indices, A.indptr), shape=A.shape)
+        bound = float((inverse * (sizes @ np.ones(A.shape[0], A.dtype))).max())
+        there = [to_namespace(part, xp) for part in (A, P, R, inverse)]
+        levels.append(Level(there[0], there[1], there[2], there[3], bound))
+    return levels
 
 
 def _solver(entries: np.ndarray, xp: Any) -> Callable[[Array], Array]:

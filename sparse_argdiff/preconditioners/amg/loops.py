@@ -1,10 +1,10 @@
-"""Passes over a level of multigrid, fused over the rows of its matrix (numba).
+"""Compiled passes over one multigrid level, fused over the rows of its matrix (numba).
 
     relax     x₊ = a x + b x₊ + c D⁻¹ (r − A x)
     restrict  r_c = P' (r − A x)
     prolong   x += P e
 
-What remains of r is used where it is found and never written; P' is P, read by rows.
+The residual of a row is used at once and never stored; P' is read as P by rows.
 """
 
 # mypy: allow-untyped-defs, allow-untyped-calls, disable-error-code="call-arg,unreachable"

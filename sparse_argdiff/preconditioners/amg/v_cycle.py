@@ -38,7 +38,7 @@ class Level(NamedTuple):
 
 
 class Passes(Protocol):
-    """One make of the passes over one level; no two of the vectors overlap."""
+    """One implementation of the passes over one level; no two vectors overlap."""
 
     def begin(self, r: Array, c: float, out: Array) -> None:
         """Write c D⁻¹ r into ``out``."""
@@ -114,23 +114,23 @@ class Reference:
         """Take one step; b = 0 does not read ``out``."""
         a, b, c = by
         xp = namespace(r)
-        with pool.lend(x, 1) as (left,):
-            self._left(r, x, left)
-            xp.multiply(left, self._inverse(r), out=left)
-            xp.multiply(left, c, out=left)
+        with pool.lend(x, 1) as (residual,):
+            self._residual(r, x, residual)
+            xp.multiply(residual, self._inverse(r), out=residual)
+            xp.multiply(residual, c, out=residual)
             if b == 0.0:
                 out[...] = x
             else:
                 out *= b / a
                 out += x
             out *= a
-            out += left
+            out += residual
 
     def restrict(self, r: Array, x: Array, coarse: Array, pool: Workspace) -> None:
-        """Restrict what is left."""
-        with pool.lend(x, 1) as (left,):
-            self._left(r, x, left)
-            _multiply(self.level.R, left, coarse)
+        """Restrict the residual."""
+        with pool.lend(x, 1) as (residual,):
+            self._residual(r, x, residual)
+            _multiply(self.level.R, residual, coarse)
 
     def prolong(self, e: Array, x: Array, pool: Workspace) -> None:
         """Correct x."""
@@ -138,7 +138,7 @@ class Reference:
             _multiply(self.level.P, e, step)
             x += step
 
-    def _left(self, r: Array, x: Array, out: Array) -> None:
+    def _residual(self, r: Array, x: Array, out: Array) -> None:
         _multiply(self.level.A, x, out)
         namespace(r).subtract(r, out, out=out)
 
@@ -173,7 +173,7 @@ class Compiled:
         self._loops.relax(*self._A, self._inverse, r, x, a, b, c, out)
 
     def restrict(self, r: Array, x: Array, coarse: Array, pool: Workspace) -> None:
-        """Restrict what is left."""
+        """Restrict the residual."""
         del pool
         self._loops.restrict(*self._A, *self._P, r, x, coarse)
 
@@ -184,10 +184,10 @@ class Compiled:
 
 
 def _multiply(A: Any, x: Array, out: Array) -> None:
-    """Write A x into ``out``, both stored by rows: SciPy's loops, its allocation spared.
+    """Write A x into ``out`` by SciPy's loops, without allocating the product.
 
-    A vector of more than 32 MB that is allocated for each product is new memory each
-    time, and the system's handing it out costs as much as the product.
+    The pages of a vector above 32 MB are mapped anew at each allocation, which costs as
+    much as the product.
     """
     ours = isinstance(x, np.ndarray) and A.dtype == x.dtype
     if _sparsetools is None or not ours:
@@ -200,4 +200,4 @@ def _multiply(A: Any, x: Array, out: Array) -> None:
         loop(*A.shape, *entries, x, out)
     else:
         loop = getattr(_sparsetools, f"{A.format}_matvecs")
-        loop(*A.shape, x.shape[1], *entries, x.ravel(), out.ravel())
+        loop(*A.shape, x.shape[1], *entries, x.reshape(-1), out.reshape(-1))

@@ -1,10 +1,8 @@
-"""What a factor or a hierarchy of an explicit matrix costs, in iterations without it.
+"""Setup and use of a factor or an AMG hierarchy, in units of one CG iteration with A.
 
-    a factor      (n³/9 + 60 n²) / (nnz + 1.4·10⁵)         a hierarchy      250
-
-An iteration reads the nnz entries, and has a cost of its own, that of 1.4·10⁵ entries.  The
-figures were fitted to clocks (dense, grid and graph matrices, n from 300 to 9·10⁴); within a
-factor of two they hold on other machines, where all of this is memory and arithmetic too.
+An iteration reads nnz entries and has a cost of its own, that of 1.4·10⁵ entries.  The
+figures here were timed, and hold within a factor of three on other machines:
+``benchmarks/auto_report.py --prices`` prints them beside new measurements.
 """
 
 from __future__ import annotations
@@ -15,54 +13,40 @@ from typing import Any
 
 import numpy as np
 
-AMG = 250.0  # the hierarchy's setup
-CYCLES = 12.0  # what its cycles take for a digit
-_ITERATION = 1.4e5  # entries whose reading takes as long as the rest of an iteration
+AMG = 250.0  # the setup of a hierarchy
+AMG_A_DIGIT = 12.0  # its cycles for a digit
+_OVERHEAD = 1.4e5
 
 
-def factor_price(matrix: Any) -> float:
-    """Return the iterations that a Cholesky factor of the entries takes as long as."""
-    n = matrix.shape[0]
-    return float(n**3 / 9.0 + 60.0 * n**2) / _iteration(matrix)
+def factor_cost(matrix: Any) -> tuple[float, float]:
+    """Return the price of a Cholesky factor, and of a digit by solves with it.
 
-
-def factor_pays(matrix: Any) -> float:
-    """Return the iterations a digit above which solves with the factor are shorter.
-
-    A solve takes two products with the factor, of 2 n² entries each, for some four digits.
+    n³/3 multiplications in cache, three in the time of one entry from memory, and 60
+    passes over n² entries for the checks; a solve reads 4 n² entries for four digits.
     """
-    return float(matrix.shape[0] ** 2 / _iteration(matrix))
-
-
-def _iteration(matrix: Any) -> float:
+    n = matrix.shape[0]
     entries = getattr(matrix, "nnz", None)
-    entries = matrix.shape[0] ** 2 if entries is None else entries
-    return float(entries) + _ITERATION
+    iteration = float(n * n if entries is None else entries) + _OVERHEAD
+    return (n**3 / 9.0 + 60.0 * n**2) / iteration, n**2 / iteration
 
 
-def amg_pays(condition: float, digits: float, solves: float) -> bool:
-    """Tell whether ``solves`` with that condition number are shorter with the hierarchy."""
-    iterations = 0.6 * digits * math.sqrt(condition)
-    return solves * (iterations - CYCLES * digits) > AMG
+def laplacian_iterations(matrix: Any) -> float | None:
+    """Estimate the iterations a digit of CG for an M-matrix; None of others.
 
-
-def laplacian_condition(matrix: Any) -> float | None:
-    """Estimate the condition of D⁻¹A for an A like a Laplacian; None of others.
-
-    None below a thousand, too, where a hierarchy hardly pays, and without PyAMG.  Like a
-    Laplacian: positive diagonal, hardly a positive entry beside it, rows that sum to
-    something small.  What all rows have in common, their median, is a ridge, and bounds
-    the spectrum from below; what few of them have is a boundary, whose distance counts
-    squared.  Costs one product where the sums alone decide.
+    The row sums s over the diagonal d are a ridge, the median, which bounds λ(D⁻¹A) from
+    below, or the boundary of a grid: of side L in any dimension their mean is 1 / L, and
+    λ_min = π² / (2 L²).  With λ_max = 2 CG takes ½ √κ ln(10) iterations a digit, in
+    practice half of the bound.  None, too, where the cycles take as long.
     """
     diagonal = matrix.diagonal()
     if not (diagonal > 0.0).all():
         return None
     sums = np.asarray(matrix.sum(axis=1), dtype=float).ravel()
     slack = np.maximum(sums / diagonal, 0.0)
-    least = max(0.5 * float(np.median(slack)), 2.5 * float(np.mean(slack)) ** 2)
-    if least > 1e-3 or importlib.util.find_spec("pyamg") is None:
+    least = max(float(np.median(slack)), 0.5 * (math.pi * float(np.mean(slack))) ** 2)
+    iterations = 0.25 * math.log(10.0) * math.sqrt(2.0 / max(least, 1e-16))
+    if iterations <= AMG_A_DIGIT or importlib.util.find_spec("pyamg") is None:
         return None
-    rows = np.asarray(abs(matrix).sum(axis=1)).ravel() - diagonal  # off the diagonal
-    signed = diagonal - sums  # the same where no entry there is positive
-    return 1.0 / max(least, 1e-16) if (signed >= 0.99 * rows).all() else None
+    # No positive entry beside the diagonal: the sums of the absolute values agree.
+    rows = np.asarray(abs(matrix).sum(axis=1)).ravel() - diagonal
+    return iterations if (diagonal - sums >= 0.99 * rows).all() else None

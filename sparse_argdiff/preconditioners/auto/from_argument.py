@@ -35,7 +35,7 @@ class Choice:
         self._fixed = None if M is None or builds else aslinearoperator(M)
 
     def __call__(
-        self, K: LinearOperator, rtol: float = 1e-2
+        self, K: LinearOperator, rtol: float = 1e-8
     ) -> tuple[LinearOperator | None, int]:
         """Return M for K and the products that its setup took.
 

@@ -39,7 +39,7 @@ def preconditioned_solve(
     """
     if choice is None:
         return _checked(solver(K, b, x0, **options)), 0
-    M, n_setup = choice(K, options.get("rtol", 1e-2))
+    M, n_setup = choice(K, options.get("rtol", 1e-8))
     options["M"] = M
     price = None if choice.auto is None else choice.auto.offer
     given, first = options.get("maxiter"), math.inf

@@ -77,4 +77,4 @@ def active_set_of(now: Residuals) -> ActiveSet:
         at_bound.append(lower | mask_of(n, form.at_upper[high]))
     fixed, weak_fixed = at_bound[0] | mask_of(n, form.fixed), at_bound[1]
     strong, weak = strong[: form.q], weak[: form.q]
-    return ActiveSet(strong, weak, ~(strong | weak), fixed, weak_fixed & ~fixed)
+    return ActiveSet(strong, weak, fixed, weak_fixed & ~fixed)

@@ -98,7 +98,7 @@ class BarrierMerit:
         dual = min(1.0, _KEEP * max_step_to_boundary(point.z, step.z))
         start, shortest = self.value(now), 1e-3 * epsilon(point.y) ** 0.5
         first = True
-        while alpha >= shortest:
+        while slope < 0.0 and alpha >= shortest:
             trial = PrimalDualIterate(
                 y=point.y + alpha * (step.y + alpha * arc),
                 nu=point.nu + alpha * step.nu,
@@ -106,12 +106,9 @@ class BarrierMerit:
                 w=point.w + alpha * step.w,
             )
             new, n_grad = self._reset_slacks(now, evaluate(now.form, trial)), n_grad + 1
-            if new is not None:
-                fell = self.value(new) <= start + _ARMIJO * alpha * slope
-                # Near the end the values are too inexact to tell.
-                near = first and self._residual(new) <= 0.5 * self._residual(now)
-                if (slope < 0.0 and fell) or near:
-                    return new, n_hvp, n_grad
+            enough = start + _ARMIJO * alpha * slope
+            if new is not None and self.value(new) <= enough:
+                return new, n_hvp, n_grad
             if first and correction is not None:
                 found = correction()
                 arc, n_hvp, n_grad = found.y, found.n_hvp, n_grad + 1
@@ -121,7 +118,7 @@ class BarrierMerit:
         return None, n_hvp, n_grad
 
     def _reset_slacks(self, before: Residuals, trial: Residuals) -> Residuals | None:
-        """Return a trial with w = −G where the rows held before; None too near a side."""
+        """Return a trial with w = −G where the rows held before; None too near the boundary."""
         if not trial.finite:
             return None
         xp, old, point = namespace(trial.point.w), before.point.w, trial.point
@@ -132,10 +129,6 @@ class BarrierMerit:
         w = xp.where(held | (inside > point.w), inside, point.w)
         z = xp.clip(point.z, self.mu / (_SPREAD * w), _SPREAD * self.mu / w)
         return trial.with_slacks(w, z)
-
-    def _residual(self, now: Residuals) -> float:
-        """Return the size of all conditions for this μ."""
-        return math.hypot(now.size, norm(now.point.w * now.point.z - self.mu))
 
 
 def enter_monotone_mode(now: Residuals) -> tuple[BarrierMerit, Residuals]:

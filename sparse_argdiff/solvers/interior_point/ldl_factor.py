@@ -18,7 +18,8 @@ from scipy import sparse
 from scipy.sparse.linalg import splu
 
 _REGULARISATION = 1e-9
-_SWEEPS = 30
+_SWEEPS = 30  # of iterative refinement, at most
+_POOR = 1e-8  # a relative residual above this calls for pivoting
 
 
 class LDLFactor:
@@ -84,7 +85,7 @@ class LDLFactor:
     def solve(self, rhs: np.ndarray, rtol: float = 1e-12) -> np.ndarray:
         """Return K⁻¹ rhs; ``residual`` says how well it solves the system."""
         x, self.residual = self._refine(rhs, rtol)
-        if self.residual > 1e-8 and not self._pivoting:
+        if self.residual > _POOR and not self._pivoting:
             self._pivoting = True
             static, self._lu = self._lu, self._factorise()
             again, residual = self._refine(rhs, rtol)

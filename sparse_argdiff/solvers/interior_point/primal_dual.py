@@ -12,6 +12,7 @@ in steps (``barrier_merit``), with Hessians that are shifted where they must be
 from __future__ import annotations
 
 import dataclasses
+import functools
 import logging
 import math
 from collections.abc import Callable
@@ -37,7 +38,7 @@ _MAXITER = 300
 _PATIENCE = (
     25  # steps in which the error must fall by a tenth; 4 times in monotone mode
 )
-_SLOW = 8  # steps of the free mode in which it must halve near the feasible set
+_SLOW = 8  # steps of the free mode in which it must halve, under curved rows
 _SHIFTS = 16  # trials of a shift
 _FORCE = 10.0  # of a row at the start, relative to f_Y: too small costs iterations
 _BALANCE = 3e-3  # least target for μ, relative to the residuals as at the start
@@ -58,6 +59,8 @@ class PathState:
         The last iterate, and that of the smallest error.
     balance : float
         What μ is aimed at is at least this times the residuals.
+    errors : tuple of float
+        Of the iterates so far, in this mode.
     merit : BarrierMerit or None
         Of the monotone mode; None in the free mode.
     shift : float
@@ -73,6 +76,7 @@ class PathState:
     now: Residuals
     best: Residuals
     balance: float
+    errors: tuple[float, ...] = ()
     niter: int = 0
     n_hvp: int = 0
     n_grad: int = 0
@@ -83,11 +87,17 @@ class PathState:
     note: str = ""
 
     @property
-    def has_other_mode(self) -> bool:
+    def may_change_mode(self) -> bool:
         """Whether the monotone mode can take over."""
         now = self.now
         inequalities = now.point.w.shape[0] > 0
         return self.merit is None and now.value is not None and inequalities
+
+    def recorded(self) -> PathState:
+        """Return the state with the error of the last iterate taken down."""
+        now, best = self.now, self.best
+        best = now if now.error < best.error else best
+        return dataclasses.replace(self, best=best, errors=(*self.errors, now.error))
 
     def plus(self, niter: int = 0, n_hvp: int = 0, n_grad: int = 0) -> PathState:
         """Return the state with costs added."""
@@ -114,16 +124,16 @@ class PathState:
         multipliers: Array | None = None,
     ) -> Solution:
         """Return the best iterate as a solution, with its own active set or another."""
-        warnings = (self.note,) if self.note else ()
+        notes = [self.note] if self.note else []
         if self.nonconvex and not status.acceptable:
-            warnings += (_NOT_CONVEX,)
+            notes.append(_NOT_CONVEX)
         found = to_solution(self.best, status, active, multipliers)
         return dataclasses.replace(
             found,
             niter=self.niter,
             n_hvp=self.n_hvp,
             n_grad=self.n_grad,
-            warnings=warnings,
+            warnings=tuple(notes),
         )
 
 
@@ -155,27 +165,33 @@ def follow_path(
 ) -> tuple[Status, PathState]:
     """Follow the central path from the best iterate so far, until its error is <= tol."""
     maxiter = _MAXITER if maxiter is None else maxiter
-    state, errors = dataclasses.replace(state, now=state.best), [math.inf]
+    state = dataclasses.replace(state, now=state.best, errors=())
     while True:
-        errors.append(state.now.error)
-        if state.now.error < state.best.error:
-            state = dataclasses.replace(state, best=state.now)
-        status, state = _stop_test(state, tol, maxiter, callback)
+        state = state.recorded()
+        status, state = stop_test(state, tol, maxiter, callback)
+        if status is None:
+            status, state = advance(state, tol)
         if status is not None:
             return status, state
-        moved = False
-        if not _is_stalling(state, errors):
-            state, moved = newton_step(state, tol)
-        if not moved:
-            if state.best.error <= 1e3 * epsilon(state.now.point.y):
-                return Status.ROUNDING_LIMIT, state
-            # The multipliers of a curved contradiction grow slowly: less will do.
-            status, state = _without_solution(state, tol, far=30.0)
-            if status is not None:
-                return status, state
-            if not state.has_other_mode:
-                return Status.STAGNATED, state
-            state, errors = _in_monotone_mode(state), [math.inf]
+
+
+def advance(state: PathState, tol: float) -> tuple[Status | None, PathState]:
+    """Take a Newton step, in the monotone mode where the free mode makes no progress."""
+    if not is_stalling(state):
+        state, moved = newton_step(state, tol)
+        if moved:
+            return None, state
+    if state.best.error <= 1e3 * epsilon(state.now.point.y):
+        verified, state = _verified(dataclasses.replace(state, now=state.best), tol)
+        return (Status.ROUNDING_LIMIT if verified.acceptable else verified), state
+    # The multipliers of a curved contradiction grow slowly: less will do.
+    status, state = _without_solution(state, tol, far=30.0)
+    if status is None and state.may_change_mode:
+        state, moved = newton_step(_in_monotone_mode(state), tol)
+        if moved:
+            return None, state
+    stalled = Status.NEGATIVE_CURVATURE if state.nonconvex else Status.STAGNATED
+    return status or stalled, state
 
 
 def newton_step(state: PathState, tol: float) -> tuple[PathState, bool]:
@@ -191,7 +207,7 @@ def newton_step(state: PathState, tol: float) -> tuple[PathState, bool]:
         lambda system: system.solve(mu - now.point.w * now.point.z),
         H,
         state.shift,
-        trials=1 if state.has_other_mode else _SHIFTS,
+        trials=1 if state.may_change_mode else _SHIFTS,
     )
     curved = shift > 0.0 or not convex
     state = dataclasses.replace(
@@ -205,7 +221,7 @@ def newton_step(state: PathState, tol: float) -> tuple[PathState, bool]:
     )
     if not math.isfinite(norm(step.y)):
         return state, False
-    if not convex and state.has_other_mode:
+    if not convex and state.may_change_mode:
         return newton_step(_in_monotone_mode(state), tol)
     if merit is None:
         return _free_step(state, system, step)
@@ -233,14 +249,14 @@ def _monotone_step(
     if state.now.violation > 0.0:
         curvature, n_hvp = system.curvature(step.y), 1
     merit, slope = merit.descent(state.now, step, curvature)
-    curved = (
-        None if state.now.form.affine else lambda: system.second_order_correction(step)
-    )
-    new, more, n_grad = merit.backtrack(state.now, step, slope, curved)
+    correction = None
+    if state.now.form.curved:
+        correction = functools.partial(system.second_order_correction, step)
+    new, more, n_grad = merit.backtrack(state.now, step, slope, correction)
     return dataclasses.replace(state, merit=merit).after(new, n_hvp + more, n_grad)
 
 
-def _stop_test(
+def stop_test(
     state: PathState,
     tol: float,
     maxiter: int,
@@ -252,7 +268,7 @@ def _stop_test(
     if not now.finite:
         return Status.NOT_FINITE, state
     if now.error <= tol:
-        return _converged(state, tol) if state.unverified else (Status.CONVERGED, state)
+        return _verified(state, tol)
     force, y = norm(now.r_d) * now.form.unit, now.point.y
     iterate = NewtonIterate(state.niter, y, now.value, force, state.n_hvp)
     if asks_to_stop(callback, iterate):
@@ -263,9 +279,11 @@ def _stop_test(
     return (Status.ITERATION_LIMIT if state.niter >= maxiter else None), state
 
 
-def _converged(state: PathState, tol: float) -> tuple[Status, PathState]:
+def _verified(state: PathState, tol: float) -> tuple[Status, PathState]:
     """Tell a minimum from a stationary point with negative curvature."""
     now = state.now
+    if not state.unverified:
+        return Status.CONVERGED, state
     H, note = _hessian(now)
     curved, n_hvp = NewtonSystem(now, H, _rtol(now, tol)).has_negative_curvature()
     state = dataclasses.replace(
@@ -277,14 +295,15 @@ def _converged(state: PathState, tol: float) -> tuple[Status, PathState]:
     return (Status.NEGATIVE_CURVATURE if curved else Status.CONVERGED), state
 
 
-def _is_stalling(state: PathState, errors: list[float]) -> bool:
+def is_stalling(state: PathState) -> bool:
     """Tell whether the errors have not fallen as they should."""
+    errors = state.errors
     wait = _PATIENCE if state.merit is None else 4 * _PATIENCE
     if len(errors) > wait and min(errors) > 0.9 * min(errors[:-wait]):
         return True
-    if not state.has_other_mode or len(errors) <= _SLOW:
-        return False
     now, values = state.now, state.now.inequality_values
+    if not (now.form.curved and state.may_change_mode) or len(errors) <= _SLOW:
+        return False
     above = values[values > 0.0]
     feasible = max(largest(now.r_e), largest(above)) <= 1e-2 * now.scales[1]
     return feasible and min(errors) > 0.5 * min(errors[:-_SLOW])
@@ -292,7 +311,7 @@ def _is_stalling(state: PathState, errors: list[float]) -> bool:
 
 def _in_monotone_mode(state: PathState) -> PathState:
     merit, now = enter_monotone_mode(state.now)
-    return dataclasses.replace(state, merit=merit, now=now)
+    return dataclasses.replace(state, merit=merit, now=now, errors=())
 
 
 def _without_solution(

@@ -21,6 +21,7 @@ from ...arrays import Array, namespace, norm
 from ...krylov.saddle_point import null_space_of
 from ...operators.block_matrices import is_explicit, scatter, take_rows, vstack
 from ...operators.linear_operator import LinearOperator, aslinearoperator
+from ...problem.constraints import Stack
 from ...problem.optimality import residual_scale, row_norms, size_of
 from ...problem.problem import Problem
 
@@ -73,9 +74,18 @@ class StandardForm:
 
     @cached_property
     def affine(self) -> bool:
-        """Whether all rows are affine in y: their Jacobians are constant."""
+        """Whether the Jacobians of all rows are known to be constant."""
+        return all(stack.affine for stack in self._stacks)
+
+    @cached_property
+    def curved(self) -> bool:
+        """Whether any row has a Hessian."""
+        return any(part.hess for stack in self._stacks for part in stack.parts)
+
+    @property
+    def _stacks(self) -> list[Stack]:
         both = self.problem.equalities, self.problem.inequalities
-        return all(rows is None or rows.affine for rows in both)
+        return [stack for stack in both if stack is not None]
 
     def equalities(self, y: Array) -> Array:
         """Return e(y)."""

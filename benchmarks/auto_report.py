@@ -1,0 +1,241 @@
+"""``M="auto"`` against no preconditioner and the diagonal, on designs drawn at random.
+
+    python benchmarks/auto_report.py --seed 1 --designs 200 [--seconds]
+    python benchmarks/auto_report.py --prices
+
+Each design is one solve with the Hessian of a linear model: text-like, dense and
+correlated, uncentred, one-hot groups, features of different units; tall and wide, a third
+of them with n >> N; squared and logistic loss; even and uneven ridges of 1e-6 to 1; rtol
+of 1e-2 to 1e-8.  Reported is the ratio to the better of M=None and M=Jacobi, in products
+(what ``vjp`` counts, the setup included) and in seconds (``--seconds``: medians of nine
+interleaved runs, processor time): share within 1.1, largest, geometric mean.  By default
+the units of dense features differ and 15 % of the ridges are even, as with one penalty for
+each feature; ``--even 0.5 --units 0.3`` draws designs that are harder to tell apart.
+``--prices`` measures what ``preconditioners/auto/cost_model.py`` states.
+"""
+
+from __future__ import annotations
+
+import argparse
+import collections
+import statistics
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+from scipy import sparse
+
+import sparse_argdiff as sad
+from sparse_argdiff import preconditioners as pc
+from sparse_argdiff.linear_model import Glm
+from sparse_argdiff.preconditioners.auto.cost_model import (
+    AMG,
+    AMG_A_DIGIT,
+    factor_cost,
+    laplacian_iterations,
+)
+
+sys.path.insert(0, str(Path(__file__).parent))
+from benchmarks.designs import laplacian
+
+KINDS = ("text", "correlated", "uncentred", "one-hot", "independent", "units", "sparse")
+
+
+def features(kind, N, n, rng, units):
+    """Return N rows of n features, dense or CSR."""
+    if kind == "text":  # word frequencies by Zipf's law
+        frequency = rng.uniform(0.2, 0.8) / np.arange(1, n + 1.0) ** rng.uniform(
+            0.6, 1.2
+        )
+        frequency *= min(1.0, 60.0 / frequency.sum())
+        counts = rng.poisson(N * frequency)
+        columns = np.repeat(np.arange(n), counts)
+        rows = rng.integers(N, size=columns.size)
+        F = sparse.csr_array((np.ones(rows.size), (rows, columns)), shape=(N, n))
+        F.data[:] = 1.0 if rng.random() < 0.5 else rng.exponential(size=F.nnz) + 0.1
+        return F
+    if kind == "sparse":
+        density = min(1.0, rng.uniform(3.0, 30.0) / n)
+        return sparse.random_array((N, n), density=density, rng=rng).tocsr()
+    if kind == "one-hot":
+        count = max(2, n // int(rng.integers(3, 30)))
+        labels = np.sort(rng.integers(count, size=n))
+        labels = np.unique(labels, return_inverse=True)[1]
+        blocks = []
+        for g in range(labels.max() + 1):
+            size = int(np.sum(labels == g))
+            share = rng.dirichlet(np.full(size, rng.uniform(0.3, 2.0)))
+            picked = rng.choice(size, size=N, p=share)
+            blocks.append(
+                sparse.csr_array((np.ones(N), (np.arange(N), picked)), (N, size))
+            )
+        return sparse.csr_array(sparse.hstack(blocks))
+    F = rng.standard_normal((N, n))
+    if kind == "correlated":
+        k = min(N, n)
+        turn = np.linalg.qr(rng.standard_normal((n, k)))[0]
+        fall = np.arange(1, k + 1.0) ** -rng.uniform(0.3, 1.5)
+        F = (rng.standard_normal((N, k)) * fall * n**0.5) @ turn.T
+        F += rng.choice([0.0, 0.1, 1.0]) * rng.standard_normal((N, n))
+    if kind == "uncentred":
+        F += rng.uniform(0.3, 5.0) * (
+            rng.choice([0.0, 1.0]) * rng.standard_normal(n) + 1.0
+        )
+    if kind == "units" or rng.random() < units:
+        F *= np.exp(rng.uniform(0.5, 2.5) * rng.standard_normal(n))
+    return F
+
+
+def design(rng, even=0.15, units=1.0):
+    """Return a name, the problem, a point that stands for its solution, v and rtol."""
+    kind = str(rng.choice(KINDS))
+    small, large = np.exp(rng.uniform(np.log(50), np.log(500), 2))
+    shape = str(rng.choice(("tall", "square", "wide")))
+    factor = np.exp(
+        rng.uniform(
+            *np.log({"tall": (2, 20), "square": (0.5, 2), "wide": (5, 40)}[shape])
+        )
+    )
+    n = int(small if shape == "tall" else large * (factor if shape == "wide" else 1.0))
+    N = int(
+        n * factor
+        if shape == "tall"
+        else large / (factor if shape == "square" else 1.0)
+    )
+    F = features(kind, max(N, 10), max(n, 10), rng, units)
+    loss = str(rng.choice(("squared", "logistic")))
+    N = F.shape[0]
+    t = (
+        rng.standard_normal(N)
+        if loss == "squared"
+        else (rng.random(N) < 0.4).astype(float)
+    )
+    if loss == "logistic":
+        t[:2] = 0.0, 1.0
+    glm = Glm(F, t, loss=loss, intercept=bool(rng.random() < 0.7))
+    ridge = rng.uniform(np.log(1e-6), 0.0)
+    uneven = 0.0 if rng.random() < even else rng.uniform(0.5, 3.0)
+    x = ridge + uneven * rng.standard_normal(glm.m)
+    y = rng.uniform(0.0, 1.0) * rng.standard_normal(glm.n)
+    z = np.std(F @ y[: F.shape[1]])
+    y *= rng.uniform(0.1, 2.0) / (z or 1.0)
+    v = rng.standard_normal(glm.n)
+    if rng.random() < 0.5:  # a gradient on other data, as in a hypergradient
+        v = glm.hess(x - 100.0, y) @ v + 1e-8 * v
+    rtol = 10.0 ** -rng.uniform(2.0, 8.0)
+    name = f"{kind}, {shape}, {loss}, {'uneven' if uneven else 'even'}"
+    solution = sad.Solution(y=y, x=x, status=sad.Status.CONVERGED)
+    return name, sad.Problem(glm), solution, v, rtol
+
+
+def solves(problem, solution, v, rtol, repeats):
+    """Return the products of each choice, and the median seconds of interleaved runs."""
+    choices = {"none": None, "jacobi": pc.jacobi_of, "auto": "auto"}
+    products, seconds = {}, collections.defaultdict(list)
+    for _ in range(max(repeats, 1)):
+        for name, M in choices.items():
+            start = time.process_time()
+            found = sad.vjp(
+                problem,
+                solution,
+                v,
+                rtol=rtol,
+                M=M,
+                maxiter=30_000,
+                on_failure="ignore",
+            )
+            seconds[name].append(time.process_time() - start)
+            products[name] = found.n_hvp if found.krylov.status.acceptable else 10**6
+    return products, {name: statistics.median(t) for name, t in seconds.items()}
+
+
+def report(label, ratios):
+    """Print the three figures of the acceptance."""
+    ratios = np.array(ratios)
+    print(
+        f"{label:10s} within 1.1: {np.mean(ratios <= 1.1):6.1%}   largest {ratios.max():5.2f}"
+        f"   geometric mean {np.exp(np.mean(np.log(ratios))):.3f}",
+        flush=True,
+    )
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--designs", type=int, default=200)
+    parser.add_argument("--seconds", action="store_true")
+    parser.add_argument("--even", type=float, default=0.15, help="share of even ridges")
+    parser.add_argument(
+        "--units", type=float, default=1.0, help="share of dense designs"
+    )
+    parser.add_argument("--worst", type=int, default=8, help="designs to be listed")
+    parser.add_argument("--prices", action="store_true")
+    given = parser.parse_args()
+    if given.prices:
+        prices()
+        return
+    rows = []
+    for k in range(given.designs):
+        name, *case = design(
+            np.random.default_rng((given.seed, k)), given.even, given.units
+        )
+        products, seconds = solves(*case, 9 if given.seconds else 0)
+        n, N = case[0].objective.n, case[0].objective._rank
+        rows.append(
+            (f"{k:3d} {name}, {N} x {n}, rtol {case[3]:.0e}", products, seconds)
+        )
+    for label, which in (("products", 1), ("seconds", 2))[: 1 + given.seconds]:
+        for name in ("none", "jacobi", "auto"):
+            report(f"{label} {name}", [ratio(row[which], name) for row in rows])
+        rows.sort(key=lambda row, which=which: ratio(row[which], "auto"))
+        for row in rows[-given.worst :]:
+            print(f"  {ratio(row[which], 'auto'):.2f}  {row[0]}: {row[which]}")
+
+
+def prices():
+    """Print setups in iterations of CG, measured and by the cost model."""
+    for n in (200, 500, 1000, 2000):
+        A = np.eye(n) + 1.0 / np.add.outer(np.arange(n), np.arange(n, 2 * n))
+        step, cost = iteration(A), factor_cost(A)
+        M, setup = clock(lambda A=A: pc.cholesky(A))
+        _, solve = clock(lambda M=M, n=n: M @ np.ones(n))
+        print(
+            f"factor, dense, n = {n}: {setup / step:.0f} iterations, model {cost[0]:.0f}; "
+            f"half of one solve {0.5 * solve / step:.1f}, model {cost[1]:.1f}"
+        )
+    for side in (60, 100, 200, 400):
+        A, b = laplacian(side), np.random.default_rng(0).standard_normal(side**2)
+        M, setup = clock(lambda A=A: pc.amg(A))
+        step = iteration(A)
+        _, solve = clock(lambda A=A, b=b, M=M: sad.cg(A, b, M=M, rtol=1e-8))
+        print(
+            f"hierarchy, grid {side}²: {setup / step:.0f} iterations, model {AMG:.0f}; a digit "
+            f"{solve / step / 8:.1f}, model {AMG_A_DIGIT:.0f}; a digit without "
+            f"{sad.cg(A, b, rtol=1e-8).niter / 8:.0f}, model {laplacian_iterations(A) or 0:.0f}"
+        )
+
+
+def iteration(A):
+    """Return the seconds of an iteration of CG."""
+    b = np.random.default_rng(0).standard_normal(A.shape[0])
+    return clock(lambda: sad.cg(A, b, rtol=0.0, maxiter=50))[1] / 50
+
+
+def clock(function):
+    """Return the value and the median processor seconds of five calls."""
+    spent = []
+    for _ in range(5):
+        start = time.process_time()
+        value = function()
+        spent.append(time.process_time() - start)
+    return value, statistics.median(spent)
+
+
+def ratio(spent, name):
+    """Return what a choice spent relative to the better of the two fixed ones."""
+    return spent[name] / min(spent["none"], spent["jacobi"])
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,62 @@
+"""What is known of a matrix beside its products, and what sums and multiples keep of it."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+from ..arrays import Array
+
+
+class Structure(NamedTuple):
+    """What is known of an operator beside its products and its diagonal.
+
+    Attributes
+    ----------
+    is_diagonal : bool
+        Whether all entries off the diagonal are zero.
+    matrix : array, sparse matrix, callable or None
+        The entries, where the operator was made from them, or a function that gives them.
+    split : (LinearOperator, array) or None
+        A = core + diag(d), of which d alone depends on the parameters x.
+    rank : int or None
+        A bound on the rank, where one is known: the number of samples.
+    accuracy : float or None
+        Relative accuracy of a product where it is worse than rounding (finite
+        differences).
+    note : str
+        A caveat that results built on this operator repeat in their ``warnings``.
+    """
+
+    is_diagonal: bool = False
+    matrix: Any = None
+    split: tuple[Any, Array] | None = None
+    rank: int | None = None
+    accuracy: float | None = None
+    note: str = ""
+
+    @property
+    def entries(self) -> Any:
+        """Return the explicit entries, or None."""
+        return self.matrix() if callable(self.matrix) else self.matrix
+
+    def scaled(self, factor: float) -> Structure:
+        """Return what is known of a multiple of the operator."""
+        if self is UNKNOWN:
+            return self
+        entries, split = self.entries, self.split
+        return self._replace(
+            matrix=None if entries is None else lambda: factor * entries,
+            split=split and (factor * split[0], factor * split[1]),
+        )
+
+
+UNKNOWN = Structure()
+
+
+def common(*parts: Structure) -> Structure:
+    """Return the accuracy and the notes of what is made of operators."""
+    if all(part is UNKNOWN for part in parts):
+        return UNKNOWN
+    notes = [note for part in parts for note in part.note.split("; ") if note]
+    accuracy = max(part.accuracy or 0.0 for part in parts) or None
+    return Structure(accuracy=accuracy, note="; ".join(dict.fromkeys(notes)))
