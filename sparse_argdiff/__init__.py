@@ -18,10 +18,9 @@ from .checks import (
     check_hypergradient,
     dot_test,
 )
-from .hypergradient.error_estimate import Certificate
 from .hypergradient.hypergradient import Hypergradient
 from .hypergradient.influence import influence
-from .hypergradient.result import HypergradientResult
+from .hypergradient.result import Certificate, HypergradientResult
 from .hypergradient.upper_objective import FunctionUpper, UpperObjective
 from .implicit.derivative import Adjoint, Tangent, derivative, jvp, vjp
 from .krylov import KrylovResult, cg, minres, projected_cg

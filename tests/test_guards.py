@@ -207,7 +207,7 @@ def searched(value, *, bar=0.0, confirmed=None, correction=0.1):
             gradient=np.array([gradient]),
             tol=tol,
             adjoint_tol=tol,
-            x=x,
+            solution=SimpleNamespace(x=x),
         )
 
     class F:
@@ -224,7 +224,6 @@ def searched(value, *, bar=0.0, confirmed=None, correction=0.1):
     loose = 0.0 if confirmed is not None else 1.0  # a gradient that seems to vanish
     trial, _ = line_search(
         run,
-        np.ones(1),
         result(np.ones(1), 1.0, 0.1),
         1.0,
         lambda x: result(x, value, 0.1, loose),

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from typing import Any
 
-import numpy as np
 from scipy.optimize import Bounds
 
 from ..arrays import Array, asarray, namespace
@@ -18,15 +17,7 @@ _FORMS = (
 def as_bounds(bounds: Any, x0: Array) -> tuple[Array | None, Array | None]:
     """Return the lower and the upper bounds, of the shape of x0; None for none.
 
-    Parameters
-    ----------
-    bounds : None, (low, high), sequence of m pairs, array (m, 2), or Bounds
-        ``low`` and ``high`` are numbers, arrays (m,) or None.
-
-    Raises
-    ------
-    ValueError
-        For any other form, sizes that do not fit, NaN, or low > high.
+    A ValueError is raised for another form or size, NaN, and low > high.
     """
     if bounds is None:
         return None, None
@@ -43,12 +34,9 @@ def as_bounds(bounds: Any, x0: Array) -> tuple[Array | None, Array | None]:
 def _low_high(bounds: Any, m: int) -> tuple[Any, Any]:
     if isinstance(bounds, Bounds):
         return bounds.lb, bounds.ub
-    if (
-        isinstance(bounds, tuple)
-        and len(bounds) == 2
-        and not any(map(_is_pair, bounds))
-    ):
-        return bounds
+    pair = isinstance(bounds, tuple) and len(bounds) == 2
+    if pair and not any(map(_is_pair, bounds)):
+        return bounds[0], bounds[1]
     try:
         # The rows of an array are pairs, as SciPy reads them.
         pairs = bounds.tolist() if hasattr(bounds, "tolist") else list(bounds)
@@ -61,8 +49,6 @@ def _low_high(bounds: Any, m: int) -> tuple[Any, Any]:
 
 def _is_pair(entry: Any) -> bool:
     """Return whether an entry is the pair of one parameter; arrays are whole bounds."""
-    if isinstance(entry, np.ndarray):
-        return False
     return isinstance(entry, tuple | list)
 
 

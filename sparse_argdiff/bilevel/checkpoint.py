@@ -22,17 +22,14 @@ from typing import Any
 
 import numpy as np
 
+from .. import krylov
 from ..arrays import Array, is_array, namespace, placement, to_namespace
-from ..hypergradient.error_bound import Bound
-from ..hypergradient.error_estimate import Certificate, Point
-from ..hypergradient.result import HypergradientResult, WarmStart
-from ..implicit.derivative import Adjoint
-from ..krylov import KrylovResult
-from ..problem.problem import ActiveSet, Solution
+from ..hypergradient import result as hypergradient
+from ..problem import problem
 from ..status import Status
-from .result import Ending, HistoryRecord
+from . import result
 
-_FORMAT = 2
+_FORMAT = 3
 _TREE = "__tree__"
 # The exceptions that damaged .npz and JSON files raise.
 _DAMAGE = (
@@ -49,39 +46,20 @@ _DAMAGE = (
     zipfile.BadZipFile,
 )
 _RECORDS: dict[str, type[Any]] = {
-    record.__name__: record
-    for record in (
-        ActiveSet,
-        Adjoint,
-        Bound,
-        Certificate,
-        Ending,
-        HistoryRecord,
-        HypergradientResult,
-        KrylovResult,
-        Point,
-        Solution,
-        WarmStart,
-    )
+    name: record
+    for module in (problem, krylov, hypergradient, result)
+    for name, record in vars(module).items()
+    if isinstance(record, type) and dataclasses.is_dataclass(record)
 }
 
 
 @dataclasses.dataclass(frozen=True)
 class Store:
-    """The checkpoint files of one run.
-
-    Parameters
-    ----------
-    path : Path
-    every : int
-        Accepted steps from one to the next.
-    identity : mapping of str to str
-        Method, sizes and options: a checkpoint of another identity is refused.
-    """
+    """The checkpoint files of one run."""
 
     path: Path
-    every: int
-    identity: Mapping[str, str]
+    every: int  # accepted steps from one to the next
+    identity: Mapping[str, str]  # method, sizes, options: another one is refused
 
     def __post_init__(self) -> None:
         if self.every < 1:
@@ -101,11 +79,7 @@ class Store:
     def save(self, tree: Any) -> None:
         """Write a tree of records atomically; keep the last file as ``<name>.old``.
 
-        Raises
-        ------
-        OSError
-            When the file cannot be written, on a full disk for instance; the last one
-            is intact.
+        An OSError, such as that of a full disk, leaves the last file intact.
         """
         arrays: dict[str, Array] = {}
         content = {
@@ -134,11 +108,7 @@ class Store:
     def load(self, like: Array) -> Any:
         """Read the tree into the namespace of ``like``; None when there is none.
 
-        Raises
-        ------
-        ValueError
-            When the file is damaged or of another kind, naming the one before it, or
-            belongs to another run, saying what differs.
+        A file that is damaged, or belongs to another run, raises a ValueError.
         """
         path = self.path
         if not path.exists():
@@ -232,45 +202,42 @@ def _read(path: Path, like: Array) -> tuple[Any, dict[str, Array]]:
     return content, arrays
 
 
-# A tree as JSON, where {"array": name}, {"record": class, ...} and {"dict": ...} stand for
-# values that JSON does not have.  An array that occurs twice is stored once.
+# A tree as JSON: [kind, content] is a list, a dict, a record by the name of its class, or
+# something else that JSON does not have.  An array that occurs twice is stored once.
 
 
 def _pack(value: Any, arrays: dict[str, Array], names: dict[int, str]) -> Any:
     if value is None or type(value) in {bool, int, float, str}:
         return value
     if isinstance(value, Status):
-        return {"status": value.name}
+        return ["status", value.name]
     if is_array(value):
         name = names.setdefault(id(value), f"a{len(names)}")
         arrays[name] = value
-        return {"array": name, "scalar": isinstance(value, np.generic)}
+        return ["scalar" if isinstance(value, np.generic) else "array", name]
     if isinstance(value, list | tuple):
         items = [_pack(item, arrays, names) for item in value]
-        return items if isinstance(value, list) else {"tuple": items}
-    if isinstance(value, dict):
-        return {"dict": {k: _pack(item, arrays, names) for k, item in value.items()}}
-    kind = type(value).__name__
-    if _RECORDS.get(kind) is not type(value):
-        raise TypeError(f"a checkpoint cannot hold a {kind}")
-    fields = [f.name for f in dataclasses.fields(value) if f.init]
-    packed = {name: _pack(getattr(value, name), arrays, names) for name in fields}
-    return {"record": kind, "fields": packed}
+        return ["list" if isinstance(value, list) else "tuple", items]
+    kind, fields = "dict", value
+    if not isinstance(value, dict):
+        kind = type(value).__name__
+        if _RECORDS.get(kind) is not type(value):
+            raise TypeError(f"a checkpoint cannot hold a {kind}")
+        initial = (field.name for field in dataclasses.fields(value) if field.init)
+        fields = {name: getattr(value, name) for name in initial}
+    return [kind, {name: _pack(item, arrays, names) for name, item in fields.items()}]
 
 
 def _unpack(packed: Any, arrays: dict[str, Array]) -> Any:
-    if isinstance(packed, list):
-        return [_unpack(item, arrays) for item in packed]
-    if not isinstance(packed, dict):
+    if not isinstance(packed, list):
         return packed
-    if "status" in packed:
-        return Status[packed["status"]]
-    if "array" in packed:
-        array = arrays[packed["array"]]
-        return array[()] if packed["scalar"] else array
-    if "tuple" in packed:
-        return tuple(_unpack(item, arrays) for item in packed["tuple"])
-    if "dict" in packed:
-        return {name: _unpack(item, arrays) for name, item in packed["dict"].items()}
-    fields = {name: _unpack(item, arrays) for name, item in packed["fields"].items()}
-    return _RECORDS[packed["record"]](**fields)
+    kind, content = packed
+    if kind == "status":
+        return Status[content]
+    if kind in {"array", "scalar"}:
+        return arrays[content] if kind == "array" else arrays[content][()]
+    if kind in {"list", "tuple"}:
+        items = [_unpack(item, arrays) for item in content]
+        return items if kind == "list" else tuple(items)
+    fields = {name: _unpack(item, arrays) for name, item in content.items()}
+    return fields if kind == "dict" else _RECORDS[kind](**fields)

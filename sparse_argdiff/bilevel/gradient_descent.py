@@ -1,9 +1,15 @@
-"""Projected gradient descent on F with spectral steps (the paper's equation 4).
+"""Projected gradient descent on F with spectral steps (the paper's equation 4), and MAID.
 
-    d = P(x − α ∇F) − x,    x₊ = x + λ d,    F(x₊) ≤ F(x) + c λ ∇F'd
+    d = P(x − α z) − x,     accept x₊ = x + λ d  when  V₊ + e₊ ≤ V − e + c λ z'd
 
-α is the spectral (Barzilai-Borwein) step s's / s'y of the last move, λ backtracks from 1.
-A trial whose lower-level solve fails counts as a failure.
+z is the hypergradient and V the corrected value, at the current tolerances; e, the error of
+a value, is zero at the finest ones and else a tenth of the correction λ'f_Y.  α is the
+spectral (Barzilai-Borwein) step s's / s'(z₊ − z) of the last move, λ backtracks from 1.  A
+trial whose lower-level solve fails counts as a failure.
+
+With looser tolerances (MAID, as accurate as each step needs) an adjoint solve ends once −z is
+shown to be a descent direction.  Where no step is accepted, value and gradient are computed
+again with tolerances ten times smaller; where the gradient meets ``tol``, at the finest ones.
 """
 
 from __future__ import annotations
@@ -13,45 +19,70 @@ from collections.abc import Callable
 from ..arrays import Array, dot, namespace
 from ..hypergradient.result import HypergradientResult
 from ..status import ConvergenceError, Status
-from .run import BilevelResult, Run
+from .result import BilevelResult
+from .run import Run
 
 _DECREASE = 1e-4
+_TIGHTEN, _LOOSEN = 0.1, 2.0
+_ADJOINT = 0.1  # tolerance of an adjoint that does not descend, over that of y
+_TRIALS = 3
+_LEFT = 0.1  # share of a correction that is its error
 
 
-def gradient_descent(run: Run, x0: Array, maxiter: int) -> BilevelResult:
-    """Run the method from x0.
+def gradient_descent(run: Run, x0: Array, *, loosest: float = 0.0) -> BilevelResult:
+    """Run the method from x0 with tolerances from ``loosest`` to those of ``run.F``.
 
     References
     ----------
     E. G. Birgin, J. M. Martínez, M. Raydan, SIAM J. Optim. 10 (2000) 1196-1211.
+    M. S. Salehi, S. Mukherjee, L. Roberts, M. J. Ehrhardt, "An adaptively inexact
+    first-order method for bilevel optimization with application to hyperparameter
+    learning", SIAM J. Math. Data Sci. 7 (2025), arXiv:2308.10098.
     """
+    F = run.F
+    tol = coarse = max(loosest, F.tol)
 
     def evaluate(x: Array) -> HypergradientResult:
-        return run.F.evaluate(x, certify=False)
+        if tol <= F.tol:
+            return F.evaluate(x, certify=False)
+        adjoint_tol = max(tol * _ADJOINT, F.adjoint_tol)
+        return F.evaluate(
+            x, tol=tol, adjoint_tol=adjoint_tol, until="descent", certify=False
+        )
 
-    x, found, memory = run.begin(x0, evaluate)
-    first = first_step(x, found.gradient)
-    step = memory.get("step", first)
-    while run.status is None:
-        if len(run.history) > maxiter:
-            return run.result(Status.ITERATION_LIMIT)
-        trial, reason = line_search(run, x, found, step, evaluate)
-        if trial is None:
+    found, memory = run.begin(x0, evaluate, last_is_best=loosest > 0.0)
+    step = memory.get("step", first_step(found))
+    tol = memory.get("tolerance", tol)
+    while run.ended is None:
+        bar, most = (0.0, 10 * _TRIALS) if tol <= F.tol else (_LEFT, _TRIALS)
+        trial, reason = line_search(
+            run, found, step, evaluate, tol=tol, bar=bar, most=most
+        )
+        if trial is None and tol <= F.tol:
             return run.result(Status.LINE_SEARCH_FAILED, reason)
-        moved = trial.solution.x - x
+        if trial is None:
+            tol = max(tol * _TIGHTEN, F.tol)
+            found = run.confirmed(evaluate(found.solution.x))
+            run.replace(found, memory={"step": step, "tolerance": tol})
+            continue
+        # A trial with finer tolerances seemed to converge, and did not.
+        refuted = trial.tol < tol
+        tol = max(tol * _TIGHTEN, F.tol) if refuted else min(tol * _LOOSEN, coarse)
+        moved = trial.solution.x - found.solution.x
         change = dot(moved, trial.gradient - found.gradient)
         # Where F is concave along the move the step is free to grow.
         step = dot(moved, moved) / change if change > 0.0 else 4.0 * step
-        x, found = trial.solution.x, trial
-        run.accept(x, found, memory={"step": step})
-    return run.result(run.status)
+        found = trial
+        run.accept(found, memory={"step": step, "tolerance": tol})
+    return run.result(run.ended)
 
 
-def first_step(x: Array, gradient: Array) -> float:
+def first_step(found: HypergradientResult) -> float:
     """Return the step with ‖step · gradient‖_∞ = 0.1 max(1, ‖x‖_∞).
 
     The maximum norm does not grow with the number of flat directions.
     """
+    x, gradient = found.solution.x, found.gradient
     xp = namespace(x)
     if x.shape[0] == 0:
         return 1.0
@@ -61,7 +92,6 @@ def first_step(x: Array, gradient: Array) -> float:
 
 def line_search(
     run: Run,
-    x: Array,
     found: HypergradientResult,
     step: float,
     evaluate: Callable[[Array], HypergradientResult],
@@ -72,19 +102,12 @@ def line_search(
 ) -> tuple[HypergradientResult | None, str]:
     """Backtrack from P(x − step ∇F) until F falls beyond its error; say why it never did.
 
-    Parameters
-    ----------
-    evaluate : function of a point
-        Value and gradient.  A trial is judged by its value alone, which the last adjoint
-        corrects, and evaluated where it is accepted.
-    tol : float, optional
-        Of the lower-level solves of the trials.
-    bar : float
-        The share of each correction that a value may be wrong by.
-    most : int
-        Trials.
+    ``evaluate`` gives value and gradient; a trial, of ``most``, is judged by its value
+    alone, to ``tol``, which the last adjoint corrects, and evaluated where it is accepted.
+    ``bar`` is the share of each correction that a value may be wrong by.
     """
     # The target itself: x + (target − x) may miss a bound by rounding.
+    x = found.solution.x
     point = run.project(x - step * found.gradient)
     direction = point - x
     slope, length, reason = dot(found.gradient, direction), 1.0, ""
@@ -96,7 +119,7 @@ def line_search(
             limit -= bar * abs(found.correction)
             if value <= limit - bar * abs(correction):
                 trial = evaluate(point)
-                sharper = run.confirmed(point, trial)
+                sharper = run.confirmed(trial)
                 if sharper is trial or sharper.value <= limit:
                     return sharper, ""
                 value = sharper.value

@@ -14,7 +14,8 @@ from collections.abc import Callable
 
 from ..arrays import Array, norm
 from ..status import ConvergenceError, Status
-from .run import BilevelResult, Run
+from .result import BilevelResult
+from .run import Run
 
 _C = 0.25
 _FIRST = 1e-3
@@ -24,21 +25,14 @@ SCHEDULES: dict[str, Callable[[int], float]] = {
 }
 
 
-def hoag(
-    run: Run, x0: Array, maxiter: int, *, schedule: str = "exponential"
-) -> BilevelResult:
-    """Run the method from x0.
-
-    Parameters
-    ----------
-    schedule : {"exponential", "quadratic"}
-        Of the tolerances, 1e-3 · 0.9^k or 1e-3 / k².
+def hoag(run: Run, x0: Array, *, schedule: str = "exponential") -> BilevelResult:
+    """Run the method from x0, with the tolerances 1e-3 · 0.9^k or 1e-3 / k².
 
     References
     ----------
     F. Pedregosa, "Hyperparameter optimization with approximate gradient", ICML 2016.
     """
-    x, found, memory = run.begin(
+    found, memory = run.begin(
         x0, lambda x: run.F.evaluate(x, tol=_FIRST, certify=False)
     )
     size = norm(found.gradient)
@@ -46,18 +40,17 @@ def hoag(
     L, tolerance = memory.get("L", L), memory.get("tolerance", _FIRST)
     halved = memory.get("halved", 1.0)  # factor of the rejected steps
     k, failures, reason = memory.get("k", 0), 0, ""
-    while run.status is None:
-        if len(run.history) > maxiter:
-            return run.result(Status.ITERATION_LIMIT)
+    while run.ended is None:
         if failures > 60:
             return run.result(Status.LINE_SEARCH_FAILED, reason)
         k += 1
         previous, tolerance = tolerance, _FIRST * SCHEDULES[schedule](k) * halved
+        x = found.solution.x
         point = run.project(x - found.gradient / L)
         moved = norm(point - x)
         try:
             trial = run.F.evaluate(point, tol=max(tolerance, run.F.tol), certify=False)
-            trial = run.confirmed(point, trial)
+            trial = run.confirmed(trial)
         except ConvergenceError as error:
             L, failures, reason = 2.0 * L, failures + 1, str(error)
             continue
@@ -67,9 +60,7 @@ def hoag(
         elif trial.value >= found.value + 0.2 * abs(found.value):
             L, halved, failures = 2.0 * L, 0.5 * halved, failures + 1
             continue
-        failures = 0
-        x, found = point, trial
-        run.accept(
-            x, found, memory={"L": L, "tolerance": tolerance, "halved": halved, "k": k}
-        )
-    return run.result(run.status)
+        failures, found = 0, trial
+        memory = {"L": L, "tolerance": tolerance, "halved": halved, "k": k}
+        run.accept(found, memory)
+    return run.result(run.ended)

@@ -21,19 +21,17 @@ from ..arrays import Array, namespace
 from ..hypergradient.result import HypergradientResult
 from ..status import ConvergenceError, Status
 from .checkpoint import digest
-from .run import BilevelResult, Run
+from .result import BilevelResult
+from .run import Run
 
 _LEAST = 0.1  # θ
 
 
 class _Stop(Exception):
-    def __init__(self, status: Status, detail: str = "") -> None:
-        super().__init__(detail)
-        self.status = status
-        self.detail = detail
+    """Ends SciPy's loop; its arguments are those of ``Run.result``."""
 
 
-def lbfgs(run: Run, x0: Array, maxiter: int) -> BilevelResult:
+def lbfgs(run: Run, x0: Array) -> BilevelResult:
     """Run the method from x0, with the stopping test of ``run``.
 
     Notes
@@ -48,12 +46,11 @@ def lbfgs(run: Run, x0: Array, maxiter: int) -> BilevelResult:
             "method='lbfgs' is SciPy's and needs NumPy arrays, found "
             f"{namespace(x0).__name__}; 'maid' runs where x0 lives"
         )
-    x, found, memory = run.begin(x0, lambda x: run.F.evaluate(x, certify=False))
-    if run.status is not None:
-        return run.result(run.status)
-    if len(run.history) > maxiter:
-        return run.result(Status.ITERATION_LIMIT)
-    path = _Path(run, memory.get("log", [(digest(x), found.value, found.gradient)]))
+    found, memory = run.begin(x0, lambda x: run.F.evaluate(x, certify=False))
+    if run.ended is not None:
+        return run.result(run.ended)
+    first = digest(found.solution.x), found.value, found.gradient
+    path, maxiter = _Path(run, memory.get("log", [first])), run.maxiter
     try:
         ended: Any = optimize.minimize(
             path.fun,
@@ -65,7 +62,7 @@ def lbfgs(run: Run, x0: Array, maxiter: int) -> BilevelResult:
             options={"maxiter": maxiter, "maxfun": 20 * maxiter, "ftol": 0, "gtol": 0},
         )
     except _Stop as stop:
-        return run.result(stop.status, stop.detail)
+        return run.result(*stop.args)
     # SciPy's line search fails where the values are too inexact.
     out_of_budget = ended.nit >= maxiter or ended.nfev >= 20 * maxiter
     failure = path.failed or path.failure
@@ -121,9 +118,9 @@ class _Path:
                 found = self._evaluate(x)
             except ConvergenceError as error:
                 raise _Stop(error.status, str(error)) from error
-        status = self.run.accept(x, found, memory={"log": self.log})
-        if status is not None:
-            raise _Stop(status)
+        self.run.accept(found, memory={"log": self.log})
+        if self.run.status is not None:
+            raise _Stop(self.run.status)
 
     def _evaluate(self, x: Array) -> HypergradientResult:
         found = self.run.F.evaluate(x, certify=False)

@@ -19,23 +19,19 @@ from .checkpoint import Store, describe
 from .gradient_descent import gradient_descent
 from .hoag import hoag
 from .lbfgs import lbfgs
-from .maid import maid
 from .result import BilevelResult
 from .run import Run
 
-_METHODS: dict[str, Callable[[Run, Array, int], BilevelResult]] = {
-    "maid": maid,
+_METHODS: dict[str, Callable[[Run, Array], BilevelResult]] = {
+    "maid": functools.partial(gradient_descent, loosest=0.1),
     "hoag": hoag,
     "hoag_quadratic": functools.partial(hoag, schedule="quadratic"),
     "gradient_descent": gradient_descent,
     "lbfgs": lbfgs,
 }
 
-_OPTIONS = {"lower_tol", *inspect.signature(Hypergradient).parameters} - {
-    "problem",
-    "upper",
-    "tol",
-}
+_OPTIONS = {"lower_tol", *inspect.signature(Hypergradient).parameters}
+_OPTIONS -= {"problem", "upper", "tol"}
 
 
 def minimize(
@@ -139,12 +135,12 @@ def minimize(
         same |= {"method": method, "tol": tol, "lower_tol": lower_tol, **options}
         identity = {name: describe(option) for name, option in same.items()}
         store = Store(Path(checkpoint), every, identity)
-    run = Run(F, low, high, tol, callback, store)
-    ended = run.restore(x0, maxiter)
+    run = Run(F, low, high, tol, callback, maxiter, store)
+    ended = run.restore(x0)
     if ended is not None:
         return ended
     with _bar(progress, maxiter, len(run.history)) as run.bar:
-        return _METHODS[method](run, run.project(x0), maxiter)
+        return _METHODS[method](run, run.project(x0))
 
 
 def _bar(progress: bool, maxiter: int, records: int) -> Any:

@@ -18,24 +18,7 @@ _ROWS = (r"$F(x)$", r"$\|\nabla F(x)\|$")
 def plot_history(
     history: Sequence[Any], axes: Any = None, label: str | None = None
 ) -> Any:
-    """Draw a history; return the figure.
-
-    Parameters
-    ----------
-    history : sequence of HistoryRecord
-    axes : array of four matplotlib axes, optional
-        In the order of a 2 x 2 grid, such as the ``axes`` of the figure of another run;
-        a new figure by default.
-    label : str, optional
-        Of the run, for a legend.
-
-    Raises
-    ------
-    ImportError
-        Without matplotlib, naming the extra that brings it.
-    ValueError
-        When there are not four axes.
-    """
+    """Draw a history on four axes, new ones by default; return the figure."""
     try:
         import matplotlib.pyplot as plt  # noqa: PLC0415  (an extra)
         from matplotlib.ticker import MaxNLocator  # noqa: PLC0415

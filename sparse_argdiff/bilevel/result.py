@@ -7,9 +7,6 @@ from typing import Any
 
 from scipy.optimize import OptimizeResult
 
-from ..hypergradient.error_estimate import Certificate
-from ..hypergradient.result import HypergradientResult
-from ..status import Status
 from .plot import plot_history
 
 
@@ -47,20 +44,6 @@ class HistoryRecord:
     seconds: float
 
 
-@dataclasses.dataclass(frozen=True)
-class Ending:
-    """What a run returns: the final evaluation, its record in the history, totals."""
-
-    status: Status
-    message: str
-    found: HypergradientResult
-    record: HistoryRecord
-    certificate: Certificate | None
-    n_hvp: int
-    n_grad: int
-    n_evaluations: int
-
-
 class BilevelResult(OptimizeResult):  # type: ignore[misc]  # SciPy is untyped
     """The outcome of :func:`minimize`, an ``OptimizeResult``.
 
@@ -94,5 +77,7 @@ class BilevelResult(OptimizeResult):  # type: ignore[misc]  # SciPy is untyped
         ------
         ImportError
             Without matplotlib: it comes with the extra ``plot``.
+        ValueError
+            When there are not four axes.
         """
         return plot_history(self.history, axes, label)

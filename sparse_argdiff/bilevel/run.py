@@ -22,13 +22,11 @@ from scipy.optimize import OptimizeResult
 from ..arrays import Array, epsilon, namespace, norm
 from ..hypergradient.hypergradient import Hypergradient
 from ..hypergradient.result import HypergradientResult, WarmStart
-from ..hypergradient.upper_objective import value_of
+from ..hypergradient.upper_objective import corrected_value
 from ..problem.optimality import residual, residual_scale
 from ..status import ConvergenceError, Status
 from .checkpoint import Store
-from .result import BilevelResult, Ending, HistoryRecord
-
-__all__ = ["BilevelResult", "Run"]  # what a method needs
+from .result import BilevelResult, HistoryRecord
 
 logger = logging.getLogger(__name__)
 
@@ -47,6 +45,7 @@ _MESSAGES = {
         "belong to it (run check_hypergradient)."
     ),
 }
+_SAVED = ("last", "best", "best_nit", "memory", "history", "status")
 
 
 @dataclasses.dataclass
@@ -54,14 +53,14 @@ class Run:
     """The state of one run of an upper-level method: history, best point, status.
 
     Every method starts with :meth:`begin`, reports each accepted iterate through
-    :meth:`accept`, goes on while ``status`` is None and ends with :meth:`result`:
+    :meth:`accept`, goes on while ``ended`` is None and returns :meth:`result`:
 
-        x, found, memory = run.begin(x0, evaluate)
+        found, memory = run.begin(x0, evaluate)
         step = memory.get("step", first)
-        while run.status is None:
+        while run.ended is None:
             ...
-            run.accept(x, found, memory={"step": step})
-        return run.result(run.status)
+            run.accept(found, memory={"step": step})
+        return run.result(run.ended)
 
     A method with looser tolerances than those of F passes what it found through
     :meth:`confirmed` before it is accepted.
@@ -76,13 +75,13 @@ class Run:
     upper: Array | None
     tol: float
     callback: Callable[[OptimizeResult], Any] | None
+    maxiter: int = 100
     store: Store | None = None
     last_is_best: bool = False  # values differ by less than their errors
     bar: Any = None
     history: list[HistoryRecord] = dataclasses.field(default_factory=list)
     best: HypergradientResult | None = None
     best_nit: int = 0
-    last_x: Array | None = None
     last: HypergradientResult | None = None
     memory: Memory = dataclasses.field(default_factory=dict)
     status: Status | None = None
@@ -96,18 +95,24 @@ class Run:
         evaluate: Callable[[Array], HypergradientResult],
         *,
         last_is_best: bool = False,
-    ) -> tuple[Array, HypergradientResult, Memory]:
-        """Return the first iterate: x0, evaluated, or that of the checkpoint.
+    ) -> tuple[HypergradientResult, Memory]:
+        """Return the first iterate: that at x0, without memory, or the checkpoint's.
 
-        The memory is empty at x0.  With ``last_is_best`` the result is the last iterate,
-        otherwise the one with the lowest value.
+        With ``last_is_best`` the result is the last iterate, otherwise the one with the
+        lowest value.
         """
         self.last_is_best = last_is_best
         if self.last is None:
-            self.accept(x0, self.confirmed(x0, evaluate(x0)), {})
+            self.accept(self.confirmed(evaluate(x0)), {})
         assert self.last is not None
-        assert self.last_x is not None
-        return self.last_x, self.last, self.memory
+        return self.last, self.memory
+
+    @property
+    def ended(self) -> Status | None:
+        """Why the run ends, the limit on iterations included; None while it goes on."""
+        if self.status is None and len(self.history) > self.maxiter:
+            return Status.ITERATION_LIMIT
+        return self.status
 
     def project(self, x: Array) -> Array:
         """Return the nearest point within the bounds."""
@@ -116,17 +121,18 @@ class Run:
         xp = namespace(x)
         return xp.minimum(xp.maximum(x, self.lower), self.upper)
 
-    def _size(self, x: Array, found: HypergradientResult) -> float:
+    def _size(self, found: HypergradientResult) -> float:
         """Return ‖x − P(x − ∇F)‖: zero exactly at a stationary point of the box."""
         if self.lower is None:
             return norm(found.gradient)
+        x = found.solution.x
         return norm(x - self.project(x - found.gradient))
 
-    def confirmed(self, x: Array, found: HypergradientResult) -> HypergradientResult:
+    def confirmed(self, found: HypergradientResult) -> HypergradientResult:
         """Return an evaluation at the finest tolerances where a looser one converges."""
-        if self._is_finest(found) or not self._is_small(self._size(x, found)):
+        if self._is_finest(found) or not self._is_small(self._size(found)):
             return found
-        return self.F.evaluate(x, certify=False)
+        return self.F.evaluate(found.solution.x, certify=False)
 
     def _is_small(self, size: float) -> bool:
         first = self.history[0].gradient_norm if self.history else size
@@ -135,12 +141,9 @@ class Run:
     def _is_finest(self, found: HypergradientResult) -> bool:
         return found.tol <= self.F.tol and found.adjoint_tol <= self.F.adjoint_tol
 
-    def accept(
-        self, x: Array, found: HypergradientResult, memory: Memory
-    ) -> Status | None:
-        """Record an accepted iterate and report it; return a status that ends the run."""
-        self.memory = memory
-        ended = self._record(x, found)
+    def accept(self, found: HypergradientResult, memory: Memory) -> None:
+        """Record an accepted iterate, report it, and set the status that ends the run."""
+        ended = self._record(found, memory)
         record = self.history[-1]
         if self.bar is not None:
             self.bar.set_postfix_str(
@@ -148,59 +151,55 @@ class Run:
                 f"products={record.n_hvp}"
             )
             self.bar.update(record.nit > 0)
-        stopped = self._call_back(x, found)
+        stopped = self._call_back(found)
         self.status = ended or stopped
         if self.store is not None and record.nit % self.store.every == 0:
             self._save(self.store, self.F.state)
-        return self.status
 
-    def replace(self, x: Array, found: HypergradientResult, memory: Memory) -> None:
+    def replace(self, found: HypergradientResult, memory: Memory) -> None:
         """Record a sharper evaluation of the last accepted iterate."""
-        self.memory = memory
         step_norm = self.history.pop().step_norm
         if self.best_nit == len(self.history):
             self.best = None
-        self.status = self._record(x, found)
+        self.status = self._record(found, memory)
         self.history[-1] = dataclasses.replace(self.history[-1], step_norm=step_norm)
 
-    def _record(self, x: Array, found: HypergradientResult) -> Status | None:
+    def _record(self, found: HypergradientResult, memory: Memory) -> Status | None:
         """Append to the history; return the status where the tolerance is met."""
-        size, nit = self._size(x, found), len(self.history)
+        last, nit = self.last or found, len(self.history)
         record = HistoryRecord(
             nit=nit,
-            value=found.value,
-            gradient_norm=size,
-            step_norm=0.0 if self.last_x is None else norm(x - self.last_x),
-            lower_tol=found.tol,
-            adjoint_tol=found.adjoint_tol,
-            n_hvp=self.F.n_hvp,
-            n_grad=self.F.n_grad,
-            n_evaluations=self.F.n_evaluations,
+            step_norm=norm(found.solution.x - last.solution.x),
             seconds=time.perf_counter() - self._start,
+            **self._measures(found),
+            **_totals(self.F),
         )
         self.history.append(record)
-        self.last, self.last_x = found, namespace(x).asarray(x, copy=True)
+        self.last, self.memory = found, memory
         if self.best is None or self.last_is_best or found.value <= self.best.value:
             self.best, self.best_nit = found, nit
         logger.info(
             "upper %d: value %.6e, gradient %.2e, %d products",
-            *(nit, found.value, size, self.F.n_hvp),
+            *(nit, found.value, record.gradient_norm, self.F.n_hvp),
         )
-        if not (self._is_small(size) and self._is_finest(found)):
+        if not (self._is_small(record.gradient_norm) and self._is_finest(found)):
             return None
         # A gradient that is small because a solve failed (on_failure) is no convergence.
         return _failure(found) or Status.CONVERGED
 
-    def _call_back(self, x: Array, found: HypergradientResult) -> Status | None:
+    def _measures(self, found: HypergradientResult) -> dict[str, Any]:
+        """Return the fields of a record that an evaluation determines."""
+        return {
+            "value": found.value,
+            "gradient_norm": self._size(found),
+            "lower_tol": found.tol,
+            "adjoint_tol": found.adjoint_tol,
+        }
+
+    def _call_back(self, found: HypergradientResult) -> Status | None:
         if self.callback is None:
             return None
-        state = OptimizeResult(
-            x=x,
-            fun=found.value,
-            jac=found.gradient,
-            y=found.solution.y,
-            record=self.history[-1],
-        )
+        state = OptimizeResult(_point(found), record=self.history[-1])
         stop = True
         with contextlib.suppress(StopIteration):
             stop = bool(self.callback(state))
@@ -216,25 +215,27 @@ class Run:
         if self.store is not None:
             self._save(self.store, state, ending)
         if status not in {Status.CONVERGED, Status.STOPPED_BY_CALLBACK}:
-            nit = len(self.history) - 1
-            logger.warning("minimize ended after %d: %s", nit, ending.message)
-        return self._result_at(ending)
+            logger.warning("minimize ended after %d: %s", ending.nit, ending.message)
+        return ending
 
-    def _end(self, status: Status, detail: str) -> Ending:
+    def _end(self, status: Status, detail: str) -> BilevelResult:
         """Evaluate the returned point at the finest tolerances, and certify it.
 
         Nothing is spent where the method has solved no more loosely all along.
         """
         found, nit, certificate = self.best, self.best_nit, None
+        history, F = self.history.copy(), self.F
         if status is Status.CONVERGED:  # the last iterate did, whatever its value
-            found, nit = self.last, len(self.history) - 1
+            found, nit = self.last, len(history) - 1
         assert found is not None
-        record, F = self.history[nit], self.F
-        if any(r.lower_tol > F.tol for r in self.history):
+        if any(r.lower_tol > F.tol for r in history):
             try:
                 if not self._is_finest(found):
                     found = F.evaluate(found.solution.x, certify=False)
-                    record = self._sharper(record, found)
+                    # Totals must grow along the history.
+                    spent = F if nit == len(history) - 1 else history[nit]
+                    changes = {**self._measures(found), **_totals(spent)}
+                    history[nit] = dataclasses.replace(history[nit], **changes)
                 certificate = F.certify(found)
             except ConvergenceError as error:
                 detail += (
@@ -244,46 +245,20 @@ class Run:
         failed = _failure(found)
         if failed is not None and failed is not status:
             detail += f" The last evaluation failed: {failed.value}"
-        message = f"{_MESSAGES.get(status, status.value)} {detail}".strip()
-        totals = F.n_hvp, F.n_grad, F.n_evaluations
-        return Ending(status, message, found, record, certificate, *totals)
-
-    def _sharper(
-        self, record: HistoryRecord, found: HypergradientResult
-    ) -> HistoryRecord:
-        """Return the record of an iterate with the numbers of another evaluation."""
-        # Totals must grow along the history.
-        spent = self.F if record is self.history[-1] else record
-        return dataclasses.replace(
-            record,
-            value=found.value,
-            gradient_norm=self._size(found.solution.x, found),
-            lower_tol=found.tol,
-            adjoint_tol=found.adjoint_tol,
-            n_hvp=spent.n_hvp,
-            n_grad=spent.n_grad,
-            n_evaluations=spent.n_evaluations,
-        )
-
-    def _result_at(self, ending: Ending) -> BilevelResult:
-        found, nit = ending.found, ending.record.nit
         return BilevelResult(
-            x=found.solution.x,
-            fun=found.value,
-            jac=found.gradient,
-            y=found.solution.y,
-            success=ending.status is Status.CONVERGED,
-            status=ending.status,
-            message=ending.message,
-            nit=len(self.history) - 1,
-            nfev=ending.n_evaluations,
-            n_hvp=ending.n_hvp,
-            n_grad=ending.n_grad,
-            history=[*self.history[:nit], ending.record, *self.history[nit + 1 :]],
-            certificate=ending.certificate,
+            _point(found),
+            success=status is Status.CONVERGED,
+            status=status,
+            message=f"{_MESSAGES.get(status, status.value)} {detail}".strip(),
+            nit=len(history) - 1,
+            nfev=F.n_evaluations,
+            n_hvp=F.n_hvp,
+            n_grad=F.n_grad,
+            history=history,
+            certificate=certificate,
         )
 
-    def restore(self, x0: Array, maxiter: int) -> BilevelResult | None:
+    def restore(self, x0: Array) -> BilevelResult | None:
         """Read the checkpoint where there is one; return the result of a run that ended.
 
         A run that ended by its callback or a smaller ``maxiter`` goes on.
@@ -292,27 +267,24 @@ class Run:
         if saved is None:
             return None
         self.F.state = saved["state"]
-        self.last_x, self.last = saved["x"], saved["found"]
-        self.best, self.best_nit = saved["best"], saved["best_nit"]
-        self.memory = saved["memory"]
-        self.history = saved["history"]
+        for name in _SAVED:
+            setattr(self, name, saved[name])
+        assert self.last is not None
         self._check_data(self.last)
         self._start = time.perf_counter() - saved["seconds"]
-        status, ending = saved["status"], saved["ending"]
-        self.status = None if status is Status.STOPPED_BY_CALLBACK else status
-        goes_on = (
-            ending is None
-            or ending.status is Status.STOPPED_BY_CALLBACK
-            or (
-                ending.status is Status.ITERATION_LIMIT and len(self.history) <= maxiter
-            )
-        )
-        return None if goes_on else self._result_at(ending)
+        if self.status is Status.STOPPED_BY_CALLBACK:
+            self.status = None
+        if saved["ending"] is None:
+            return None
+        ending = BilevelResult(saved["ending"])
+        stopped = ending.status is Status.STOPPED_BY_CALLBACK
+        goes_on = ending.status is Status.ITERATION_LIMIT and self.ended is None
+        return None if stopped or goes_on else ending
 
     def _check_data(self, found: HypergradientResult) -> None:
         """Refuse to go on with other data than those of the checkpoint."""
         F, there = self.F, found.solution
-        value = value_of(F.upper, there.x, there.y) + found.correction
+        value = corrected_value(F.upper, there, None)[0] + found.correction
         wrong = abs(value - found.value) / (abs(value) + abs(found.correction) or 1.0)
         if there.residual is not None:
             left, _ = residual(F.problem, dataclasses.replace(there, residual=None))
@@ -325,22 +297,21 @@ class Run:
             )
 
     def _save(
-        self, store: Store, state: WarmStart, ending: Ending | None = None
+        self, store: Store, state: WarmStart, ending: BilevelResult | None = None
     ) -> None:
-        store.save(
-            {
-                "state": state,
-                "x": self.last_x,
-                "found": self.last,
-                "best": self.best,
-                "best_nit": self.best_nit,
-                "memory": self.memory,
-                "history": self.history,
-                "seconds": time.perf_counter() - self._start,
-                "status": self.status,
-                "ending": ending,
-            }
-        )
+        tree = {name: getattr(self, name) for name in _SAVED}
+        seconds = time.perf_counter() - self._start
+        store.save({**tree, "state": state, "seconds": seconds, "ending": ending})
+
+
+def _point(found: HypergradientResult) -> dict[str, Any]:
+    """Return x, F, its gradient and y by the names of SciPy."""
+    there = found.solution
+    return {"x": there.x, "fun": found.value, "jac": found.gradient, "y": there.y}
+
+
+def _totals(spent: Hypergradient | HistoryRecord) -> dict[str, Any]:
+    return {k: getattr(spent, k) for k in ("n_hvp", "n_grad", "n_evaluations")}
 
 
 def _failure(found: HypergradientResult) -> Status | None:

@@ -1,17 +1,6 @@
 """The gradient of an upper-level objective through the argmin, with a certificate."""
 
-from .error_estimate import Certificate
 from .hypergradient import Hypergradient
-from .influence import influence
-from .result import HypergradientResult, WarmStart
-from .upper_objective import FunctionUpper, UpperObjective
+from .result import Bound, Certificate, HypergradientResult, WarmStart
 
-__all__ = [
-    "Certificate",
-    "FunctionUpper",
-    "Hypergradient",
-    "HypergradientResult",
-    "UpperObjective",
-    "WarmStart",
-    "influence",
-]
+__all__ = ["Bound", "Certificate", "Hypergradient", "HypergradientResult", "WarmStart"]

@@ -13,56 +13,33 @@ measured in W⁻¹.  No additional product with the Hessian is needed.
 
 from __future__ import annotations
 
-import dataclasses
 import math
 
 from ..arrays import Array, dot, epsilon, namespace
 from ..problem.constants import Constants
+from .result import Bound, HypergradientResult
 
 _ROUNDING = 100.0  # error of a computed residual, in units of rounding
 
 
-@dataclasses.dataclass(frozen=True)
-class Bound:
-    """Bounds on the errors of a value and a gradient, infinite where there are none."""
-
-    value_error: float = math.inf
-    gradient_error: float = math.inf
-
-
 def bound(
     constants: Constants,
-    *,
-    forces: Array,
-    scale: float,
-    residual: Array,
+    found: HypergradientResult,
     right_hand_side: Array,
-    adjoint: Array,
-    gradient: Array,
-    value: float,
+    scale: float,
 ) -> Bound:
     """Return the bounds that ``constants`` prove for a value and a gradient.
 
-    Parameters
-    ----------
-    constants : Constants
-    forces : array (n,)
-        f_Y(x, y).
-    scale : float
-        Size of the terms that cancel in ``forces``: rounding is relative to it.
-    residual, right_hand_side : array (n,)
-        ∂f^U/∂y − f_YY λ, and ∂f^U/∂y alone.
-    adjoint : array (n,)
-        λ.
-    gradient, value : array (m,), float
-        Computed from these.
+    ``right_hand_side`` is ∂f^U/∂y, and ``scale`` the size of the terms that cancel in
+    f_Y: rounding is relative to it.
 
     References
     ----------
     M. J. Ehrhardt, L. Roberts, "Analyzing inexact hypergradients for bilevel learning",
     IMA J. Appl. Math. 89 (2024) 254-278, here in a metric, with all terms.
     """
-    c, W, xp = constants, constants.metric, namespace(adjoint)
+    c, adjoint = constants, found.adjoint.adjoint
+    W, xp = c.metric, namespace(adjoint)
     least = 1.0 if W is None else float(xp.min(W)) if W.shape[0] else 1.0
     if not (c.convexity > 0.0 and least > 0.0):
         return Bound()
@@ -72,17 +49,19 @@ def bound(
         return math.sqrt(dot(v, v if W is None else v / W))
 
     size = math.sqrt(dot(adjoint, adjoint if W is None else W * adjoint))
-    e = (force(forces) + unit * scale / math.sqrt(least)) / c.convexity
-    r = force(residual) + unit * force(right_hand_side)
+    assert found.solution.residual is not None
+    e = force(found.solution.residual) + unit * scale / math.sqrt(least)
+    e /= c.convexity
+    r = force(found.adjoint.krylov.residual) + unit * force(right_hand_side)
     curved = _times(c.upper_lipschitz, e) + _times(c.hess_lipschitz, e * size)
     a = (r + curved) / c.convexity
     error = (
         _times(c.cross, a)
         + _times(c.cross_lipschitz, e * (size + a))
         + _times(c.direct_lipschitz, e)
-        + unit * math.sqrt(dot(gradient, gradient))
+        + unit * math.sqrt(dot(found.gradient, found.gradient))
     )
-    value_error = r * e + 0.5 * curved * e + unit * abs(value)
+    value_error = r * e + 0.5 * curved * e + unit * abs(found.value)
     known = math.isfinite(error) and math.isfinite(value_error)
     return Bound(value_error, error) if known else Bound()
 

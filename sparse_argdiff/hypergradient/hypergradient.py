@@ -12,7 +12,7 @@ import dataclasses
 from collections.abc import Callable
 from typing import Any, Literal
 
-from ..arrays import Array, copied_vector, namespace
+from ..arrays import Array, as_vector, check_methods, namespace
 from ..implicit.checked_solve import LinearSolver
 from ..implicit.derivative import Adjoint, vjp
 from ..preconditioners.deflation import RecentSolutions
@@ -21,19 +21,10 @@ from ..problem.optimality import residual
 from ..problem.problem import Problem, Solution
 from ..solvers import LowerSolver, solve
 from ..status import ConvergenceError, OnFailure
-from . import error_estimate
+from . import upper_objective as level
 from .descent_stopping import stopped_at_descent
-from .error_bound import Bound
-from .error_estimate import Certificate
-from .result import HypergradientResult, WarmStart
-from .upper_objective import (
-    UpperObjective,
-    check_finite,
-    check_upper,
-    corrected_value,
-    gradient_x,
-    gradient_y,
-)
+from .error_estimate import certify, prove
+from .result import Bound, Certificate, HypergradientResult, WarmStart
 
 
 class Hypergradient:
@@ -90,7 +81,7 @@ class Hypergradient:
     def __init__(
         self,
         problem: Problem,
-        upper: UpperObjective,
+        upper: level.UpperObjective,
         *,
         y0: Any = None,
         solver: str | LowerSolver | None = None,
@@ -104,11 +95,11 @@ class Hypergradient:
         adjoint_maxiter: int | None = None,
         on_failure: OnFailure = "raise",
     ) -> None:
-        check_upper(upper)
-        self.problem, self.upper, self._y0 = problem, upper, y0
+        check_methods("upper", upper, "value", "grad_y", "grad_x")
+        self.problem, self.upper = problem, upper
+        self._y0, self._constants = y0, constants
         self.tol, self.warm_start, self.on_failure = tol, warm_start, on_failure
         self.adjoint_tol = tol if adjoint_tol is None else adjoint_tol
-        self._constants = constants
         failing = {"on_failure": on_failure}
         self._lower = failing | {"method": solver, "maxiter": maxiter}
         self._linear = failing | {"method": method, "M": M, "maxiter": adjoint_maxiter}
@@ -142,16 +133,15 @@ class Hypergradient:
 
     def solve(self, x: Array, *, tol: float | None = None) -> Solution:
         """Solve the lower-level problem at x, from the warm start."""
-        tol = self.tol if tol is None else tol
         start = self.y if self.warm_start and self.y is not None else self._y0
-        options = {"tol": tol, **self._lower}
+        options = {"tol": self.tol if tol is None else tol, **self._lower}
         found: Solution = self._counted(solve, self.problem, x, start, **options)
         left, n_grad = residual(self.problem, found)
         self.y, self.n_grad = found.y, self.n_grad + n_grad
         return dataclasses.replace(found, residual=left, n_grad=found.n_grad + n_grad)
 
     def _counted(self, compute: Callable[..., Any], *data: Any, **options: Any) -> Any:
-        """Return what ``compute`` returns, and add its cost to the totals, if it fails, too."""
+        """Return what ``compute`` returns; its cost is added to the totals, if it fails, too."""
         try:
             found = compute(*data, **options)
         except ConvergenceError as error:
@@ -173,7 +163,9 @@ class Hypergradient:
         tol = self.tol if tol is None else tol
         solution = self.solve(x, tol=tol)
         self._cached = dataclasses.replace(solution, n_hvp=0, n_grad=0), tol
-        return corrected_value(self.upper, solution, self.adjoint, self.on_failure)
+        return level.corrected_value(
+            self.upper, solution, self.adjoint, self.on_failure
+        )
 
     def evaluate(
         self,
@@ -215,64 +207,43 @@ class Hypergradient:
             adjoint_tol = self.adjoint_tol if tol is None else tol
         tol = self.tol if tol is None else tol
         solution = self._solution(x, tol)
-        direct = gradient_x(self.upper, solution.x, solution.y)
-        descent = until == "descent"
-        adjoint = self._adjoint(solution, direct, adjoint0, adjoint_tol, descent)
-        gradient = adjoint.x if direct is None else adjoint.x + direct
-        check_finite(gradient, adjoint, self.on_failure)
-        value = corrected_value(self.upper, solution, adjoint.adjoint, self.on_failure)
-        dtype = getattr(x, "dtype", solution.x.dtype)
-        gradient = namespace(gradient).asarray(gradient, dtype=dtype)
+        direct = level.gradient_x(self.upper, solution)
+        warm = adjoint0 is None and self.warm_start
+        start = self._adjoints.start() if warm else adjoint0
+        options = {"rtol": adjoint_tol, **self._linear}
+        if until == "descent" or callable(start):
+            start, options["method"] = stopped_at_descent(
+                self.problem, solution, direct, options["method"], start, until
+            )
+        data = self.problem, solution, level.gradient_y(self.upper, solution)
+        adjoint: Adjoint = self._counted(vjp, *data, adjoint0=start, **options)
+        of_F = level.value_and_gradient(
+            self.upper, solution, adjoint, direct, self.on_failure
+        )
         self._adjoints.keep(adjoint.adjoint, int(adjoint.krylov.niter))
         self.n_evaluations += 1
-        found = HypergradientResult(
-            *value, gradient, solution, adjoint, tol=tol, adjoint_tol=adjoint_tol
-        )
+        found = HypergradientResult(*of_F, solution, adjoint, tol, adjoint_tol)
         if certify:
             found = dataclasses.replace(found, certificate=self.certify(found))
         return found
 
     def certify(self, found: HypergradientResult) -> Certificate:
         """Estimate the errors of an evaluation; the next one starts from the corrected pair."""
-        data = self.problem, self.upper, found.point, self.prove(found)
-        certificate: Certificate = self._counted(
-            error_estimate.certify, *data, **self._linear
-        )
+        data = self.problem, self.upper, found, self.prove(found)
+        certificate: Certificate = self._counted(certify, *data, **self._linear)
         self.y = certificate.refined.solution.y
         self._adjoints.refine(certificate.refined.adjoint)
         return certificate
 
     def prove(self, found: HypergradientResult) -> Bound:
         """Return what the constants prove about an evaluation; no products."""
-        data = self.problem, self.upper, found.point
-        return error_estimate.prove(*data, self._constants)
+        return prove(self.problem, self.upper, found, self._constants)
 
     def _solution(self, x: Array, tol: float) -> Solution:
         """Solve, or take the solution that ``corrected_value`` cached for this x and tol."""
         cached, self._cached = self._cached, None
         if cached is not None and cached[1] == tol:
-            x, there = copied_vector("x", x), cached[0].x
+            x, there = as_vector("x", x), cached[0].x
             if x.shape == there.shape and bool(namespace(x, there).all(x == there)):
                 return cached[0]
         return self.solve(x, tol=tol)
-
-    def _adjoint(
-        self,
-        solution: Solution,
-        direct: Array | None,
-        adjoint0: Any,
-        rtol: float,
-        descent: bool,
-    ) -> Adjoint:
-        """Solve f_YY λ = ∂f^U/∂y, or the KKT system with constraints."""
-        grad_y = gradient_y(self.upper, solution.x, solution.y)
-        start, options = adjoint0, {"rtol": rtol, **self._linear}
-        if descent or callable(adjoint0):
-            start, options["method"] = stopped_at_descent(
-                self.problem, solution, direct, options["method"], adjoint0, descent
-            )
-        if adjoint0 is None and self.warm_start:
-            start = self._adjoints.start()
-        data = self.problem, solution, grad_y
-        adjoint: Adjoint = self._counted(vjp, *data, adjoint0=start, **options)
-        return adjoint

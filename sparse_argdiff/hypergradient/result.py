@@ -1,13 +1,16 @@
-"""The result of an evaluation of F(x) and ∇F(x), and the warm start of the next one."""
+"""The records of a hypergradient: value, gradient, their errors, and the next warm start."""
 
 from __future__ import annotations
 
 import dataclasses
+import math
+from typing import Literal
 
 from ..arrays import Array
 from ..implicit.derivative import Adjoint
 from ..problem.problem import Solution
-from .error_estimate import Certificate, Point
+
+Descent = Literal["proven", "estimated", "not shown"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,6 +42,54 @@ class WarmStart:
     n_hvp: int = 0
     n_grad: int = 0
     n_evaluations: int = 0
+
+
+@dataclasses.dataclass(frozen=True)
+class Bound:
+    """Bounds on the errors of a value and a gradient, infinite where there are none."""
+
+    value_error: float = math.inf
+    gradient_error: float = math.inf
+
+
+@dataclasses.dataclass(frozen=True)
+class Point:
+    """A lower solution and an adjoint, with the value and the hypergradient they give."""
+
+    solution: Solution
+    adjoint: Array
+    value: float
+    gradient: Array
+
+
+@dataclasses.dataclass(frozen=True)
+class Certificate:
+    """Bounds and estimates of the errors of a hypergradient.
+
+    Attributes
+    ----------
+    value_error : float
+        Estimate of |value − F(x)|, or its bound where that is smaller.
+    gradient_error : float
+        Estimate of ‖gradient − ∇F(x)‖₂, or its bound where that is smaller; infinite
+        where nothing could be estimated.
+    bound : Bound
+        Proven bounds of both errors, infinite where nothing is proven.
+    descent : {"proven", "estimated", "not shown"}
+        Whether −gradient is a direction of descent: its error is below its norm.
+    refined : Point
+        The pair (y, λ) after the corrections: a better start for what follows.
+    n_hvp, n_grad : int
+        Cost of the certificate.
+    """
+
+    value_error: float
+    gradient_error: float
+    bound: Bound
+    descent: Descent
+    refined: Point = dataclasses.field(repr=False)
+    n_hvp: int
+    n_grad: int
 
 
 @dataclasses.dataclass(frozen=True)
@@ -79,27 +130,16 @@ class HypergradientResult:
     @property
     def n_hvp(self) -> int:
         """Hessian products of both solves and of the certificate."""
-        spent = self.solution.n_hvp + self.adjoint.n_hvp
-        return spent if self.certificate is None else spent + self.certificate.n_hvp
+        certified = 0 if self.certificate is None else self.certificate.n_hvp
+        return self.solution.n_hvp + self.adjoint.n_hvp + certified
 
     @property
     def n_grad(self) -> int:
         """Lower-level gradients of the solution and of the certificate."""
-        spent = self.solution.n_grad
-        return spent if self.certificate is None else spent + self.certificate.n_grad
+        certified = 0 if self.certificate is None else self.certificate.n_grad
+        return self.solution.n_grad + certified
 
     @property
     def warnings(self) -> tuple[str, ...]:
         """Caveats of the solution and of the linear solve."""
         return self.adjoint.warnings
-
-    @property
-    def point(self) -> Point:
-        """The pair (y, λ) with its value and gradient."""
-        return Point(
-            self.solution,
-            self.adjoint.adjoint,
-            self.value,
-            self.gradient,
-            self.adjoint.krylov.residual,
-        )

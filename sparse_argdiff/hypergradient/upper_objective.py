@@ -10,9 +10,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Protocol
 
-from ..arrays import Array, as_number, as_vector, dot, is_finite
+from ..arrays import Array, as_number, as_vector, dot, is_finite, namespace
+from ..implicit.derivative import Adjoint
 from ..problem.problem import Solution
 from ..status import OnFailure, Status, raise_or_warn
 
@@ -50,40 +51,29 @@ class FunctionUpper:
         return None if self._grad_x is None else self._grad_x(x, y)
 
 
-def check_upper(upper: Any) -> None:
-    """Refuse an upper objective that lacks a method."""
-    for name in ("value", "grad_y", "grad_x"):
-        if not callable(getattr(upper, name, None)):
-            raise TypeError(
-                f"upper must have the methods value, grad_y and grad_x; "
-                f"{type(upper).__name__} lacks {name}"
-            )
-
-
-def value_of(upper: UpperObjective, x: Array, y: Array) -> float:
-    """Return f^U(x, y), checked."""
-    return as_number("upper.value", upper.value(x, y))
-
-
-def gradient_y(upper: UpperObjective, x: Array, y: Array) -> Array:
+def gradient_y(upper: UpperObjective, solution: Solution) -> Array:
     """Return ∂f^U/∂y, checked."""
+    x, y = solution.x, solution.y
     return as_vector("upper.grad_y", upper.grad_y(x, y), y.shape[0])
 
 
-def gradient_x(upper: UpperObjective, x: Array, y: Array) -> Array | None:
+def gradient_x(upper: UpperObjective, solution: Solution) -> Array | None:
     """Return ∂f^U/∂x, checked; None where x does not enter directly."""
-    direct = upper.grad_x(x, y)
-    return None if direct is None else as_vector("upper.grad_x", direct, x.shape[0])
+    direct, m = upper.grad_x(solution.x, solution.y), solution.x.shape[0]
+    return None if direct is None else as_vector("upper.grad_x", direct, m)
 
 
 def corrected_value(
     upper: UpperObjective,
     solution: Solution,
     adjoint: Array | None,
-    on_failure: OnFailure,
+    on_failure: OnFailure = "ignore",
 ) -> tuple[float, float]:
     """Return f^U(x, y) − λ' f_Y and its second term, zero without an adjoint."""
-    value, correction = value_of(upper, solution.x, solution.y), 0.0
+    value, correction = (
+        as_number("upper.value", upper.value(solution.x, solution.y)),
+        0.0,
+    )
     if adjoint is not None:
         assert solution.residual is not None
         correction = -dot(adjoint, solution.residual)
@@ -94,8 +84,17 @@ def corrected_value(
     return value, correction
 
 
-def check_finite(gradient: Array, adjoint: Any, on_failure: OnFailure) -> None:
-    """Refuse a gradient that is not finite."""
+def value_and_gradient(
+    upper: UpperObjective,
+    solution: Solution,
+    adjoint: Adjoint,
+    direct: Array | None,
+    on_failure: OnFailure,
+) -> tuple[float, float, Array]:
+    """Return the corrected value, its correction, and ∂f^U/∂x − f_XYᵀ λ like x."""
+    gradient = adjoint.x if direct is None else adjoint.x + direct
     if not is_finite(gradient):
         detail = "∂f^U/∂x or f_XYᵀ λ is not finite."
         raise_or_warn(Status.NOT_FINITE, adjoint, _WHAT, detail, on_failure)
+    gradient = namespace(gradient).asarray(gradient, dtype=solution.x.dtype)
+    return *corrected_value(upper, solution, adjoint.adjoint, on_failure), gradient

@@ -102,7 +102,7 @@ class LinearizedSolve:
             )
             self.n_hvp += n_setup
         else:
-            self.solver = _solver(method)
+            self.solver = linear_solver(method)
             if "M" not in fixed and method != "diagonal":
                 by_default = constrained and isinstance(M, str | Auto)
                 self.choice = Choice(None if by_default else M)
@@ -237,7 +237,8 @@ def _checked(
     return solution, n_hvp
 
 
-def _solver(method: str | LinearSolver | None) -> LinearSolver:
+def linear_solver(method: str | LinearSolver | None) -> LinearSolver:
+    """Return the solver of that name, or the given function; CG by default."""
     if method is None or callable(method):
         return method or krylov.cg
     if method not in _METHODS:

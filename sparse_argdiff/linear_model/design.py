@@ -7,6 +7,7 @@
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 import numpy as np
@@ -17,15 +18,9 @@ from ..operators.linear_operator import LinearOperator, aslinearoperator
 
 
 class Design:
-    """Features (N, p) of any kind, with an optional intercept.
+    """Features (N, p) of any kind, with an optional intercept, for K outputs a sample.
 
-    Parameters
-    ----------
-    features : array, sparse matrix or operator (N, p)
-        Integer and boolean entries become float64; floating ones are kept, not copied.
-    intercept : bool
-    outputs : int
-        K, the predictors a sample.
+    Integer and boolean features become float64; floating ones are kept, not copied.
     """
 
     def __init__(self, features: Any, intercept: bool, outputs: int) -> None:
@@ -37,16 +32,15 @@ class Design:
         self.n_coefficients = self.n_features * outputs
         self.n = self.n_coefficients + (outputs if intercept else 0)
         self.dtype = model_dtype(self.features)
-        self._squared: Any = None
 
     def forward(self, y: Array) -> Array:
-        """Return the predictors, shape (N,) or (N, K), as a fresh array."""
-        c = y[: self.n_coefficients]
+        """Return the predictors, (N,) or (N, K); of a block (n, k), K = 1, (N, k)."""
+        c = y[: self.n_coefficients, ...]
         if self.outputs > 1:
             c = c.reshape((self.n_features, self.outputs))
         z = self._own(self.features @ c)
         if self.intercept:
-            z += y[self.n_coefficients :]
+            z += y[self.n_coefficients :, ...]
         return z
 
     def _own(self, product: Array) -> Array:
@@ -56,40 +50,39 @@ class Design:
         return product
 
     def backward(self, s: Array) -> Array:
-        """Return the transpose's product with s (N,) or (N, K), (n,), a fresh array."""
+        """Return the transpose's product with s, fresh: (n,), or of a block (n, k)."""
         c = self.transposed @ s
+        c = c.reshape(-1) if self.outputs > 1 else c
         if not self.intercept:
-            return self._own(c.reshape(-1))
+            return self._own(c)
         xp = namespace(s)
         total = xp.sum(s, axis=0)
-        return xp.concatenate([c.reshape(-1), total.reshape(-1)])
-
-    def forward_block(self, Y: Array) -> Array:
-        """Return the predictors for several y at once, shape (N, k); one output only."""
-        Z = self._own(self.features @ Y[: self.n_features])
-        if self.intercept:
-            Z += Y[self.n_features]
-        return Z
-
-    def backward_block(self, S: Array) -> Array:
-        """Return the transpose's product with S (N, k), shape (n, k); one output only."""
-        C = self.transposed @ S
-        if not self.intercept:
-            return self._own(C)
-        xp = namespace(S)
-        return xp.concatenate([C, xp.sum(S, axis=0)[None, :]])
+        total = total.reshape(-1) if self.outputs > 1 else total[None, ...]
+        return xp.concatenate([c, total])
 
     @property
     def has_squares(self) -> bool:
         """Whether :meth:`squares` is available: not for features that are operators."""
         return not isinstance(self.features, LinearOperator)
 
+    @functools.cached_property
+    def _squared(self) -> Any:
+        """Sparse features with squared entries; binary ones are their own squares."""
+        features = self.features
+        if (
+            not features.has_canonical_format
+        ):  # duplicates add up before they are squared
+            features = features.copy()
+            features.sum_duplicates()
+        data, structure = features.data, (features.indices, features.indptr)
+        if bool(namespace(data).all((data == 0.0) | (data == 1.0))):
+            return features
+        return type(features)((data * data, *structure), shape=features.shape)
+
     def squares(self, d: Array) -> Array:
         """Return diag(F' diag(d) F) with the intercept's entry, shape (n,)."""
         xp = namespace(d)
         if is_sparse(self.features):
-            if self._squared is None:
-                self._squared = _squared(self.features)
             c = self._squared.T @ d
         elif d.ndim == 1:
             c = xp.einsum("ij,ij,i->j", self.features, self.features, d)
@@ -107,12 +100,8 @@ class Design:
         head = d[: self.n_coefficients]
         if self.outputs > 1:
             head = head.reshape((self.n_features, self.outputs))
-        if is_sparse(self.features):
-            if self._squared is None:
-                self._squared = _squared(self.features)
-            rows = self._squared @ head
-        else:
-            rows = (self.features * self.features) @ head
+        sparse_features = is_sparse(self.features)
+        rows = (self._squared if sparse_features else self.features**2) @ head
         if self.intercept:
             rows = rows + d[self.n_coefficients :]
         return rows if rows.ndim == 1 else namespace(d).max(rows, axis=1)
@@ -128,50 +117,33 @@ def as_features(features: Any) -> Any:
     """Return features as a floating CSR/CSC matrix, ndarray or operator."""
     if isinstance(features, list | tuple):
         features = np.asarray(features)
-    if is_sparse(features):
-        if features.ndim != 2:
-            raise ValueError(f"features must be 2-D, found shape {features.shape}")
-        if features.dtype.kind not in "fiub":
-            raise TypeError(f"features must be real, found dtype {features.dtype}")
-        if features.format not in {"csr", "csc"}:
-            features = features.tocsr()
-        if features.dtype not in (np.float32, np.float64):
-            features = features.astype(np.float64)
-        if not sparse.issparse(features):
-            return features.tocsr()
-        # Rows of column indices as SciPy stores them; `spmatrix` multiplies with `*`.
-        cls = sparse.csr_array if features.format == "csr" else sparse.csc_array
-        return cls(features)
-    if hasattr(features, "ndim") and not hasattr(features, "matvec"):
-        if features.ndim != 2:
-            raise ValueError(
-                f"features must be 2-D, found shape {tuple(features.shape)}"
-            )
+    entries = hasattr(features, "ndim") and not hasattr(features, "matvec")
+    if not (is_sparse(features) or entries):
+        operator = aslinearoperator(features)
+        if operator.dtype is not None and kind_of(operator) == "other":
+            raise TypeError(f"features must be real, found dtype {operator.dtype}")
+        return operator
+    if features.ndim != 2:
+        raise ValueError(f"features must be 2-D, found shape {tuple(features.shape)}")
+    if features.dtype.kind not in "fiub":
+        raise TypeError(f"features must be real, found dtype {features.dtype}")
+    if not is_sparse(features):
         xp = namespace(features)
-        if features.dtype.kind not in "fiub":
-            raise TypeError(f"features must be real, found dtype {features.dtype}")
         floating = features.dtype in (xp.float32, xp.float64)
         return features if floating else features.astype(xp.float64)
-    operator = aslinearoperator(features)
-    if operator.dtype is not None and kind_of(operator) == "other":
-        raise TypeError(f"features must be real, found dtype {operator.dtype}")
-    return operator
+    if features.format not in {"csr", "csc"}:
+        features = features.tocsr()
+    if features.dtype not in (np.float32, np.float64):
+        features = features.astype(np.float64)
+    if not sparse.issparse(features):
+        return features.tocsr()
+    # Rows of column indices as SciPy stores them; `spmatrix` multiplies with `*`.
+    return (sparse.csr_array if features.format == "csr" else sparse.csc_array)(
+        features
+    )
 
 
 def _transposed(features: Any) -> Any:
     """Return F', on the device by rows too: a product by columns needs atomic sums."""
     on_device = is_sparse(features) and not sparse.issparse(features)
     return features.T.tocsr() if on_device else features.T
-
-
-def _squared(features: Any) -> Any:
-    """Square the entries, sharing the structure; binary features are their own squares."""
-    if not features.has_canonical_format:  # duplicates add up before they are squared
-        features = features.copy()
-        features.sum_duplicates()
-    data = features.data
-    if bool(namespace(data).all((data == 0.0) | (data == 1.0))):
-        return features
-    return type(features)(
-        (data * data, features.indices, features.indptr), shape=features.shape
-    )

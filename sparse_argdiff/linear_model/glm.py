@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from ..arrays import Array, array_module, dot, namespace, norm, to_namespace, zeros
+from ..arrays import Array, array_module, dot, namespace, norm, zeros
 from ..operators.linear_operator import LinearOperator
 from ..operators.structure import Structure
 from ..problem.constants import Constants
@@ -104,15 +104,10 @@ class Glm:
 
     def to(self, backend: str) -> Glm:
         """Return the same model with its data in "cupy" or "numpy" arrays."""
-        data, xp = self._data, array_module(backend)
         return Glm(
-            to_namespace(data.design.features, xp),
-            to_namespace(data.targets, xp),
-            loss=self.loss,
+            **self._data.arguments(array_module(backend)),
             penalty=self._penalty.kind,
             groups=self._penalty.groups,
-            intercept=data.design.intercept,
-            sample_weight=data.given_weights(xp),
             kernels=self._kernels,
             threads=self._threads,
         )
@@ -123,27 +118,17 @@ class Glm:
         weights = self._penalty.weights(x, self.dtype)
         value = self._data.value(y) + 0.5 * dot(weights * c, c)
         if self._shift:
-            value += (
-                0.5 * self._shift * float(namespace(y).sum(self._intercept(y))) ** 2
-            )
+            total = float(namespace(y).sum(y[c.shape[0] :]))
+            value += 0.5 * self._shift * total**2
         return value
 
     def grad(self, x: Array, y: Array) -> Array:
         """Return f_Y, shape (n,)."""
-        grad = self._data.grad(y)
-        self._add_penalty(grad, y, self._penalty.weights(x, self.dtype))
-        return grad
-
-    def _intercept(self, y: Array) -> Array:
-        return y[self._penalty.n_coefficients :]
-
-    def _add_penalty(self, result: Array, v: Array, weights: Array) -> None:
-        """Add the penalty's Hessian, which is constant in y, times v."""
-        count = self._penalty.n_coefficients
-        result[:count] += weights * v[:count]
+        grad, count = self._data.grad(y), self._penalty.n_coefficients
+        grad[:count] += self._penalty.weights(x, self.dtype) * y[:count]
         if self._shift:
-            xp = namespace(v)
-            self._intercept(result)[:] += self._shift * xp.sum(self._intercept(v))
+            grad[count:] += self._shift * namespace(y).sum(y[count:])
+        return grad
 
     def hess(self, x: Array, y: Array) -> LinearOperator:
         """Return f_YY, an operator (n, n); it knows its part that x does not enter."""
@@ -163,7 +148,7 @@ class Glm:
         def diagonal() -> Array:
             result = design.squares(curvature.diagonal)
             result[:count] += weights
-            self._intercept(result)[:] += self._shift
+            result[count:] += self._shift
             return result
 
         operator = LinearOperator(
@@ -272,14 +257,10 @@ class HeldOutLoss:
 
     def to(self, backend: str) -> HeldOutLoss:
         """Return the same loss with its data in "cupy" or "numpy" arrays."""
-        data, xp = self._data, array_module(backend)
+        outputs = self._data.design.outputs
         return HeldOutLoss(
-            to_namespace(data.design.features, xp),
-            to_namespace(data.targets, xp),
-            loss=data.loss,
-            intercept=data.design.intercept,
-            sample_weight=data.given_weights(xp),
-            outputs=data.design.outputs if data.design.outputs > 1 else None,
+            **self._data.arguments(array_module(backend)),
+            outputs=outputs if outputs > 1 else None,
         )
 
     def value(self, x: Array, y: Array) -> float:

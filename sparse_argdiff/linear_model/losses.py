@@ -66,28 +66,37 @@ def _numeric(targets: Array, dtype: Any) -> Array:
     return targets
 
 
-def _diagonal(diagonal: Array) -> Curvature:
-    def product(dz: Array) -> Array:
-        dz *= diagonal if dz.ndim == 1 else diagonal[:, None]
-        return dz
-
-    return Curvature(diagonal, product)
-
-
-@dataclasses.dataclass(frozen=True)
-class Squared:
-    """½ (z − t)², for real targets."""
-
-    curvature_bound: ClassVar[float] = 1.0
-    third_bound: ClassVar[float] = 0.0
+class _Scalar:
+    """A loss of one predictor a sample, whose curvature is a diagonal."""
 
     def prepare(self, targets: Array, dtype: Any, outputs: int | None = None) -> Array:
-        """Return the targets as they are."""
+        """Return the targets, checked."""
         return _numeric(targets, dtype)
 
     def outputs(self, targets: Array) -> int:
         """Return 1."""
         return 1
+
+    def curvature(self, z: Array, targets: Array, weights: Array) -> Curvature:
+        """Return ∂²ℓ/∂z² times the weights (N,)."""
+        diagonal = self._second(z, targets, weights)
+
+        def product(dz: Array) -> Array:
+            dz *= diagonal if dz.ndim == 1 else diagonal[:, None]
+            return dz
+
+        return Curvature(diagonal, product)
+
+    def _second(self, z: Array, targets: Array, weights: Array) -> Array:
+        raise NotImplementedError
+
+
+@dataclasses.dataclass(frozen=True)
+class Squared(_Scalar):
+    """½ (z − t)², for real targets."""
+
+    curvature_bound: ClassVar[float] = 1.0
+    third_bound: ClassVar[float] = 0.0
 
     def value(self, z: Array, targets: Array) -> Array:
         """Return ℓ per sample."""
@@ -97,13 +106,12 @@ class Squared:
         """Return z − t."""
         return z - targets
 
-    def curvature(self, z: Array, targets: Array, weights: Array) -> Curvature:
-        """Return 1, weighted."""
-        return _diagonal(weights)
+    def _second(self, z: Array, targets: Array, weights: Array) -> Array:
+        return weights
 
 
 @dataclasses.dataclass(frozen=True)
-class Logistic:
+class Logistic(_Scalar):
     """log(1 + e^z) − t z, for targets in [0, 1]; labels −1 and +1 become 0 and 1."""
 
     curvature_bound: ClassVar[float] = 0.25
@@ -122,10 +130,6 @@ class Logistic:
             )
         return targets
 
-    def outputs(self, targets: Array) -> int:
-        """Return 1."""
-        return 1
-
     def value(self, z: Array, targets: Array) -> Array:
         """Return ℓ per sample."""
         xp, value = namespace(z), namespace(z).abs(z)
@@ -143,13 +147,12 @@ class Logistic:
         slope -= targets
         return slope
 
-    def curvature(self, z: Array, targets: Array, weights: Array) -> Curvature:
-        """Return p (1 − p), weighted."""
+    def _second(self, z: Array, targets: Array, weights: Array) -> Array:
         p = self.probability(z)
         curvature = 1.0 - p
         curvature *= p
         curvature *= weights
-        return _diagonal(curvature)
+        return curvature
 
     @staticmethod
     def probability(z: Array) -> Array:
@@ -161,7 +164,7 @@ class Logistic:
 
 
 @dataclasses.dataclass(frozen=True)
-class Poisson:
+class Poisson(_Scalar):
     """e^z − t z, for counts t ≥ 0."""
 
     def prepare(self, targets: Array, dtype: Any, outputs: int | None = None) -> Array:
@@ -171,10 +174,6 @@ class Poisson:
             raise ValueError("targets of the Poisson loss must be >= 0")
         return targets
 
-    def outputs(self, targets: Array) -> int:
-        """Return 1."""
-        return 1
-
     def value(self, z: Array, targets: Array) -> Array:
         """Return ℓ per sample."""
         return self.mean(z) - targets * z
@@ -183,9 +182,8 @@ class Poisson:
         """Return the mean minus the target."""
         return self.mean(z) - targets
 
-    def curvature(self, z: Array, targets: Array, weights: Array) -> Curvature:
-        """Return the mean, weighted."""
-        return _diagonal(weights * self.mean(z))
+    def _second(self, z: Array, targets: Array, weights: Array) -> Array:
+        return weights * self.mean(z)
 
     @staticmethod
     def mean(z: Array) -> Array:
@@ -195,7 +193,7 @@ class Poisson:
 
 
 @dataclasses.dataclass(frozen=True)
-class Huber:
+class Huber(_Scalar):
     """½ r² for |r| ≤ δ and δ|r| − ½ δ² beyond, r = z − t.
 
     Parameters
@@ -210,14 +208,6 @@ class Huber:
         if not self.delta > 0.0:
             raise ValueError(f"delta must be > 0, found {self.delta!r}")
 
-    def prepare(self, targets: Array, dtype: Any, outputs: int | None = None) -> Array:
-        """Return the targets as they are."""
-        return _numeric(targets, dtype)
-
-    def outputs(self, targets: Array) -> int:
-        """Return 1."""
-        return 1
-
     def value(self, z: Array, targets: Array) -> Array:
         """Return ℓ per sample."""
         r = z - targets
@@ -228,10 +218,8 @@ class Huber:
         """Return the residual, clipped to ±δ."""
         return namespace(z).clip(z - targets, -self.delta, self.delta)
 
-    def curvature(self, z: Array, targets: Array, weights: Array) -> Curvature:
-        """Return 1 inside ±δ and 0 outside, weighted."""
-        xp = namespace(z)
-        return _diagonal(weights * (xp.abs(z - targets) <= self.delta))
+    def _second(self, z: Array, targets: Array, weights: Array) -> Array:
+        return weights * (namespace(z).abs(z - targets) <= self.delta)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -253,9 +241,7 @@ class Multinomial:
                 )
             targets = xp.asarray(targets, dtype=dtype)
             sums = xp.sum(targets, axis=1)
-            if not (
-                bool(xp.all(targets >= 0)) and bool(xp.all(xp.abs(sums - 1) < 1e-4))
-            ):
+            if not bool(xp.all(targets >= 0) & xp.all(xp.abs(sums - 1) < 1e-4)):
                 raise ValueError("rows of 2-D targets must be class probabilities")
             if outputs not in {None, int(targets.shape[1])}:
                 raise ValueError(
@@ -264,9 +250,8 @@ class Multinomial:
             return targets
         classes = _numeric(targets, np.float64)
         whole = xp.asarray(classes, dtype=xp.int64)
-        if classes.shape[0] == 0 or not bool(
-            xp.all((whole == classes) & (classes >= 0))
-        ):
+        valid = (whole == classes) & (classes >= 0)
+        if classes.shape[0] == 0 or not bool(xp.all(valid)):
             raise ValueError(
                 "targets of the multinomial loss must be classes 0 ... K-1"
             )
@@ -315,11 +300,8 @@ class Multinomial:
 
 
 LOSSES: dict[str, type[Any]] = {
-    "squared": Squared,
-    "logistic": Logistic,
-    "poisson": Poisson,
-    "huber": Huber,
-    "multinomial": Multinomial,
+    loss.__name__.lower(): loss
+    for loss in (Squared, Logistic, Poisson, Huber, Multinomial)
 }
 
 

@@ -95,6 +95,13 @@ class DataTerm:
         along = along if along.ndim == 1 else xp.sum(along, axis=1)
         return (along - self.weights @ along) / self.total
 
-    def given_weights(self, xp: Any) -> Array | None:
-        """Return the sample weights as they were given, in the namespace ``xp``."""
-        return to_namespace(self.weights * self.total, xp) if self.weighted else None
+    def arguments(self, xp: Any) -> dict[str, Any]:
+        """Return what made this term, its weights as given, in the namespace ``xp``."""
+        weights = self.weights * self.total if self.weighted else None
+        return {
+            "features": to_namespace(self.design.features, xp),
+            "targets": to_namespace(self.targets, xp),
+            "loss": self.loss,
+            "intercept": self.design.intercept,
+            "sample_weight": None if weights is None else to_namespace(weights, xp),
+        }

@@ -16,29 +16,17 @@ KINDS = ("per-feature", "per-group", "per-coefficient", "scalar")
 
 
 class RidgePenalty:
-    """The map from the entries of x to the coefficients that they weigh.
+    """The map from the m entries of x to the coefficients (p, K), in C order.
 
-    Parameters
-    ----------
-    kind : {"per-feature", "per-group", "per-coefficient", "scalar"}
-    n_features, outputs : int
-        p and K; coefficients are (p, K) in C order.
-    like : array
-        An array of the model, whose namespace and device the weights get.
-    groups : int array (p,), optional
-        The group of each feature, 0 … G−1; for "per-group".
-
-    Attributes
-    ----------
-    m : int
-        Number of weights.
+    ``groups`` numbers the group of each feature, 0 … G−1, for "per-group"; ``like`` is an
+    array of the model, whose namespace and device the weights get.
     """
 
     def __init__(
         self, kind: str, n_features: int, outputs: int, like: Array, groups: Any = None
     ) -> None:
         if kind not in KINDS:
-            known = ", ".join(repr(k) for k in KINDS)
+            known = ", ".join(map(repr, KINDS))
             raise ValueError(f"penalty must be one of {known}, found {kind!r}")
         if (groups is not None) != (kind == "per-group"):
             raise ValueError("groups goes with penalty='per-group', and only with it")

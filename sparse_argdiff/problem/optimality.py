@@ -152,7 +152,7 @@ def classify(problem: Problem, x: Array, y: Array, multipliers: Array) -> Active
     xp = namespace(y)
     found = conditions(problem, x, y, multipliers)
     p, length = found.equality.shape[0], size_of(y)
-    far = _scale_of(problem, x, y)
+    far = scale_of(problem, x, y)
     scale = max(norm(found.grad), far if math.isfinite(far) else 0.0) or 1.0
     force = slack = zeros((0,), y)
     if found.inequality.shape[0]:
@@ -191,7 +191,7 @@ def _worst(*sizes: float) -> float:
     return math.nan if any(map(math.isnan, sizes)) else max(sizes)
 
 
-def _scale_of(problem: Problem, x: Array, y: Array) -> float:
+def scale_of(problem: Problem, x: Array, y: Array) -> float:
     """Return the objective's own ``scale(x)``, or ‖f_Y(x, 0)‖."""
     scale = getattr(problem.objective, "scale", None)
     return float(scale(x)) if callable(scale) else norm(problem.grad(x, 0.0 * y))
@@ -224,7 +224,7 @@ def residual_scale(problem: Problem, x: Array, y: Array) -> tuple[float, int]:
     ‖f_Y(x, 0)‖, or the objective's own ``scale(x)``.  Where that is zero or not finite
     (y = 0 is stationary, or outside the domain), ‖f_YY y‖, for one Hessian product.
     """
-    scale = _scale_of(problem, x, y)
+    scale = scale_of(problem, x, y)
     if scale > 0.0 and math.isfinite(scale):
         return scale, 0
     return norm(problem.hess(x, y).matvec(y)), 1

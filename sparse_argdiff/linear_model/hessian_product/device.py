@@ -28,11 +28,7 @@ SOURCE = resources.files(__package__).joinpath("loops.cu").read_text("utf-8")
 class DeviceProducts:
     """Products of one design whose features are a CSR matrix on the device.
 
-    Parameters
-    ----------
-    design : Design
-    deterministic : bool
-        Two passes in a fixed order, also where one would do.
+    ``deterministic``: two passes in a fixed order, also where one would do.
     """
 
     def __init__(self, design: Design, *, deterministic: bool) -> None:

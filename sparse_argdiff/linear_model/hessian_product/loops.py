@@ -62,6 +62,17 @@ def _sum(indices, begin, end, v):
     return (a + b) + (c + d)
 
 
+@compile_loop()
+def _add_row(values, indices, begin, end, u, out):
+    """Add u times a row of F to ``out``."""
+    if values is None:
+        for k in range(begin, end):
+            out[indices[k]] += u
+    else:
+        for k in range(begin, end):
+            out[indices[k]] += values[k] * u
+
+
 @compile_loop(fastmath={"reassoc", "contract", "nsz"})
 def add_product(
     values, indices, indptr, first, last, curvature, v, intercept, staged, out
@@ -86,31 +97,15 @@ def add_product(
         total += u
         if staged is not None:
             staged[i] = u
-        elif values is None:
-            for k in range(begin, end):
-                out[indices[k]] += u
         else:
-            for k in range(begin, end):
-                out[indices[k]] += values[k] * u
+            _add_row(values, indices, begin, end, u, out)
     if staged is not None:
-        add_rows(values, indices, indptr, first, last, staged, out)
+        for i in range(first, last):
+            begin, end = np.uint64(indptr[i]), np.uint64(indptr[i + 1])
+            _add_row(values, indices, begin, end, staged[i], out)
     if intercept:
         out[p] += total
     return square
-
-
-@compile_loop()
-def add_rows(values, indices, indptr, first, last, s, out):
-    """Add F' s over some rows to ``out``."""
-    for i in range(first, last):
-        u = s[i]
-        begin, end = np.uint64(indptr[i]), np.uint64(indptr[i + 1])
-        if values is None:
-            for k in range(begin, end):
-                out[indices[k]] += u
-        else:
-            for k in range(begin, end):
-                out[indices[k]] += values[k] * u
 
 
 @compile_loop()

@@ -28,16 +28,19 @@ from ...kernels.compiled import read_only
 from ..design import Design
 from ..losses import Curvature
 from .device import DeviceProducts
-from .two_pass import HessianProducts, Products, TwoPasses
+from .two_pass import Products, TwoPasses
 
 KERNELS = (None, "reference", "compiled", "deterministic")
 WORTHWHILE = 100_000  # nonzeros from which compiled loops are the default
 CACHE = 2**20  # bytes of a product up to which it stays near the core: one pass
 WIDTHS = (32, 64, 128)  # bytes of a row of a tile: up to two cache lines
 WIDEST = WIDTHS[-1]
+Host = Any  # a NumPy array
 
 
-def products_of(design: Design, kernels: str | None, threads: int) -> HessianProducts:
+def products_of(
+    design: Design, kernels: str | None, threads: int
+) -> OnePass | TwoPasses | DeviceProducts:
     """Return the compiled products of a design, or the reference, by the arguments."""
     if kernels not in KERNELS:
         known = ", ".join(repr(name) for name in KERNELS)
@@ -74,12 +77,8 @@ class OnePass:
     Threads split the rows by nonzeros; each adds to its own copy of the product, and the
     copies are summed in order: results repeat bit by bit for one number of threads, and
     agree to rounding among others.  A thread is started for each product (some 50 µs): no
-    pool outlives a call, and nothing breaks when a process forks.
-
-    Raises
-    ------
-    ValueError
-        For indices outside the matrix: the loops do not test them.
+    pool outlives a call, and nothing breaks when a process forks.  Indices outside the
+    matrix raise a ValueError: the loops do not test them.
     """
 
     def __init__(self, design: Design, threads: int) -> None:
@@ -127,10 +126,8 @@ class OnePass:
             squares[t] = add(*self.chunks[t], target)
 
         with pool.lend(out, len(self.chunks) - 1) as copies:
-            workers = [
-                threading.Thread(target=work, args=pair)
-                for pair in enumerate(copies, 1)
-            ]
+            pairs = enumerate(copies, 1)
+            workers = [threading.Thread(target=work, args=pair) for pair in pairs]
             for worker in workers:
                 worker.start()
             squares[0] = add(*self.chunks[0], out)
@@ -152,7 +149,7 @@ class _Hessian:
         self,
         rows: OnePass,
         curvature: Curvature,
-        weights: Array,
+        weights: Host,
         shift: float,
         two: Products,
     ) -> None:
@@ -167,9 +164,9 @@ class _Hessian:
         self.p, self.d = None if p is None else self._plain(p), self._plain(d)
         self.pool = Workspace()
         self.products_left = rows.price  # until the entries are formed
-        self.entries: Array | None = None
+        self.entries: Host | None = None
 
-    def _plain(self, array: Array) -> Array:
+    def _plain(self, array: Host) -> Host:
         return read_only(np.asarray(array, dtype=self.dtype))
 
     def _ours(self, v: Any) -> bool:
@@ -177,7 +174,7 @@ class _Hessian:
 
     # the products -----------------------------------------------------------------
 
-    def matvec(self, v: Array) -> Array:
+    def matvec(self, v: Host) -> Host:
         """Return H v."""
         if not self._ours(v):
             return self.two.matvec(v)
@@ -185,7 +182,7 @@ class _Hessian:
         self.into(v, out)
         return out
 
-    def into(self, v: Array, out: Array) -> Any:
+    def into(self, v: Host, out: Host) -> Any:
         """Write H v, or H V, into ``out``; return v'H v, None where it is not known."""
         if v.ndim == 2:
             return self._into_block(v, out)
@@ -208,7 +205,7 @@ class _Hessian:
             out[...] = target
         return square
 
-    def matmat(self, V: Array) -> Array:
+    def matmat(self, V: Host) -> Host:
         """Return H V, stored as V is."""
         if not self._ours(V) or V.shape[1] == 1:
             assert self.two.matmat is not None
@@ -227,14 +224,13 @@ class _Hessian:
         self._tiles(read_only(flat), strides, product.reshape(-1))
         return out
 
-    def _into_block(self, V: Array, out: Array) -> Array | None:
+    def _into_block(self, V: Host, out: Host) -> Host | None:
         """Write H V into ``out``, in place where both are tiles themselves."""
-        rows = all(
+        tiles = V.shape[1] * self.dtype.itemsize in WIDTHS and all(
             self._ours(B) and B.flags.c_contiguous and B.ctypes.data % LINE == 0
             for B in (V, out)
         )
-        fits = rows and V.shape[1] * self.dtype.itemsize in WIDTHS
-        if not fits or self.entries is not None or np.may_share_memory(V, out):
+        if not tiles or self.entries is not None or np.may_share_memory(V, out):
             out[...] = self.matmat(V)
             return None
         tile, result = V.reshape(-1), out.reshape(-1)
@@ -244,7 +240,7 @@ class _Hessian:
 
     # by the loops -----------------------------------------------------------------
 
-    def _vector(self, v: Array, out: Array) -> float:
+    def _vector(self, v: Host, out: Host) -> float:
         """Write the product with a vector; return its curvature."""
         entries = self._explicit(1)
         if entries is not None:
@@ -252,29 +248,26 @@ class _Hessian:
             return float(v @ out)
         loops = _loops()
         square = loops.start(self.weights, v, out)
+        add, fixed = loops.add_product, (self.d, v, self.intercept)
         if out.nbytes <= self.rows.cache:
-            return float(square + self._add_product(v, None, out))
+            return float(square + self._over_rows(add, (*fixed, None), out))
         with self.pool.lend(self.d, 1) as (staged,):
-            return float(square + self._add_product(v, staged, out))
+            return float(square + self._over_rows(add, (*fixed, staged), out))
 
-    def _add_product(self, v: Array, staged: Array | None, out: Array) -> float:
-        loop, fixed = _loops().add_product, (self.d, v, self.intercept, staged)
+    def _over_rows(self, loop: Any, fixed: tuple[Any, ...], out: Host) -> Any:
+        """Let a loop over rows add to ``out``; return the sum of what it returns."""
 
-        def add(first: int, last: int, target: Array) -> float:
-            return float(loop(*self.matrix, first, last, *fixed, target))
-
-        return float(self.rows.by_chunks(add, out, self.pool))
-
-    def _add_tile(self, tile: Array, width: tuple[int, ...], out: Array) -> Array:
-        """Add F' W F times a tile to ``out``; return the curvature of each column."""
-        loop, fixed = _loops().add_tile, (self.d, self.p, tile, width, self.intercept)
-
-        def add(first: int, last: int, target: Array) -> Array:
+        def add(first: int, last: int, target: Host) -> Any:
             return loop(*self.matrix, first, last, *fixed, target)
 
         return self.rows.by_chunks(add, out, self.pool)
 
-    def _tiles(self, v: Array, strides: tuple[int, int], out: Array) -> float:
+    def _add_tile(self, tile: Host, width: tuple[int, ...], out: Host) -> Host:
+        """Add F' W F times a tile to ``out``; return the curvature of each column."""
+        fixed = self.d, self.p, tile, width, self.intercept
+        return self._over_rows(_loops().add_tile, fixed, out)
+
+    def _tiles(self, v: Host, strides: tuple[int, int], out: Host) -> float:
         """Write the product with columns; entry j of column c lies at (j, c) strides."""
         loops, rows = _loops(), self.n // self.outputs
         columns = v.shape[0] // rows
@@ -284,7 +277,8 @@ class _Hessian:
         step, across = (1, 0) if self.p is None else (columns, 1)
         square = 0.0
         # One allocation: huge pages, where the system has them, need a large one.
-        with self.pool.lend(out, 1, (2, rows * lanes)) as ((tile, result),):
+        with self.pool.lend(out, 1, (2, rows * lanes)) as (pair,):
+            tile, result = pair[0], pair[1]
             for first in range(0, columns, lanes):
                 layout = *strides, first, min(lanes, columns - first)
                 square += loops.start_tile(
@@ -296,7 +290,7 @@ class _Hessian:
 
     # by the entries ---------------------------------------------------------------
 
-    def _explicit(self, columns: int) -> Array | None:
+    def _explicit(self, columns: int) -> Host | None:
         """Return the entries of H once the products have taken as long as they take.
 
         Whatever number of products follows, the time is at most twice the least
@@ -309,16 +303,10 @@ class _Hessian:
             self.entries = self._formed()
         return self.entries
 
-    def _formed(self) -> Array:
-        n, loop = self.n, _loops().add_entries
-
-        def add(first: int, last: int, target: Array) -> float:
-            return float(
-                loop(*self.matrix, first, last, self.d, self.intercept, n, target)
-            )
-
+    def _formed(self) -> Host:
+        n = self.n
         sums = np.zeros(n * n + n, self.dtype)
-        self.rows.by_chunks(add, sums, self.pool)
+        self._over_rows(_loops().add_entries, (self.d, self.intercept, n), sums)
         half = sums[: n * n].reshape(n, n)
         entries = half + half.T
         diagonal = entries.reshape(-1)[:: n + 1]
@@ -341,5 +329,5 @@ def _lanes(columns: int, itemsize: int) -> int:
     return width // itemsize
 
 
-def _unsigned(indices: Array) -> Array:
+def _unsigned(indices: Host) -> Host:
     return read_only(indices).view(np.uint32 if indices.itemsize == 4 else np.uint64)

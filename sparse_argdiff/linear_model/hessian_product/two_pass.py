@@ -6,7 +6,7 @@ H v = F' W F v + λ ∘ v,        W: the curvature of the loss,   λ: the ridge'
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 from ...arrays import Array, namespace
 from ..design import Design
@@ -20,13 +20,6 @@ class Products(NamedTuple):
     matmat: Callable[[Array], Array] | None
     into: Callable[[Array, Array], Any] | None = None
     into_blocks: bool = False
-
-
-class HessianProducts(Protocol):
-    """Forms the Hessian products of one design, at any point."""
-
-    def products(self, curvature: Curvature, weights: Array, shift: float) -> Products:
-        """Return the products with F' W F + diag(λ) + shift 1 1' on the intercepts."""
 
 
 class TwoPasses:
@@ -47,7 +40,7 @@ class TwoPasses:
             return result
 
         def matmat(V: Array) -> Array:
-            result = design.backward_block(curvature.product(design.forward_block(V)))
+            result = design.backward(curvature.product(design.forward(V)))
             result[:count] += weights[:, None] * V[:count]
             return result
 
