@@ -18,15 +18,13 @@ AMG_A_DIGIT = 12.0  # its cycles for a digit
 _OVERHEAD = 1.4e5
 
 
-def factor_cost(matrix: Any) -> tuple[float, float]:
+def factor_cost(n: int, entries: float) -> tuple[float, float]:
     """Return the price of a Cholesky factor, and of a digit by solves with it.
 
     n³/3 multiplications in cache, three in the time of one entry from memory, and 60
     passes over n² entries for the checks; a solve reads 4 n² entries for four digits.
     """
-    n = matrix.shape[0]
-    entries = getattr(matrix, "nnz", None)
-    iteration = float(n * n if entries is None else entries) + _OVERHEAD
+    iteration = entries + _OVERHEAD
     return (n**3 / 9.0 + 60.0 * n**2) / iteration, n**2 / iteration
 
 
