@@ -105,7 +105,8 @@ class Auto:
     def reset(self) -> None:
         """Discard the setup and all records but ``n_matvec``."""
         self.offer: float | None = None
-        self._ridge: Array | None = None  # the one of which the share was computed
+        self._ridge: Array | None = None  # of the share, and the tolerance
+        self._rtol = math.nan
         self._share = 1.0
         self._retry: dict[str, int] = {}  # the total at which to try a builder again
         self._total = self._spent = 0  # iterations: of all solves, since the last setup
@@ -157,7 +158,7 @@ class Auto:
             self._keep(built, setup.name, setup.price)
             return built, n_matvec
         self.n_matvec += n_matvec
-        M = self._diagonal(K)
+        M = self._diagonal(K, rtol)
         self._keep(None, "none" if M is None else "jacobi", 0.0)
         return M, n_matvec
 
@@ -212,9 +213,7 @@ class Auto:
                 return [Setup("cholesky", price, 0, _SLOW, a_digit, cholesky)]
             found = laplacian_iterations(matrix) if sparse.issparse(matrix) else None
             return (
-                []
-                if found is None
-                else [Setup("amg", AMG, 0, found, AMG_A_DIGIT, amg)]
+                [] if found is None else [Setup("amg", AMG, 0, found, AMG_A_DIGIT, amg)]
             )
         setups = []
         # Each use reads 4 n l entries, often more than a product: for many systems only.
@@ -233,15 +232,16 @@ class Auto:
         most = min(self.max_rank, _ENTRIES // K.shape[0])
         return nystrom(K, max_rank=most, least_fall=10.0)
 
-    def _diagonal(self, K: LinearOperator) -> LinearOperator | None:
+    def _diagonal(self, K: LinearOperator, rtol: float) -> LinearOperator | None:
         """Return the diagonal preconditioner; what it needs of r once for each r."""
         if K.split is None or not K.split[0].has_diagonal or K.split[0].rank is None:
             M = jacobi_of(K)
             return None if M is None or _is_level(M.diagonal()) else M
         (core, ridge), last = K.split, self._ridge
-        xp = namespace(ridge)
-        if last is None or last.shape != ridge.shape or bool(xp.any(last != ridge)):
-            self._ridge, self._share = ridge, _share(core, ridge)
+        known = last is not None and last.shape == ridge.shape and rtol == self._rtol
+        if not known or bool(namespace(ridge).any(last != ridge)):
+            self._ridge, self._rtol = ridge, rtol
+            self._share = _share(core, ridge, rtol)
         if self._share == 0.0:
             return None
         return jacobi_where_definite(self._share * core.diagonal() + ridge)
@@ -265,19 +265,21 @@ def _is_level(diagonal: Array) -> bool:
     return float(xp.max(diagonal)) <= 1.2 * float(xp.min(diagonal))
 
 
-def _share(core: LinearOperator, ridge: Array) -> float:
+def _share(core: LinearOperator, ridge: Array, rtol: float) -> float:
     """Return κ; 0 where the ridge alone is the better diagonal, which is then not read."""
     xp = namespace(ridge)
     penalised = ridge > 0.0
     r = ridge[penalised]
-    n_free = ridge.shape[0] - r.shape[0]
     if r.shape[0] == 0 or float(xp.min(ridge)) < 0.0 or core.rank is None:
         return 1.0
-    samples = max(core.rank - n_free, 1)
+    samples = max(core.rank - (ridge.shape[0] - r.shape[0]), 1)
     if r.shape[0] > 2 * samples and float(xp.min(r)) == float(xp.max(r)):
         return 0.0
     d = core.diagonal()
-    return data_share(d[penalised], r, samples) if float(xp.min(d)) >= 0.0 else 1.0
+    if not float(xp.min(d)) >= 0.0:
+        return 1.0
+    d = d[penalised]
+    return data_share(d, r + rtol * d, samples)
 
 
 def data_share(data: Array, ridge: Array, samples: float) -> float:
@@ -286,7 +288,8 @@ def data_share(data: Array, ridge: Array, samples: float) -> float:
     The core has rank N, while its diagonal d alone suggests Σ d / (d + r) determined
     coordinates, which may be many more; κ in (0, 1] makes the two agree.  (κ d + r)⁻¹ is
     then the mean of K⁻¹ over independent features of these sizes (Hachem, Loubaton and
-    Najim, Ann. Appl. Probab. 17 (2007) 875-930, a deterministic equivalent).
+    Najim, Ann. Appl. Probab. 17 (2007) 875-930, a deterministic equivalent).  A solve to
+    ``rtol`` is blind to what is below rtol · d, as to a ridge: r + rtol · d is passed.
 
     The left side rises with κ and is concave: Newton's method from below rises to the
     root.  It starts where κ d / (κ d + r) <= κ d / r, the sum, is exact.
