@@ -110,7 +110,7 @@ def design(rng):
         t[:2] = 0.0, 1.0
     glm = Glm(F, t, loss=loss, intercept=bool(rng.random() < 0.7))
     ridge = rng.uniform(np.log(1e-6), 0.0)
-    uneven = 0.0 if rng.random() < 0.03 else rng.uniform(0.5, 3.0)
+    uneven = 0.0 if rng.random() < 0.03 else rng.uniform(1.0, 3.0)
     x = ridge + uneven * rng.standard_normal(glm.m)
     y = rng.uniform(0.0, 1.0) * rng.standard_normal(glm.n)
     z = np.std(F @ y[: F.shape[1]])

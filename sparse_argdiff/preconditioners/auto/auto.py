@@ -52,7 +52,7 @@ class Auto:
     split, ``max_rank`` < n <= 10⁵, and     ``nystrom``, price ``max_rank``
     ``patience`` < 1
     n <= 2000                               ``cholesky``, price n + ``factor_cost``
-    split, n > 2 N, r constant              None: most eigenvalues are equal to r
+    split, n > N, r constant                None: r is the eigenvalue of n − N vectors
     split, N known                          (κ diag(core) + r)⁻¹, κ <= 1 by N (``data_share``)
     diagonal known, largest entry > 1.2 x   Jacobi
     the smallest
@@ -273,7 +273,7 @@ def _share(core: LinearOperator, ridge: Array, rtol: float) -> float:
     if r.shape[0] == 0 or float(xp.min(ridge)) < 0.0 or core.rank is None:
         return 1.0
     samples = max(core.rank - (ridge.shape[0] - r.shape[0]), 1)
-    if r.shape[0] > 2 * samples and float(xp.min(r)) == float(xp.max(r)):
+    if r.shape[0] > samples and float(xp.min(r)) == float(xp.max(r)):
         return 0.0
     d = core.diagonal()
     if not float(xp.min(d)) >= 0.0:
