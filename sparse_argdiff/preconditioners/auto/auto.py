@@ -21,7 +21,7 @@ from ..amg.amg import amg
 from ..cholesky import cholesky
 from ..jacobi import jacobi_of, jacobi_where_definite
 from ..nystrom import FIRST_RANK, nystrom
-from .cost_model import AMG, AMG_A_DIGIT, factor_cost, laplacian_iterations
+from .cost_model import AMG, AMG_A_DIGIT, factor_price, laplacian_iterations
 
 _SMALL = 2000  # unknowns up to which n² entries are held, 32 MB
 _ENTRIES = 2**21  # of a sketch, 16 MB
@@ -47,11 +47,11 @@ class Auto:
     ======================================  ==========================================
     K                                       M
     ======================================  ==========================================
-    matrix, n <= 2000                       ``cholesky``, price ``factor_cost``
-    sparse M-matrix, n > 2000, PyAMG there  ``amg``, price 250 iterations
+    matrix, n <= 2000                       ``cholesky``, price ``factor_price``
+    sparse M-matrix, n > 2000, PyAMG there  ``amg``, price 160 iterations
     split, ``max_rank`` < n <= 10⁵, and     ``nystrom``, price ``max_rank``
     ``patience`` < 1
-    n <= 2000                               ``cholesky``, price n + ``factor_cost``
+    n <= 2000                               ``cholesky``, price n + ``factor_price``
     split, n > N, r constant                None: r is the eigenvalue of n − N vectors
     split, N known                          (κ diag(core) + r)⁻¹, κ <= 1 by N (``data_share``)
     diagonal known, largest entry > 1.2 x   Jacobi
@@ -209,8 +209,8 @@ class Auto:
         if is_array(matrix) or is_sparse(matrix):
             if n <= _SMALL:
                 entries = getattr(matrix, "nnz", n * n)
-                price, a_digit = factor_cost(n, entries)
-                return [Setup("cholesky", price, 0, _SLOW, a_digit, cholesky)]
+                price = factor_price(n, entries)
+                return [Setup("cholesky", price, 0, _SLOW, 0.0, cholesky)]
             found = laplacian_iterations(matrix) if sparse.issparse(matrix) else None
             return (
                 [] if found is None else [Setup("amg", AMG, 0, found, AMG_A_DIGIT, amg)]
@@ -220,12 +220,10 @@ class Auto:
         wide = self.max_rank < n <= _ENTRIES // FIRST_RANK and self.patience < 1.0
         if K.split is not None and wide:
             price = float(self.max_rank)
-            setups.append(
-                Setup("nystrom", price, FIRST_RANK, 0.0, _SLOW, self._nystrom)
-            )
+            setups.append(Setup("nystrom", price, FIRST_RANK, 0.0, 0.0, self._nystrom))
         if n <= _SMALL:
-            price = n + factor_cost(n, n * n)[0]
-            setups.append(Setup("cholesky", price, n, 0.0, _SLOW, cholesky))
+            price = n + factor_price(n, n * n)
+            setups.append(Setup("cholesky", price, n, 0.0, 0.0, cholesky))
         return setups
 
     def _nystrom(self, K: LinearOperator) -> LinearOperator:
