@@ -32,7 +32,7 @@ from ..krylov.saddle_point import SaddlePoint
 from ..operators.checked_products import asymmetry, symmetry_tolerance
 from ..operators.linear_operator import LinearOperator
 from ..preconditioners import Auto, Choice, constraint_of, galerkin_start
-from ..preconditioners.auto.late_setup_cg import preconditioned_solve, relative_residual
+from ..preconditioners.auto.choice import preconditioned_solve, relative_residual
 from ..problem.optimality import check_conditions, complete
 from ..problem.problem import Problem, Solution
 from ..status import OnFailure, Status, check_on_failure, raise_or_warn, warn_poor

@@ -2,7 +2,7 @@
 
 from .amg.amg import amg
 from .auto.auto import Auto
-from .auto.from_argument import Choice
+from .auto.choice import Choice
 from .block_jacobi import block_jacobi
 from .cholesky import cholesky
 from .constraint import ConstraintPreconditioner, constraint, constraint_of

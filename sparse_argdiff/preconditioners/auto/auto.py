@@ -11,24 +11,32 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 from scipy import sparse
 
-from ...arrays import as_count, as_tolerance, is_array, is_sparse
+from ...arrays import Array, as_count, as_tolerance, is_array, is_sparse, namespace
 from ...operators.linear_operator import LinearOperator, aslinearoperator
 from ..amg.amg import amg
 from ..cholesky import cholesky
+from ..jacobi import jacobi_of, jacobi_where_definite
 from ..nystrom import FIRST_RANK, nystrom
-from .cost_model import AMG, AMG_A_DIGIT, factor_cost, laplacian_iterations
-from .scaled_diagonals import ScaledDiagonal
+from .cost_model import AMG, AMG_A_DIGIT, factor_price, laplacian_iterations
 
-Candidate = tuple[str, float, int, Callable[[LinearOperator], LinearOperator]]
+_SMALL = 2000  # unknowns up to which n² entries are held, 32 MB
+_ENTRIES = 2**21  # of a sketch, 16 MB
+_SLOW = 4.0  # iterations a digit, ½ √κ ln 10, of the condition number κ = 12
 
-_SMALL = 2000  # unknowns up to which n² entries are held
-_AT_ONCE = 25.0  # iterations that a factor may cost before any solve: n = 200
-_ENTRIES = 2**21  # of a sketch: 16 MB, which a product with it reads four times
-_SLOW, _VERY_SLOW = 4.0, 10.0  # iterations a digit below which a setup cannot pay
+
+class Setup(NamedTuple):
+    """A preconditioner that has to be set up; costs in iterations of CG without it."""
+
+    name: str
+    price: float
+    n_matvec: int  # products lost where ``build`` raises ValueError
+    expected: float  # iterations a digit without it, before any solve
+    a_digit: float  # of solves with it
+    build: Callable[[LinearOperator], LinearOperator]
 
 
 class Auto:
@@ -39,29 +47,22 @@ class Auto:
     ======================================  ==========================================
     K                                       M
     ======================================  ==========================================
-    matrix, n <= 2000                       ``cholesky``: at once up to n = 200 or so,
-                                            else by the rule, price ``factor_cost``
-    sparse M-matrix, n > 2000, PyAMG there  ``amg``: at once where ``rtol`` and the row
-                                            sums promise a solve longer than the setup,
-                                            else by the rule, price 250 iterations
-    split, n > ``max_rank``, sketch <= 2²¹  ``nystrom``, by the rule, price ``max_rank``,
-    entries, > 10 iterations a digit,       at rank 20 first, which must save a quarter
+    matrix, n <= 2000                       ``cholesky``, price ``factor_price``
+    sparse M-matrix, n > 2000, PyAMG there  ``amg``, price 160 iterations
+    split, ``max_rank`` < n <= 10⁵, and     ``nystrom``, price ``max_rank``
     ``patience`` < 1
-    n <= 2000, > 4 iterations a digit       ``cholesky``, by the rule, price n + n²/1000
-                                            (n up to ``max_rank``)
-    split, n > 8 N, r constant              None; the diagonal is never read
-    split, n > 2 N, deviation of log r      r + the mean of the core's diagonal
-    below 0.35
-    split, n <= 2 N, features correlated,   the same; one product shows it, for rtol up
-    log diag(K) deviates by 0.15 to 1.3     to 1e-4
-    split                                   κ diag(core) + r, κ <= 1 by N, √κ for rtol
-                                            above 1e-3 (``scaled_diagonals``)
+    n <= 2000                               ``cholesky``, price n + ``factor_price``
+    split, n > N, r constant                None: r is the eigenvalue of n − N vectors
+    split, N known                          (κ diag(core) + r)⁻¹, κ <= 1 by N (``data_share``)
     diagonal known, largest entry > 1.2 x   Jacobi
     the smallest
     otherwise                               None
     ======================================  ==========================================
 
-    What the diagonals need of r and the core is computed once for each r.
+    The first four wait until the solves have taken ``patience`` times the price, and take
+    more than four iterations a digit.  A matrix has them at once where one solve to
+    ``rtol`` (1 / ``patience`` solves) is expected to take longer, at least four iterations
+    a digit, or by the row sums of an M-matrix.
 
     Parameters
     ----------
@@ -85,8 +86,9 @@ class Auto:
     ``solve``, ``vjp`` and ``derivative`` report each solve to it (``observe``).  A setup
     serves the systems that follow, updated where that takes no products; it is repeated
     once its iterations exceed those of the first solve with it by one half, and the
-    excess has cost as much as the setup.  A builder that raised ``ValueError`` is tried
-    again when the iterations of all solves have doubled.
+    excess has cost as much as the setup.  One that saves less than a quarter of the
+    iterations is discarded.  A builder that raised ``ValueError``, or was discarded, is
+    tried again when the iterations of all solves have doubled.
     """
 
     def __init__(self, *, patience: float = 0.4, max_rank: int = 100) -> None:
@@ -102,20 +104,19 @@ class Auto:
 
     def reset(self) -> None:
         """Discard the setup and all records but ``n_matvec``."""
-        self.name = "none"
         self.offer: float | None = None
-        self._diagonal = ScaledDiagonal()
-        self._built: LinearOperator | None = None
-        self._trial = True  # the next sketch is the first, small one
+        self._ridge: Array | None = None  # of the share, and the tolerance
+        self._rtol = math.nan
+        self._share = 1.0
         self._retry: dict[str, int] = {}  # the total at which to try a builder again
         self._total = self._spent = 0  # iterations: of all solves, since the last setup
-        self._rates = {False: (0.0, 0.0), True: (0.0, 0.0)}  # built: iterations, digits
-        self._start_setup(0.0)
+        self._plain = (0.0, 0.0)  # iterations and digits without a setup
+        self._keep(None, "none", 0.0)
 
-    def _start_setup(self, price: float) -> None:
-        self._price, self._spent = price, 0
+    def _keep(self, built: LinearOperator | None, name: str, price: float) -> None:
+        self._built, self.name, self._price = built, name, price
         self._first_rate, self._excess, self._degraded = math.nan, 0.0, False
-        self._rates[True] = (0.0, 0.0)
+        self._with = (0.0, 0.0)  # iterations and digits with this setup
 
     def __call__(self, K: Any, rtol: float = 1e-8) -> LinearOperator | None:
         """Return M ≈ K⁻¹ or None, see :meth:`choose`."""
@@ -128,38 +129,38 @@ class Auto:
 
         ``rtol``: of the solve that follows.  ``now``: set up what was deferred.
         """
-        K, spent = aslinearoperator(K), 0
+        K, n_matvec = aslinearoperator(K), 0
         if K.shape[0] != K.shape[1]:
             raise ValueError(f"K must be square, found shape {K.shape}")
         self.offer = None
         if K.shape[0] == 0:
             return None, 0
         if self._built is not None and self._built.shape != K.shape:
-            self._built = None
-        kept = None if self._degraded else self._updated(K)
-        if kept is not None:
-            return kept, 0
-        repeat = self.name if self._built is not None and self._degraded else ""
-        for name, price, products, build in self._candidates(K, rtol, now, repeat):
-            if self._total < self._retry.get(name, 0):
+            self._keep(None, "none", 0.0)
+        if self._built is not None and not self._degraded and self._update(K):
+            return self._built, 0
+        for setup in self._setups(K):
+            if self._total < self._retry.get(setup.name, 0):
+                continue
+            again = self._degraded and setup.name == self.name
+            if not (now or again or self._pays(setup, rtol)):
+                self.offer = None if K.matrix is None else setup.price
                 continue
             try:
-                self._built = build(K)
+                built = setup.build(K)
             except ValueError:
-                self._retry[name] = 2 * self._total + 100
-                spent += products
+                self._try_later(setup.name)
+                n_matvec += setup.n_matvec
                 continue
-            spent += self._built.n_matvec
-            self.name = name
-            self.n_matvec += spent
-            self._start_setup(price)
-            return self._built, spent
-        self._built, self._degraded = None, False
-        M, products = self._diagonal(K, rtol)
-        spent += products
-        self.n_matvec += spent
-        self.name = self._diagonal.name
-        return M, spent
+            n_matvec += built.n_matvec
+            self.n_matvec += n_matvec
+            self._spent = 0
+            self._keep(built, setup.name, setup.price)
+            return built, n_matvec
+        self.n_matvec += n_matvec
+        M = self._diagonal(K, rtol)
+        self._keep(None, "none" if M is None else "jacobi", 0.0)
+        return M, n_matvec
 
     def observe(self, niter: int, digits: float) -> None:
         """Record a solve with the last M: iterations, and log₁₀ of the reduction."""
@@ -167,11 +168,10 @@ class Auto:
             return
         self._spent += niter
         self._total += niter
-        built = self._built is not None
-        before = self._rates[built]  # older solves weigh less
-        self._rates[built] = 0.5 * before[0] + niter, 0.5 * before[1] + digits
-        if not built:
+        if self._built is None:
+            self._plain = _halved(self._plain, niter, digits)
             return
+        self._with = _halved(self._with, niter, digits)
         rate = niter / digits
         if math.isnan(self._first_rate):
             self._first_rate = rate
@@ -179,75 +179,126 @@ class Auto:
         slower = rate > 1.5 * self._first_rate
         self._degraded = slower and self._excess >= self._price
         # Loose solves say little of the rate, which grows with the digits.
-        if self.name == "nystrom" and self._trial and self._rates[True][1] > 3.0:
-            if self._rate(True) > 0.75 * self._rate(False):
-                self._retry["nystrom"] = 2 * self._total + 100
-                self._built = None
-            elif self._spent >= self.patience * self.max_rank:
-                self._trial, self._degraded = False, True
+        if self._with[1] > 3.0 and _rate(self._with) > 0.75 * _rate(self._plain) > 0.0:
+            self._try_later(self.name)
+            self._keep(None, "none", 0.0)
 
-    def _rate(self, built: bool) -> float:
-        """Return iterations a digit, 0 before any solve."""
-        niter, digits = self._rates[built]
-        return niter / digits if digits else 0.0
+    def _try_later(self, name: str) -> None:
+        self._retry[name] = 2 * self._total + 100
 
-    def _updated(self, K: LinearOperator) -> LinearOperator | None:
-        """Return the present setup for the diagonal that K has now; no products."""
+    def _update(self, K: LinearOperator) -> bool:
+        """Take over the diagonal that K has now, without products; False where it fails."""
         built = self._built
         if built is not None and K.split is not None and built.update is not None:
             try:
                 self._built = built.update(K)
             except ValueError:
-                return None
-        return self._built
+                return False
+        return True
 
-    def _candidates(
-        self, K: LinearOperator, rtol: float, now: bool, repeat: str
-    ) -> list[Candidate]:
-        """Return name, price, products lost where it raises, and builder."""
+    def _pays(self, setup: Setup, rtol: float) -> bool:
+        """Apply the online rule, or expect one solve to take longer than the setup."""
+        digits = -math.log10(min(max(rtol, 1e-16), 0.1)) * max(1.0, 1.0 / self.patience)
+        if digits * (setup.expected - setup.a_digit) > setup.price:
+            return True
+        slow = _rate(self._plain) > max(_SLOW, setup.a_digit)
+        return slow and self._spent >= self.patience * setup.price
+
+    def _setups(self, K: LinearOperator) -> list[Setup]:
         n, matrix = K.shape[0], K.matrix
         if is_array(matrix) or is_sparse(matrix):
-            return self._of_entries(matrix, rtol, now, repeat)
-        rate, budget = self._rate(False), self._spent / self.patience
-        found: list[Candidate] = []
-        sketch = K.split is not None and self.max_rank < n <= _ENTRIES // FIRST_RANK
+            if n <= _SMALL:
+                entries = getattr(matrix, "nnz", n * n)
+                price = factor_price(n, entries)
+                return [Setup("cholesky", price, 0, _SLOW, 0.0, cholesky)]
+            found = laplacian_iterations(matrix) if sparse.issparse(matrix) else None
+            return (
+                [] if found is None else [Setup("amg", AMG, 0, found, AMG_A_DIGIT, amg)]
+            )
+        setups = []
         # Each use reads 4 n l entries, often more than a product: for many systems only.
-        sketch = sketch and self.patience < 1.0
-        paid = rate > _VERY_SLOW and budget >= self.max_rank
-        if repeat == "nystrom" or (sketch and paid):
-            price = float(FIRST_RANK if self._trial else self.max_rank)
-            found.append(("nystrom", price, FIRST_RANK, self._nystrom))
-        price = float(n if n <= self.max_rank else n + n * n / 1000)
-        paid = rate > _SLOW and self._total >= price and budget >= price
-        if n <= _SMALL and (paid or repeat == "cholesky"):
-            found.append(("cholesky", price, n, cholesky))
-        return found
-
-    def _of_entries(
-        self, matrix: Any, rtol: float, now: bool, repeat: str
-    ) -> list[Candidate]:
-        """Return the candidate for an explicit matrix; one deferred is the ``offer``."""
-        if matrix.shape[0] <= _SMALL:
-            name, build = "cholesky", cholesky
-            price, a_digit = factor_cost(matrix)
-            at_once = price <= _AT_ONCE
-        else:
-            laplacian = sparse.issparse(matrix)
-            iterations = laplacian_iterations(matrix) if laplacian else None
-            if iterations is None:
-                return []
-            name, price, a_digit, build = "amg", AMG, AMG_A_DIGIT, amg
-            digits = -math.log10(min(max(rtol, 1e-16), 0.1))
-            saved = digits * (iterations - AMG_A_DIGIT)  # by a solve with it
-            at_once = saved * max(1.0, 1.0 / self.patience) > AMG
-        paid = self._spent >= self.patience * price and self._rate(False) > a_digit
-        if at_once or paid or now or repeat == name:
-            return [(name, price, 0, build)]
-        if self._total >= self._retry.get(name, 0):
-            self.offer = price
-        return []
+        wide = self.max_rank < n <= _ENTRIES // FIRST_RANK and self.patience < 1.0
+        if K.split is not None and wide:
+            price = float(self.max_rank)
+            setups.append(Setup("nystrom", price, FIRST_RANK, 0.0, 0.0, self._nystrom))
+        if n <= _SMALL:
+            price = n + factor_price(n, n * n)
+            setups.append(Setup("cholesky", price, n, 0.0, 0.0, cholesky))
+        return setups
 
     def _nystrom(self, K: LinearOperator) -> LinearOperator:
-        if self._trial:
-            return nystrom(K, rank=FIRST_RANK, least_fall=10.0)
-        return nystrom(K, max_rank=min(self.max_rank, _ENTRIES // K.shape[0]))
+        most = min(self.max_rank, _ENTRIES // K.shape[0])
+        return nystrom(K, max_rank=most, least_fall=10.0)
+
+    def _diagonal(self, K: LinearOperator, rtol: float) -> LinearOperator | None:
+        """Return the diagonal preconditioner; what it needs of r once for each r."""
+        if K.split is None or not K.split[0].has_diagonal or K.split[0].rank is None:
+            M = jacobi_of(K)
+            return None if M is None or _is_level(M.diagonal()) else M
+        (core, ridge), last = K.split, self._ridge
+        known = last is not None and last.shape == ridge.shape and rtol == self._rtol
+        if not known or bool(namespace(ridge).any(last != ridge)):
+            self._ridge, self._rtol = ridge, rtol
+            self._share = _share(core, ridge, rtol)
+        if self._share == 0.0:
+            return None
+        return jacobi_where_definite(self._share * core.diagonal() + ridge)
+
+
+def _halved(
+    sums: tuple[float, float], niter: int, digits: float
+) -> tuple[float, float]:
+    """Add a solve to the sums; older solves weigh less."""
+    return 0.5 * sums[0] + niter, 0.5 * sums[1] + digits
+
+
+def _rate(sums: tuple[float, float]) -> float:
+    """Return iterations a digit, 0 before any solve."""
+    return sums[0] / sums[1] if sums[1] else 0.0
+
+
+def _is_level(diagonal: Array) -> bool:
+    """Tell whether Jacobi changes a condition number by 1.2 at most, the iterations by 1.1."""
+    xp = namespace(diagonal)
+    return float(xp.max(diagonal)) <= 1.2 * float(xp.min(diagonal))
+
+
+def _share(core: LinearOperator, ridge: Array, rtol: float) -> float:
+    """Return κ; 0 where the ridge alone is the better diagonal, which is then not read."""
+    xp = namespace(ridge)
+    penalised = ridge > 0.0
+    r = ridge[penalised]
+    if r.shape[0] == 0 or float(xp.min(ridge)) < 0.0 or core.rank is None:
+        return 1.0
+    samples = max(core.rank - (ridge.shape[0] - r.shape[0]), 1)
+    if r.shape[0] > samples and float(xp.min(r)) == float(xp.max(r)):
+        return 0.0
+    d = core.diagonal()
+    if not float(xp.min(d)) >= 0.0:
+        return 1.0
+    d = d[penalised]
+    return data_share(d, r + rtol * d, samples)
+
+
+def data_share(data: Array, ridge: Array, samples: float) -> float:
+    """Return κ to 5 % for d >= 0 and r > 0:  κ + (1/N) Σ_j κ d_j / (κ d_j + r_j) = 1.
+
+    The core has rank N, while its diagonal d alone suggests Σ d / (d + r) determined
+    coordinates, which may be many more; κ in (0, 1] makes the two agree.  (κ d + r)⁻¹ is
+    then the mean of K⁻¹ over independent features of these sizes (Hachem, Loubaton and
+    Najim, Ann. Appl. Probab. 17 (2007) 875-930, a deterministic equivalent).  A solve to
+    ``rtol`` is blind to what is below rtol · d, as to a ridge: r + rtol · d is passed.
+
+    The left side rises with κ and is concave: Newton's method from below rises to the
+    root.  It starts where κ d / (κ d + r) <= κ d / r, the sum, is exact.
+    """
+    xp = namespace(data)
+    share = 1.0 / (1.0 + float(xp.sum(data / ridge)) / samples)
+    for _ in range(50):
+        part = share * data / (share * data + ridge)
+        value = share + float(xp.sum(part)) / samples - 1.0
+        slope = 1.0 + float(xp.sum(part * (1.0 - part))) / (samples * share)
+        share -= value / slope
+        if abs(value) <= 0.05 * share * slope:
+            break
+    return min(max(share, 1e-12), 1.0)

@@ -1,8 +1,8 @@
 """Setup and use of a factor or an AMG hierarchy, in units of one CG iteration with A.
 
-An iteration reads nnz entries and has a cost of its own, that of 1.4·10⁵ entries.  The
-figures here were timed, and hold within a factor of three on other machines:
-``benchmarks/auto_report.py --prices`` prints them beside new measurements.
+An iteration reads nnz entries and has a cost of its own, that of 5·10⁴ entries.  The
+figures here were timed, on one thread: ``benchmarks/auto_report.py --prices`` prints them
+beside new measurements, which differed by a factor of up to 2.5.
 """
 
 from __future__ import annotations
@@ -13,21 +13,18 @@ from typing import Any
 
 import numpy as np
 
-AMG = 250.0  # the setup of a hierarchy
-AMG_A_DIGIT = 12.0  # its cycles for a digit
-_OVERHEAD = 1.4e5
+AMG = 160.0  # the setup of a hierarchy
+AMG_A_DIGIT = 9.0  # its cycles for a digit
+_OVERHEAD = 5e4
 
 
-def factor_cost(matrix: Any) -> tuple[float, float]:
-    """Return the price of a Cholesky factor, and of a digit by solves with it.
+def factor_price(n: int, entries: float) -> float:
+    """Return the price of a Cholesky factor of order n.
 
-    n³/3 multiplications in cache, three in the time of one entry from memory, and 60
-    passes over n² entries for the checks; a solve reads 4 n² entries for four digits.
+    n³/3 multiplications, ten in the time of one entry from memory, and 100 passes over
+    n² entries for the copy, the scaling and the checks.
     """
-    n = matrix.shape[0]
-    entries = getattr(matrix, "nnz", None)
-    iteration = float(n * n if entries is None else entries) + _OVERHEAD
-    return (n**3 / 9.0 + 60.0 * n**2) / iteration, n**2 / iteration
+    return (n**3 / 30.0 + 100.0 * n**2) / (entries + _OVERHEAD)
 
 
 def laplacian_iterations(matrix: Any) -> float | None:
