@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -37,33 +37,10 @@ class Level(NamedTuple):
     bound: float  # of the spectrum of D⁻¹A
 
 
-class Passes(Protocol):
-    """One implementation of the passes over one level; no two vectors overlap."""
-
-    def begin(self, r: Array, c: float, out: Array) -> None:
-        """Write c D⁻¹ r into ``out``."""
-
-    def relax(
-        self,
-        r: Array,
-        x: Array,
-        by: tuple[float, float, float],
-        out: Array,
-        pool: Workspace,
-    ) -> None:
-        """Write a x + b ``out`` + c D⁻¹ (r − A x) into ``out``, (a, b, c) = ``by``."""
-
-    def restrict(self, r: Array, x: Array, coarse: Array, pool: Workspace) -> None:
-        """Write P' (r − A x) into ``coarse``."""
-
-    def prolong(self, e: Array, x: Array, pool: Workspace) -> None:
-        """Add P e to x."""
-
-
 def v_cycle(
     r: Array,
     x: Array,
-    levels: Sequence[tuple[Level, Passes]],
+    levels: Sequence[tuple[Level, Reference | Compiled]],
     coarsest: Callable[[Array], Array],
     pool: Workspace,
 ) -> None:
@@ -93,13 +70,16 @@ def v_cycle(
 
 
 class Reference:
-    """The passes in the array namespace: vectors and blocks, on the host or a device."""
+    """The passes in the array namespace: vectors and blocks, on the host or a device.
+
+    No two vectors of a pass overlap.
+    """
 
     def __init__(self, level: Level) -> None:
         self.level = level
 
     def begin(self, r: Array, c: float, out: Array) -> None:
-        """Scale r by the diagonal."""
+        """Write c D⁻¹ r into ``out``."""
         namespace(r).multiply(self._inverse(r), r, out=out)
         out *= c
 
@@ -111,7 +91,7 @@ class Reference:
         out: Array,
         pool: Workspace,
     ) -> None:
-        """Take one step; b = 0 does not read ``out``."""
+        """Write a x + b ``out`` + c D⁻¹ (r − A x) into ``out``, (a, b, c) = ``by``."""
         a, b, c = by
         xp = namespace(r)
         with pool.lend(x, 1) as (residual,):
@@ -127,13 +107,13 @@ class Reference:
             out += residual
 
     def restrict(self, r: Array, x: Array, coarse: Array, pool: Workspace) -> None:
-        """Restrict the residual."""
+        """Write P' (r − A x) into ``coarse``."""
         with pool.lend(x, 1) as (residual,):
             self._residual(r, x, residual)
             _multiply(self.level.R, residual, coarse)
 
     def prolong(self, e: Array, x: Array, pool: Workspace) -> None:
-        """Correct x."""
+        """Add P e to x."""
         with pool.lend(x, 1) as (step,):
             _multiply(self.level.P, e, step)
             x += step
