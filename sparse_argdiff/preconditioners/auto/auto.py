@@ -59,11 +59,13 @@ class Auto:
     otherwise                               None
     ======================================  ==========================================
 
-    Level: the largest entry is at most 1.2 x the smallest, which changes a condition number
-    by 1.2 and the iterations by 1.1.  The first four wait until the solves have taken ``patience`` times the price, and take
-    more than four iterations a digit (``nystrom``: ten).  A matrix has them at once where one solve to
-    ``rtol`` (1 / ``patience`` solves) is expected to take longer, at least four iterations
-    a digit, or by the row sums of an M-matrix.
+    The first four wait until the solves have taken ``patience`` times the price, at more
+    than four iterations a digit (``nystrom``: ten; a factor by n products: its price in
+    full).  A matrix has them at once where one solve to ``rtol``, or 1 / ``patience``
+    solves where that is more, is expected to take longer than the price: at four iterations a
+    digit, or as the row sums of an M-matrix promise.  κ = 1 for n <= N/2.  Level: the
+    largest entry is at most 1.2 times the smallest, which would change the iterations by
+    1.1.  ``benchmarks/auto_report.py`` compares the choices and times the prices.
 
     Parameters
     ----------
@@ -88,8 +90,9 @@ class Auto:
     serves the systems that follow, updated where that takes no products; it is repeated
     once its iterations exceed those of the first solve with it by one half, and the
     excess has cost as much as the setup.  One that saves less than a quarter of the
-    iterations is discarded.  A first sketch has rank 20.  A builder that raised ``ValueError``, or was discarded, is
-    tried again when the iterations of all solves have doubled.
+    iterations is discarded.  The first sketch has rank 20.  A builder that raised
+    ``ValueError``, or was discarded, is tried again when the iterations of all solves have
+    doubled.
     """
 
     def __init__(self, *, patience: float = 0.4, max_rank: int = 100) -> None:
