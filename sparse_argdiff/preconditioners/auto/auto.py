@@ -246,7 +246,7 @@ class Auto:
         return setups
 
     def _nystrom(self, K: LinearOperator) -> LinearOperator:
-        most = min(self._rank, _ENTRIES // K.shape[0])
+        most = min(self._rank, self.max_rank, _ENTRIES // K.shape[0])
         return nystrom(K, max_rank=most, least_fall=10.0)
 
     def _diagonal(self, K: LinearOperator, rtol: float) -> LinearOperator | None:
