@@ -67,14 +67,9 @@ def split_of(data, ridge, samples=None, counts=None):
         return product(v) + (ridge * v if v.ndim == 1 else ridge[:, None] * v)
 
     shape, common = (data.size, data.size), {"symmetric": True, "dtype": float}
-    core = sad.LinearOperator(
-        shape,
-        product,
-        matmat=product,
-        diagonal=data,
-        structure=sad.Structure(rank=samples),
-        **common,
-    )
+    rank = sad.Structure(rank=samples)
+    options = {"matmat": product, "diagonal": data, "structure": rank}
+    core = sad.LinearOperator(shape, product, **options, **common)
     split = sad.Structure(split=(core, ridge))
     diagonal = data + ridge
     return sad.LinearOperator(
@@ -106,25 +101,16 @@ def test_an_operator_takes_its_factor_once_the_solves_have_cost_as_much():
     A = laplacian(8).toarray()
     auto = pc.Auto(patience=1.0)
 
-    def choose(scale):
-        K = sad.LinearOperator(A.shape, lambda v: scale * (A @ v), symmetric=True)
-        return auto.choose(K)
+    K = sad.LinearOperator(A.shape, A.__matmul__, symmetric=True)
 
     price = math.ceil(64 + factor_price(64, 64 * 64))
-    assert choose(1.0) == (None, 0)
+    assert auto.choose(K) == (None, 0)
     auto.observe(price - 1, digits=5.0)
-    assert choose(1.0) == (None, 0)
+    assert auto.choose(K) == (None, 0)
     auto.observe(1, digits=5.0)
-    M, products = choose(1.0)
+    M, products = auto.choose(K)
     assert auto.name == "cholesky"
     assert products == M.n_matvec == auto.n_matvec == 64
-    auto.observe(1, digits=8.0)
-    for _ in range(0, price, 8):
-        assert choose(1.1) == (M, 0)
-        auto.observe(9, digits=8.0)
-    M, products = choose(1.1)
-    assert products == 64
-    np.testing.assert_allclose(M @ (1.1 * A @ np.ones(64)), 1.0)
     assert auto(np.eye(500)) is None  # nothing is kept for another size
 
 
@@ -238,8 +224,8 @@ def test_what_the_choice_needs_is_computed_once_for_each_ridge():
 
     auto = pc.Auto()
     for ridge, samples, expected in (
-        (np.linspace(1.0, 1.1, 50), 5, [0, 0]),
-        (np.linspace(1.0, 1.5, 50), 5, [1, 1]),
+        (np.linspace(1.0, 1.9, 50), 5, [0, 0]),
+        (np.linspace(1.0, 3.0, 50), 5, [1, 1]),
         (UNEVEN, 5, [1, 1]),
     ):
         for count in expected:
@@ -327,25 +313,19 @@ def test_the_direct_path_gives_the_same_answer(row):
     assert np.max(found.krylov.niter) <= 3
 
 
-@pytest.mark.parametrize(
-    "of",
-    [
-        lambda d: scipy.sparse.linalg.LinearOperator((5, 5), matvec=lambda r: r / d),
-        lambda d: sparse.diags_array(1.0 / d),
-        lambda d: np.diag(1.0 / d),
-    ],
-    ids=["SciPy operator", "sparse", "array"],
-)
-def test_an_operator_is_no_function(of):
+def test_an_operator_is_no_function():
     """SciPy's operators can be called."""
     problem, upper = correlated(n=4)
     x = np.full(problem.objective.m, np.log(1e-2))
-    M = of(problem.hess(x, np.zeros(5)).diagonal())
-    solution = sad.solve(problem, x, M=M)
-    v = upper.grad_y(x, solution.y)
-    expected = sad.vjp(problem, solution, v, M=None).x
-    found = sad.vjp(problem, solution, v, M=M).x
-    np.testing.assert_allclose(found, expected, rtol=1e-5)
+    d = problem.hess(x, np.zeros(5)).diagonal()
+    wrap = scipy.sparse.linalg.aslinearoperator
+    diagonal = sparse.diags_array(1.0 / d)
+    for M in (wrap(diagonal), diagonal, np.diag(1.0 / d)):
+        solution = sad.solve(problem, x, M=M)
+        v = upper.grad_y(x, solution.y)
+        expected = sad.vjp(problem, solution, v, M=None).x
+        found = sad.vjp(problem, solution, v, M=M).x
+        np.testing.assert_allclose(found, expected, rtol=1e-5)
 
 
 def test_what_is_no_choice_is_refused():

@@ -25,6 +25,7 @@ from .cost_model import AMG, AMG_A_DIGIT, factor_price, laplacian_iterations
 
 _SMALL = 2000  # unknowns up to which n² entries are held, 32 MB
 _ENTRIES = 2**21  # of a sketch, 16 MB
+_VERY_SLOW = 10.0  # for a sketch, each use of which costs like several products
 _SLOW = 4.0  # iterations a digit, ½ √κ ln 10, of the condition number κ = 12
 
 
@@ -52,17 +53,19 @@ class Auto:
     split, ``max_rank`` < n <= 10⁵, and     ``nystrom``, price ``max_rank``
     ``patience`` < 1
     n <= 2000                               ``cholesky``, price n + ``factor_price``
-    split, n > N, r level                   None: r is an eigenvalue, n − N times
+    split, n > N, max r <= 2 min r          None: r is the eigenvalue of n − N vectors
     split, N known                          (κ diag(core) + r)⁻¹, κ <= 1 by N (``data_share``)
     diagonal known, not level               Jacobi
     otherwise                               None
     ======================================  ==========================================
 
-    Level: the largest entry is at most 1.2 x the smallest, which changes a condition number
-    by 1.2 and the iterations by 1.1.  The first four wait until the solves have taken ``patience`` times the price, and take
-    more than four iterations a digit.  A matrix has them at once where one solve to
-    ``rtol`` (1 / ``patience`` solves) is expected to take longer, at least four iterations
-    a digit, or by the row sums of an M-matrix.
+    The first four wait until the solves have taken ``patience`` times the price, at more
+    than four iterations a digit (``nystrom``: ten; a factor by n products: its price in
+    full).  A matrix has them at once where one solve to ``rtol``, or 1 / ``patience``
+    solves where that is more, is expected to take longer than the price: at four iterations a
+    digit, or as the row sums of an M-matrix promise.  κ = 1 for n <= N/2.  Level: the
+    largest entry is at most 1.2 times the smallest, which would change the iterations by
+    1.1.  ``benchmarks/auto_report.py`` compares the choices and times the prices.
 
     Parameters
     ----------
@@ -87,8 +90,9 @@ class Auto:
     serves the systems that follow, updated where that takes no products; it is repeated
     once its iterations exceed those of the first solve with it by one half, and the
     excess has cost as much as the setup.  One that saves less than a quarter of the
-    iterations is discarded.  A builder that raised ``ValueError``, or was discarded, is
-    tried again when the iterations of all solves have doubled.
+    iterations is discarded.  The first sketch has rank 20.  A builder that raised
+    ``ValueError``, or was discarded, is tried again when the iterations of all solves have
+    doubled.
     """
 
     def __init__(self, *, patience: float = 0.4, max_rank: int = 100) -> None:
@@ -110,6 +114,7 @@ class Auto:
         self._share = 1.0
         self._retry: dict[str, int] = {}  # the total at which to try a builder again
         self._total = self._spent = 0  # iterations: of all solves, since the last setup
+        self._rank = FIRST_RANK  # of the next sketch
         self._plain = (0.0, 0.0)  # iterations and digits without a setup
         self._keep(None, "none", 0.0)
 
@@ -155,7 +160,7 @@ class Auto:
             n_matvec += built.n_matvec
             self.n_matvec += n_matvec
             self._spent = 0
-            self._keep(built, setup.name, setup.price)
+            self._keep(built, setup.name, built.n_matvec or setup.price)
             return built, n_matvec
         self.n_matvec += n_matvec
         M = self._diagonal(K, rtol)
@@ -182,6 +187,13 @@ class Auto:
         if self._with[1] > 3.0 and _rate(self._with) > 0.75 * _rate(self._plain) > 0.0:
             self._try_later(self.name)
             self._keep(None, "none", 0.0)
+        elif self.name == "nystrom" and self._with[1] > 3.0 and self._may_grow():
+            self._rank, self._degraded = self.max_rank, True
+
+    def _may_grow(self) -> bool:
+        """Tell whether the first sketch is in use, and has served as the rule asks."""
+        paid = self._spent >= self.patience * self.max_rank
+        return self._rank < self.max_rank and paid
 
     def _try_later(self, name: str) -> None:
         self._retry[name] = 2 * self._total + 100
@@ -202,7 +214,9 @@ class Auto:
         if digits * (setup.expected - setup.a_digit) > setup.price:
             return True
         slow = _rate(self._plain) > max(_SLOW, setup.a_digit)
-        return slow and self._spent >= self.patience * setup.price
+        # A factor of n products may save nothing: the price in full, once.
+        first = self.patience if setup.n_matvec < setup.price / 2 else 1.0
+        return slow and self._spent >= max(self.patience, first) * setup.price
 
     def _setups(self, K: LinearOperator) -> list[Setup]:
         n, matrix = K.shape[0], K.matrix
@@ -221,15 +235,18 @@ class Auto:
         # Each use reads 4 n l entries, often more than a product: for many systems only.
         wide = self.max_rank < n <= _ENTRIES // FIRST_RANK and self.patience < 1.0
         if K.split is not None and wide:
-            price = float(self.max_rank)
-            setups.append(Setup("nystrom", price, FIRST_RANK, 0.0, 0.0, self._nystrom))
+            setups.append(
+                Setup(
+                    "nystrom", self.max_rank, FIRST_RANK, 0.0, _VERY_SLOW, self._nystrom
+                )
+            )
         if n <= _SMALL:
             price = n + factor_price(n, n * n)
             setups.append(Setup("cholesky", price, n, 0.0, 0.0, cholesky))
         return setups
 
     def _nystrom(self, K: LinearOperator) -> LinearOperator:
-        most = min(self.max_rank, _ENTRIES // K.shape[0])
+        most = min(self._rank, self.max_rank, _ENTRIES // K.shape[0])
         return nystrom(K, max_rank=most, least_fall=10.0)
 
     def _diagonal(self, K: LinearOperator, rtol: float) -> LinearOperator | None:
@@ -264,10 +281,14 @@ def _rate(sums: tuple[float, float]) -> float:
     return sums[0] / sums[1] if sums[1] else 0.0
 
 
-def _is_level(diagonal: Array) -> bool:
-    """Tell whether Jacobi changes a condition number by 1.2 at most, the iterations by 1.1."""
+def _is_level(diagonal: Array, most: float = 1.2) -> bool:
+    """Tell whether the entries differ by a factor of ``most`` at most.
+
+    Jacobi then changes a condition number by 1.2, the iterations by 1.1; a ridge up to 2
+    is one cluster of eigenvalues, 1.6 iterations a digit, which a diagonal would spread.
+    """
     xp = namespace(diagonal)
-    return float(xp.max(diagonal)) <= 1.2 * float(xp.min(diagonal))
+    return float(xp.max(diagonal)) <= most * float(xp.min(diagonal))
 
 
 def _samples(ridge: Array, rank: int) -> tuple[int, int]:
@@ -279,7 +300,7 @@ def _samples(ridge: Array, rank: int) -> tuple[int, int]:
 def _is_an_eigenvalue(ridge: Array, rank: int) -> bool:
     """Tell whether the ridge is one number, of n − N eigenvectors."""
     count, samples = _samples(ridge, rank)
-    return count > samples and _is_level(ridge[ridge != 0.0])
+    return count > samples and _is_level(ridge[ridge != 0.0], 2.0)
 
 
 def _share(data: Array, ridge: Array, rank: int, rtol: float) -> float:
