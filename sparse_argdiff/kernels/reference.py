@@ -32,11 +32,16 @@ def _row(a: Any, like: Array) -> Array:
     return asarray(a.tolist(), like)
 
 
-def _scale(a: Scalar, x: Array) -> None:
+def _combine(x: Array, y: Array, z: Array, a: Scalar, b: Scalar, c: Scalar) -> None:
+    """Replace x by a x + b y + c z."""
     if x.ndim == 1:
         x *= a
+        axpy(b, y, x)
+        axpy(c, z, x)
     else:
         x *= _row(a, x)
+        x += y * _row(b, x)
+        x += z * _row(c, x)
 
 
 def _add(a: Scalar, x: Array, y: Array) -> None:
@@ -216,9 +221,7 @@ class Reference:
         self, older: Array, newer: Array, y: Array, a: Scalar, b: Scalar, c: Scalar
     ) -> Scalar:
         """Replace ``older`` by a older + b newer + c y; return its square."""
-        _scale(a, older)
-        _add(b, newer, older)
-        _add(c, y, older)
+        _combine(older, newer, y, a, b, c)
         return self.dot(older, older)
 
     def minres_advance(
@@ -231,10 +234,7 @@ class Reference:
         step: Scalar,
     ) -> None:
         """Replace ``w_old`` by a w_old + b w + c v, and add ``step`` times it to x."""
-        a, b, c = coefficients
-        _scale(a, w_old)
-        _add(b, w, w_old)
-        _add(c, v, w_old)
+        _combine(w_old, w, v, *coefficients)
         if x.ndim == 1:
             axpy(step, w_old, x)
         else:  # a column that has ended need not be finite
