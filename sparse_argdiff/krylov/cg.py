@@ -32,15 +32,6 @@ from .linear_system import (
 )
 from .result import Callback, KrylovResult
 
-# Where the energy norm is none, or the recurrence not the one that the bound is of.
-_NO_ENERGY = {
-    Status.NEGATIVE_CURVATURE,
-    Status.SINGULAR,
-    Status.NOT_SYMMETRIC,
-    Status.INDEFINITE_PRECONDITIONER,
-    Status.NOT_FINITE,
-}
-
 
 def cg(
     A: Any,
@@ -132,7 +123,15 @@ def cg(
             lambda part, x, r, scratch: _round(part, x, r, scratch, energy),
         )
         for c, column in enumerate(system.columns):
-            _conclude(system, column, contiguous(x, c), contiguous(r, c), mu)
+            r_c, found = contiguous(r, c), energy[column.index]
+            system.diagnose(column, contiguous(x, c), r_c)
+            if found.needs_start:
+                z = r_c if system.M is None else system.M @ r_c
+                found.start(max(float(r_c @ z), 0.0))
+            column.energy_error, column.energy_error_earlier, bound = found.result(
+                column.status, column.residual_norm
+            )
+            column.energy_error_bound = bound
         return x, r
 
     return solve_columns(
@@ -307,7 +306,7 @@ def _round(
     stops = drive(system, recurrence, x, r, aims, listen)
     last = [column.residual_norm for column in columns]
     system.residual(x, q, q)
-    drift = None
+    drift = [math.nan] * len(columns)
     if energy[columns[0].index].has_bound:
         system.kernels.subtract(q, r, r)
         drift = system.metric_norms(r, p)
@@ -315,14 +314,8 @@ def _round(
     for c, column in enumerate(columns):
         column.n_matvec += 1
         column.residual_norm = true_norm = norm(column_of(r, c))
-        found, growth = energy[column.index], 1.0
-        if last[c] > 0.0:
-            growth = max(1.0, true_norm / last[c])
-        column.energy_error = growth * found.extrapolated()
-        column.energy_error_earlier = growth * found.delayed()
-        if drift is not None:
-            column.energy_error_bound = found.bound(drift[c])
-            column.energy_error = min(column.energy_error, column.energy_error_bound)
+        growth = max(1.0, true_norm / last[c]) if last[c] > 0.0 else 1.0
+        energy[column.index].conclude_round(growth, drift[c])
         column.status = _status(system, column, column_of(x, c), before[c], stops[c])
 
 
@@ -345,22 +338,3 @@ def _status(
     if stop is None and little_gain and column.niter < system.maxiter:
         return Status.STAGNATED
     return stop
-
-
-def _conclude(
-    system: LinearSystem, column: Column, x: Array, r: Array, mu: float | None
-) -> None:
-    """Complete a column: the cause of a failure, and what is known of the energy error."""
-    column.status = column.status or Status.ITERATION_LIMIT
-    if mu is not None and column.energy_error_bound is None:
-        z = r if system.M is None else system.M @ r
-        column.energy_error_bound = math.sqrt(max(float(r @ z), 0.0) / mu)
-    system.diagnose(column, x, r)
-    if column.residual_norm == 0.0:
-        column.energy_error = 0.0
-    elif column.energy_error is None or column.status in _NO_ENERGY:
-        column.energy_error = column.energy_error_earlier = math.nan
-    if column.status in _NO_ENERGY and mu is not None:
-        column.energy_error_bound = math.nan
-    if column.energy_error_earlier is None:
-        column.energy_error_earlier = math.nan

@@ -16,6 +16,17 @@ from array import array
 
 import numpy as np
 
+from ..status import Status
+
+# Where the energy norm is none, or the recurrence not the one that the bound is of.
+_NO_ENERGY = {
+    Status.NEGATIVE_CURVATURE,
+    Status.SINGULAR,
+    Status.NOT_SYMMETRIC,
+    Status.INDEFINITE_PRECONDITIONER,
+    Status.NOT_FINITE,
+}
+
 
 class EnergyError:
     """A listener to the steps of one solve.
@@ -31,6 +42,7 @@ class EnergyError:
         self._decreases = array("d")  # α_j ρ_j of all steps
         self._rho = array("d")  # r'M r since the last start, which comes first
         self._radau = math.nan
+        self._error = self._earlier = self._upper = math.nan
 
     def start(self, rho: float) -> None:
         """Note the square r'M r of the residual from which the recurrence starts."""
@@ -90,6 +102,31 @@ class EnergyError:
         left = slowest[np.maximum(older, 0)] * decreases[-1]
         certain = np.nonzero(left <= 0.25 * (candidates - decreases[-1]))[0]
         return math.sqrt(candidates[certain[-1]]) if certain.size else math.nan
+
+    def conclude_round(self, growth: float, drift: float) -> None:
+        """Estimate at the last iterate, whose residual is ``growth`` times as recurred."""
+        self._error = growth * self.extrapolated()
+        self._earlier = growth * self.delayed()
+        self._upper = self.bound(drift)
+        self._error = min(self._error, self._upper)
+
+    @property
+    def needs_start(self) -> bool:
+        """Whether a bound is wanted and no round has begun."""
+        return self.has_bound and not self._rho
+
+    def result(
+        self, status: Status | None, residual_norm: float
+    ) -> tuple[float, float, float | None]:
+        """Return the estimate for x, the delayed one, and the bound if there is one."""
+        error, earlier, upper = self._error, self._earlier, self._upper
+        if self.has_bound and math.isnan(upper) and not self._decreases:
+            upper = self.bound(0.0)  # nothing was iterated
+        if status in _NO_ENERGY:
+            error = earlier = upper = math.nan
+        if residual_norm == 0.0:
+            error = 0.0
+        return error, earlier, upper if self.has_bound else None
 
     @property
     def has_bound(self) -> bool:

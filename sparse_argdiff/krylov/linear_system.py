@@ -205,6 +205,7 @@ class LinearSystem:
         eigenvalues that b may lack, hence a better estimate of ‖A‖.  u'A v = v'A u is
         tested where A does not claim it, for a random v and u = x, whose product is known.
         """
+        column.status = column.status or Status.ITERATION_LIMIT
         if column.status is Status.STAGNATED:
             column.a_norm = max(column.a_norm, operator_norm_estimate(r, self.A @ r))
             column.n_matvec += 1
