@@ -453,3 +453,9 @@ def test_least_squares_columns_end_by_themselves():
     assert result.status is Status.LEAST_SQUARES
     for j in (1, 4):
         assert result.residual_norm[j] == pytest.approx(abs(B[0, j]), rel=1e-6)
+
+
+def test_a_list_is_a_right_hand_side_beside_a_diagonal_preconditioner():
+    A = np.diag([1.0, 2.0, 4.0])
+    found = cg(A, [1.0, 2.0, 4.0], M=jacobi(np.diag(A)), kernels="compiled")
+    np.testing.assert_allclose(found.x, np.ones(3), rtol=1e-7)

@@ -114,12 +114,9 @@ def cg(
 
     def method(system: LinearSystem) -> tuple[Array, Array]:
         energy = {column.index: EnergyError(mu) for column in system.columns}
-        vectors = 2 + (
-            system.M is not None and system.kernels.fused(system.M, b) is None
-        )
         x, r = solve_in_rounds(
             system,
-            vectors,
+            vectors_of_scratch(system.M, system.b, system.kernels),
             lambda part, x, r, scratch: _round(part, x, r, scratch, energy),
         )
         for c, column in enumerate(system.columns):
@@ -275,6 +272,13 @@ class ConjugateGradients:
             operator_norm_estimate(column_of(self.p, c), column_of(self.q, c))
             for c in range(count)
         ]
+
+
+def vectors_of_scratch(
+    M: LinearOperator | None, like: Array, kernels: KernelSet
+) -> int:
+    """Return how many vectors the recurrence needs beside x and r: p, A p, and M r."""
+    return 2 + (M is not None and kernels.fused(M, like) is None)
 
 
 def _round(

@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 
 from ..arrays import Array, dot, epsilon, namespace, norm
 from ..kernels import Workspace, choose
-from ..krylov.cg import ConjugateGradients
+from ..krylov.cg import ConjugateGradients, vectors_of_scratch
 from ..operators.linear_operator import LinearOperator
 from ..preconditioners import Choice
 from ..problem.optimality import residual_scale
@@ -327,8 +327,7 @@ def cg_steps(
     """
     kernels = choose(None, r)
     M = None if M is None else kernels.operator(M)
-    vectors = 2 + (M is not None and kernels.fused(M, r) is None)
-    with Workspace().lend(r, vectors) as scratch:
+    with Workspace().lend(r, vectors_of_scratch(M, r, kernels)) as scratch:
         cg = ConjugateGradients(
             kernels.operator(A), M, x, r, kernels, scratch, [target]
         )
