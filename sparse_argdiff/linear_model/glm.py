@@ -64,6 +64,8 @@ class Glm:
     term ½ (mean b)², zero at the solution, makes them sum to zero and f_YY definite.
     """
 
+    convex = True  # the losses and the penalty are
+
     def __init__(
         self,
         features: Any,

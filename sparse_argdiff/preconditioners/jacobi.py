@@ -101,7 +101,7 @@ def jacobi_where_definite(diag: Array) -> LinearOperator | None:
     if not _range(diag)[0] > 0.0:
         return None
     try:
-        return jacobi(diag)
+        return jacobi(diag, floor=0.0)
     except ValueError:
         return None
 
