@@ -95,6 +95,8 @@ class _NewtonCG:
     ) -> None:
         self.problem, self.x, self.test, self.choice = problem, x, test, choice
         self.niter, self.n_hvp, self.n_grad = 0, 0, 0
+        self.largest_square = 0.0  # y'f_YY y so far
+        self.changes = 0.0  # of f_YY since y'f_YY y was measured, relative
         self.modelled = False  # whether the last step was full and shows ρ
         self.hess: LinearOperator | None = None
         self.probed = False  # whether negative curvature was looked for
@@ -137,8 +139,7 @@ class _NewtonCG:
         y, grad, value, _ = point
         self.hess = hess = self.problem.hess(self.x, y)
         if self.niter == 0 and bool(namespace(y).any(y != 0.0)):
-            self.test.square = dot(y, hess.matvec(y))
-            self.n_hvp += 1
+            self.measure(hess, y)
         M, n_setup = self.choice(hess)
         direction = self.direction(hess, M, point)
         self.n_hvp += n_setup + direction.n_hvp
@@ -153,14 +154,19 @@ class _NewtonCG:
         new = _Point(found.y, found.grad, found.value, norm(found.grad))
         change = new.grad - grad
         taken = d if found.alpha == 1.0 else found.alpha * d
+        test = self.test
         # y₊'f_YY y₊ − y'f_YY y to the mean f_YY on the way.
-        self.test.square += 2.0 * dot(y, change) + dot(taken, change)
-        self.test.moved(y, norm(taken), found.alpha * direction.length)
-        self.modelled = False
-        if unknown or found.alpha != 1.0:
-            return None, new
+        test.square += 2.0 * dot(y, change) + dot(taken, change)
+        self.largest_square = max(self.largest_square, test.square)
         model_error = _metric(M, new.grad + direction.r)
-        self.modelled = True
+        self.modelled = found.alpha == 1.0 and not unknown
+        self.changes += model_error / direction.gradient if self.modelled else 1.0
+        cancelled = not test.square >= 1e-4 * self.largest_square
+        if cancelled or (self.changes > 2.0 and direction.length <= 1e-3 * test.size):
+            self.measure(hess, new.y)
+        test.moved(y, norm(taken), found.alpha * direction.length)
+        if not self.modelled:
+            return None, new
         shown = NewtonStep(
             decrement=direction.length,
             inner_error=direction.inner_error,
@@ -169,13 +175,33 @@ class _NewtonCG:
             model_error=model_error,
             largest=direction.largest,
         )
-        status = self.test.after(shown)
+        status = test.after(shown)
+        if status is Status.CONVERGED and not self.is_verified(hess, M, new):
+            status = None
         better = shown.new_gradient < shown.gradient or status is None
         return status, new if better else point
 
+    def is_verified(
+        self, hess: LinearOperator, M: LinearOperator | None, point: _Point
+    ) -> bool:
+        """Test the first step of CG from the point: the error is no shorter, one product."""
+        if point.size == 0.0:
+            return True
+        z = point.grad if M is None else M.matvec(point.grad)
+        self.n_hvp += 1
+        square, curvature = dot(point.grad, z), dot(z, hess.matvec(z))
+        return square <= self.test.tol * self.test.length * math.sqrt(
+            max(curvature, 0.0)
+        )
+
+    def measure(self, hess: LinearOperator, y: Array) -> None:
+        """Set y'f_YY y by a product."""
+        self.test.square = self.largest_square = dot(y, hess.matvec(y))
+        self.changes, self.n_hvp = 0.0, self.n_hvp + 1
+
     def without_step(self, status: Status, direction: _Direction) -> Status:
         """Tell rounding from a line search that failed."""
-        small = direction.length <= 1e-6 * math.sqrt(max(self.test.square, 0.0))
+        small = direction.length <= 1e-6 * self.test.size
         if small and status is Status.LINE_SEARCH_FAILED:
             return Status.ROUNDING_LIMIT
         return status

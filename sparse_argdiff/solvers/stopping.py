@@ -73,7 +73,7 @@ class StoppingTest:
         self.tol = tol
         self.maxiter = MAXITER if maxiter is None else maxiter
         self.callback = callback
-        self.square = 0.0
+        self.square, self._unit = 0.0, 2.0**-52
         self.radius = math.inf  # ρ
         self._travelled = self._largest_step = self._last = 0.0
         self._length, self._not_shorter, self._not_halved = 0.0, 0, 0
@@ -97,10 +97,12 @@ class StoppingTest:
 
         Of a solution at zero it is what rounding leaves of the way there.
         """
-        least = math.sqrt(self._unit) * self._travelled
-        return max(min(math.sqrt(max(self.square, 0.0)), self.radius), least)
+        return max(min(self.size, self.radius), 64.0 * self._unit * self._travelled)
 
-    _unit = 2.0**-52
+    @property
+    def size(self) -> float:
+        """‖y‖_H."""
+        return math.sqrt(max(self.square, 0.0))
 
     def moved(self, y: Array, length: float, step: float) -> None:
         """Record a step with ‖d‖₂ = ``length`` and ‖d‖_H = ``step``."""
@@ -118,7 +120,7 @@ class StoppingTest:
     def after(self, step: NewtonStep) -> Status | None:
         """Return how the iteration ends after a full step, None: another one is wanted."""
         lam, rate = step.decrement, step.decrement / step.gradient
-        noise = 32.0 * self._unit * math.sqrt(step.largest * max(self.square, 0.0))
+        noise = 32.0 * self._unit * math.sqrt(step.largest) * self.size
         bent = rate * step.model_error
         significant = step.model_error > noise and bent > 0.0
         self.radius = lam * lam / bent if significant else math.inf
@@ -132,9 +134,10 @@ class StoppingTest:
         stands = step.new_gradient > 0.5 * step.gradient
         if stands and max(step.new_gradient, step.gradient) <= noise:
             return Status.ROUNDING_LIMIT
-        small = lam <= 1e-6 * math.sqrt(max(self.square, 0.0))
-        self._not_halved = (
-            self._not_halved + 1 if small and lam > 0.5 * self._last else 0
-        )
+        # Far from the origin a step that is short relative to y may be long in itself.
+        reach = max(self.size, self._travelled)
+        stands = lam <= 1e-6 * reach and lam > 0.5 * self._last
+        self._not_halved = self._not_halved + 1 if stands else 0
         self._last = lam
-        return Status.ROUNDING_LIMIT if self._not_halved >= 2 else None
+        patience = 2 if lam <= self._unit ** (2 / 3) * reach else 8
+        return Status.ROUNDING_LIMIT if self._not_halved >= patience else None
