@@ -178,6 +178,9 @@ class Solution:
         How the solve ended; None for a solution from elsewhere.
     residual_norm : float or None
         ‖f_Y(x, y)‖₂; with constraints that of the KKT conditions.
+    relative_error : float or None
+        The Newton step that is left, estimated, relative to the length of y, both in the
+        metric of the Hessian: to first order the error of y.
     residual : array (n + p + q,) or None
         The residual of the optimality conditions, where the solver has it.
     niter, n_hvp, n_grad : int
@@ -193,6 +196,7 @@ class Solution:
     active: ActiveSet | None = None
     status: Status | None = None
     residual_norm: float | None = None
+    relative_error: float | None = None
     residual: Array | None = dataclasses.field(default=None, repr=False)
     niter: int = 0
     n_hvp: int = 0

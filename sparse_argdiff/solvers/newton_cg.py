@@ -120,6 +120,7 @@ class _NewtonCG:
             value=-value if value is not None and self.problem.maximize else value,
             status=status,
             residual_norm=point.size,
+            relative_error=self.test.relative_error,
             residual=point.grad,
             niter=self.niter,
             n_hvp=self.n_hvp,

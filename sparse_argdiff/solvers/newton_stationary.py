@@ -103,6 +103,7 @@ def newton_stationary(
         value=float(problem.objective.value(x, y)) if problem.has_value else None,
         status=status,
         residual_norm=size,
+        relative_error=test.relative_error,
         residual=grad,
         niter=niter,
         n_hvp=n_hvp,

@@ -75,6 +75,7 @@ class StoppingTest:
         self.callback = callback
         self.square, self._unit = 0.0, 2.0**-52
         self.radius = math.inf  # ρ
+        self.relative_error: float | None = None  # of y, after a full step
         self._travelled = self._largest_step = self._last = 0.0
         self._length, self._not_shorter, self._not_halved = 0.0, 0, 0
 
@@ -125,6 +126,7 @@ class StoppingTest:
         significant = step.model_error > noise and bent > 0.0
         self.radius = lam * lam / bent if significant else math.inf
         error = math.hypot(step.inner_error, bent)
+        self.relative_error = error / self.length if self.length else 0.0
         self._largest_step = max(self._largest_step, lam)
         endless = self._not_shorter >= 5
         if endless and lam <= math.sqrt(self._unit) * self._largest_step:
@@ -135,9 +137,8 @@ class StoppingTest:
         if stands and max(step.new_gradient, step.gradient) <= noise:
             return Status.ROUNDING_LIMIT
         # Far from the origin a step that is short relative to y may be long in itself.
-        reach = max(self.size, self._travelled)
-        stands = lam <= 1e-6 * reach and lam > 0.5 * self._last
+        stands = lam <= 1e-6 * self.size and lam > 0.5 * self._last
         self._not_halved = self._not_halved + 1 if stands else 0
         self._last = lam
-        patience = 2 if lam <= self._unit ** (2 / 3) * reach else 8
+        patience = 2 if lam <= self._unit ** (2 / 3) * self.size else 8
         return Status.ROUNDING_LIMIT if self._not_halved >= patience else None
