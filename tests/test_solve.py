@@ -520,11 +520,12 @@ def test_own_method_without_a_status_is_held_to_the_tolerance():
     sol = sad.solve(row.problem, row.x, row.y0, method=off_by(0.0), tol=1e-10)
     assert sol.status is sad.Status.CONVERGED
     assert sol.residual_norm <= 1e-12
-    assert (sol.n_grad, sol.n_hvp) == (7, 7)
+    assert sol.n_grad == 7 and 7 <= sol.n_hvp <= 7 + row.n + 2
     sad.solve(row.problem, row.x, row.y0, method=off_by(1e-5), tol=1e-3)
     for tol in (1e-8, 1e-10, 0.0):
         with pytest.raises(
-            sad.ConvergenceError, match=r"NOT_STATIONARY.*of its scale, above tol = "
+            sad.ConvergenceError,
+            match=r"NOT_STATIONARY.*of the size of y, above tol = ",
         ) as caught:
             sad.solve(row.problem, row.x, row.y0, method=off_by(1e-5), tol=tol)
         assert caught.value.result.n_grad == 7

@@ -17,7 +17,7 @@ import numpy as np
 from scipy import optimize, sparse
 from scipy.sparse import linalg
 
-from ..arrays import Array, epsilon, full, is_array, namespace, norm, zeros
+from ..arrays import Array, check_shape, epsilon, full, is_array, namespace, norm, zeros
 from ..krylov.null_space import null_space_of
 from ..krylov.saddle_point import SaddlePoint
 from ..operators.block_matrices import (
@@ -239,6 +239,7 @@ def lagrangian_hess(
     p multipliers are those of the equality rows.
     """
     given = problem.objective.hess(x, y)
+    check_shape("objective.hess", aslinearoperator(given), 2 * y.shape, "an operator")
     terms: list[Any] = []
     for rows, part in (
         (problem.equalities, multipliers[:p]),
@@ -375,7 +376,8 @@ def check_conditions(
     ]
     status = Status.NOT_STATIONARY if wrong else Status.CONVERGED
     relative = max(lengths.values()) / length if length else 0.0
-    solution = dataclasses.replace(solution, relative_error=relative)
+    if status is Status.CONVERGED:
+        solution = dataclasses.replace(solution, relative_error=relative)
     return StationarityCheck(solution, status, " ".join(wrong), size, n_hvp + products)
 
 

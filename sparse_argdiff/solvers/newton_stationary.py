@@ -75,11 +75,8 @@ def newton_stationary(
         step = minres(hess, -grad, rtol=rtol, M=M)
         n_hvp, length = n_hvp + step.n_matvec, norm(step.x)
         a_norm = max(a_norm, size / length if length else 0.0)
-        if step.status in {Status.LEAST_SQUARES, Status.SINGULAR} or length == 0.0:
-            status = Status.BRANCH_ENDS
-            break
-        if step.status is Status.NOT_FINITE:
-            status = step.status
+        status = _without_step(step.status, length)
+        if status is not None:
             break
         rounding = 32.0 * epsilon(y) * a_norm * norm(y)
         found = _damped(problem, x, y, hess, M, step.x, alpha, rounding)
@@ -92,10 +89,10 @@ def newton_stationary(
         lam, left = metric(step.x), metric(found.simplified)
         test.square = metric(y) ** 2
         test.moved(y, length, lam)
-        if full:
-            status = test.after(NewtonStep(lam, 0.0, lam, left, left, 1.0))
-            if status is not None:
-                break
+        shown = NewtonStep(lam, 0.0, lam, left, left, 1.0)
+        status = test.after(shown) if full else None
+        if status is not None:
+            break
         left = left / lam if full else 1.0
     return Solution(
         y=y,
@@ -110,6 +107,14 @@ def newton_stationary(
         n_grad=n_grad,
         warnings=notes,
     )
+
+
+def _without_step(status: Status, length: float) -> Status | None:
+    """Return why MINRES found no step, None where it did."""
+    singular = status in {Status.LEAST_SQUARES, Status.SINGULAR} or length == 0.0
+    if status is Status.NOT_FINITE:
+        return status
+    return Status.BRANCH_ENDS if singular else None
 
 
 def _no_step(size: float, rounding: float, flat: float) -> Status:

@@ -123,8 +123,9 @@ class StoppingTest:
         lam, rate = step.decrement, step.decrement / step.gradient
         noise = 32.0 * self._unit * math.sqrt(step.largest) * self.size
         bent = rate * step.model_error
-        significant = step.model_error > noise and bent > 0.0
-        self.radius = lam * lam / bent if significant else math.inf
+        # Next to rounding the change of f_Y tells nothing of the change of f_YY.
+        significant = step.model_error > noise and lam > 512.0 * self._unit * self.size
+        self.radius = lam * lam / bent if significant and bent > 0.0 else math.inf
         error = math.hypot(step.inner_error, bent)
         self.relative_error = error / self.length if self.length else 0.0
         self._largest_step = max(self._largest_step, lam)
