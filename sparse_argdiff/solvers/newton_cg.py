@@ -23,7 +23,7 @@ from ..operators.linear_operator import LinearOperator
 from ..preconditioners import Choice
 from ..problem.problem import Problem, Solution
 from ..status import Status
-from .line_search import search
+from .line_search import Step, search
 from .stopping import (
     Callback,
     NewtonIterate,
@@ -137,7 +137,7 @@ class _NewtonCG:
 
     def step(self, point: _Point) -> tuple[Status | None, _Point]:
         """Return the next point, and how the iteration ends there, if it does."""
-        y, grad, value, _ = point
+        y = point.y
         self.hess = hess = self.problem.hess(self.x, y)
         if self.niter == 0 and bool(namespace(y).any(y != 0.0)):
             self.measure(hess, y)
@@ -146,26 +146,14 @@ class _NewtonCG:
         self.n_hvp += n_setup + direction.n_hvp
         if direction.status is not None:
             return direction.status, point
-        d, unknown = direction.d, direction.model_is_unbounded
-        found = search(self.problem, self.x, y, d, value, dot(grad, d), unknown)
-        self.n_grad += found.n_grad
+        found = self.search(point, direction, M)
         if found.status is not None:
             return self.without_step(found.status, direction), point
         self.niter += 1
         new = _Point(found.y, found.grad, found.value, norm(found.grad))
-        change = new.grad - grad
-        taken = d if found.alpha == 1.0 else found.alpha * d
-        test = self.test
-        # y₊'f_YY y₊ − y'f_YY y to the mean f_YY on the way.
-        test.square += 2.0 * dot(y, change) + dot(taken, change)
-        self.largest_square = max(self.largest_square, test.square)
+        self.modelled = found.alpha == 1.0 and not direction.model_is_unbounded
         model_error = _metric(M, new.grad + direction.r)
-        self.modelled = found.alpha == 1.0 and not unknown
-        self.changes += model_error / direction.gradient if self.modelled else 1.0
-        cancelled = not test.square >= 1e-4 * self.largest_square
-        if cancelled or (self.changes > 2.0 and direction.length <= 1e-3 * test.size):
-            self.measure(hess, new.y)
-        test.moved(y, norm(taken), found.alpha * direction.length)
+        self.record(point, new, direction, found.alpha, model_error)
         if not self.modelled:
             return None, new
         shown = NewtonStep(
@@ -176,11 +164,46 @@ class _NewtonCG:
             model_error=model_error,
             largest=direction.largest,
         )
-        status = test.after(shown)
+        status = self.test.after(shown)
         if status is Status.CONVERGED and not self.is_verified(hess, M, new):
             status = None
         better = shown.new_gradient < shown.gradient or status is None
         return status, new if better else point
+
+    def search(
+        self, point: _Point, direction: _Direction, M: LinearOperator | None
+    ) -> Step:
+        """Search along d; where values differ by rounding only, the gradient decides."""
+        y, d = point.y, direction.d
+        slope, unknown = dot(point.grad, d), direction.model_is_unbounded
+        found = search(self.problem, self.x, y, d, point.value, slope, unknown)
+        self.n_grad += found.n_grad
+        if found.status is Status.LINE_SEARCH_FAILED and self.is_short(direction):
+            new = self.at(y + d)
+            if _metric(M, new.grad) <= 0.5 * direction.gradient:
+                return Step(new.y, new.grad, new.value, 1.0, 0, None)
+        return found
+
+    def record(
+        self,
+        point: _Point,
+        new: _Point,
+        direction: _Direction,
+        alpha: float,
+        model_error: float,
+    ) -> None:
+        """Keep y'f_YY y up to date: y₊'f_YY y₊ − y'f_YY y to the mean f_YY on the way."""
+        test, hess = self.test, self.hess
+        d, change = direction.d, new.grad - point.grad
+        d = d if alpha == 1.0 else alpha * d
+        test.square += 2.0 * dot(point.y, change) + dot(d, change)
+        self.largest_square = max(self.largest_square, test.square)
+        self.changes += model_error / direction.gradient if self.modelled else 1.0
+        cancelled = not test.square >= 1e-4 * self.largest_square
+        if cancelled or (self.changes > 2.0 and direction.length <= 1e-3 * test.size):
+            assert hess is not None
+            self.measure(hess, new.y)
+        test.moved(point.y, norm(d), alpha * direction.length)
 
     def is_verified(
         self, hess: LinearOperator, M: LinearOperator | None, point: _Point
@@ -200,12 +223,16 @@ class _NewtonCG:
         self.test.square = self.largest_square = dot(y, hess.matvec(y))
         self.changes, self.n_hvp = 0.0, self.n_hvp + 1
 
+    def is_short(self, direction: _Direction) -> bool:
+        """Tell whether a step is so short that values hardly tell its ends apart."""
+        return direction.length <= 1e-6 * self.test.size
+
     def without_step(self, status: Status, direction: _Direction) -> Status:
         """Tell rounding from a line search that failed."""
-        small = direction.length <= 1e-6 * self.test.size
-        if small and status is Status.LINE_SEARCH_FAILED:
-            return Status.ROUNDING_LIMIT
-        return status
+        if status is not Status.LINE_SEARCH_FAILED or not self.is_short(direction):
+            return status
+        self.test.relative_error = error = direction.length / (self.test.size or 1.0)
+        return Status.CONVERGED if error <= self.test.tol else Status.ROUNDING_LIMIT
 
     def direction(
         self, hess: LinearOperator, M: LinearOperator | None, point: _Point

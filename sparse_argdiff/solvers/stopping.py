@@ -134,12 +134,16 @@ class StoppingTest:
             return Status.UNBOUNDED
         if error <= self.tol * self.length:
             return Status.CONVERGED
-        stands = step.new_gradient > 0.5 * step.gradient
-        if stands and max(step.new_gradient, step.gradient) <= noise:
-            return Status.ROUNDING_LIMIT
         # Far from the origin a step that is short relative to y may be long in itself.
         stands = lam <= 1e-6 * self.size and lam > 0.5 * self._last
         self._not_halved = self._not_halved + 1 if stands else 0
         self._last = lam
         patience = 2 if lam <= self._unit ** (2 / 3) * self.size else 8
-        return Status.ROUNDING_LIMIT if self._not_halved >= patience else None
+        least = max(step.new_gradient, step.gradient)
+        at_noise = least <= noise and step.new_gradient > 0.5 * step.gradient
+        if not at_noise and self._not_halved < patience:
+            return None
+        # What changes f_Y here is rounding, and no sign of a short ρ.
+        self.relative_error = error / self.size if self.size else 0.0
+        met = error <= self.tol * self.size
+        return Status.CONVERGED if met else Status.ROUNDING_LIMIT
