@@ -47,8 +47,10 @@ class NullSpace:
     rank : int or None
         Rows that are independent to working precision; None where it is not known
         ("augmented").
-    row_lengths : array (p,)
-        ‖c_i‖₂, 1 for a zero row.
+    row_lengths, metric_row_lengths : array (p,)
+        ‖c_i‖₂ and ‖c_i‖ in the norm of G⁻¹, 1 for a zero row.
+    has_metric : bool
+        Whether G is not the identity.
     dependent : int array or None
         Rows that others span ("disjoint" and "normal" only).
     """
@@ -67,6 +69,7 @@ class NullSpace:
         self.kind, self.rank, self.dependent = kind, rows.rank, rows.dependent
         self.row_lengths = lengths
         self._rows, self._sizes, self._root = rows, sizes, root
+        self.metric_row_lengths, self.has_metric = sizes, root is not None
 
     def __repr__(self) -> str:
         p, n = self.shape
@@ -133,6 +136,7 @@ class ProductNullSpace:
     """
 
     rank = None
+    has_metric = False
 
     def __init__(self, C: Any) -> None:
         self.C: LinearOperator = aslinearoperator(C)
@@ -157,6 +161,8 @@ class ProductNullSpace:
     def row_lengths(self) -> float:
         """‖C‖₂, estimated, in place of the length of each row."""
         return 1.0 if self._scaled is None else self._scaled[1]
+
+    metric_row_lengths = row_lengths
 
     def _solve(self, r: Array, c: Array) -> tuple[Array, Array]:
         """Solve [I C'; C 0] (z; w) = (r; c), in the least-squares sense."""
