@@ -584,8 +584,6 @@ def test_one_bad_column_is_in_the_message():
     J = sad.derivative(row.problem, row.at_solution())
     DX = np.ones((row.m, 2))
     DX[:, 1] = np.nan
-    with pytest.raises(
-        sad.ConvergenceError, match="relative residual is nan"
-    ) as caught:
+    with pytest.raises(sad.ConvergenceError, match="u has NaN") as caught:
         J @ DX
     assert caught.value.status is sad.Status.NOT_FINITE

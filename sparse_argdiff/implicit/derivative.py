@@ -118,7 +118,7 @@ def derivative(
         return -system.expand(solve.push_forward(u).x)[: system.n, ...]
 
     def adjoint(v: Array) -> Array:
-        return solve.pull_back(solve(system.right_hand_side(v)).x)
+        return solve.pull_back(solve.solve_adjoint(v).x)
 
     return LinearOperator(
         (system.n, system.B.shape[1]),
@@ -160,7 +160,7 @@ def vjp(
     if adjoint0 is not None:
         adjoint0 = solve.vector("adjoint0", adjoint0, system.size, block=True)
         start = system.restrict(adjoint0)
-    found = solve(system.right_hand_side(v), start)
+    found = solve.solve_adjoint(v, start)
     x, adjoint = solve.pull_back(found.x), system.expand(found.x)
     return Adjoint(x, adjoint, found, solve.n_hvp, solve.warnings)
 

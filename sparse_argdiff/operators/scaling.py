@@ -10,6 +10,7 @@ not known: within small factors, and in all units.
 
 from __future__ import annotations
 
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -22,50 +23,77 @@ _HALVINGS, _AVERAGED = 4, 4
 _LEVEL = 100.0  # a row this much larger than the median is in other units
 
 
-def diagonal_scale(A: Any, like: Array) -> tuple[Array | None, int]:
-    """Return a positive d (n,) of the size of the diagonal of A, and the products spent.
+class Probe:
+    """A symmetric A seen by a product with a random vector, made once and when asked for.
 
     Parameters
     ----------
     A : LinearOperator (n, n)
-        Symmetric.
     like : array
         Of the type and the dtype of the vectors that A multiplies.
 
-    Returns
-    -------
-    d : array (n,) or None
-        |diag(A)| where A knows its diagonal; else s⁻² of the equilibrated matrix, or None
-        where one product with a random vector shows rows of one size.  What is zero takes
-        the smallest other entry.  None, too, of what is not finite.
+    Attributes
+    ----------
     n_matvec : int
-        0 with a diagonal, 1 with rows of one size, else 8.
+        Products so far.
     """
-    if A.has_diagonal:
-        return _positive(namespace(like).abs(A.diagonal())), 0
-    Az = A @ random_signs(A.shape[0], like, 0)
-    return scale_by_products(A, Az, like)
+
+    def __init__(self, A: Any, like: Array) -> None:
+        self.A, self.like, self.n_matvec = A, like, 0
+        self._pair: tuple[Array, Array] | None = None
+
+    @cached_property
+    def scale(self) -> Array | None:
+        """D > 0 (n,) of the size of the diagonal; None where all rows are of one size.
+
+        |diag(A)| where it is known; else s⁻² of the equilibrated matrix, for 8 products,
+        unless the first one, A z, has rows of one size.  An entry of zero takes the
+        smallest other one.  None, too, of what is not finite.
+        """
+        xp, A = namespace(self.like), self.A
+        if A.has_diagonal:
+            return _positive(xp.abs(A.diagonal()))
+        s: Any = None
+        total: Any = None
+        for count in range(_HALVINGS + _AVERAGED):
+            z = self._signs(count) if s is None else s * self._signs(count)
+            Az = self._product(z)
+            if s is None:
+                if is_level(Az):
+                    return None
+                s, total = xp.ones_like(Az), xp.zeros_like(Az)
+            sizes = _positive(s * xp.abs(Az))
+            if sizes is None:
+                return None
+            if count < _HALVINGS:
+                s = s / xp.sqrt(sizes / xp.max(sizes))
+            else:
+                total = total + (sizes / xp.max(sizes)) ** 2
+        return xp.sqrt(total) / (s * s)
+
+    @property
+    def pair(self) -> tuple[Array, Array]:
+        """Z and A z, where z_i is random and of the size d_i^(−½)."""
+        d = self.scale
+        if self._pair is None:
+            z = self._signs(0)
+            self._product(z if d is None else z / namespace(d).sqrt(d))
+        assert self._pair is not None
+        return self._pair
+
+    def _signs(self, seed: int) -> Array:
+        return random_signs(self.A.shape[0], self.like, seed)
+
+    def _product(self, z: Array) -> Array:
+        self.n_matvec += 1
+        self._pair = z, self.A @ z
+        return self._pair[1]
 
 
-def scale_by_products(A: Any, Az: Array, like: Array) -> tuple[Array | None, int]:
-    """Return d as :func:`diagonal_scale`, with A z for a random z at hand, counted."""
-    xp, n = namespace(like), A.shape[0]
-    if is_level(Az):
-        return None, 1
-    s, total = xp.ones_like(Az), xp.zeros_like(Az)
-    for count in range(_HALVINGS + _AVERAGED):
-        if count:
-            Az = A @ (s * random_signs(n, like, count))
-        rows = s * xp.abs(Az)
-        sizes = _positive(rows)
-        if sizes is None:
-            return None, count + 1
-        if count < _HALVINGS:
-            s = s / xp.sqrt(sizes / xp.max(sizes))
-        else:
-            total = total + (sizes / xp.max(sizes)) ** 2
-    s = s / total**0.25
-    return 1.0 / (s * s), _HALVINGS + _AVERAGED
+def diagonal_scale(A: Any, like: Array) -> tuple[Array | None, int]:
+    """Return :attr:`Probe.scale` of A and the products spent: 0, 1 or 8."""
+    probe = Probe(A, like)
+    return probe.scale, probe.n_matvec
 
 
 def random_signs(n: int, like: Array, seed: int) -> Array:

@@ -76,14 +76,14 @@ def contradiction(now: Residuals, radius: float) -> str:
     return f"no y meets {some} at once: a weighted sum of them is off by {size:.2e}"
 
 
-def contradict(left: Array, jac: Any, length: float, far: float = 1e6) -> bool:
+def contradict(left: Array, rows: Any, length: float, far: float = 1e6) -> bool:
     """Tell whether the least-squares rest of equality rows proves a contradiction.
 
     With the weights u = left / ‖rows‖², u'(left + J v) > 0 for all ‖v‖ < u'left / ‖J'u‖,
-    which must be ``far`` times ``length``.
+    which must be ``far`` times ``length``; ``rows`` are the projections on J.
     """
-    u = left / row_norms(jac, left) ** 2
-    return dot(u, left) > far * length * norm(aslinearoperator(jac).T @ u)
+    u = left / rows.row_lengths**2
+    return dot(u, left) > far * length * norm(rows.C.T @ u)
 
 
 def name_row(left: Array, jac: Any, affine: bool) -> str:

@@ -253,7 +253,7 @@ class _NewtonKKT:
         affine, length = self.constraints.affine, size_of(point.y)
         left = point.h + aslinearoperator(point.jac) @ normal
         if norm(left) > (0.5 if affine else 0.99) * norm(point.h):
-            if not contradict(left, point.jac, norm(normal) + length):
+            if not contradict(left, point.rows, norm(normal) + length):
                 self.notes = (UNSOLVED,)
                 return Status.STAGNATED
             self.notes = (name_row(left, point.jac, affine),)
@@ -261,7 +261,7 @@ class _NewtonKKT:
         past = self.violations[-_PATIENCE:]
         if len(past) < _PATIENCE or min(past[1:]) <= 0.99 * past[0]:
             return None
-        if not contradict(point.h, point.jac, length, far=1.0):
+        if not contradict(point.h, point.rows, length, far=1.0):
             return Status.STAGNATED
         self.notes = (name_row(point.h, point.jac, affine=False),)
         return Status.INFEASIBLE
