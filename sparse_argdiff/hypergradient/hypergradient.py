@@ -23,7 +23,7 @@ from ..solvers import LowerSolver, solve
 from ..status import ConvergenceError, OnFailure
 from . import upper_objective as level
 from .descent_stopping import stopped_at_descent
-from .error_estimate import certify, prove
+from .error_estimate import certify, constants_at, prove
 from .result import Bound, Certificate, HypergradientResult, WarmStart
 
 
@@ -189,9 +189,11 @@ class Hypergradient:
             that takes K and returns M ≈ K⁻¹, for M ∂f^U/∂y, such as the builders in
             ``preconditioners``.
         until : {"tolerance", "descent"}
-            With "descent" the adjoint solve ends once −gradient is shown to be a descent
-            direction, as far as the error of the linear solve is concerned; one product
-            decides whether the start is good enough.
+            With "descent" the adjoint solve ends, as APPROXIMATE, once −gradient is proven
+            to descend, as far as the error of the linear solve is concerned.  The proof
+            takes products with f_XY and a lower bound of f_YY: a ``split`` of the operator,
+            which linear models have, or ``constants``.  Without them, and with
+            constraints, the solve goes on to its tolerance.
         certify : bool
             Estimate the errors by a Newton step, which costs its products; the next
             evaluation starts from the corrected pair.
@@ -213,7 +215,13 @@ class Hypergradient:
         options = {"rtol": adjoint_tol, **self._linear}
         if until == "descent" or callable(start):
             start, options["method"] = stopped_at_descent(
-                self.problem, solution, direct, options["method"], start, until
+                self.problem,
+                solution,
+                direct,
+                options["method"],
+                start,
+                until,
+                lambda: constants_at(self.problem, solution, self._constants),
             )
         data = self.problem, solution, level.gradient_y(self.upper, solution)
         adjoint: Adjoint = self._counted(vjp, *data, adjoint0=start, **options)
