@@ -9,10 +9,12 @@ adjoint λ are the start of the next one.
 from __future__ import annotations
 
 import dataclasses
+import math
+import warnings
 from collections.abc import Callable
 from typing import Any, Literal
 
-from ..arrays import Array, as_vector, check_methods, namespace
+from ..arrays import Array, as_vector, check_methods, dot, namespace
 from ..implicit.checked_solve import LinearSolver
 from ..implicit.derivative import Adjoint, vjp
 from ..preconditioners.deflation import RecentSolutions
@@ -20,7 +22,7 @@ from ..problem.constants import Constants
 from ..problem.optimality import residual
 from ..problem.problem import Problem, Solution
 from ..solvers import LowerSolver, solve
-from ..status import ConvergenceError, OnFailure
+from ..status import ConvergenceError, ConvergenceWarning, OnFailure
 from . import upper_objective as level
 from .descent_stopping import stopped_at_descent
 from .error_estimate import certify, constants_at, prove
@@ -58,7 +60,9 @@ class Hypergradient:
     maxiter, adjoint_maxiter : int, optional
         Limits of the lower-level and of the adjoint solves.
     on_failure : {"raise", "warn", "ignore"}
-        What to do when a solve fails.
+        What to do when a solve fails.  Unless it is "ignore", ``F(x)`` warns where the
+        derivative is one-sided, or a solve left more than its tolerance promises: what
+        ``evaluate(x).warnings`` says.
 
     Attributes
     ----------
@@ -127,8 +131,9 @@ class Hypergradient:
         return self._adjoints.columns[0] if self._adjoints.columns else None
 
     def __call__(self, x: Array) -> tuple[float, Array]:
-        """Return F(x) and ∇F(x)."""
+        """Return F(x) and ∇F(x); warn where either is not what was asked for."""
         result = self.evaluate(x, certify=False)
+        show(result.warnings, self.on_failure)
         return result.value, result.gradient
 
     def solve(self, x: Array, *, tol: float | None = None) -> Solution:
@@ -223,14 +228,16 @@ class Hypergradient:
                 until,
                 lambda: constants_at(self.problem, solution, self._constants),
             )
-        data = self.problem, solution, level.gradient_y(self.upper, solution)
+        v = level.gradient_y(self.upper, solution)
+        data = self.problem, solution, v
         adjoint: Adjoint = self._counted(vjp, *data, adjoint0=start, **options)
         of_F = level.value_and_gradient(
             self.upper, solution, adjoint, direct, self.on_failure
         )
         self._adjoints.keep(adjoint.adjoint, int(adjoint.krylov.niter))
         self.n_evaluations += 1
-        found = HypergradientResult(*of_F, solution, adjoint, tol, adjoint_tol)
+        error = math.nan if self.problem.constrained else relative_error(adjoint, v)
+        found = HypergradientResult(*of_F, solution, adjoint, tol, adjoint_tol, error)
         if certify:
             found = dataclasses.replace(found, certificate=self.certify(found))
         return found
@@ -255,3 +262,18 @@ class Hypergradient:
             if x.shape == there.shape and bool(namespace(x, there).all(x == there)):
                 return cached[0]
         return self.solve(x, tol=tol)
+
+
+def relative_error(adjoint: Adjoint, v: Array) -> float:
+    """Return the error of λ over ‖λ‖ in the metric of K, for K λ = v; NaN if unknown."""
+    error, left = adjoint.krylov.energy_error, adjoint.krylov.residual
+    if error is None:
+        return math.nan
+    square = dot(adjoint.adjoint, v - left)
+    return float(error) / math.sqrt(square) if square > 0.0 else math.nan
+
+
+def show(notes: tuple[str, ...], on_failure: OnFailure) -> None:
+    """Warn of the caveats of an evaluation, in the name of the caller's caller."""
+    for note in notes if on_failure != "ignore" else ():
+        warnings.warn(note, ConvergenceWarning, stacklevel=3)
