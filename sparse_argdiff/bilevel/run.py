@@ -226,7 +226,8 @@ class Run:
         """
         history, F, certificate = self.history.copy(), self.F, None
         last = len(history) - 1
-        assert self.best is not None and self.last is not None
+        assert self.best is not None
+        assert self.last is not None
         found, nit = self.best, self.best_nit
         if status is Status.CONVERGED:  # the last iterate did, whatever its value
             found, nit = self.last, last

@@ -150,21 +150,19 @@ class HypergradientResult:
 
         That is said where fewer than half the digits asked for are there.
         """
-        notes, left = (
-            self.adjoint.warnings,
-            getattr(self.solution, "relative_error", None),
-        )
+        notes = list(self.adjoint.warnings)
+        left = getattr(self.solution, "relative_error", None)
         if left is not None and left > math.sqrt(self.tol):
-            notes += (
+            notes.append(
                 f"the lower-level solve left a Newton step of about {left:.0e} of y, where "
-                f"tol = {self.tol:.0e} was asked for: value and gradient may be as wrong",
+                f"tol = {self.tol:.0e} was asked for: value and gradient may be as wrong"
             )
         # Of other statuses it is known that they are not accurate.
         meant = self.adjoint.krylov.status in {Status.CONVERGED, Status.ROUNDING_LIMIT}
         if meant and self.adjoint_error > math.sqrt(self.adjoint_tol):
-            notes += (
+            notes.append(
                 f"the adjoint is wrong by about {self.adjoint_error:.0e} of itself, where "
                 f"adjoint_tol = {self.adjoint_tol:.0e} was asked for: the gradient may be "
-                "as wrong; give a preconditioner M, or a smaller adjoint_tol",
+                "as wrong; give a preconditioner M, or a smaller adjoint_tol"
             )
-        return notes
+        return tuple(notes)
