@@ -20,6 +20,9 @@ class HistoryRecord:
         Upper-level iteration, 0 for the start.
     value : float
         F(x).
+    value_error : float
+        Three times the correction of this value by the adjoint: where a solve was loose,
+        how far off the value may be.
     gradient_norm : float
         Norm of the projected gradient x − P(x − ∇F), ‖∇F‖ without bounds.
     step_norm : float
@@ -34,6 +37,7 @@ class HistoryRecord:
 
     nit: int
     value: float
+    value_error: float
     gradient_norm: float
     step_norm: float
     lower_tol: float
@@ -60,6 +64,8 @@ class BilevelResult(OptimizeResult):  # type: ignore[misc]  # SciPy is untyped
     history : list of HistoryRecord
     certificate : Certificate or None
         What is known about the errors of ``fun`` and ``jac`` ("maid", "hoag").
+    warnings : tuple of str
+        Caveats of the evaluation of this point, such as a one-sided derivative.
     """
 
     def plot(self, axes: Any = None, *, label: str | None = None) -> Any:

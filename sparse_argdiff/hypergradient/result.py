@@ -9,6 +9,7 @@ from typing import Literal
 from ..arrays import Array
 from ..implicit.derivative import Adjoint
 from ..problem.problem import Solution
+from ..status import Status
 
 Descent = Literal["proven", "estimated", "not shown"]
 
@@ -110,12 +111,15 @@ class HypergradientResult:
         With the record of its linear solve.
     tol, adjoint_tol : float
         Tolerances of the two solves.
+    adjoint_error : float
+        Guess of the error of λ relative to λ, both in the metric of f_YY, as CG has it
+        without a product; NaN where it has none.
     certificate : Certificate or None
         Bounds and estimates of the errors of value and gradient.
     n_hvp, n_grad : int
         Hessian products and lower-level gradients spent in this evaluation.
     warnings : tuple of str
-        Caveats.
+        Caveats; ``F(x)`` and ``minimize`` show them.
     """
 
     value: float
@@ -125,6 +129,7 @@ class HypergradientResult:
     adjoint: Adjoint
     tol: float
     adjoint_tol: float
+    adjoint_error: float = math.nan
     certificate: Certificate | None = None
 
     @property
@@ -141,5 +146,23 @@ class HypergradientResult:
 
     @property
     def warnings(self) -> tuple[str, ...]:
-        """Caveats of the solution and of the linear solve."""
-        return self.adjoint.warnings
+        """Caveats of the solution and of the linear solve, and what either left undone.
+
+        That is said where fewer than half the digits asked for are there.
+        """
+        notes = list(self.adjoint.warnings)
+        left = getattr(self.solution, "relative_error", None)
+        if left is not None and left > math.sqrt(self.tol):
+            notes.append(
+                f"the lower-level solve left a Newton step of about {left:.0e} of y, where "
+                f"tol = {self.tol:.0e} was asked for: value and gradient may be as wrong"
+            )
+        # Of other statuses it is known that they are not accurate.
+        meant = self.adjoint.krylov.status in {Status.CONVERGED, Status.ROUNDING_LIMIT}
+        if meant and self.adjoint_error > math.sqrt(self.adjoint_tol):
+            notes.append(
+                f"the adjoint is wrong by about {self.adjoint_error:.0e} of itself, where "
+                f"adjoint_tol = {self.adjoint_tol:.0e} was asked for: the gradient may be "
+                "as wrong; give a preconditioner M, or a smaller adjoint_tol"
+            )
+        return tuple(notes)

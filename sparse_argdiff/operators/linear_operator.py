@@ -177,6 +177,11 @@ class LinearOperator:
     # products ---------------------------------------------------------------------
 
     @property
+    def has_matvec(self) -> bool:
+        """Whether there is a product A x, or one of A with blocks."""
+        return self._forward != (None, None)
+
+    @property
     def has_matmat(self) -> bool:
         """Whether a block of columns is multiplied as a whole."""
         return self._forward[1] is not None

@@ -17,7 +17,8 @@ class Structure(NamedTuple):
     matrix : array, sparse matrix, callable or None
         The entries, where the operator was made from them, or a function that gives them.
     split : (LinearOperator, array) or None
-        A = core + diag(d), of which d alone depends on the parameters x.
+        A = core + diag(d), of which d alone depends on the parameters x.  The core is
+        positive semidefinite: where d ≥ 0, proofs rest on A ≥ diag(d).
     rank : int or None
         A bound on the rank, where one is known: the number of samples.
     accuracy : float or None
