@@ -9,15 +9,27 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import numbers
 from collections.abc import Callable
 from typing import Any
 
-import numpy as np
-
-from ..arrays import Array, as_vector, asarray, check_callable, check_shape, namespace
-from ..operators.block_matrices import vstack, zero
+from ..arrays import (
+    Array,
+    as_array,
+    as_vector,
+    asarray,
+    check_callable,
+    check_shape,
+    copied,
+    is_array,
+    kind_of,
+    namespace,
+    returned_vector,
+)
+from ..operators.block_matrices import vstack, widened, zero
 from ..operators.checked_products import missing_product
-from ..operators.linear_operator import LinearOperator, aslinearoperator
+from ..operators.linear_operator import LinearOperator, as_operator, aslinearoperator
+from .objective import vector_of
 
 
 @dataclasses.dataclass(frozen=True)
@@ -73,9 +85,8 @@ class LinearEquality:
         b_jvp: Callable[[Array, Array], Array] | None = None,
         b_vjp: Callable[[Array, Array], Array] | None = None,
     ) -> None:
-        if isinstance(A, list | tuple | np.matrix):
-            A = np.asarray(A)
-        operator = aslinearoperator(A)
+        A = as_array("A", A) if isinstance(A, list | tuple) else A
+        operator = as_operator("A", A, square=False)
         p = operator.shape[0]
         for name, function in (("b_jvp", b_jvp), ("b_vjp", b_vjp)):
             if function is not None and not (callable(b) and callable(function)):
@@ -85,14 +96,15 @@ class LinearEquality:
         self.A, self.b = A, b
 
         def fun(x: Array, y: Array) -> Array:
-            return operator @ y - (b(x) if callable(b) else b)
+            return operator @ y - (returned_vector("b", b(x), p) if callable(b) else b)
 
         def jac_x(x: Array, _: Array) -> LinearOperator:
-            return -LinearOperator(
-                (p, x.shape[0]),
-                _missing("b_jvp") if b_jvp is None else lambda u: b_jvp(x, u),
-                _missing("b_vjp") if b_vjp is None else lambda w: b_vjp(x, w),
+            m, given = x.shape[0], (("b_jvp", p, b_jvp), ("b_vjp", x.shape[0], b_vjp))
+            forward, adjoint = (
+                _missing(name) if product is None else vector_of(name, n, product, x)
+                for name, n, product in given
             )
+            return -LinearOperator((p, m), forward, adjoint)
 
         self.rows = Rows(
             fun, lambda *_: A, jac_x=jac_x if callable(b) else None, affine=True, p=p
@@ -144,27 +156,26 @@ class Stack:
         values = [self._rows(i, x, y) for i in range(len(self.parts))]
         xp = namespace(y, *values)
         # A copy: the user's function may write into the same buffer again.
-        return xp.concat(values) if len(values) > 1 else xp.asarray(*values, copy=True)
+        return xp.concat(values) if len(values) > 1 else copied(*values)
 
     def jac(self, x: Array, y: Array) -> Any:
         """Return h_Y, (p, n), explicit where all parts are, else an operator."""
+        sizes = [self._size(i, x, y) for i in range(len(self.parts))]
+        n = y.shape[0]
         return vstack(
-            [
-                self._matrix(i, "jac", part.jac(x, y), self._size(i, x, y), y.shape[0])
-                for i, part in enumerate(self.parts)
-            ]
+            [self._matrix(i, "jac", (p, n), x, y) for i, p in enumerate(sizes)]
         )
 
     def jac_x(self, x: Array, y: Array) -> LinearOperator | None:
         """Return h_X, an operator (p, m), or None where x does not enter."""
         if all(part.jac_x is None for part in self.parts):
             return None
-        m = x.shape[0]
+        shapes = [(self._size(i, x, y), x.shape[0]) for i in range(len(self.parts))]
         blocks: list[Any] = [
-            zero((self._size(i, x, y), m), y)
-            if part.jac_x is None
-            else self._matrix(i, "jac_x", part.jac_x(x, y), self._size(i, x, y), m)
-            for i, part in enumerate(self.parts)
+            zero(shape, y)
+            if self.parts[i].jac_x is None
+            else self._matrix(i, "jac_x", shape, x, y)
+            for i, shape in enumerate(shapes)
         ]
         return aslinearoperator(vstack(blocks))
 
@@ -191,24 +202,26 @@ class Stack:
         """Return the terms of ``hess`` or ``cross`` as the constraints gave them."""
         terms, start = [], 0
         for i, part in enumerate(self.parts):
-            function = getattr(part, name)
             alone = len(self.parts) == 1
             size = multipliers.shape[0] if alone else self._size(i, x, y)
-            if function is not None:
-                given = function(x, y, multipliers[start : start + size])
-                terms.append(self._matrix(i, name, given, y.shape[0], columns))
+            if getattr(part, name) is not None:
+                own = multipliers[start : start + size]
+                shape = y.shape[0], columns
+                terms.append(self._matrix(i, name, shape, x, y, own))
             start += size
         return terms
 
     def _rows(self, i: int, x: Array, y: Array) -> Array:
-        return as_vector(f"{self.name}[{i}].fun's result", self.parts[i].fun(x, y))
+        fun = self.parts[i].fun
+        return as_vector(f"{self.name}[{i}].fun's result", fun(copied(x), copied(y)))
 
-    def _matrix(self, i: int, name: str, given: Any, rows: int, columns: int) -> Any:
-        """Return the matrix that a user's function gave, of that shape."""
-        if isinstance(given, np.matrix):  # its `*` is a product of matrices
-            given = np.asarray(given)
-        check_shape(f"{self.name}[{i}].{name}", given, (rows, columns), "a matrix")
-        return given
+    def _matrix(self, i: int, name: str, shape: tuple[int, int], *at: Array) -> Any:
+        """Return the matrix that a user's function gives, of that shape."""
+        given, label = getattr(self.parts[i], name), f"{self.name}[{i}].{name}"
+        found = given(*map(copied, at))
+        check_shape(label, found, shape, "a matrix")
+        as_operator(f"{label}'s result", found, square=False)  # refuses other types
+        return widened(found, at[1])
 
     def _size(self, i: int, x: Array, y: Array) -> int:
         """Return the number of rows of a part, which may depend on x."""
@@ -231,6 +244,28 @@ def stack(name: str, given: Any, kinds: tuple[type, ...]) -> Stack | None:
     return Stack(name, [member.rows for member in members]) if members else None
 
 
+def check_bounds(lower: Any, upper: Any, n: int | None) -> None:
+    """Refuse bounds on y of n entries, where n is known, that no y has."""
+    pair = []
+    for name, given, none in (("lower", lower, -math.inf), ("upper", upper, math.inf)):
+        bound = none if given is None else given
+        if not isinstance(bound, numbers.Real):
+            bound = as_array(name, given)
+            if bound.ndim not in {0, 1} or (bound.ndim and n not in {None, bound.size}):
+                size = "(n,)" if n is None else f"({n},)"
+                raise ValueError(
+                    f"{name} must be a number or have shape {size} like y, found shape "
+                    f"{tuple(bound.shape)}"
+                )
+            if kind_of(bound) == "other":
+                raise TypeError(f"{name} must be real, found dtype {bound.dtype}")
+        pair.append(bound)
+    arrays = [bound for bound in pair if is_array(bound)]
+    ordered = pair[0] <= pair[1]
+    if not (bool(namespace(*arrays).all(ordered)) if arrays else ordered):
+        raise ValueError("lower must be <= upper everywhere, without NaN")
+
+
 def bound_arrays(lower: Any, upper: Any, y: Array) -> tuple[Array, Array]:
     """Return bounds on y as arrays (n,), infinite where there are none."""
     found = []
@@ -242,6 +277,4 @@ def bound_arrays(lower: Any, upper: Any, y: Array) -> tuple[Array, Array]:
                 f"found shape {tuple(bound.shape)}"
             )
         found.append(bound + namespace(y).zeros_like(y))
-    if not bool(namespace(y).all(found[0] <= found[1])):
-        raise ValueError("lower must be <= upper everywhere, without NaN")
     return found[0], found[1]
