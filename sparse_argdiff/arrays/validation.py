@@ -12,9 +12,18 @@ from typing import Any
 
 import numpy as np
 
-from .namespace import Array, advice_on, copied, is_array, kind_of, namespace
+from .namespace import (
+    Array,
+    advice_on,
+    copied,
+    is_array,
+    is_sparse,
+    kind_of,
+    namespace,
+)
 
 FLOATING = frozenset({np.dtype(np.float32), np.dtype(np.float64)})
+_AXES = ("row", "column")
 
 
 def check_shape(
@@ -71,27 +80,36 @@ def as_data(name: str, value: Any, dtype: Any = None) -> Array:
     array = as_array(name, value)
     xp, kind = namespace(array), getattr(array.dtype, "kind", "")
     if kind != "f" and kind_of(array) == "other":
-        advice = "; number the classes" if kind in "OSUT" else ""
+        labels = "; number labels: numpy.unique(..., return_inverse=True)[1]"
+        advice = labels if kind in set("OSUT") else ""
         raise TypeError(f"{name} must be real, found dtype {array.dtype}{advice}")
-    kept = array.dtype in (xp.float32, xp.float64)
-    array = xp.asarray(array, dtype=dtype or (array.dtype if kept else xp.float64))
+    if dtype is None:
+        kept = array.dtype in (xp.float32, xp.float64)
+        dtype = array.dtype if kept else xp.float64
+    array = xp.asarray(array, dtype=dtype)
     check_finite(name, array)
     return array
 
 
-def check_finite(name: str, array: Array) -> None:
-    """Refuse NaN and infinity, and name the place of the first."""
-    xp = namespace(array)
-    with np.errstate(all="ignore"):  # a sum allocates nothing, and is finite at a guess
-        if math.isfinite(float(xp.sum(array))):
+def check_finite(name: str, array: Any) -> None:
+    """Refuse NaN and infinity in an array or a sparse matrix; name the place of the first."""
+    entries = array.data if is_sparse(array) else array
+    xp = namespace(entries)
+    with np.errstate(all="ignore"):
+        # A sum allocates nothing; only where it is not finite the entries are looked at.
+        if math.isfinite(float(xp.sum(entries))):
             return
-    places = xp.nonzero(~xp.isfinite(array))
-    if places[0].shape[0]:
-        at = tuple(int(place[0]) for place in places)
-        where = ", ".join(
-            f"{axis} {i}" for axis, i in zip(("row", "column"), at, strict=False)
-        )
-        raise ValueError(f"{name} must be finite, found {float(array[at])} in {where}")
+    (wrong, *_) = xp.nonzero(~xp.isfinite(xp.reshape(entries, (-1,))))
+    if wrong.shape[0]:
+        k = int(wrong[0])
+        if is_sparse(array):
+            array = array.tocoo()
+            at = [int(array.row[k]), int(array.col[k])]
+        else:
+            at = [int(i) for i in np.unravel_index(k, entries.shape)]
+        where = ", ".join(f"{axis} {i}" for axis, i in zip(_AXES, at, strict=False))
+        found = float(xp.reshape(entries, (-1,))[k])
+        raise ValueError(f"{name} must be finite, found {found} in {where}")
 
 
 def as_floating(name: str, value: Any, *, ndim: tuple[int, ...] = (1,)) -> Array:
