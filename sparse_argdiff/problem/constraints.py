@@ -11,7 +11,10 @@ import dataclasses
 import math
 import numbers
 from collections.abc import Callable
+from functools import partial
 from typing import Any
+
+import numpy as np
 
 from ..arrays import (
     Array,
@@ -21,12 +24,14 @@ from ..arrays import (
     check_callable,
     check_shape,
     copied,
+    epsilon,
     is_array,
     kind_of,
     namespace,
+    norm,
     returned_vector,
 )
-from ..operators.block_matrices import vstack, widened, zero
+from ..operators.block_matrices import mask_of, vstack, widened, zero
 from ..operators.checked_products import missing_product
 from ..operators.linear_operator import LinearOperator, as_operator, aslinearoperator
 from .objective import vector_of
@@ -211,6 +216,45 @@ class Stack:
             start += size
         return terms
 
+    def refuse_forgotten(
+        self, x: Array, y: Array, multipliers: Array, index: Array
+    ) -> None:
+        """Refuse a derivative that is None, for zero, where the function does change.
+
+        Only the active rows of ``index`` are asked, and the multipliers at hand.  A Jacobian
+        may be that of differences: it changes where more than half its digits do, over a
+        step that is longer than its own.
+        """
+        unit, start = epsilon(y), 0
+        active = mask_of(multipliers.shape[0], index)
+        other_x, other_y = (_nearby(v, unit**0.25) for v in (x, y))
+        xp = namespace(y)
+        for i, part in enumerate(self.parts):
+            p, first = self._size(i, x, y), start
+            start += p
+            if part.affine:
+                continue
+            jac = partial(self._matrix, i, "jac", (p, y.shape[0]))
+            acting, own = active[first:start], multipliers[first:start]
+            J = aslinearoperator(jac(x, y))
+            force, reach = copied(J.T @ own), xp.abs(J @ y)
+            if part.jac_x is None and bool(xp.any(acting)):
+                h, other = copied(self._rows(i, x, y)), self._rows(i, other_x, y)
+                moved = xp.abs(other - h) > 1e3 * unit * (xp.abs(h) + reach)
+                self._refuse(i, "jac_x", bool(xp.any(moved & acting)))
+            for name, at in (("cross", (other_x, y)), ("hess", (x, other_y))):
+                if getattr(part, name) is None and norm(force):
+                    change = norm(aslinearoperator(jac(*at)).T @ own - force)
+                    self._refuse(i, name, change > 16.0 * math.sqrt(unit) * norm(force))
+
+    def _refuse(self, i: int, name: str, changes: bool) -> None:
+        if changes:
+            function = "fun" if name == "jac_x" else "jac"
+            raise ValueError(
+                f"{self.name}[{i}].{function} changes with {'y' if name == 'hess' else 'x'}"
+                f", and its derivative {name} is None, which stands for zero: pass {name}="
+            )
+
     def _rows(self, i: int, x: Array, y: Array) -> Array:
         fun = self.parts[i].fun
         return as_vector(f"{self.name}[{i}].fun's result", fun(copied(x), copied(y)))
@@ -227,6 +271,12 @@ class Stack:
         """Return the number of rows of a part, which may depend on x."""
         known = self.parts[i].p
         return int(self._rows(i, x, y).shape[0]) if known is None else known
+
+
+def _nearby(v: Array, step: float) -> Array:
+    """Return v with each entry moved away from zero: a domain is not left so."""
+    random = asarray(np.random.default_rng(0).uniform(0.5, 1.0, v.shape[0]), v)
+    return v + step * random * namespace(v).where(v == 0.0, 0.0 * v + 1.0, v)
 
 
 def stack(name: str, given: Any, kinds: tuple[type, ...]) -> Stack | None:

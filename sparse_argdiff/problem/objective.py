@@ -139,10 +139,14 @@ def vector_of(
     return lambda *v: returned_vector(name, function(*fixed, *v), size)
 
 
-def central_difference(along: Callable[[float], Any], at: Array, d: Array) -> Any:
+def central_difference(
+    along: Callable[[float], Any], at: Array, d: Array, length: float | None = None
+) -> Any:
     """Return (f(h) − f(−h)) / 2h of a function along d, an error of order h².
 
-    The step h = ε^(1/3) (1 + ‖at‖) / ‖d‖ balances truncation and rounding.
+    The step h = ε^(1/3) length / ‖d‖ balances truncation and rounding for a function that
+    bends over that length, 1 + ‖at‖ by default.
     """
-    h = epsilon(at) ** (1 / 3) * (1.0 + norm(at)) / norm(d)
+    length = 1.0 + norm(at) if length is None else length
+    h = epsilon(at) ** (1 / 3) * length / norm(d)
     return (along(h) - along(-h)) / (2.0 * h)
