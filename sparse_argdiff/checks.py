@@ -166,7 +166,7 @@ def _objective_errors(problem: Problem, at: _Differences) -> dict[str, float]:
         errors["grad against differences of value"] = at.slope_error(problem)
     # A copy: the user's product may write into the same buffer again.
     Hd = copied(hess @ d)
-    terms = norm(problem.grad(x, y)) + norm(Hd) * norm(y) / (norm(d) or 1.0)
+    terms = norm(problem.grad(x, y)) + norm(hess @ y)
     errors["hess against differences of grad"] = at.error(
         lambda h: problem.grad(x, y + h * d), Hd, y, d, terms
     )
@@ -187,7 +187,6 @@ def _row_errors(
     xp = namespace(y)
     size = xp.abs(jac @ at.d) + xp.abs(jac @ at.w)
     terms = xp.abs(rows.value(x, y)) + xp.abs(jac @ y)
-    terms = terms + size * norm(y) / (norm(at.d) or 1.0)
     left = _random(rng, jac.shape[0], y) / xp.where(size > 0.0, size, 1.0 + size)
     force = norm(copied(jac.T @ left))
 
@@ -375,7 +374,7 @@ def _lengths(at: Array) -> list[float]:
     size = norm(at)
     whole = 1.0 + size
     own = [size] if 0.0 < size < 1.0 else []
-    return [whole, *own, 1e-3 * whole, 1e-6 * whole]
+    return [whole, *own, *(whole * 100.0**-k for k in range(1, 5))]
 
 
 def _host(value: Any) -> Any:
