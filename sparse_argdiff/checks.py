@@ -17,6 +17,7 @@ from .arrays import (
     Array,
     as_vector,
     asarray,
+    brief,
     copied,
     dot,
     epsilon,
@@ -40,7 +41,7 @@ class CheckError(AssertionError):
         self.report = report
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, eq=False)
 class CheckReport:
     """Relative errors and tolerances by name; true when all errors are allowed."""
 
@@ -56,6 +57,10 @@ class CheckReport:
 
     def __bool__(self) -> bool:
         return not self.failed
+
+    def __repr__(self) -> str:
+        counts = {"checks": len(self.errors), "failed": self.failed}
+        return brief("CheckReport", counts)
 
     def __str__(self) -> str:
         lines = [

@@ -1,5 +1,6 @@
 """Arrays of any namespace: their creation, checks of arguments, transfers."""
 
+from .description import brief, described
 from .namespace import (
     LINE,
     Array,
@@ -61,12 +62,14 @@ __all__ = [
     "as_vector",
     "asarray",
     "axpy",
+    "brief",
     "check_callable",
     "check_finite",
     "check_methods",
     "check_shape",
     "copied",
     "copied_vector",
+    "described",
     "dot",
     "empty",
     "epsilon",

@@ -72,8 +72,8 @@ def as_array(name: str, value: Any) -> Array:
     return value
 
 
-def as_data(name: str, value: Any, dtype: Any = None) -> Array:
-    """Return finite real numbers of any kind as a floating array.
+def as_data(name: str, value: Any, dtype: Any = None, *, finite: bool = True) -> Array:
+    """Return real numbers of any kind as a floating array.
 
     Single and double precision stay what they are, unless there is a ``dtype``.
     """
@@ -87,7 +87,8 @@ def as_data(name: str, value: Any, dtype: Any = None) -> Array:
         kept = array.dtype in (xp.float32, xp.float64)
         dtype = array.dtype if kept else xp.float64
     array = xp.asarray(array, dtype=dtype)
-    check_finite(name, array)
+    if finite:
+        check_finite(name, array)
     return array
 
 

@@ -7,6 +7,7 @@ from typing import Any
 
 from scipy.optimize import OptimizeResult
 
+from ..arrays import brief, described
 from .plot import plot_history
 
 
@@ -43,6 +44,8 @@ class HistoryRecord:
     n_evaluations: int
     seconds: float
 
+    __repr__ = described
+
 
 class BilevelResult(OptimizeResult):  # type: ignore[misc]  # SciPy is untyped
     """The outcome of :func:`minimize`, an ``OptimizeResult``.
@@ -61,6 +64,14 @@ class BilevelResult(OptimizeResult):  # type: ignore[misc]  # SciPy is untyped
     certificate : Certificate or None
         What is known about the errors of ``fun`` and ``jac`` ("maid", "hoag").
     """
+
+    # Identity, as of all records with arrays: those of two dicts cannot be compared.
+    __eq__, __ne__, __hash__ = object.__eq__, object.__ne__, object.__hash__
+
+    def __repr__(self) -> str:
+        verdict = {name: self[name] for name in ("status", "success") if name in self}
+        counts = {name: part for name, part in self.items() if name != "message"}
+        return brief("BilevelResult", verdict | counts | {"message": self.message})
 
     def plot(self, axes: Any = None, *, label: str | None = None) -> Any:
         """Plot value and gradient norm against products and seconds; return the figure.

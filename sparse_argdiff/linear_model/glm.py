@@ -263,6 +263,10 @@ class HeldOutLoss:
             features, targets, as_loss(loss), intercept, sample_weight, outputs
         )
 
+    def __repr__(self) -> str:
+        rows, columns = self._data.design.features.shape
+        return f"HeldOutLoss({rows} x {columns}, loss={self._data.loss})"
+
     def to(self, backend: str) -> HeldOutLoss:
         """Return the same loss with its data in "cupy" or "numpy" arrays."""
         outputs = self._data.design.outputs

@@ -19,14 +19,15 @@ import numpy as np
 from ..arrays import (
     Array,
     as_array,
+    as_data,
     as_vector,
     asarray,
+    brief,
     check_callable,
     check_shape,
     copied,
     epsilon,
     is_array,
-    kind_of,
     namespace,
     norm,
     returned_vector,
@@ -66,6 +67,9 @@ class Rows:
     jac_x: Callable[[Array, Array], Any] | None = None
     affine: bool = False
     p: int | None = None
+
+
+_PARTS = ("fun", "jac", "hess", "cross", "jac_x")
 
 
 class LinearEquality:
@@ -115,6 +119,9 @@ class LinearEquality:
             fun, lambda *_: A, jac_x=jac_x if callable(b) else None, affine=True, p=p
         )
 
+    def __repr__(self) -> str:
+        return brief("LinearEquality", {"A": self.A, "b": self.b})
+
 
 def _missing(name: str) -> Callable[[Array], Array]:
     return missing_product(
@@ -138,6 +145,10 @@ class _FromFunctions:
                 raise TypeError(f"{name} must be callable, found NoneType")
         check_callable(fun=fun, jac=jac, hess=hess, cross=cross, jac_x=jac_x)
         self.rows = Rows(fun, jac, hess, cross, jac_x)
+
+    def __repr__(self) -> str:
+        given = {name: getattr(self.rows, name) for name in _PARTS}
+        return brief(type(self).__name__, given)
 
 
 class Equality(_FromFunctions):
@@ -300,15 +311,13 @@ def check_bounds(lower: Any, upper: Any, n: int | None) -> None:
     for name, given, none in (("lower", lower, -math.inf), ("upper", upper, math.inf)):
         bound = none if given is None else given
         if not isinstance(bound, numbers.Real):
-            bound = as_array(name, given)
+            bound = as_data(name, given, finite=False)
             if bound.ndim not in {0, 1} or (bound.ndim and n not in {None, bound.size}):
                 size = "(n,)" if n is None else f"({n},)"
                 raise ValueError(
                     f"{name} must be a number or have shape {size} like y, found shape "
                     f"{tuple(bound.shape)}"
                 )
-            if kind_of(bound) == "other":
-                raise TypeError(f"{name} must be real, found dtype {bound.dtype}")
         pair.append(bound)
     arrays = [bound for bound in pair if is_array(bound)]
     ordered = pair[0] <= pair[1]

@@ -15,7 +15,7 @@ from __future__ import annotations
 import math
 from typing import Any, NamedTuple
 
-from ..arrays import Array, arange, as_tolerance, namespace, norm, zeros
+from ..arrays import Array, arange, as_tolerance, brief, namespace, norm, zeros
 from ..operators.block_matrices import diagonal_operator, gram
 from ..operators.linear_operator import LinearOperator, aslinearoperator
 from .problem import Problem
@@ -85,6 +85,9 @@ class BarrierObjective:
             self.dtype = problem.objective.dtype  # type: ignore[attr-defined]
         if problem.has_value:
             self.value = self._value
+
+    def __repr__(self) -> str:
+        return brief("BarrierObjective", {"t": self.t, "of": self.problem.objective})
 
     def scale(self, x: Array) -> float:
         """Return t times the scale of f; the barrier's terms grow near a boundary."""

@@ -13,7 +13,15 @@ import functools
 from collections.abc import Callable
 from typing import Any, Protocol
 
-from ..arrays import Array, check_callable, copied, epsilon, norm, returned_vector
+from ..arrays import (
+    Array,
+    brief,
+    check_callable,
+    copied,
+    epsilon,
+    norm,
+    returned_vector,
+)
 from ..operators.checked_products import missing_product
 from ..operators.linear_operator import LinearOperator
 from ..operators.structure import UNKNOWN, Structure
@@ -87,6 +95,10 @@ class FunctionObjective:
         self.grad, self.value, self.n = grad, value, n
         self._hvp, self._hess_diag = hvp, hess_diag
         self._cross_jvp, self._cross_vjp = cross_jvp, cross_vjp
+
+    def __repr__(self) -> str:
+        given = {name.lstrip("_"): part for name, part in vars(self).items()}
+        return brief("FunctionObjective", given)
 
     def hess(self, x: Array, y: Array) -> LinearOperator:
         """Return f_YY at (x, y) as an operator (n, n)."""

@@ -18,6 +18,7 @@ from ..arrays import (
     check_shape,
     copied,
     copied_vector,
+    described,
     namespace,
     returned_vector,
 )
@@ -35,7 +36,7 @@ from .constraints import (
 from .objective import Objective
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, eq=False)
 class Problem:
     """The minimum, or maximum, of f(x, y) over y, subject to constraints.
 
@@ -73,6 +74,8 @@ class Problem:
     maximize: bool = False
     equalities: Stack | None = dataclasses.field(init=False, repr=False)
     inequalities: Stack | None = dataclasses.field(init=False, repr=False)
+
+    __repr__ = described
 
     def __post_init__(self) -> None:
         check_methods("objective", self.objective, "grad", "hess", "cross")
@@ -136,7 +139,7 @@ class Problem:
         return getattr(self.objective, name)(copied(x), copied(y))
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, eq=False)
 class ActiveSet:
     """Which constraints hold with equality at a solution, as masks.
 
@@ -157,18 +160,21 @@ class ActiveSet:
     fixed: Array
     weak_fixed: Array
 
+    __repr__ = described
+
     @property
     def degenerate(self) -> bool:
         """Whether anything is weakly active."""
         return any(bool(namespace(m).any(m)) for m in (self.weak, self.weak_fixed))
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, eq=False)
 class Solution:
     """A solution y of a problem at x, from ``solve`` or from elsewhere.
 
     ``Solution(y=y, x=x)`` is enough: without a status the optimality conditions are
-    checked before differentiation.
+    checked before differentiation, and the arrays are copied.  Records that hold arrays,
+    as this one, compare by identity.
 
     Attributes
     ----------
@@ -206,6 +212,8 @@ class Solution:
     n_hvp: int = 0
     n_grad: int = 0
     warnings: tuple[str, ...] = ()
+
+    __repr__ = described
 
     def __post_init__(self) -> None:
         optional = () if self.multipliers is None else ("multipliers",)
