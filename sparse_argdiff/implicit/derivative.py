@@ -12,7 +12,7 @@ from __future__ import annotations
 import dataclasses
 from typing import Unpack
 
-from ..arrays import Array
+from ..arrays import Array, described
 from ..krylov import KrylovResult
 from ..operators.linear_operator import LinearOperator
 from ..operators.structure import Structure
@@ -20,7 +20,7 @@ from ..problem.problem import Problem, Solution
 from .checked_solve import LinearizedSolve, SolveOptions
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, eq=False)
 class Adjoint:
     """The outcome of :func:`vjp`.
 
@@ -45,8 +45,10 @@ class Adjoint:
     n_hvp: int
     warnings: tuple[str, ...] = ()
 
+    __repr__ = described
 
-@dataclasses.dataclass(frozen=True)
+
+@dataclasses.dataclass(frozen=True, eq=False)
 class Tangent:
     """The outcome of :func:`jvp`.
 
@@ -65,6 +67,8 @@ class Tangent:
     krylov: KrylovResult
     n_hvp: int
     warnings: tuple[str, ...] = ()
+
+    __repr__ = described
 
 
 def derivative(
@@ -115,9 +119,11 @@ def derivative(
     system = solve.system
 
     def forward(u: Array) -> Array:
+        u = solve.vector("u", u, system.B.shape[1], block=True)
         return -system.expand(solve.push_forward(u).x)[: system.n, ...]
 
     def adjoint(v: Array) -> Array:
+        v = solve.vector("v", v, system.n, block=True)
         return solve.pull_back(solve.solve_adjoint(v).x)
 
     return LinearOperator(
