@@ -28,39 +28,37 @@ def numbered(variations: int, only: str | None):
     pairs = [pair for pair in units.pairs() if only is None or only in pair[0]]
     if not pairs:
         sys.exit(f"no class has {only!r} in its name")
-    rounds = -(-variations // len(pairs))
-    # Spread over all classes and changes where the last round is not a full one.
-    every = [(*pair, k) for k in range(rounds) for pair in pairs]
-    return every[: variations - variations % len(pairs)] + every[
-        (rounds - 1) * len(pairs) :
-    ][:: max(len(pairs) // max(variations % len(pairs), 1), 1)][
-        : variations % len(pairs)
-    ]
+    rounds, rest = divmod(variations, len(pairs))
+    cases = [(*pair, k) for k in range(rounds) for pair in pairs]
+    # The last round is not a full one: every so many of them.
+    spread = [pairs[i * len(pairs) // rest] for i in range(rest)]
+    return cases + [(*pair, rounds) for pair in spread]
+
+
+def cell(counts: Counter) -> str:
+    """Return the counts as right/refused/wrong/foreign."""
+    return "/".join(str(counts[word]) for word in WORDS) if counts else "."
 
 
 def table(cells: dict[tuple[str, str], Counter]) -> None:
     """Print the counts, a line a class and a column a change of units."""
-    names = list(dict.fromkeys(name for name, _ in cells))
     changes = list(dict.fromkeys(change for _, change in cells))
-    print("right/refused/wrong/foreign; . for none of them")
-    for k, change in enumerate(changes):
-        print(f"  {chr(97 + k)} {change}", end="")
-    print()
-    print(" " * 19 + "".join(f"{chr(97 + k):>9}" for k in range(len(changes))) + "      all")
-
-    def cell(counts: Counter) -> str:
-        return "/".join(str(counts[word]) for word in WORDS) if counts else "."
-
-    for name in names:
-        row = [cells.get((name, change), Counter()) for change in changes]
-        total = sum(row, Counter())
-        print(f"{name:19}" + "".join(f"{cell(c):>9}" for c in row) + f"  {cell(total)}")
-    columns = [
-        sum((cells.get((name, change), Counter()) for name in names), Counter())
-        for change in changes
-    ]
-    print(f"{'all':19}" + "".join(f"{cell(c):>9}" for c in columns), end="")
-    print(f"  {cell(sum(columns, Counter()))}")
+    letters = dict(zip(changes, "abcdefghijklmnopqrstuvwxyz", strict=False))
+    print("/".join(WORDS), *(f"{letters[c]} = {c}" for c in changes), sep="  ")
+    for group in (False, True):
+        names = {name: 0 for name, _ in cells if name.startswith("glm-") == group}
+        columns = [c for c in changes if any((name, c) in cells for name in names)]
+        if names:
+            print(" " * 20, *(f"{letters[c]:>8}" for c in columns), "     all")
+        for name in names:
+            row = [cells.get((name, c), Counter()) for c in columns]
+            total = sum(row, Counter())
+            print(f"{name:20}", *(f"{cell(n):>8}" for n in row), "", cell(total))
+    print("all, by change of units:")
+    for change in changes:
+        total = sum((n for key, n in cells.items() if key[1] == change), Counter())
+        print(f"  {letters[change]} {change:18}{cell(total)}")
+    print(f"{'all':22}{cell(sum(cells.values(), Counter()))}")
 
 
 WORDS = ("right", "refused", "wrong", "foreign")

@@ -38,16 +38,21 @@ NEEDED = {np.float64: max(1e-5, 100.0 * TOL), np.float32: 1e-3}
 
 @dataclasses.dataclass
 class Posed:
-    """A problem in other units, and what is right in the plain ones."""
+    """A problem in other units, and what is right in the plain ones.
+
+    ``truth`` returns y, J and f of the minimiser near a found y; J is None where there is
+    no derivative, and products are to be refused.
+    """
 
     problem: sad.Problem
     x: np.ndarray
     y0: np.ndarray
+    forth: Callable[[np.ndarray], np.ndarray]  # y -> y'
     back: Callable[[np.ndarray], np.ndarray]  # y' -> y
     tangent: Callable[[np.ndarray], np.ndarray]  # dy' -> dy
     cotangent: Callable[[np.ndarray], np.ndarray]  # v -> v'
     slope: np.ndarray  # dx' / dx
-    truth: Callable[[np.ndarray], tuple[np.ndarray, np.ndarray, float]]
+    truth: Callable[[np.ndarray], tuple[np.ndarray, np.ndarray | None, float]]
     value: Callable[[float], float]  # the posed value -> the plain one
     metric: np.ndarray  # H (n, n), positive semidefinite
     known_diagonal: bool
@@ -128,6 +133,7 @@ def _compare(case: Posed, rng: np.random.Generator, tally: _Tally) -> Verdict:
     if found is None:
         return Verdict("", "-")
     tally.n_hvp += found.n_hvp
+    tally.notes += [f"[{note[:60]}]" for note in found.warnings]
     verdict, needed = Verdict("", found.status.name), NEEDED[case.dtype]
     y, J, value = case.truth(case.back(found.y))
     scale = abs(value) + 0.5 * abs(y @ case.metric @ y) + 1e-300
@@ -149,7 +155,8 @@ def _compare(case: Posed, rng: np.random.Generator, tally: _Tally) -> Verdict:
 def _compare_derivatives(case, rng, tally, verdict, found, J) -> None:
     """Compare J u and J'v, by the operator and by ``jvp`` and ``vjp``."""
     needed, problem, options = NEEDED[case.dtype], case.problem, case.options
-    u, v = rng.standard_normal(J.shape[1]), rng.standard_normal(J.shape[0])
+    before = len(tally.words)
+    u, v = rng.standard_normal(case.x.size), rng.standard_normal(case.y0.size)
     u_posed = (case.slope * u).astype(case.x.dtype)
     v_posed = case.cotangent(v).astype(case.y0.dtype)
     operator = tally.run("J", lambda: sad.derivative(problem, found, **options))
@@ -157,10 +164,19 @@ def _compare_derivatives(case, rng, tally, verdict, found, J) -> None:
     adjoint = [tally.run("vjp", lambda: sad.vjp(problem, found, v_posed, **options))]
     for result in (*forward, *adjoint):
         tally.n_hvp += 0 if result is None else result.n_hvp
+        cautions = () if result is None else result.warnings
+        new = [f"[{note[:60]}]" for note in cautions]
+        tally.notes += [note for note in new if note not in tally.notes]
     if operator is not None:
         forward.append(tally.run("J @ u", lambda: operator @ u_posed))
         adjoint.append(tally.run("J.T @ v", lambda: operator.T @ v_posed))
-    size = 1e-3 * np.abs(J).max(initial=0.0) or 1.0
+    if J is None:  # to refuse is right
+        answers = sum(result is not None for result in (*forward, *adjoint))
+        after = [word for word in tally.words[before:] if word == "foreign"]
+        tally.words[before:] = [*after, *["wrong"] * answers]
+        tally.notes += [f"{answers} products of no derivative"] * bool(answers)
+        return
+    size = max(1e-3 * np.abs(J).max(), 1e-9)  # J is rounding where all y are fixed
     for result in forward:
         if result is not None:
             Ju = case.tangent(np.asarray(getattr(result, "y", result), float))
@@ -333,7 +349,11 @@ class Plain:
         if self.t:
             L, X = self.t * L, self.t * X
             g, J = self.inequality.value(self.x, y), self.inequality.jac(y)
-            L = L + J.T @ (J / g[:, None] ** 2) - np.tensordot(1.0 / g, self.inequality.W, 1)
+            L = (
+                L
+                + J.T @ (J / g[:, None] ** 2)
+                - np.tensordot(1.0 / g, self.inequality.W, 1)
+            )
             L = L + np.diag((y - self.lower) ** -2.0 + (self.upper - y) ** -2.0)
             X = X - J.T @ (self.inequality.G / g[:, None] ** 2)
             act, fixed = np.zeros(g.shape, bool), np.zeros(n, bool)
@@ -552,11 +572,13 @@ def pose_plain(plain: Plain, units: Units, form: str, rng: Any, options: Any) ->
         problem, weight = sad.LogBarrier(problem, plain.t / units.c), 1.0
         finite = np.isfinite(plain.lower) * 1.0 + np.isfinite(plain.upper)
         offset = -np.log(units.inequality).sum() - finite @ np.log(D)
-    start = 0.0 * D if np.isnan(units.near) else (start_of(plain, units, rng) + s) * D
+    forth = lambda y: (y + s) * D
+    start = 0.0 * D if np.isnan(units.near) else forth(start_of(plain, units, rng))
     return Posed(
         problem,
         (E * plain.x).astype(dtype),
         start.astype(dtype),
+        forth=forth,
         back=lambda y: np.asarray(y, float) / D - s,
         tangent=lambda dy: dy / D,
         cotangent=lambda v: v / D,
@@ -627,7 +649,8 @@ class Kind:
     bounds: bool = False
     barrier: bool = False
     maximize: bool = False
-    redundant: bool = False
+    redundant: bool = False  # a third equality row that is the sum of two others
+    apart: bool = False  # which x moves away from that sum
     flat: bool = False  # a quadratic program of few curvatures
     forms: tuple[str, ...] = FORMS
 
@@ -636,27 +659,24 @@ def draw_smooth(kind: Kind, rng: np.random.Generator, single: bool) -> Plain:
     """Draw a problem of that kind until its minimiser is regular."""
     while True:
         plain = _draw_smooth(kind, rng, single)
-        rows = plain.equality
-        if kind.redundant:  # the first two rows added up are a third
-            plain.equality = dataclasses.replace(rows, **_summed(rows))
-            J = dataclasses.replace(plain, equality=rows).jacobian(
-                plain.y, plain.multipliers
-            )
-        else:
-            J = plain.jacobian(plain.y, plain.multipliers)
+        J = plain.jacobian(plain.y, plain.multipliers)
         if J is not None and np.abs(J).max() < 1e3:
-            if kind.redundant:
-                value = plain.value(plain.y)
-                plain.nearest = lambda y: (plain.y, J, value)
-            return plain
+            break
+    if kind.redundant:
+        answer = plain.y, None if kind.apart else J, plain.value(plain.y)
+        plain.nearest = lambda _: answer
+        plain.equality = _summed(plain.equality)
+        if kind.apart:
+            G = rng.standard_normal(plain.x.size)
+            plain.equality.G[2] += G
+            plain.equality.b[2] -= G @ plain.x
+    return plain
 
 
-def _summed(rows: Rows) -> dict[str, np.ndarray]:
-    parts = {}
-    for name in ("A", "W", "b", "G"):
-        part = getattr(rows, name)
-        parts[name] = np.concatenate([part, part[:1] + part[1:2]])
-    return parts
+def _summed(rows: Rows) -> Rows:
+    """Return the rows with the sum of the first two as another one."""
+    parts = (getattr(rows, field.name) for field in dataclasses.fields(rows))
+    return Rows(*(np.concatenate([part, part[:1] + part[1:2]]) for part in parts))
 
 
 def _draw_smooth(kind: Kind, rng: np.random.Generator, single: bool) -> Plain:
@@ -732,6 +752,7 @@ KINDS = {
     "argmax": Kind(maximize=True),
     "linear-equality": Kind(equalities=2),
     "redundant-equality": Kind(equalities=2, redundant=True),
+    "rows-apart": Kind(equalities=2, redundant=True, apart=True),
     "curved-equality": Kind(equalities=2, curved=True),
     "inequality": Kind(inequalities=4),
     "curved-inequality": Kind(inequalities=3, curved_inequalities=True),
@@ -908,12 +929,20 @@ class PlainGlm:
         if self.loss == "huber":
             r = Z - T
             inner = np.clip(r, -1.35, 1.35)
-            return inner * (r - 0.5 * inner), inner, one * (np.abs(r) <= 1.35)[:, :, None]
+            return (
+                inner * (r - 0.5 * inner),
+                inner,
+                one * (np.abs(r) <= 1.35)[:, :, None],
+            )
         P = softmax(Z, axis=1)
         top = Z.max(axis=1, keepdims=True)
         value = np.log(np.exp(Z - top).sum(axis=1, keepdims=True)) + top
         value = value - (T * Z).sum(axis=1, keepdims=True)
-        return value, P - T, P[:, :, None] * np.eye(Z.shape[1]) - P[:, :, None] * P[:, None]
+        return (
+            value,
+            P - T,
+            P[:, :, None] * np.eye(Z.shape[1]) - P[:, :, None] * P[:, None],
+        )
 
     def model(self, y):
         """Return f, f_Y and f_YY at y = (c, b)."""
@@ -1020,7 +1049,9 @@ class ModelUnits:
     def __str__(self) -> str:
         low, high = self.columns.min(), self.columns.max()
         start = "0" if np.isnan(self.near) else f"{self.near:.0e} off"
-        time = "" if self.times is None else ", time {:.1e} ± {:.1e}".format(*self.times)
+        time = (
+            "" if self.times is None else ", time {:.1e} ± {:.1e}".format(*self.times)
+        )
         return (
             f"c {self.c:.0e}, columns {low:.0e}..{high:.0e}{time}, "
             f"targets {self.targets:.0e}, y0 {start}"
@@ -1103,12 +1134,15 @@ def pose_glm(name: str, change: str, rng: np.random.Generator) -> Posed:
         v[:p] = (v[:p] + (mean / spread)[:, None] * v[p]) * spread[:, None]
         return v.ravel() / tau
 
-    y0 = 0.0 * y if np.isnan(u.near) else forth(y + u.near * rng.standard_normal(y.size))
+    y0 = (
+        0.0 * y if np.isnan(u.near) else forth(y + u.near * rng.standard_normal(y.size))
+    )
     weight = u.c * tau**2 if tau != 1.0 else u.c
     return Posed(
         sad.Problem(glm if u.c == 1.0 else Times(glm, u.c)),
         (plain.x + 2.0 * np.log(spread)).astype(u.dtype),
         y0.astype(u.dtype),
+        forth=forth,
         back=back,
         tangent=back,
         cotangent=cotangent,
