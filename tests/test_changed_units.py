@@ -138,7 +138,7 @@ CONSTRAINED = [
 @pytest.mark.parametrize(("name", "change"), CONSTRAINED, ids=str)
 def test_the_truth_of_a_constrained_problem_is_that_of_the_posed_rows(name, change):
     case, _ = units.pose(name, change, 1)
-    f, x, (y, J, value) = case.problem, case.x, case.truth(None)
+    f, x, (y, J, value) = case.problem, case.x, case.truth(np.nan * case.y0)
     at = case.forth(y)
     to_plain = case.tangent(np.ones(y.size))  # dy / dy'
     J_posed = J / case.slope / to_plain[:, None]
