@@ -63,12 +63,14 @@ class Case:
     before: Callable[..., Any] | None = None  # called with F
     walk: list = dataclasses.field(default_factory=list)
     data: dict[str, Any] = dataclasses.field(default_factory=dict)  # of Glm
+    held: dict[str, Any] = dataclasses.field(default_factory=dict)  # of held_out
     A_form: str = ""
     user_errors: list = dataclasses.field(default_factory=list)
     resets: list = dataclasses.field(default_factory=list)
     only: tuple[str, ...] = ()  # the observations that count
     length: float = 1.0  # of y, where it is not 1
     float32: bool = False
+    user_mistake: bool = False  # a user's function may well raise
 
     @property
     def glm(self):
@@ -244,9 +246,14 @@ def assemble(case: Case) -> tuple[Any, Any]:
         maximize=d.maximize,
     )
     given = case.functions
-    upper = sad.FunctionUpper(
-        given["upper.value"], given["upper.grad_y"], given["upper.grad_x"]
-    )
+    if isinstance(d.upper, P.HeldOut) and not case.target.startswith("upper."):
+        held = {"features": d.upper.features, "targets": d.upper.targets} | case.held
+        glm = getattr(problem.objective, "glm", problem.objective)
+        upper = glm.held_out(held.pop("features"), held.pop("targets"), **held)
+    else:
+        upper = sad.FunctionUpper(
+            given["upper.value"], given["upper.grad_y"], given["upper.grad_x"]
+        )
     if d.barrier is not None:
         problem = sad.LogBarrier(problem, d.barrier)
     return problem, upper
@@ -384,7 +391,7 @@ def _type(case, name):
     _wrap(case, change)
     if name == "float32":
         case.allowed = 1e-3
-    case.benign = name in {"masked", "strided", "reversed", "readonly", "bigendian"}
+    case.benign = name in {"strided", "reversed", "readonly"}
 
 
 def _entry(a):
@@ -417,7 +424,13 @@ _VALUES = {
 
 @kind("function", *_VALUES)
 def _value(case, name):
-    _pick(case)
+    # A constraint moved by a constant is another constraint, as good.
+    moved = name in {"offset", "entry"}
+    _pick(case, lambda k: not (moved and k.endswith((".fun", ".b"))))
+    if name == "offset" and case.target in _SCALAR:
+        case.only = ("y", "jvp", "vjp", "gradient")
+    if name == "noise-add":
+        case.allowed = 1e-4
     _wrap(case, lambda k, out, arguments: _VALUES[name](case, k, out))
 
 
@@ -452,13 +465,19 @@ _ASKED_ONCE = (
 )
 
 
+def _is_asked_once(name):
+    return any(w in name for w in _ASKED_ONCE)
+
+
 @kind("function", *(f"{what}-{when}" for what in _PARTS for when in ("call", "after")))
 def _at_call(case, name):
     what, _, when = name.rpartition("-")
-    lie = what in {"zero", "big"} and when == "call"
+    lie = what in {"zero", "big"}
+    once = _is_asked_once
     # A finite lie told once, by a function that is asked once, cannot be seen.
-    _pick(case, lambda k: not (lie and any(w in k for w in _ASKED_ONCE)))
+    _pick(case, lambda k: not (lie and when == "call" and once(k)))
     at = int(case.rng.choice([1, 1, 2, 3, 4, 6, 10]))
+    at = 1 if lie and once(case.target) else at
 
     def change(k, out, arguments):
         return _PARTS[what](out) if (k >= at if when == "after" else k == at) else out
@@ -469,7 +488,7 @@ def _at_call(case, name):
 @kind("function")
 def lag(case):
     """Return the result of the call before."""
-    _pick(case)
+    _pick(case, lambda k: not _is_asked_once(k))
     last = [None]
 
     def change(k, out, arguments):
@@ -700,7 +719,6 @@ def _units(case, name):
     units = P.Units(np.ones(n), np.zeros(n), np.ones(d.x.size))
     if name == "shift":
         units.s = rng.choice([-1.0, 1.0], n) * 10.0 ** rng.uniform(0.0, 6.0)
-        case.allowed = 1e-4
     elif name == "zero-solution":
         units.s = -case.truth.y
     if name in {"scale-f", "scale-all"}:
@@ -718,6 +736,13 @@ def _units(case, name):
     case.needs(not (d.barrier is not None and name == "scale-f"))
     if d.barrier is not None:  # t f − Σ log: rows and y may change units, f not
         units.c, units.R = 1.0, 1.0
+        case.only = (
+            "y",
+            "jvp",
+            "vjp",
+            "F",
+            "gradient",
+        )  # the value moves by a constant
     if name == "scale-one-row":
         case.needs(len(d.equalities) == 1 and d.equalities[0].affine)
         size = d.equalities[0].b0.size
@@ -883,6 +908,7 @@ def _infeasible(case, name):
     m, y = d.x.size, case.truth.y
     a = rng.standard_normal((1, d.n))
     case.expect, zero = "refuse", np.zeros((1, m))
+    case.flow = case.flow.replace("bring", "solve")
     if name in {"reverse-bounds", "nan-bounds", "inf-bounds-wrong"}:
         low, high = (b.copy() for b in d.bounds)
         low[0], high[0] = {
@@ -1017,6 +1043,7 @@ def _along(case, name):
     changed = _changed(d, z, phi, size)
     if name.startswith("unbounded"):
         case.d, case.expect = changed, "refuse"
+        case.flow = case.flow.replace("bring", "solve")
         return
     if phi == "zero":
         row = P.Linear(z[None], np.zeros(1), np.zeros((1, d.x.size)))
@@ -1090,6 +1117,8 @@ def _weak(case, name):
             low[i] = min(low[i], high[i] - 1.0)
         changed = d.replace(low=low, high=high)
     _redo(case, changed)
+    if off > 3e-8:  # more than the tolerance: the one side is the derivative
+        case.truth.weak = False
     case.expect = "weak" if case.truth.weak else "right"
 
 
@@ -1171,7 +1200,7 @@ _SAME = {
 }
 
 
-@kind("problem", *_FEATURE_KINDS)
+@kind("data", *_FEATURE_KINDS)
 def _feature_kind(case, name):
     F, what = _features(case), name.partition("-")[2]
     _data(case, features=_FEATURE_KINDS[name](F, case.rng))
@@ -1214,7 +1243,7 @@ _TARGET_KINDS = {
 }
 
 
-@kind("problem", *_TARGET_KINDS)
+@kind("data", *_TARGET_KINDS)
 def _target_kind(case, name):
     _features(case)
     what = "targets" if name.startswith("targets") else "sample_weight"
@@ -1224,13 +1253,14 @@ def _target_kind(case, name):
 
 
 @kind(
-    "problem",
+    "data",
     "one-class",
     "separable",
     "zero-feature",
     "dup-features",
     "zero-weight",
     "column-units",
+    "columns-mixed",
     "column-offset",
     "labels-signed",
     "empty-class",
@@ -1280,15 +1310,16 @@ def _model(case, name):
         F = rng.standard_normal((6, F.shape[1]))
         t, w = t[-6:], w[-6:]
         case.needs(loss != "multinomial" or np.unique(t).size == 3)
-    elif name == "column-units":
+    elif name in {"column-units", "columns-mixed"}:
         case.needs(not model.scalar and not case.d.equalities and case.d.low is None)
-        s = 10.0 ** rng.uniform(-8.0, 8.0)
-        F[:, 0] *= s
-        D = np.ones((F.shape[1], model.K))
-        D[0] = 1.0 / s
-        D = np.concatenate([D.ravel(), np.ones(model.n - model.p)])
-        offset = np.zeros(x.size)
-        offset[0] = -2.0 * math.log(s)
+        s = np.ones(F.shape[1])
+        s[0] = 10.0 ** rng.uniform(-10.0, 10.0)
+        if name == "columns-mixed":
+            s = 10.0 ** rng.uniform(-5.0, 5.0, s.size)
+        F *= s
+        D = np.repeat(1.0 / s, model.K)
+        D = np.concatenate([D, np.ones(model.n - model.p)])
+        offset = -2.0 * np.log(s)
         scaled = P.MeanLoss(loss, F, t, w, model.intercept, model.scalar)
         moved = case.d.moved(P.Units(D, 0.0, 1.0, offset))
         _redo(case, moved.replace(f=scaled, model=scaled), benign=True)
@@ -1306,6 +1337,37 @@ def _model(case, name):
     else:
         _redo(case, d)
     changed["hits"] = 1
+
+
+_HELD_KINDS = {
+    "held-nan": lambda F, t: {"features": _one(F, math.nan)},
+    "held-targets-nan": lambda F, t: {"targets": _one(t, math.nan)},
+    "held-columns": lambda F, t: {"features": F[:, :-1]},
+    "held-short": lambda F, t: {"targets": t[:-1]},
+    "held-empty": lambda F, t: {"features": F[:0], "targets": t[:0]},
+    "held-masked-one": lambda F, t: {"features": _masked_one(F)},
+    "held-targets-masked-one": lambda F, t: {"targets": _masked_one(t)},
+    "held-matrix": lambda F, t: {"features": np.asmatrix(F)},
+    "held-float16": lambda F, t: {"features": F.astype(np.float16)},
+    "held-float32": lambda F, t: {"features": F.astype(np.float32)},
+    "held-complex": lambda F, t: {"features": F + 0.1j},
+    "held-object": lambda F, t: {"targets": t.astype(object)},
+    "held-weights-nan": lambda F, t: {"sample_weight": _one(np.ones(t.size), math.nan)},
+    "held-weights-zero": lambda F, t: {"sample_weight": np.zeros(t.size)},
+    "held-csr": lambda F, t: {"features": scipy.sparse.csr_array(F)},
+    "held-unseen": lambda F, t: {"targets": t + 5.0},
+}
+
+
+@kind("data", *_HELD_KINDS)
+def _held_kind(case, name):
+    case.needs(isinstance(case.d.upper, P.HeldOut))
+    case.needs(name != "held-unseen" or case.d.model.loss == "multinomial")
+    case.held = _HELD_KINDS[name](case.d.upper.features, case.d.upper.targets)
+    case.flow = str(case.rng.choice(["call", "evaluate"]))
+    case.benign = name in {"held-csr", "held-float32"}
+    case.expect = "right" if case.benign else "refuse"
+    case.allowed = 5e-3 if name == "held-float32" else 1e-5
 
 
 # faults of the arguments ------------------------------------------------------------
@@ -1334,7 +1396,7 @@ _ARGUMENTS = {
     "strided": _strided,
     "bigendian": lambda a: a.astype(">f8"),
 }
-_GOOD = {"list", "readonly", "strided", "masked", "bigendian"}
+_GOOD = {"readonly", "strided"}
 
 
 @kind("solver", *(f"{a}-{b}" for a in ("x", "y0", "v", "u") for b in _ARGUMENTS))
@@ -1353,27 +1415,15 @@ def _argument(case, name):
         case.flow = str(case.rng.choice(["products", "solve"]))
         setattr(case, which, change(getattr(case, which)))
         case.only = ("jvp",) if which == "u" else ("vjp",)
-    good = what in _GOOD
-    case.benign = good
-    # Integers, matrices, ... may be taken as the numbers they are: then right or refused.
-    if what in {
-        "nan",
-        "inf",
-        "short",
-        "long",
-        "masked-one",
-        "complex-im",
-        "string",
-        "none",
-        "object",
-    }:
+    case.benign = what in _GOOD
+    # Integers, matrices, ... may be taken as the numbers they are: right, or refused.
+    if what in {"nan", "inf", "short", "long", "masked-one", "string", "none"}:
         case.expect = "refuse"
-    if which == "y0" and what in {"int", "bool", "float16"}:
-        case.expect = "right"
-    elif what in {"int", "bool", "float16", "number"}:
+    elif which == "x" and what in {"int", "bool", "float16", "number", "complex-im"}:
         case.expect = "refuse"
     if which == "y0" and what == "masked-one":
         case.expect = "right"
+    case.user_mistake = which == "x" and what in {"short", "long"}
 
 
 @kind("solver", "v-huge", "v-tiny", "v-zero", "u-huge", "u-tiny", "u-zero")
@@ -1450,7 +1500,11 @@ def _M(case, name, n):
         return v * (1.0 + 0.1 * rng.standard_normal())
 
     if name == "M-function-bad":
-        return lambda K: product(np.ones(3)) and None
+
+        def nothing(K):
+            case.hits += 1
+
+        return nothing
     return sad.LinearOperator((n, n), product, product, positive_definite=True)
 
 
@@ -1981,6 +2035,11 @@ def _minimize(case, name):
     parts = name.split("-")
     case.flow, case.benign = "minimize", True
     case.minimize = {"method": parts[1], "maxiter": 60}
+    if case.d.barrier is None and not case.d.inequalities and case.rng.random() < 0.6:
+        _redo(
+            case, case.d.replace(x=case.d.x + case.rng.standard_normal(case.d.x.size))
+        )
+        case.x = case.d.x.copy()
     if len(parts) > 2:
         case.minimize["bounds"] = (case.d.x - 0.5, case.d.x + 0.5)
 

@@ -438,6 +438,27 @@ class LeastSquaresUpper:
         return self.r * (x - self.x0)
 
 
+class HeldOut:
+    """The mean loss of a linear model on other data."""
+
+    def __init__(self, model, features, targets):
+        self.features, self.targets = features, targets
+        self.model = MeanLoss(
+            model.loss, features, targets, np.ones(targets.size), model.intercept, True
+        )
+        self.model.K = model.K
+
+    def value(self, x, y):
+        return self.model.weights @ self.model._pointwise(self.model._z(y))[0]
+
+    def grad_y(self, x, y):
+        slope = self.model._pointwise(self.model._z(y))[1]
+        return (self.model.A.T @ (slope * self.model.weights[:, None])).ravel()
+
+    def grad_x(self, x, y):
+        return np.zeros_like(x)
+
+
 class MovedUpper:
     def __init__(self, upper, units):
         self.upper, self.u = upper, units
@@ -464,6 +485,7 @@ class Truth:
     value: float
     F: float
     dF: Array
+    terms: float = 1.0  # the size of what adds up, and may cancel, in dF
     weak: bool = False
     sides: list = dataclasses.field(default_factory=list)
 
@@ -757,7 +779,11 @@ def _verify(f, eq, rows, x, y, z, active, stationary):
 def _complete(d, y, J):
     F, dF = upper_at(d, y, J)
     none = np.zeros(0)
-    return Truth(y, J, none, none, none, d.f.value(d.x, y), F, dF)
+    terms = np.abs(J.T) @ np.abs(d.upper.grad_y(d.x, y)) + np.abs(
+        d.upper.grad_x(d.x, y)
+    )
+    value = d.f.value(d.x, y)
+    return Truth(y, J, none, none, none, value, F, dF, float(terms.max(initial=0.0)))
 
 
 def upper_at(d, y, J):
@@ -779,7 +805,7 @@ def _moved_truth(d, near):
     found = _complete(d, u.D * inner.y + u.s, J)
     found.value, found.weak = u.c * inner.value, inner.weak
     found.F = d.simpler.upper.value(inner_x, inner.y)
-    found.dF = u.E * inner.dF
+    found.dF, found.terms = u.E * inner.dF, inner.terms
     found.sides = [u.D[:, None] * side * u.E for side in inner.sides]
     found.strong, found.fixed = inner.strong, inner.fixed
     rows = np.ones(inner.multipliers.size) * u.R
@@ -927,7 +953,11 @@ def glm(rng, loss):
     weights = rng.uniform(0.5, 2.0, N) if rng.random() < 0.4 else np.ones(N)
     f = MeanLoss(loss, features, targets, weights, intercept, scalar)
     x = rng.uniform(-3.0, 0.5, f.m)
-    return Definition(f, x, f.n, _upper(rng, f.n, f.m), model=f)
+    upper: Any = _upper(rng, f.n, f.m)
+    if rng.random() < 0.5:
+        few = rng.permutation(N)[: N // 2]
+        upper = HeldOut(f, rng.permuted(features, axis=0)[few], targets[few])
+    return Definition(f, x, f.n, upper, model=f)
 
 
 def _any_glm(rng):
