@@ -679,7 +679,7 @@ def truth(d: Definition, near=None) -> Truth:
     """Return the verified solution; of a problem that is not convex the one at ``near``."""
     if d.simpler is not None:
         return _moved_truth(d, near)
-    d = d.regular()
+    outer, d = d, d.regular()
     f = Negative(d.f) if d.maximize else d.f
     x, n = d.x, d.n
     eq = Stacked(d.equalities)
@@ -701,6 +701,10 @@ def truth(d: Definition, near=None) -> Truth:
     lam = np.zeros(rows.fun(x, y).size)
     lam[active] = z[p:]
     _verify(f, eq, rows, x, y, z, active, d.stationary)
+    if outer.barrier is not None:
+        kept = Stacked([*outer.inequalities, bound_rows(*outer.bounds, x.size)])
+        if not np.all(kept.fun(x, y) < 0.0):
+            raise NoTruth("outside the domain of the barrier")
     slack = -rows.fun(x, y)
     weak = [i for i in range(lam.size) if slack[i] < 1e-6 and lam[i] < 1e-6]
     fixed = np.zeros(n, dtype=bool)
@@ -779,9 +783,8 @@ def _verify(f, eq, rows, x, y, z, active, stationary):
 def _complete(d, y, J):
     F, dF = upper_at(d, y, J)
     none = np.zeros(0)
-    terms = np.abs(J.T) @ np.abs(d.upper.grad_y(d.x, y)) + np.abs(
-        d.upper.grad_x(d.x, y)
-    )
+    slope = np.abs(d.upper.grad_y(d.x, y))
+    terms = np.abs(J.T) @ slope + np.abs(d.upper.grad_x(d.x, y)) + 1e-3 * slope.max()
     value = d.f.value(d.x, y)
     return Truth(y, J, none, none, none, value, F, dF, float(terms.max(initial=0.0)))
 

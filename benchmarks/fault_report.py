@@ -39,6 +39,7 @@ from fault_kinds import KINDS, Case, Inapplicable, assemble, functions_of
 import sparse_argdiff as sad
 
 PACKAGE = str(Path(sad.__file__).parent)
+HERE = str(Path(P.__file__).parent)
 DOCUMENTED = (TypeError, ValueError, NotImplementedError, sad.ConvergenceError)
 SHARES = {
     "function": 0.30,
@@ -98,9 +99,10 @@ class Seen:
         if not P.np.all(np.isfinite(y)) and not case.d.convex:
             return None
         d = case.d.replace(x=np.asarray(x, dtype=float))
+        near = not d.convex or d.barrier is not None
         try:
             with np.errstate(all="ignore"):
-                return P.truth(d, None if d.convex else np.asarray(y, dtype=float))
+                return P.truth(d, np.asarray(y, dtype=float) if near else None)
         except (P.NoTruth, np.linalg.LinAlgError):
             return None
 
@@ -185,11 +187,15 @@ def products(case, seen, problem, solution, truth):
     """Take products with the derivative, by operator or by ``jvp`` and ``vjp``."""
     u, v, options = case.u, case.v, case.derivative
     if case.flow == "products":
-        tangent = seen.attempt(sad.jvp, problem, solution, u, **case.tangent, **options)
+        tangent = seen.attempt(
+            sad.jvp, problem, solution, _copied(u), **case.tangent, **options
+        )
         if tangent is not None:
             seen.tell(tangent)
             seen.note("jvp", tangent.y, truth, u)
-        adjoint = seen.attempt(sad.vjp, problem, solution, v, **case.adjoint, **options)
+        adjoint = seen.attempt(
+            sad.vjp, problem, solution, _copied(v), **case.adjoint, **options
+        )
         if adjoint is not None:
             seen.tell(adjoint)
             seen.note("vjp", adjoint.x, truth, v)
@@ -198,27 +204,29 @@ def products(case, seen, problem, solution, truth):
     if J is None:
         return
     if case.after is not None:
-        u_before, truth = np.array(u), seen.truth_at(np.array(case.d.x), truth.y)
-        case.after(solution, case.x, u, v)
-        case.u = u_before if np.shares_memory(u, case.u) else case.u
-        u = case.u
+        case.after(solution, case.x, u.copy(), v)
     seen.told += [J.note] if getattr(J, "note", "") else []
     blocks = KINDS[case.kind][0] != "solver"
     if case.flow != "adjoint":
-        _product(seen, J, "jvp", u, truth, blocks)
-    _product(seen, J.T, "vjp", v, truth, blocks)
+        _product(seen, lambda: J, "jvp", u, truth, blocks)
+    _product(seen, lambda: J.T, "vjp", v, truth, blocks)
+
+
+def _copied(argument):
+    """Copy an array: a user's function may write into it."""
+    return argument.copy() if isinstance(argument, np.ndarray) else argument
 
 
 def _product(seen, J, name, direction, truth, blocks):
     """Note the product with a vector, and with a block of two columns."""
-    product = seen.attempt(lambda: J @ direction)
+    product = seen.attempt(lambda: J() @ _copied(direction))
     if product is not None:
         seen.note(name, product, truth, direction)
     if blocks:
         other = direction[::-1].copy()
         if seen.case.only == ("vjp", "gradient", "F"):  # within a subspace
             other = -2.0 * direction
-        block = seen.attempt(lambda: J @ np.stack([direction, other], axis=1))
+        block = seen.attempt(lambda: J() @ np.stack([direction, other], axis=1))
         if block is not None:
             seen.note(name, block[:, 0], truth, direction)
             seen.note(name, block[:, 1], truth, other)
@@ -398,17 +406,23 @@ def run_case(case):
     return seen
 
 
+def _file(frame):
+    return frame.tb_frame.f_code.co_filename
+
+
 def is_documented(case, error):
     """Whether an exception is the user's own, or was raised by the package on purpose."""
-    if any(error is own for own in case.user_errors):
+    if any(own in (error, error.__cause__) for own in case.user_errors):
         return True
-    last = error.__traceback__
-    while last.tb_next is not None:
+    frames, last = [], error.__traceback__
+    while last is not None:
+        frames.append(last)
         last = last.tb_next
-    code = last.tb_frame.f_code
-    if case.user_mistake and code.co_filename == P.__file__:
+    ours = [f for f in frames if _file(f).startswith((PACKAGE, HERE))]
+    if case.user_mistake and _file(ours[-1]).startswith(HERE):
         return True
-    if not (code.co_filename.startswith(PACKAGE) and isinstance(error, DOCUMENTED)):
+    last, code = frames[-1], frames[-1].tb_frame.f_code
+    if not (_file(last).startswith(PACKAGE) and isinstance(error, DOCUMENTED)):
         return False
     at = [i for i in dis.get_instructions(code) if i.offset == last.tb_lasti]
     return bool(at) and at[0].opname == "RAISE_VARARGS"
