@@ -276,7 +276,7 @@ def _pick(case, wanted=lambda name: True):
     case.target = str(case.rng.choice(names))
     if case.target.startswith("upper."):
         case.flow = str(case.rng.choice(["call", "evaluate"]))
-    elif case.flow == "bring" and case.target in {"value"}:
+    elif case.flow == "bring" and case.target == "value":
         case.flow = "solve"
     return case.target
 
@@ -368,7 +368,7 @@ _TYPES = {
     "list": lambda a: np.asarray(a).tolist(),
     "tuple": lambda a: tuple(np.atleast_1d(a).tolist()),
     "none": lambda a: None,
-    "masked": lambda a: np.ma.array(a),
+    "masked": np.ma.array,
     "masked-one": _masked_one,
     "matrix": lambda a: np.asmatrix(np.atleast_1d(a)),
     "sparse": lambda a: scipy.sparse.csr_matrix(np.atleast_2d(a)),
@@ -1224,7 +1224,7 @@ def _feature_kind(case, name):
 
 _TARGET_KINDS = {
     "targets-nan": lambda t: _one(t, math.nan),
-    "targets-masked": lambda t: np.ma.array(t),
+    "targets-masked": np.ma.array,
     "targets-masked-one": _masked_one,
     "targets-column": lambda t: t[:, None],
     "targets-short": lambda t: t[:-1],
@@ -1254,91 +1254,104 @@ def _target_kind(case, name):
     case.benign, case.expect = benign, "right" if benign else "refuse"
 
 
-@kind(
-    "data",
-    "one-class",
-    "separable",
-    "zero-feature",
-    "dup-features",
-    "zero-weight",
-    "column-units",
-    "columns-mixed",
-    "column-offset",
-    "labels-signed",
-    "empty-class",
-    "labels-wrong",
-    "many-features",
-)
-def _model(case, name):
+def _remodel(case, F, t, w, *, refused=False, x=None):
+    """Set the model of other data, and its truth where there is one."""
+    model = case.d.model
+    made = P.MeanLoss(model.loss, F, t, w, model.intercept, model.scalar)
+    case.needs(made.n == case.d.n)
+    d = case.d.replace(f=made, model=made, x=case.d.x if x is None else x)
+    if refused:
+        case.d, case.expect = d, "refuse"
+    else:
+        _redo(case, d)
+
+
+@kind("data", "one-class", "empty-class", "separable")
+def _classes(case, name):
     F, model, rng = _features(case), case.d.model, case.rng
-    t, w, loss, x = model.targets.copy(), model.weights.copy(), model.loss, case.d.x
-    changed: dict[str, Any] = {}
+    t, loss = model.targets.copy(), model.loss
+    case.needs(not case.d.equalities and case.d.low is None)
     if name == "one-class":
         case.needs(loss in {"logistic", "poisson"} and model.intercept)
-        case.needs(not case.d.equalities and case.d.low is None)
         t[:] = 1.0 if loss == "logistic" and rng.random() < 0.5 else 0.0
-        case.expect = "refuse"
+        _remodel(case, F, t, model.weights, refused=True)
     elif name == "empty-class":
         case.needs(loss == "multinomial" and model.intercept)
         t[t == 1.0] = 2.0
-        case.expect = "refuse"
-    elif name == "labels-wrong":
-        case.needs(loss in {"logistic", "multinomial", "poisson"})
-        t = {"logistic": t + 1.0, "multinomial": t + 0.5, "poisson": t - 10.0}[loss]
-        case.data["targets"], case.expect, case.hits = t, "refuse", 1
-        return
-    elif name == "labels-signed":
-        case.needs(loss == "logistic")
-        case.data["targets"], case.benign = 2.0 * t - 1.0, True
-        return
-    elif name == "separable":
-        case.needs(loss in {"logistic", "multinomial"} and not case.d.equalities)
-        case.needs(case.d.low is None)
+        _remodel(case, F, t, model.weights, refused=True)
+    else:
+        case.needs(loss in {"logistic", "multinomial"})
         t = 1.0 * (F[:, 0] > np.median(F[:, 0]))
         if loss == "multinomial":
             t += 1.0 * (F[:, 0] > np.quantile(F[:, 0], 0.75))
         case.needs(np.unique(t).size == (2 if loss == "logistic" else 3))
-        x = np.full_like(x, rng.uniform(-30.0, -8.0))
-        case.ill = float(np.exp(-x[0]))
-    elif name == "zero-feature":
+        x = np.full_like(case.d.x, rng.uniform(-30.0, -8.0))
+        _remodel(case, F, t, model.weights, x=x)
+
+
+@kind("data", "labels-signed", "labels-wrong")
+def _labels(case, name):
+    _features(case)
+    t, loss = case.d.model.targets, case.d.model.loss
+    if name == "labels-signed":
+        case.needs(loss == "logistic")
+        _data(case, targets=2.0 * t - 1.0)
+        case.benign = True
+        return
+    case.needs(loss in {"logistic", "multinomial", "poisson"})
+    wrong = {"logistic": t + 1.0, "multinomial": t + 0.5, "poisson": t - 10.0}
+    _data(case, targets=wrong[loss])
+    case.expect = "refuse"
+
+
+@kind(
+    "data",
+    "zero-feature",
+    "dup-features",
+    "zero-weight",
+    "column-offset",
+    "many-features",
+)
+def _columns(case, name):
+    F, model, rng = _features(case), case.d.model, case.rng
+    t, w = model.targets.copy(), model.weights.copy()
+    if name == "zero-feature":
         F[:, -1] = 0.0
     elif name == "dup-features":
         F[:, -1] = F[:, 0]
     elif name == "zero-weight":
-        w[:2] = 0.0
-        F[:2] *= 1e6
-        case.needs(loss not in {"logistic", "multinomial"} or w[2:].size > 4)
+        w[:2], F[:2] = 0.0, 1e6 * F[:2]
     elif name == "many-features":
         F = rng.standard_normal((6, F.shape[1]))
         t, w = t[-6:], w[-6:]
-        case.needs(loss != "multinomial" or np.unique(t).size == 3)
-    elif name in {"column-units", "columns-mixed"}:
-        case.needs(not model.scalar and not case.d.equalities and case.d.low is None)
-        s = np.ones(F.shape[1])
-        s[0] = 10.0 ** rng.uniform(-10.0, 10.0)
-        if name == "columns-mixed":
-            s = 10.0 ** rng.uniform(-5.0, 5.0, s.size)
-        F *= s
-        D = np.repeat(1.0 / s, model.K)
-        D = np.concatenate([D, np.ones(model.n - model.p)])
-        offset = -2.0 * np.log(s)
-        scaled = P.MeanLoss(loss, F, t, w, model.intercept, model.scalar)
-        moved = case.d.moved(P.Units(D, 0.0, 1.0, offset))
-        _redo(case, moved.replace(f=scaled, model=scaled), benign=True)
-        return
-    elif name == "column-offset":
-        case.needs(loss in {"squared", "huber", "logistic"})
-        F[:, 0] += 10.0 ** rng.uniform(1.0, 4.0)
-        case.ill, case.benign = 1e8, True
-    made = P.MeanLoss(loss, F, t, w, model.intercept, model.scalar)
-    if made.n != case.d.n:
-        raise Inapplicable
-    d = case.d.replace(f=made, model=made, x=x)
-    if case.expect == "refuse":
-        case.d = d
+        case.needs(model.loss != "multinomial" or np.unique(t).size == 3)
     else:
-        _redo(case, d)
-    changed["hits"] = 1
+        case.needs(model.loss in {"squared", "huber", "logistic"})
+        F[:, 0] += 10.0 ** rng.uniform(1.0, 4.0)
+        case.benign = True
+    _remodel(case, F, t, w)
+
+
+@kind("data", "column-units", "columns-mixed")
+def _column_units(case, name):
+    """Scale features, and shift the log-penalties with them: the same problem."""
+    F, model, rng = _features(case), case.d.model, case.rng
+    case.needs(not model.scalar and not case.d.equalities and case.d.low is None)
+    s = np.ones(F.shape[1])
+    s[0] = 10.0 ** rng.uniform(-10.0, 10.0)
+    if name == "columns-mixed":
+        s = 10.0 ** rng.uniform(-5.0, 5.0, s.size)
+    D = np.concatenate([np.repeat(1.0 / s, model.K), np.ones(model.n - model.p)])
+    scaled = P.MeanLoss(
+        model.loss,
+        F * s,
+        model.targets,
+        model.weights,
+        model.intercept,
+        model.scalar,
+    )
+    moved = case.d.moved(P.Units(D, 0.0, 1.0, -2.0 * np.log(s)))
+    _redo(case, moved.replace(f=scaled, model=scaled), benign=True)
 
 
 _HELD_KINDS = {
@@ -1390,7 +1403,7 @@ _ARGUMENTS = {
     "number": lambda a: 1.0,
     "float16": lambda a: a.astype(np.float16),
     "bool": lambda a: a > 0.0,
-    "masked": lambda a: np.ma.array(a),
+    "masked": np.ma.array,
     "masked-one": _masked_one,
     "matrix": np.asmatrix,
     "list": lambda a: a.tolist(),
@@ -1419,12 +1432,11 @@ def _argument(case, name):
         case.only = ("jvp",) if which == "u" else ("vjp",)
     case.benign = what in _GOOD
     # Integers, matrices, ... may be taken as the numbers they are: right, or refused.
-    if what in {"nan", "inf", "short", "long", "masked-one", "string", "none"}:
+    never = {"nan", "inf", "short", "long", "masked-one", "string", "none"}
+    if which == "x":
+        never |= {"int", "bool", "float16", "number", "complex-im"}
+    if what in never and name != "y0-masked-one":
         case.expect = "refuse"
-    elif which == "x" and what in {"int", "bool", "float16", "number", "complex-im"}:
-        case.expect = "refuse"
-    if which == "y0" and what == "masked-one":
-        case.expect = "right"
     case.user_mistake = which == "x" and what in {"short", "long"}
 
 

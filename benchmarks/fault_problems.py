@@ -388,8 +388,8 @@ class MovedRows:
 class Along:
     """f(x, P y) + φ(z'y), with P the projection across the unit vector z.
 
-    ``phi`` is one of: "zero" (flat), "falls" (−t), "exp" (e^−t, which falls for ever towards its limit),
-    "slight" (½ ε (t − 1)²), "double" (¼ t⁴ − ½ t², a saddle at 0).
+    ``phi`` is one of: "zero" (flat), "falls" (−t), "exp" (e^−t, which falls for ever
+    towards its limit), "slight" (½ ε (t − 1)²), "double" (¼ t⁴ − ½ t², a saddle at 0).
     """
 
     def __init__(self, f, z, phi, size=1e-7):

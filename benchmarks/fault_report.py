@@ -1,12 +1,14 @@
 """A fault campaign: spoil one thing at a time, and see what the package says.
 
-    python benchmarks/fault_report.py [--seed 0] [--cases 2400] [--only KIND/CLASS] [--case I] [--verbose]
+    python benchmarks/fault_report.py [--seed 0] [--cases 2400] [--only KIND/CLASS]
+                                      [--case I] [--verbose] [--refused]
 
-Each case is a small random problem of a class (``fault_problems``), its solution by dense linear algebra,
-and one fault of a kind (``fault_kinds``).  The verdicts:
+Each case is a small random problem of a class (``fault_problems``), its solution by
+dense linear algebra, and one fault of a kind (``fault_kinds``).  The verdicts:
 
-RIGHT    y, value and derivative are right to max(1e-5, 100 tol), or the user's own functions are
-         wrong but consistent, and ``check_derivatives`` or ``check_hypergradient`` says so;
+RIGHT    y, value and derivative are right to max(1e-5, 100 tol), or the user's own
+         functions are wrong but consistent, and ``check_derivatives`` or
+         ``check_hypergradient`` says so;
 HONEST   an exception raised on purpose (by a ``raise`` of the package, or the user's own), a
          status, or a warning;
 FOREIGN  any other exception;
@@ -14,8 +16,10 @@ SILENT   a wrong number that nothing was said about;
 HANG     more than 30 s;
 inert    the fault was never reached: it proves nothing, and is not counted.
 
-``refused`` counts those of HONEST whose problem is sound.  Each SILENT, FOREIGN and HANG is
-printed as one line, and ``--case I`` with the same seed runs it again.  The exit status is 1 if there is any.
+A wrong number that the problem's own condition explains is "amplified" and not counted.
+"Refused" counts those of HONEST whose problem is sound.  Each SILENT, FOREIGN and HANG is
+printed as one line, and ``--case I`` with the same seed runs it again.  The exit status
+is 1 if there is any.
 """
 
 from __future__ import annotations
@@ -76,7 +80,7 @@ class Seen:
             return function(*arguments, **options)
         except Inapplicable:
             raise
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001  (judged later)
             self.raised.append(error)
             return None
 
@@ -442,13 +446,13 @@ def checkers_object(case):
         for objective in (problem, problem.objective):
             try:
                 sad.check_derivatives(objective, d.x, y)
-            except Exception:
+            except Exception:  # noqa: BLE001  (any refusal)
                 return True
         options = {k: v for k, v in case.F.items() if k in {"solver", "method"}}
         F = sad.Hypergradient(problem, upper, y0=start_of(case), tol=1e-10, **options)
         try:
             sad.check_hypergradient(F, d.x)
-        except Exception:
+        except Exception:  # noqa: BLE001  (any refusal)
             return True
     return False
 
@@ -541,7 +545,7 @@ def run_one(seed, index, name, kind, verbose):
         return None
     except Hang:
         return case, "HANG", f"> {LIMIT} s", LIMIT
-    except Exception as error:  # of the campaign itself
+    except Exception as error:  # noqa: BLE001  (of the campaign itself)
         traceback.print_exc()
         return case, "HARNESS", repr(error), time.perf_counter() - began
     case.exercised |= case.hits > 0
