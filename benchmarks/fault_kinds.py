@@ -1266,7 +1266,7 @@ def _remodel(case, F, t, w, *, refused=False, x=None):
         _redo(case, d)
 
 
-@kind("data", "one-class", "empty-class", "separable")
+@kind("problem", "one-class", "empty-class", "separable")
 def _classes(case, name):
     F, model, rng = _features(case), case.d.model, case.rng
     t, loss = model.targets.copy(), model.loss
@@ -1305,7 +1305,7 @@ def _labels(case, name):
 
 
 @kind(
-    "data",
+    "problem",
     "zero-feature",
     "dup-features",
     "zero-weight",
@@ -1332,7 +1332,7 @@ def _columns(case, name):
     _remodel(case, F, t, w)
 
 
-@kind("data", "column-units", "columns-mixed")
+@kind("problem", "column-units", "columns-mixed")
 def _column_units(case, name):
     """Scale features, and shift the log-penalties with them: the same problem."""
     F, model, rng = _features(case), case.d.model, case.rng

@@ -572,7 +572,7 @@ def campaign(args):
         hidden = wanted and not (
             wanted[0] in {"", kind} and (len(wanted) < 2 or wanted[1] in {"", name})
         )
-        if hidden and index > 60 * args.cases:
+        if hidden and index > 200_000:
             break
         if hidden:
             continue
