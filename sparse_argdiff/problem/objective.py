@@ -32,8 +32,9 @@ class Objective(Protocol):
 
     ``hess`` and ``cross`` may return an ndarray, a sparse matrix or any operator.
     Optional attributes: ``n``, the size of y, without which ``solve`` needs y0;
-    ``dtype``, that of y; ``scale(x)``, the size of the terms that cancel in f_Y at a
-    solution, by default ‖f_Y(x, 0)‖.  Tolerances are relative to the scale.
+    ``dtype``, that of y; ``convex``, true where f is convex in y for every x, which spares
+    the products that look for negative curvature; ``scale(x)``, the size of the terms that
+    cancel in f_Y at a solution, by default ‖f_Y(x, 0)‖, for the rounding in proven bounds.
     """
 
     def value(self, x: Array, y: Array) -> float:
