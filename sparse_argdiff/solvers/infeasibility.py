@@ -35,10 +35,10 @@ def detect_infeasible_or_unbounded(
     form, length = now.form, size_of(now.point.y)
     if now.violation > tol * length:
         worst = max(largest(now.r_e), largest(now.inequality_values), length)
-        proof = contradiction(now, far * max(worst, form.length))
+        proof = contradiction(now, far * max(worst, 1.0))
         if proof:
             return Status.INFEASIBLE, proof, 0
-    if length > 1e6 * form.length:
+    if largest(now.point.y - form.y0) > 1e6:
         H = form.problem.hess(form.x, now.point.y)
         return (Status.UNBOUNDED if falls_forever(H, now) else None), "", 1
     return None, "", 0
