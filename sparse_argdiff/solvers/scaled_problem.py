@@ -21,6 +21,7 @@ from scipy import sparse
 from ..arrays import Array, asarray, check_shape, full, is_array, namespace, norm
 from ..operators.block_matrices import diagonal_operator, is_explicit, squares
 from ..operators.linear_operator import LinearOperator, aslinearoperator
+from ..operators.scaling import diagonal_scale, random_signs
 from ..operators.structure import common
 from ..problem.constraints import Equality, Inequality, Stack
 from ..problem.optimality import lagrangian_hess, row_norms
@@ -38,14 +39,16 @@ _PASSES = 8  # over the rows, from coordinates of known length to those that the
 _UNITS_MAY_HELP = {Status.STAGNATED, Status.LINE_SEARCH_FAILED}
 
 
-def diagonal_scale(A: Any, like: Array) -> tuple[Array, int]:
-    """Return a positive diagonal of the size of A, and the products that it took."""
+def _sizes(A: Any, like: Array) -> tuple[Array, int]:
+    """Return |diag A| or what products tell of it, ≥ 0, and the products that it took."""
     A = aslinearoperator(A)
-    xp = namespace(like)
     if A.has_diagonal:
-        return xp.abs(asarray(A.diagonal(), like)), 0
-    v = asarray(np.random.default_rng(0).standard_normal(like.shape[0]), like)
-    return full(like.shape, norm(A.matvec(v)) / norm(v), like), 1
+        return namespace(like).abs(asarray(A.diagonal(), like)), 0
+    sizes, products = diagonal_scale(A, like)
+    if sizes is not None:
+        return sizes, products
+    v = random_signs(like.shape[0], like, 0)
+    return full(like.shape, norm(A.matvec(v)) / norm(v), like), products + 1
 
 
 @dataclasses.dataclass(frozen=True)
@@ -219,9 +222,9 @@ def curvatures(
 ) -> tuple[Array, int]:
     """Return |diag| of the Hessian of f, or of the Lagrangian, and the products spent."""
     if multipliers is None:
-        return diagonal_scale(problem.objective.hess(x, y), y)
+        return _sizes(problem.objective.hess(x, y), y)
     p = 0 if problem.equalities is None else problem.equalities.value(x, y).shape[0]
-    return diagonal_scale(lagrangian_hess(problem, x, y, multipliers, p), y)
+    return _sizes(lagrangian_hess(problem, x, y, multipliers, p), y)
 
 
 def _of_curved_rows(
