@@ -191,7 +191,8 @@ class _NewtonCG:
         """Search along d; where values differ by rounding only, the gradient decides."""
         y, d = point.y, direction.d
         slope, unknown = dot(point.grad, d), direction.model_is_unbounded
-        found = search(self.problem, self.x, y, d, point.value, slope, unknown)
+        data = self.problem, self.x, y, d, point.value, slope, unknown
+        found = search(*data, convex=not unknown)
         self.n_grad += found.n_grad
         if found.status is Status.LINE_SEARCH_FAILED and self.is_short(direction):
             new = self.at(y + d)
