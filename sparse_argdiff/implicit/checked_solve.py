@@ -75,6 +75,8 @@ class LinearizedSolve:
     system : KKTSystem
     warnings : tuple of str
         Caveats of the solution and of K.
+    one_sided : str
+        The caveat of weakly active constraints; empty without.
     """
 
     def __init__(
@@ -108,7 +110,8 @@ class LinearizedSolve:
         self.choice: Choice | None = None
         self._fallback: LinearOperator | None = None
         self.solver, self.null_space = self._solver_for(method, M)
-        notes = (*solution.warnings, self.system.K.note, _one_sided(solution))
+        self.one_sided = _one_sided(solution)
+        notes = (*solution.warnings, self.system.K.note, self.one_sided)
         self.warnings = tuple(dict.fromkeys(note for note in notes if note))
 
     @property
