@@ -1361,3 +1361,109 @@ def test_numbers_of_every_kind(tol, maxiter):
 def test_an_unknown_option_is_named():
     with pytest.raises(TypeError, match=r"has no option 'gtol'; it has .*lower_tol"):
         sad.minimize(None, None, np.zeros(1), gtol=1e-3)
+
+
+def test_values_on_the_way_have_error_bars():
+    """A loose solve's value is off by up to a quarter; the record says by how much."""
+    rng = np.random.default_rng(0)
+    s, eps = 24, 0.02
+    a, b = np.mgrid[:s, :s] / s
+    clean = (0.3 + 0.4 * ((b - 0.4) ** 2 + (a - 0.5) ** 2 < 0.08)).ravel()
+    noisy = clean + 0.1 * rng.standard_normal(s * s)
+
+    def D(y):
+        Y = y.reshape(s, s)
+        across = np.pad(np.diff(Y), ((0, 0), (0, 1)))
+        return np.stack([across, np.pad(np.diff(Y, axis=0), ((0, 1), (0, 0)))])
+
+    def DT(p):
+        out = np.zeros((s, s))
+        out[:, :-1] -= p[0][:, :-1]
+        out[:, 1:] += p[0][:, :-1]
+        out[:-1] -= p[1][:-1]
+        out[1:] += p[1][:-1]
+        return out.ravel()
+
+    def parts(x, y):
+        p = D(y)
+        return np.exp(x).reshape(s, s), p, np.sqrt((p * p).sum(axis=0) + eps**2)
+
+    def value(x, y):
+        w, _, m = parts(x, y)
+        return 0.5 * ((y - noisy) ** 2).sum() + (w * m).sum()
+
+    def grad(x, y):
+        w, p, m = parts(x, y)
+        return y - noisy + DT(w / m * p)
+
+    def hvp(x, y, v):
+        w, p, m = parts(x, y)
+        q = D(v)
+        return v + DT(w / m * (q - p * (p * q).sum(axis=0) / m**2))
+
+    def cross_vjp(x, y, v):
+        w, p, m = parts(x, y)
+        return (w / m * (p * D(v)).sum(axis=0)).ravel()
+
+    problem = sad.Problem(
+        sad.FunctionObjective(
+            value=value, grad=grad, hvp=hvp, cross_vjp=cross_vjp, n=s * s
+        )
+    )
+    upper = sad.FunctionUpper(
+        lambda x, y: 0.5 * np.mean((y - clean) ** 2), lambda x, y: (y - clean) / s**2
+    )
+    path = []
+    sad.minimize(
+        problem,
+        upper,
+        np.full(s * s, -2.3),
+        bounds=(-8, 4),
+        maxiter=15,
+        callback=lambda state: path.append((state.x.copy(), state.record)),
+    )
+    F = sad.Hypergradient(problem, upper, tol=1e-9)
+    errors = [abs(record.value - F(x)[0]) for x, record in path]
+    bars = [record.value_error for _, record in path]
+    assert (
+        max(e / record.value for e, (_, record) in zip(errors, path, strict=True))
+        > 0.02
+    )
+    assert all(e <= bar for e, bar in zip(errors, bars, strict=True))
+
+
+def test_hoag_returns_the_lower_of_best_and_last_by_values_of_one_accuracy():
+    """The value of a rough solve, below every true one, chose the point to return."""
+    lower = sad.FunctionObjective(
+        value=lambda x, y: 0.5 * float((y - x) @ (y - x)),
+        grad=lambda x, y: y - x,
+        hvp=lambda x, y, v: v,
+        cross_vjp=lambda x, y, w: -w,
+        n=2,
+    )
+    asked = []
+
+    def rough(problem, x, y0, tol):
+        """Err at first, to the side of a lower value: 0.163 for F(1) = 0.25."""
+        asked.append(tol)
+        off = np.array([0.3, 0.0]) if len(asked) == 1 else np.zeros(2)
+        return sad.Solution(y=x - off, x=x, status=sad.Status.CONVERGED)
+
+    upper = sad.FunctionUpper(
+        lambda x, y: float(0.25 * y[0] ** 4 + 1e-4 * y[1]),
+        lambda x, y: np.array([y[0] ** 3, 1e-4]),
+    )
+    found = sad.minimize(
+        sad.Problem(lower),
+        upper,
+        np.array([1.0, 0.0]),
+        method="hoag",
+        solver=rough,
+        bounds=[(0.9, 2.0), (None, None)],
+        maxiter=1,
+        tol=1e-9,
+    )
+    assert found.status is sad.Status.ITERATION_LIMIT
+    assert found.x[0] == pytest.approx(0.9)
+    assert found.fun == pytest.approx(0.25 * 0.9**4 + 1e-4 * found.x[1], rel=1e-9)
+    assert found.history[0].value == pytest.approx(0.25, rel=1e-9)  # evaluated anew

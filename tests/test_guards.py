@@ -101,32 +101,77 @@ def test_nothing_is_proven_without_convexity(convexity):
 # hypergradient/descent_stopping.py ----------------------------------------------------
 
 
-@pytest.mark.parametrize(("start", "shown"), [(0.9, True), (0.85, False)])
-def test_a_start_shows_descent(start, shown):
-    """``_SAFETY``, 2 → 1, or ``_ETA``, ½ → 0: the threshold 8/9 becomes 4/5."""
-    F = sad.Hypergradient(*scalar(), M=np.eye(1))
-    found = F.evaluate(
-        np.ones(1), adjoint0=np.array([start]), until="descent", certify=False
+def adjoint_of(K, d, b, direct, start, *, bounded=True):
+    """Return an evaluation until descent with f_XY = −I, f_YY = K and ∂f^U/∂y = b."""
+    K, b, direct = (np.asarray(v, dtype=float) for v in (K, b, direct))
+    structure = sad.Structure(split=(sad.aslinearoperator(K - np.diag(d)), np.array(d)))
+    hess = sad.LinearOperator(
+        K.shape,
+        lambda v: K @ v,
+        symmetric=True,
+        structure=structure if bounded else sad.Structure(),
     )
-    status = found.adjoint.krylov.status
-    assert (status is sad.Status.APPROXIMATE) == shown
+    zero, objective = np.zeros(len(b)), SimpleNamespace(n=len(b))
+    objective.grad = lambda x, y: 0.0 * y
+    objective.hess, objective.cross = lambda x, y: hess, lambda x, y: -np.eye(len(b))
+    upper = sad.FunctionUpper(
+        lambda x, y: 0.0, lambda x, y: b, lambda x, y: direct + 0.0 * x
+    )
+    F = sad.Hypergradient(sad.Problem(objective), upper, method="cg")
+    return F.evaluate(
+        zero,
+        adjoint0=np.array(start),
+        adjoint_tol=0.0,
+        until="descent",
+        certify=False,
+    )
+
+
+def ended_at_descent(found):
+    return found.adjoint.krylov.status is sad.Status.APPROXIMATE
+
+
+@pytest.mark.parametrize(("start", "shown"), [(0.58, True), (0.56, False)])
+def test_a_start_shows_descent(start, shown):
+    """``_ETA``, ¼ → ½ or 0: the threshold 4/7 becomes 2/3 or 1/2."""
+    found = adjoint_of([[1.0]], [1.0], [1.0], [0.0], [start])
+    assert ended_at_descent(found) == shown
     assert (found.gradient[0] == start) == shown
 
 
-@pytest.mark.parametrize(("first", "stops"), [(0.8, True), (0.7, False)])
-def test_iterates_show_descent(first, stops):
-    """``_SAFETY``, 2 → 1, or ``_ETA``, ½ → 0: the threshold 3/4 becomes 1/2."""
-    asked = []
+def test_nothing_descends_without_a_lower_bound():
+    """``d is None`` dropped: no start and no iterate proves anything by itself."""
+    found = adjoint_of([[1.0]], [1.0], [1.0], [0.0], [0.99], bounded=False)
+    assert not ended_at_descent(found)
+    assert found.gradient[0] == pytest.approx(1.0, rel=1e-12)
 
-    def solver(K, b, x0=None, *, callback=None, **options):
-        for niter, x in enumerate((first, 0.0, 0.9, 0.0, 1.0)):
-            iterate = SimpleNamespace(niter=niter, x=np.array([x]))
-            asked.append(bool(callback(iterate)))
-        return sad.cg(K, b, rtol=1e-10)
 
-    F = sad.Hypergradient(*scalar(), method=solver)
-    F.evaluate(np.ones(1), until="descent", certify=False)
-    assert asked == [False] * 4 + [stops]
+def test_a_negative_bound_bounds_nothing():
+    """``any(d < 0)`` dropped: K ≥ diag(−1) says nothing of K⁻¹."""
+    assert not ended_at_descent(adjoint_of([[1e-9]], [-1.0], [1.0], [0.0], [1.0]))
+
+
+def test_descent_allows_for_rounding():
+    """``_ROUNDING``, 100 → 0: z = 10⁻¹⁴ of a λ that rounding alone may have moved."""
+    start = 1.0 - 2.0**-53
+    for direct, shown in ((1e-14, False), (1e-12, True)):
+        found = adjoint_of([[1.0]], [1.0], [1.0], [direct - start], [start])
+        assert ended_at_descent(found) == shown
+
+
+@pytest.mark.parametrize("slope", [1.0, 30.0])
+def test_a_coordinate_without_a_bound_is_eliminated(slope):
+    """``whole`` always False: a residual at d = 0 passes for none, and z ascends.
+
+    K = [1 k; k k² + 1]: the residual r at the first coordinate moves λ by (1 + k²) r.
+    """
+    K, exact = np.array([[1.0, slope], [slope, slope**2 + 1.0]]), np.ones(2)
+    start = exact - np.linalg.solve(K, [0.1, 0.0])
+    found = adjoint_of(K, [0.0, 1.0], K @ exact, [0.0, 0.0], start)
+    assert ended_at_descent(found) == (slope == 1.0)
+    assert found.gradient @ exact > 0.0
+    if slope == 1.0:
+        assert found.adjoint.krylov.n_matvec == 2  # the residual, and a column of K
 
 
 def test_a_start_worse_than_zero_is_dropped():

@@ -430,6 +430,65 @@ def test_on_failure():
         hypergradient(row, on_failure="silent")(row.x)
 
 
+def corner(on_failure="raise"):
+    """Return F of y = max(0, x), whose bound is weakly active at x = 0."""
+    problem = sad.Problem(quadratic_objective(np.eye(1), np.eye(1)), lower=0.0)
+    upper = sad.FunctionUpper(
+        lambda x, y: float(y @ y + y.sum()), lambda x, y: 2 * y + 1
+    )
+    return problem, upper, sad.Hypergradient(problem, upper, on_failure=on_failure)
+
+
+def test_the_plain_call_says_that_a_derivative_is_one_sided():
+    _, _, F = corner()
+    with pytest.warns(sad.ConvergenceWarning, match="one-sided") as caught:
+        F(np.zeros(1))
+    assert caught[0].filename == __file__
+    noted = F.evaluate(np.zeros(1), certify=False).warnings  # and no warning is shown
+    assert noted == tuple(str(w.message) for w in caught)
+    corner("ignore")[2](np.zeros(1))
+    F(np.ones(1))
+
+
+def test_minimize_says_that_a_derivative_is_one_sided():
+    problem, upper, _ = corner()
+    for method in ("maid", "hoag", "gradient_descent", "lbfgs"):
+        options = {"method": method, "maxiter": 3}
+        with pytest.warns(sad.ConvergenceWarning, match="one-sided") as caught:
+            found = sad.minimize(problem, upper, np.zeros(1), **options)
+        assert caught[-1].filename == __file__
+        assert any("one-sided" in note for note in found.warnings)
+        quiet = sad.minimize(
+            problem, upper, np.zeros(1), on_failure="ignore", **options
+        )
+        assert quiet.warnings == found.warnings
+
+
+@pytest.mark.parametrize(("error", "said"), [(2e-3, True), (5e-4, False)])
+def test_the_plain_call_says_that_the_adjoint_is_poor(error, said):
+    """Half the digits of adjoint_tol = 1e-6 are missing from 1e-3 on; λ = (1, 1)."""
+    K = np.diag([1.0, 4.0])
+
+    def solver(A, b, x0=None, **options):
+        return dataclasses.replace(
+            sad.cg(A, b, rtol=1e-12), energy_error=error * 5**0.5
+        )
+
+    problem = sad.Problem(quadratic_objective(K, np.eye(2)))
+    upper = sad.FunctionUpper(lambda x, y: 0.0, lambda x, y: np.array([1.0, 4.0]))
+    F = sad.Hypergradient(problem, upper, method=solver, adjoint_tol=1e-6)
+    found = F.evaluate(np.ones(2), certify=False)
+    assert found.adjoint_error == pytest.approx(error)
+    assert any("the adjoint is wrong" in note for note in found.warnings) == said
+    if said:
+        with pytest.warns(
+            sad.ConvergenceWarning, match="adjoint is wrong by about 2e-03"
+        ):
+            F(np.ones(2))
+    else:
+        F(np.ones(2))
+
+
 @pytest.mark.parametrize("name", ["grad_y", "grad_x"])
 def test_wrong_shapes_of_the_upper_level_are_named(name):
     row = BY_NAME["quadratic"]

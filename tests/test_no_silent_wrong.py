@@ -736,21 +736,6 @@ def test_a_constraint_that_writes_into_one_buffer():
     np.testing.assert_array_equal(before, 0.75)
 
 
-@pytest.mark.filterwarnings("ignore::PendingDeprecationWarning")
-def test_matrices_of_the_old_kind():
-    """What ``spmatrix.todense`` returns: its `*` is `@`, its products are 2-D."""
-    H, B = ROW.dense_hess(0, 0), ROW.dense_cross(0, 0)
-    problem = sad.Problem(Matrices(hess=np.matrix(H), cross=np.matrix(B)))
-    J = sad.derivative(problem, sad.solve(problem, ROW.x))
-    np.testing.assert_allclose(J @ U, -np.linalg.solve(H, B @ U), rtol=1e-6)
-    C = np.triu(np.ones((ROW.n, ROW.n)))[:2]
-    rows = sad.Inequality(lambda x, y: C @ y - 0.1, lambda x, y: np.matrix(C))
-    found = sad.solve(sad.Problem(ROW.objective, inequality=rows), ROW.x)
-    rows = sad.Inequality(lambda x, y: C @ y - 0.1, lambda x, y: C)
-    expected = sad.solve(sad.Problem(ROW.objective, inequality=rows), ROW.x)
-    np.testing.assert_allclose(found.y, expected.y, rtol=1e-10)
-
-
 def test_multipliers_of_another_problem():
     C = np.eye(ROW.n)[:1]
     problem = sad.Problem(ROW.objective, equality=sad.LinearEquality(C, [0.0]))

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from ..arrays import Array, as_count, as_tolerance, as_vector, namespace
-from ..hypergradient.hypergradient import Hypergradient
+from ..hypergradient.hypergradient import Hypergradient, show
 from ..hypergradient.upper_objective import UpperObjective
 from ..problem.problem import Problem
 from .bounds import as_bounds
@@ -93,7 +93,8 @@ def minimize(
     Returns
     -------
     BilevelResult
-        The best point so far, and a ``status`` that says why the run ended.
+        The best point so far, and a ``status`` that says why the run ended.  Its
+        ``warnings`` are shown unless ``on_failure`` is "ignore".
 
     Raises
     ------
@@ -108,8 +109,10 @@ def minimize(
     Notes
     -----
     "maid" and "hoag" claim convergence only at the finest tolerances, and evaluate and
-    certify the returned point there, however they end; values on the way, in the history
-    and in the callback, are those of looser solves.
+    certify the returned point there, however they end.  Of the last point and the one with
+    the lowest value "hoag" returns the lower after it has evaluated both there.  Values on
+    the way, in the history and in the callback, are those of looser solves:
+    ``record.value_error`` says how far off they may be.
 
     After a restart the callback is called again for steps that no checkpoint had saved.
     With "lbfgs" a checkpoint holds the gradients of all evaluations so far.
@@ -122,7 +125,8 @@ def minimize(
     maxiter, tol = as_count("maxiter", maxiter), as_tolerance("tol", tol)
     unknown = sorted(options.keys() - _OPTIONS)
     if unknown:
-        known = ", ".join(sorted(_OPTIONS))
+        own = inspect.signature(minimize).parameters.keys() - {"options"}
+        known = ", ".join(sorted(own | _OPTIONS))
         raise TypeError(f"minimize has no option {unknown[0]!r}; it has {known}")
     lower_tol = options.pop("lower_tol", 1e-8)
     F = Hypergradient(problem, upper, y0=y0, tol=lower_tol, **options)
@@ -136,11 +140,12 @@ def minimize(
         identity = {name: describe(option) for name, option in same.items()}
         store = Store(Path(checkpoint), every, identity)
     run = Run(F, low, high, tol, callback, maxiter, store)
-    ended = run.restore(x0)
-    if ended is not None:
-        return ended
-    with _bar(progress, maxiter, len(run.history)) as run.bar:
-        return _METHODS[method](run, run.project(x0))
+    result = run.restore(x0)
+    if result is None:
+        with _bar(progress, maxiter, len(run.history)) as run.bar:
+            result = _METHODS[method](run, run.project(x0))
+    show(result.warnings, F.on_failure)
+    return result
 
 
 def _bar(progress: bool, maxiter: int, records: int) -> Any:

@@ -7,6 +7,7 @@ from typing import Any
 
 from scipy.optimize import OptimizeResult
 
+from ..arrays import brief, described
 from .plot import plot_history
 
 
@@ -20,6 +21,9 @@ class HistoryRecord:
         Upper-level iteration, 0 for the start.
     value : float
         F(x).
+    value_error : float
+        Three times the correction of this value by the adjoint: where a solve was loose,
+        how far off the value may be.
     gradient_norm : float
         Norm of the projected gradient x − P(x − ∇F), ‖∇F‖ without bounds.
     step_norm : float
@@ -34,6 +38,7 @@ class HistoryRecord:
 
     nit: int
     value: float
+    value_error: float
     gradient_norm: float
     step_norm: float
     lower_tol: float
@@ -42,6 +47,8 @@ class HistoryRecord:
     n_grad: int
     n_evaluations: int
     seconds: float
+
+    __repr__ = described
 
 
 class BilevelResult(OptimizeResult):  # type: ignore[misc]  # SciPy is untyped
@@ -60,7 +67,17 @@ class BilevelResult(OptimizeResult):  # type: ignore[misc]  # SciPy is untyped
     history : list of HistoryRecord
     certificate : Certificate or None
         What is known about the errors of ``fun`` and ``jac`` ("maid", "hoag").
+    warnings : tuple of str
+        Caveats of the evaluation of this point, such as a one-sided derivative.
     """
+
+    # Identity, as of all records with arrays: those of two dicts cannot be compared.
+    __eq__, __ne__, __hash__ = object.__eq__, object.__ne__, object.__hash__
+
+    def __repr__(self) -> str:
+        verdict = {name: self[name] for name in ("status", "success") if name in self}
+        counts = {name: part for name, part in self.items() if name != "message"}
+        return brief("BilevelResult", verdict | counts | {"message": self.message})
 
     def plot(self, axes: Any = None, *, label: str | None = None) -> Any:
         """Plot value and gradient norm against products and seconds; return the figure.

@@ -191,6 +191,7 @@ class Run:
         """Return the fields of a record that an evaluation determines."""
         return {
             "value": found.value,
+            "value_error": 3.0 * abs(found.correction),
             "gradient_norm": self._size(found),
             "lower_tol": found.tol,
             "adjoint_tol": found.adjoint_tol,
@@ -223,19 +224,21 @@ class Run:
 
         Nothing is spent where the method has solved no more loosely all along.
         """
-        found, nit, certificate = self.best, self.best_nit, None
-        history, F = self.history.copy(), self.F
+        history, F, certificate = self.history.copy(), self.F, None
+        last = len(history) - 1
+        assert self.best is not None
+        assert self.last is not None
+        found, nit = self.best, self.best_nit
         if status is Status.CONVERGED:  # the last iterate did, whatever its value
-            found, nit = self.last, len(history) - 1
-        assert found is not None
+            found, nit = self.last, last
         if any(r.lower_tol > F.tol for r in history):
             try:
-                if not self._is_finest(found):
-                    found = F.evaluate(found.solution.x, certify=False)
-                    # Totals must grow along the history.
-                    spent = F if nit == len(history) - 1 else history[nit]
-                    changes = {**self._measures(found), **_totals(spent)}
-                    history[nit] = dataclasses.replace(history[nit], **changes)
+                found = self._sharpened(found, nit, history)
+                if nit < last and status is not Status.CONVERGED:
+                    # The values that chose the best were not equally accurate.
+                    other = self._sharpened(self.last, last, history)
+                    if other.value < found.value:
+                        found, nit = other, last
                 certificate = F.certify(found)
             except ConvergenceError as error:
                 detail += (
@@ -256,7 +259,21 @@ class Run:
             n_grad=F.n_grad,
             history=history,
             certificate=certificate,
+            warnings=found.warnings,
         )
+
+    def _sharpened(
+        self, found: HypergradientResult, nit: int, history: list[HistoryRecord]
+    ) -> HypergradientResult:
+        """Evaluate an iterate at the finest tolerances, in its record, too."""
+        if self._is_finest(found):
+            return found
+        found = self.F.evaluate(found.solution.x, certify=False)
+        # Totals must grow along the history.
+        spent = self.F if nit == len(history) - 1 else history[nit]
+        changes = {**self._measures(found), **_totals(spent)}
+        history[nit] = dataclasses.replace(history[nit], **changes)
+        return found
 
     def restore(self, x0: Array) -> BilevelResult | None:
         """Read the checkpoint where there is one; return the result of a run that ended.

@@ -1,29 +1,41 @@
-"""An adjoint solve that ends once −z is estimated to be a descent direction.
+"""An adjoint solve that ends once −z is proven to be a direction of descent.
 
-    ‖z_j − z_{j−d}‖ · s ≤ (1 − η) ‖z_j‖,        z_j = ∂f^U/∂x − f_XYᵀ λ_j
+    z'∇F = ‖z‖² − (B z)' K⁻¹ r ≥ ‖z‖² − |B z| |r|,        |v|² = v' K⁻¹ v
 
-The change over d iterations, times a safety factor s, estimates ‖z_j − z(K⁻¹ rhs)‖ in the
-space of x; the start is judged by the change along one preconditioned residual.  Norms of
-residuals overestimate this error by orders of magnitude.
+with z = ∂f^U/∂x − B'λ of an adjoint λ, r = ∂f^U/∂y − K λ, and ∇F that of the exact adjoint
+at the same y.  The solve ends where |B z| |r| ≤ (1 − η) ‖z‖², so that z'∇F ≥ η ‖z‖².
+
+|v| needs a lower bound of K, and the steps of CG give none: a part δ of the right-hand side
+along an eigenvector is not seen before the residual has fallen to δ, and moves λ by δ over
+its eigenvalue.  Neither a small change over some steps nor a Ritz value excludes that.  A
+bound K ≥ D = diag(d) is known where K = core + D says its parts, and from constants; then
+|v|² ≤ Σ v_j² / d_j.  Entries P with d = 0, such as an intercept, are eliminated: the Schur
+complement of a semidefinite core is semidefinite, so that
+
+    |v|² ≤ v_P' K_PP⁻¹ v_P + Σ w_j² / d_j,        w = v − K_·P K_PP⁻¹ v_P
 """
 
 from __future__ import annotations
 
 import dataclasses
-from collections import deque
+import functools
+import math
 from collections.abc import Callable
 from typing import Any
 
-from ..arrays import Array, is_finite, namespace, norm
+from .. import krylov
+from ..arrays import Array, arange, dot, epsilon, is_finite, namespace, norm
 from ..implicit.checked_solve import linear_solver
 from ..krylov import KrylovResult
 from ..operators.linear_operator import LinearOperator, aslinearoperator
+from ..problem.constants import Constants
 from ..problem.problem import Problem, Solution
+from ..solvers.newton_cg import cg_steps
 from ..status import Status
 
-_EVERY, _DELAY = 2, 4  # iterations
-_SAFETY = 2.0
-_ETA = 0.5  # share of ‖z‖ that the error must leave
+_ETA = 0.25  # share of ‖z‖² that z'∇F keeps
+_ROUNDING = 100.0  # error of a computed residual, in units of rounding
+_UNKNOWN = math.nextafter(1.0, 2.0)  # more than proves descent, and no more is known
 
 
 def stopped_at_descent(
@@ -33,15 +45,11 @@ def stopped_at_descent(
     method: Any,
     adjoint0: Any,
     until: str,
+    constants: Callable[[], Constants | None],
 ) -> tuple[Any, Any]:
     """Return start and method of an adjoint solve that a builder or descent changes.
 
     A builder takes K and returns M ≈ K⁻¹, for the start M rhs.
-
-    References
-    ----------
-    G. H. Golub, G. Meurant, "Matrices, moments and quadrature II", BIT 37 (1997) 687-705
-    (the delay, for the energy norm).
     """
     builder = adjoint0 if callable(adjoint0) else None
     if problem.constrained:
@@ -54,72 +62,158 @@ def stopped_at_descent(
         return adjoint0, method
     solver, cross = linear_solver(method), problem.cross(solution.x, solution.y)
     # The caller refuses what is not finite; it shows no descent.
-    descent = until == "descent" and (direct is None or is_finite(direct))
-
-    def gradient(adjoint: Array) -> Array:
-        pulled = -(cross.T @ adjoint)
-        return pulled if direct is None else pulled + direct
+    finite = direct is None or is_finite(direct)
+    descent = until == "descent" and finite and cross.has_matvec
 
     def solve(
         K: LinearOperator, rhs: Array, x0: Any = None, **options: Any
     ) -> KrylovResult:
-        if not is_finite(rhs):
-            return solver(K, rhs, x0, **options)
-        left, n_matvec = rhs, 0
+        n_built = 0
         if builder is not None:
             M = aslinearoperator(builder(K))
-            x0, n_matvec = M @ rhs, M.n_matvec
-        if x0 is not None:
-            left, n_matvec = rhs - K @ x0, n_matvec + 1
-        if x0 is None or not norm(left) <= norm(rhs):  # worse than nothing
-            x0, left = namespace(rhs).zeros_like(rhs), rhs
-        elif descent and _shown(gradient, cross, x0, left, K, options.get("M")):
-            status, size = Status.APPROXIMATE, norm(left)
-            return KrylovResult(x0, status, False, 0, n_matvec, size, left)
-        bound = getattr(solver, "keywords", {})  # of a functools.partial
-        rtol = options.pop("rtol", bound.get("rtol", 1e-8))
-        options["atol"] = max(rtol * norm(rhs), bound.get("atol", 0.0))
-        if descent:
-            options["callback"] = _watch(gradient, x0)
-        found = solver(K, left, rtol=0.0, **options)
-        total = {"x": x0 + found.x, "n_matvec": n_matvec + found.n_matvec}
-        if found.status is Status.STOPPED_BY_CALLBACK:
-            total |= {"status": Status.APPROXIMATE, "converged": False}
-        return dataclasses.replace(found, **total)
+            x0, n_built = M @ rhs, M.n_matvec
+        d = _lower_bound(K, constants, rhs) if descent else None
+        if d is None or not is_finite(rhs):
+            found = solver(K, rhs, x0, **options)
+        else:
+            found = _Descent(K, d, cross, direct, rhs).solve(solver, x0, options)
+        return dataclasses.replace(found, n_matvec=found.n_matvec + n_built)
 
     return None if builder is not None else adjoint0, solve
 
 
-def _shown(
-    gradient: Callable[[Array], Array],
-    cross: LinearOperator,
-    x0: Array,
-    left: Array,
-    K: LinearOperator,
-    M: Any,
-) -> bool:
-    """Judge a start by the change of z along the preconditioned residual.
-
-    The change counts twice: M is a rough approximation of K⁻¹.
-    """
-    if M is None and not K.has_diagonal:
-        return False
-    step = left / K.diagonal() if M is None else aslinearoperator(M) @ left
-    change = norm(cross.T @ step)
-    return 2.0 * _SAFETY * change <= (1.0 - _ETA) * norm(gradient(x0))
+def _lower_bound(
+    K: LinearOperator, constants: Callable[[], Constants | None], like: Array
+) -> Array | None:
+    """Return d ≥ 0 with K ≥ diag(d), or None."""
+    d, xp = None, namespace(like)
+    if K.split is not None:
+        d = K.split[1]
+    else:
+        known = constants()
+        if known is not None and known.convexity > 0.0:
+            W = known.metric
+            d = known.convexity * (xp.ones_like(like) if W is None else W)
+    if d is None or not is_finite(d) or bool(xp.any(d < 0.0)):
+        return None
+    return d
 
 
-def _watch(gradient: Callable[[Array], Array], x0: Array) -> Callable[[Any], bool]:
-    full = _DELAY // _EVERY + 1
-    past: deque[Array] = deque(maxlen=full)
+class _Descent:
+    """A solve with K ≥ diag(d) that ends at descent, or as ``solver`` does."""
 
-    def stop(iterate: Any) -> bool:
-        if iterate.niter % _EVERY:
-            return False
-        past.append(gradient(x0 + iterate.x))
-        if len(past) < full:
-            return False
-        now = past[-1]
-        return _SAFETY * norm(now - past[0]) <= (1.0 - _ETA) * norm(now)
+    def __init__(
+        self,
+        K: LinearOperator,
+        d: Array,
+        cross: LinearOperator,
+        direct: Array | None,
+        rhs: Array,
+    ) -> None:
+        xp = namespace(d)
+        self.K, self.cross, self.direct, self.rhs = K, cross, direct, rhs
+        self._known = d > 0.0
+        self._root = xp.sqrt(xp.where(self._known, d, xp.ones_like(d)))
+        (self._free,) = xp.nonzero(~self._known)
+        self.n_matvec = 0
 
-    return stop
+    def solve(self, solver: Any, x0: Any, options: Any) -> KrylovResult:
+        """Solve K x = rhs until −z descends, else to the tolerance."""
+        K, rhs, niter = self.K, self.rhs, 0
+        x, left = namespace(rhs).zeros_like(rhs), rhs
+        if x0 is not None:
+            r = self._residual(rhs, x0)
+            if norm(r) <= norm(rhs):  # a start that is worse than nothing is not used
+                x, left = x0, r
+        fixed = getattr(solver, "keywords", {})  # of a functools.partial
+        rtol = options.pop("rtol", fixed.get("rtol", 1e-8))
+        target, step = max(rtol * norm(rhs), fixed.get("atol", 0.0)), None
+        descends = norm(left) > target and self._missing(x, left) <= 1.0
+        if not descends and solver is krylov.cg and norm(left) > target:
+            step, niter, seen = self._iterate(x, left, target, options)
+            if seen:  # by the residual of the recurrence
+                x, left, step = x + step, self._residual(left, step), None
+                descends = self._missing(x, left) <= 1.0
+        if descends:
+            status, size = Status.APPROXIMATE, norm(left)
+            return KrylovResult(x, status, False, niter, self.n_matvec, size, left)
+        if options.get("maxiter") is not None:
+            options["maxiter"] = max(options["maxiter"] - niter, 0)
+        found = solver(K, left, step, rtol=0.0, atol=target, **options)
+        total = {"n_matvec": self.n_matvec + found.n_matvec, "x": x + found.x}
+        return dataclasses.replace(found, niter=niter + found.niter, **total)
+
+    def _residual(self, rhs: Array, x: Array) -> Array:
+        self.n_matvec += 1
+        return rhs - self.K @ x
+
+    def _iterate(
+        self, x: Array, left: Array, target: float, options: Any
+    ) -> tuple[Any, int, bool]:
+        """Take steps of CG; return their sum, their number, and whether −z descends.
+
+        The sum is None where CG breaks down.  Descent is looked for where ‖r‖ has halved,
+        or has fallen by the factor that was missing.
+        """
+        xp, M, most = namespace(left), options.get("M"), options.get("maxiter")
+        step, r, niter = xp.zeros_like(left), xp.asarray(left, copy=True), 0
+        most = max(10 * left.shape[0], 20) if most is None else most
+        M = None if M is None else aslinearoperator(M)
+        wait = norm(left)
+        for taken in cg_steps(self.K, step, r, M, target=target):
+            self.n_matvec += taken.products
+            if taken.status is not None:
+                return None, 0, False  # for the solver to find
+            niter += 1
+            if taken.residual_norm <= target or niter >= most:
+                break
+            if taken.residual_norm <= wait:
+                missing = self._missing(x + step, r)
+                if missing <= 1.0:
+                    return step, niter, True
+                wait = taken.residual_norm / min(missing, 2.0)
+        return step, niter, False
+
+    def _missing(self, adjoint: Array, left: Array) -> float:
+        """Return |B z| |r| over (1 − η) ‖z‖²: at most 1 where −z descends."""
+        z = -(self.cross.T @ adjoint)
+        z = z if self.direct is None else z + self.direct
+        size = norm(z)
+        noise = _ROUNDING * max(epsilon(left), self.K.accuracy or 0.0)
+        if not 0.0 < size < math.inf:
+            return _UNKNOWN
+        pulled, missing = self.cross @ z, math.inf
+        for whole in (False, True):
+            # The columns at P are worth no more products than the solve has taken.
+            if whole and self._price > self.n_matvec:
+                return _UNKNOWN
+            force = self._size(left, whole) + noise * self._size(self.rhs, whole)
+            reach = self._size(pulled, whole) / size
+            missing = reach * force / ((1.0 - _ETA) * size)
+            if not missing <= 1.0:
+                break
+        return missing
+
+    def _size(self, v: Array, whole: bool) -> float:
+        """Return the bound of |v|, or with ``whole`` false its part at d > 0 alone."""
+        xp, square = namespace(v), 0.0
+        if whole and self._free.shape[0]:
+            K_P, K_PP = self._columns
+            v_P = xp.take(v, self._free)
+            t = xp.linalg.solve(K_PP, v_P)
+            square, v = max(dot(v_P, t), 0.0), v - K_P @ t
+        w = xp.where(self._known, v, xp.zeros_like(v)) / self._root
+        return math.sqrt(square + dot(w, w))
+
+    @property
+    def _price(self) -> int:
+        """Products that the columns K_·P still cost."""
+        return 0 if "_columns" in vars(self) else int(self._free.shape[0])
+
+    @functools.cached_property
+    def _columns(self) -> tuple[Array, Array]:
+        xp, root = namespace(self._root), self._root
+        unit = arange(root.shape[0], root)[:, None] == self._free[None, :]
+        K_P = self.K @ xp.where(unit, xp.ones_like(root[:, None]), 0.0 * root[:, None])
+        self.n_matvec += int(self._free.shape[0])
+        return K_P, xp.take(K_P, self._free, axis=0)

@@ -41,6 +41,23 @@ class _Correction:
     fall: float = math.nan  # ratio of the residuals of the lower level
 
 
+def constants_at(
+    problem: Problem,
+    solution: Solution,
+    given: Constants | Callable[[Array, Array], Constants | None] | None,
+) -> Constants | None:
+    """Return the constants that are given, or the objective's own; None without any.
+
+    They are of f_YY: with constraints there are none.
+    """
+    known: Any = given
+    if known is None and not problem.maximize:
+        known = getattr(problem.objective, "constants", None)
+    if problem.constrained:
+        return None
+    return known(solution.x, solution.y) if callable(known) else known
+
+
 def prove(
     problem: Problem,
     upper: UpperObjective,
@@ -52,11 +69,8 @@ def prove(
     They are infinite without constants, and with constraints: the bounds are of f_YY⁻¹.
     """
     x, y = found.solution.x, found.solution.y
-    given: Any = constants
-    if given is None and not problem.maximize:
-        given = getattr(problem.objective, "constants", None)
-    known = given(x, y) if callable(given) else given
-    if known is None or problem.constrained:
+    known = constants_at(problem, found.solution, constants)
+    if known is None:
         return Bound()
     lipschitz = getattr(upper, "lipschitz", None)
     if math.isinf(known.upper_lipschitz) and callable(lipschitz):

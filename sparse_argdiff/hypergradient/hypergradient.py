@@ -9,10 +9,12 @@ adjoint λ are the start of the next one.
 from __future__ import annotations
 
 import dataclasses
+import math
+import warnings
 from collections.abc import Callable
 from typing import Any, Literal
 
-from ..arrays import Array, as_vector, check_methods, namespace
+from ..arrays import Array, as_vector, check_methods, dot, namespace
 from ..implicit.checked_solve import LinearSolver
 from ..implicit.derivative import Adjoint, vjp
 from ..preconditioners.deflation import RecentSolutions
@@ -20,10 +22,10 @@ from ..problem.constants import Constants
 from ..problem.optimality import residual
 from ..problem.problem import Problem, Solution
 from ..solvers import LowerSolver, solve
-from ..status import ConvergenceError, OnFailure
+from ..status import ConvergenceError, ConvergenceWarning, OnFailure
 from . import upper_objective as level
 from .descent_stopping import stopped_at_descent
-from .error_estimate import certify, prove
+from .error_estimate import certify, constants_at, prove
 from .result import Bound, Certificate, HypergradientResult, WarmStart
 
 
@@ -58,7 +60,9 @@ class Hypergradient:
     maxiter, adjoint_maxiter : int, optional
         Limits of the lower-level and of the adjoint solves.
     on_failure : {"raise", "warn", "ignore"}
-        What to do when a solve fails.
+        What to do when a solve fails.  Unless it is "ignore", ``F(x)`` warns where the
+        derivative is one-sided, or a solve left more than its tolerance promises: what
+        ``evaluate(x).warnings`` says.
 
     Attributes
     ----------
@@ -127,8 +131,9 @@ class Hypergradient:
         return self._adjoints.columns[0] if self._adjoints.columns else None
 
     def __call__(self, x: Array) -> tuple[float, Array]:
-        """Return F(x) and ∇F(x)."""
+        """Return F(x) and ∇F(x); warn where either is not what was asked for."""
         result = self.evaluate(x, certify=False)
+        show(result.warnings, self.on_failure)
         return result.value, result.gradient
 
     def solve(self, x: Array, *, tol: float | None = None) -> Solution:
@@ -189,9 +194,11 @@ class Hypergradient:
             that takes K and returns M ≈ K⁻¹, for M ∂f^U/∂y, such as the builders in
             ``preconditioners``.
         until : {"tolerance", "descent"}
-            With "descent" the adjoint solve ends once −gradient is shown to be a descent
-            direction, as far as the error of the linear solve is concerned; one product
-            decides whether the start is good enough.
+            With "descent" the adjoint solve ends, as APPROXIMATE, once −gradient is proven
+            to descend, as far as the error of the linear solve is concerned.  The proof
+            takes products with f_XY and a lower bound of f_YY: a ``split`` of the operator,
+            which linear models have, or ``constants``.  Without them, and with
+            constraints, the solve goes on to its tolerance.
         certify : bool
             Estimate the errors by a Newton step, which costs its products; the next
             evaluation starts from the corrected pair.
@@ -213,16 +220,24 @@ class Hypergradient:
         options = {"rtol": adjoint_tol, **self._linear}
         if until == "descent" or callable(start):
             start, options["method"] = stopped_at_descent(
-                self.problem, solution, direct, options["method"], start, until
+                self.problem,
+                solution,
+                direct,
+                options["method"],
+                start,
+                until,
+                lambda: constants_at(self.problem, solution, self._constants),
             )
-        data = self.problem, solution, level.gradient_y(self.upper, solution)
+        v = level.gradient_y(self.upper, solution)
+        data = self.problem, solution, v
         adjoint: Adjoint = self._counted(vjp, *data, adjoint0=start, **options)
         of_F = level.value_and_gradient(
             self.upper, solution, adjoint, direct, self.on_failure
         )
         self._adjoints.keep(adjoint.adjoint, int(adjoint.krylov.niter))
         self.n_evaluations += 1
-        found = HypergradientResult(*of_F, solution, adjoint, tol, adjoint_tol)
+        error = math.nan if self.problem.constrained else relative_error(adjoint, v)
+        found = HypergradientResult(*of_F, solution, adjoint, tol, adjoint_tol, error)
         if certify:
             found = dataclasses.replace(found, certificate=self.certify(found))
         return found
@@ -247,3 +262,18 @@ class Hypergradient:
             if x.shape == there.shape and bool(namespace(x, there).all(x == there)):
                 return cached[0]
         return self.solve(x, tol=tol)
+
+
+def relative_error(adjoint: Adjoint, v: Array) -> float:
+    """Return the error of λ over ‖λ‖ in the metric of K, for K λ = v; NaN if unknown."""
+    error, left = adjoint.krylov.energy_error, adjoint.krylov.residual
+    if error is None:
+        return math.nan
+    square = dot(adjoint.adjoint, v - left)
+    return float(error) / math.sqrt(square) if square > 0.0 else math.nan
+
+
+def show(notes: tuple[str, ...], on_failure: OnFailure) -> None:
+    """Warn of the caveats of an evaluation, in the name of the caller's caller."""
+    for note in notes if on_failure != "ignore" else ():
+        warnings.warn(note, ConvergenceWarning, stacklevel=3)

@@ -6,14 +6,15 @@ import dataclasses
 import math
 from typing import Literal
 
-from ..arrays import Array
+from ..arrays import Array, described
 from ..implicit.derivative import Adjoint
 from ..problem.problem import Solution
+from ..status import Status
 
 Descent = Literal["proven", "estimated", "not shown"]
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, eq=False)
 class WarmStart:
     """All that the next evaluation of a :class:`Hypergradient` depends on.
 
@@ -43,6 +44,8 @@ class WarmStart:
     n_grad: int = 0
     n_evaluations: int = 0
 
+    __repr__ = described
+
 
 @dataclasses.dataclass(frozen=True)
 class Bound:
@@ -52,7 +55,7 @@ class Bound:
     gradient_error: float = math.inf
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, eq=False)
 class Point:
     """A lower solution and an adjoint, with the value and the hypergradient they give."""
 
@@ -61,8 +64,10 @@ class Point:
     value: float
     gradient: Array
 
+    __repr__ = described
 
-@dataclasses.dataclass(frozen=True)
+
+@dataclasses.dataclass(frozen=True, eq=False)
 class Certificate:
     """Bounds and estimates of the errors of a hypergradient.
 
@@ -91,8 +96,10 @@ class Certificate:
     n_hvp: int
     n_grad: int
 
+    __repr__ = described
 
-@dataclasses.dataclass(frozen=True)
+
+@dataclasses.dataclass(frozen=True, eq=False)
 class HypergradientResult:
     """The outcome of :meth:`Hypergradient.evaluate`.
 
@@ -110,12 +117,15 @@ class HypergradientResult:
         With the record of its linear solve.
     tol, adjoint_tol : float
         Tolerances of the two solves.
+    adjoint_error : float
+        Guess of the error of λ relative to λ, both in the metric of f_YY, as CG has it
+        without a product; NaN where it has none.
     certificate : Certificate or None
         Bounds and estimates of the errors of value and gradient.
     n_hvp, n_grad : int
         Hessian products and lower-level gradients spent in this evaluation.
     warnings : tuple of str
-        Caveats.
+        Caveats; ``F(x)`` and ``minimize`` show them.
     """
 
     value: float
@@ -125,7 +135,10 @@ class HypergradientResult:
     adjoint: Adjoint
     tol: float
     adjoint_tol: float
+    adjoint_error: float = math.nan
     certificate: Certificate | None = None
+
+    __repr__ = described
 
     @property
     def n_hvp(self) -> int:
@@ -141,5 +154,23 @@ class HypergradientResult:
 
     @property
     def warnings(self) -> tuple[str, ...]:
-        """Caveats of the solution and of the linear solve."""
-        return self.adjoint.warnings
+        """Caveats of the solution and of the linear solve, and what either left undone.
+
+        That is said where fewer than half the digits asked for are there.
+        """
+        notes = list(self.adjoint.warnings)
+        left = getattr(self.solution, "relative_error", None)
+        if left is not None and left > math.sqrt(self.tol):
+            notes.append(
+                f"the lower-level solve left a Newton step of about {left:.0e} of y, where "
+                f"tol = {self.tol:.0e} was asked for: value and gradient may be as wrong"
+            )
+        # Of other statuses it is known that they are not accurate.
+        meant = self.adjoint.krylov.status in {Status.CONVERGED, Status.ROUNDING_LIMIT}
+        if meant and self.adjoint_error > math.sqrt(self.adjoint_tol):
+            notes.append(
+                f"the adjoint is wrong by about {self.adjoint_error:.0e} of itself, where "
+                f"adjoint_tol = {self.adjoint_tol:.0e} was asked for: the gradient may be "
+                "as wrong; give a preconditioner M, or a smaller adjoint_tol"
+            )
+        return tuple(notes)

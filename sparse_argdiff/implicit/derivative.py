@@ -13,7 +13,7 @@ import dataclasses
 import warnings
 from typing import Unpack
 
-from ..arrays import Array
+from ..arrays import Array, described
 from ..krylov import KrylovResult
 from ..operators.linear_operator import LinearOperator
 from ..operators.structure import Structure
@@ -23,7 +23,7 @@ from .checked_solve import LinearizedSolve, SolveOptions
 from .kkt import copied
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, eq=False)
 class Adjoint:
     """The outcome of :func:`vjp`.
 
@@ -48,8 +48,10 @@ class Adjoint:
     n_hvp: int
     warnings: tuple[str, ...] = ()
 
+    __repr__ = described
 
-@dataclasses.dataclass(frozen=True)
+
+@dataclasses.dataclass(frozen=True, eq=False)
 class Tangent:
     """The outcome of :func:`jvp`.
 
@@ -68,6 +70,8 @@ class Tangent:
     krylov: KrylovResult
     n_hvp: int
     warnings: tuple[str, ...] = ()
+
+    __repr__ = described
 
 
 def derivative(
@@ -126,9 +130,11 @@ def derivative(
         warnings.warn(solve.one_sided, ConvergenceWarning, stacklevel=2)
 
     def forward(u: Array) -> Array:
+        u = solve.vector("u", u, system.B.shape[1], block=True)
         return -system.expand(solve.push_forward(u).x)[: system.n, ...]
 
     def adjoint(v: Array) -> Array:
+        v = solve.vector("v", v, system.n, block=True)
         return solve.pull_back(solve.solve_adjoint(v).x)
 
     return LinearOperator(

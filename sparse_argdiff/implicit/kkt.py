@@ -108,6 +108,7 @@ def linearize(problem: Problem, solution: Solution) -> KKTSystem:
     moves: list[Any] = []
     rows: list[Array] = []
     for start, constraints, multipliers, index in _active_rows(problem, solution):
+        constraints.refuse_forgotten(x, y, multipliers, index)
         curvature = constraints.hess(x, y, multipliers)
         H = H if curvature is None else H + curvature
         mixed = constraints.cross(x, y, multipliers)

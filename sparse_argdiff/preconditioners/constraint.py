@@ -50,6 +50,9 @@ class ConstraintPreconditioner:
         self.shape = (n + p, n + p)
         self.ndim = 2
 
+    def __repr__(self) -> str:
+        return f"<ConstraintPreconditioner {self.shape[0]} x {self.shape[1]}>"
+
     @cached_property
     def inverse(self) -> LinearOperator:
         """[G C'; C 0]⁻¹."""

@@ -18,6 +18,7 @@ from scipy import sparse
 from ..arrays import Array, asarray, is_array, is_sparse, namespace, norm
 from ..operators.block_matrices import diagonal_operator, squares
 from ..operators.linear_operator import aslinearoperator
+from ..operators.scaling import diagonal_scale, random_signs
 
 _SAMPLES = 4  # products that estimate the sizes of the rows of an operator
 
@@ -74,9 +75,12 @@ def metric_of(H: Any, y: Array, grad: Array) -> tuple[Metric, int]:
     """
     H, xp = aslinearoperator(H), namespace(y)
     if not H.has_diagonal:
-        v = asarray(np.random.default_rng(0).standard_normal(y.shape[0]), y)
+        sizes, products = diagonal_scale(H, y)
+        if sizes is not None:
+            return Metric(xp.sqrt(sizes)), products
+        v = random_signs(y.shape[0], y, 0)
         curvature = norm(H.matvec(v)) / (norm(v) or 1.0)
-        return Metric(xp.full_like(y, curvature**0.5 or 1.0)), 1
+        return Metric(xp.full_like(y, curvature**0.5 or 1.0)), products + 1
     D = xp.abs(asarray(H.diagonal(), y))
     flat = ~(D > 0.0)
     if bool(xp.any(flat)):

@@ -138,7 +138,7 @@ def classify(problem: Problem, x: Array, y: Array, multipliers: Array) -> Active
     """Return which inequality rows and bounds are strongly, weakly or not active.
 
     A row is strongly active where its force, the step that it prevents, exceeds its slack;
-    where both are rounding or ``ACTIVE_TOL`` of the lengths around, it is weakly active.
+    where both are rounding or ``ACTIVE_TOL`` of the forces around, it is weakly active.
     """
     found = conditions(problem, x, y, multipliers)
     H = lagrangian_hess(problem, x, y, multipliers, found.multipliers_of)
@@ -152,10 +152,9 @@ def classify_in(
     """Classify in a metric that is known, see :func:`classify`."""
     xp = namespace(y)
     sides = _sides(problem, y, found, multipliers, metric)
-    size = metric.length(y)
-    # Lengths that a shift of the origin does not change.
-    near = max([norm(metric.forces(found.grad)), *map(_reach, sides)])
-    least = max(ACTIVE_TOL * min(size, near), 64.0 * epsilon(y) * size)
+    # Forces do not change with the origin; y counts by its rounding alone.
+    force = max([norm(metric.forces(found.grad)), *(_largest(s.force) for s in sides)])
+    least = max(ACTIVE_TOL * force, 64.0 * epsilon(y) * metric.length(y))
     strong = weak = zeros((0,), y, xp.bool)
     fixed = weak_fixed = zeros(y.shape, y, xp.bool)
     if found.inequality.shape[0]:
@@ -172,13 +171,6 @@ def _activity(side: _Sides, least: float) -> tuple[Array, Array]:
     """Return where an inequality is strongly, and where it is weakly active."""
     force, slack = side
     return (force > least) & (force > slack), (force <= least) & (slack <= least)
-
-
-def _reach(side: _Sides) -> float:
-    """Return the largest force or finite slack."""
-    xp = namespace(side.force)
-    finite = xp.where(xp.isfinite(side.slack), side.slack, 0.0 * side.force)
-    return max(_largest(xp.abs(side.force)), _largest(finite))
 
 
 def _largest(values: Array) -> float:

@@ -70,6 +70,7 @@ class _Line:
     d: Array
     value: float | None
     slope: float
+    curved: bool  # whether d descends a model of positive curvature
 
     def at(self, alpha: float) -> _Trial:
         y = self.y + alpha * self.d
@@ -84,9 +85,11 @@ class _Line:
         flat = trial.slope <= (1.0 - 2.0 * _SLOPE_DELTA) * -self.slope
         if self.value is None or trial.value is None:
             return flat
+        noise = epsilon(self.y) ** (2 / 3) * abs(self.value)
+        if self.curved and trial.value < self.value + trial.alpha * self.slope - noise:
+            return False  # below its tangent: beyond a pole, or where f is concave
         if trial.value <= self.value + _DELTA * trial.alpha * self.slope:
             return True
-        noise = epsilon(self.y) ** (2 / 3) * abs(self.value)
         # Not a step too short to change the slope.
         changed = trial.slope >= 0.9 * self.slope
         return flat and changed and trial.value <= self.value + noise
@@ -116,7 +119,7 @@ def search(
     slope : float
         f_Y(x, y)'d, which must be negative.
     """
-    line = _Line(problem, x, y, d, value, slope)
+    line = _Line(problem, x, y, d, value, slope, curved=not expand)
     if not slope < 0.0:
         nan = math.isnan(slope)
         return line.failed(Status.NOT_FINITE if nan else Status.LINE_SEARCH_FAILED, 0)

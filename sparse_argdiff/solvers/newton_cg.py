@@ -20,7 +20,8 @@ from ..kernels import Workspace, choose
 from ..krylov.cg import ConjugateGradients, vectors_of_scratch
 from ..krylov.saddle_point import SaddlePoint
 from ..operators.linear_operator import LinearOperator
-from ..preconditioners import Choice
+from ..operators.scaling import diagonal_scale
+from ..preconditioners import Choice, jacobi
 from ..problem.problem import Problem, Solution
 from ..status import Status
 from .line_search import Step, search
@@ -96,6 +97,8 @@ class _NewtonCG:
         self.problem, self.x, self.test, self.choice = problem, x, test, choice
         self.niter, self.n_hvp, self.n_grad = 0, 0, 0
         self.largest_square = 0.0  # y'f_YY y so far
+        self.sized = False  # whether the sizes of the unknowns were estimated
+        self.by_size: LinearOperator | None = None  # the diagonal that they give
         self.changes = 0.0  # of f_YY since y'f_YY y was measured, relative
         self.modelled = False  # whether the last step was full and shows ρ
         self.hess: LinearOperator | None = None
@@ -141,9 +144,9 @@ class _NewtonCG:
         self.hess = hess = self.problem.hess(self.x, y)
         if self.niter == 0 and bool(namespace(y).any(y != 0.0)):
             self.measure(hess, y)
-        M, n_setup = self.choice(hess)
+        M = self.preconditioner(hess, y)
         direction = self.direction(hess, M, point)
-        self.n_hvp += n_setup + direction.n_hvp
+        self.n_hvp += direction.n_hvp
         if direction.status is not None:
             return direction.status, point
         found = self.search(point, direction, M)
@@ -169,6 +172,18 @@ class _NewtonCG:
             status = None
         better = shown.new_gradient < shown.gradient or status is None
         return status, new if better else point
+
+    def preconditioner(self, hess: LinearOperator, y: Array) -> LinearOperator | None:
+        """Return M; without another, the sizes of the unknowns where they differ."""
+        M, n_setup = self.choice(hess)
+        self.n_hvp += n_setup
+        if M is not None or hess.has_diagonal or self.choice.auto is None:
+            return M
+        if not self.sized:
+            sizes, products = diagonal_scale(hess, y)
+            self.sized, self.n_hvp = True, self.n_hvp + products
+            self.by_size = None if sizes is None else jacobi(sizes, floor=0.0)
+        return self.by_size
 
     def search(
         self, point: _Point, direction: _Direction, M: LinearOperator | None
@@ -291,9 +306,9 @@ class _NewtonCG:
             self.hess = self.problem.hess(self.x, point.y)
         if self.hess.positive_definite or point.y.shape[0] == 0:
             return Status.CONVERGED, point
-        M, n_setup = self.choice(self.hess)
+        M = self.preconditioner(self.hess, point.y)
         found = SaddlePoint(self.hess, M=M).probe(point.y)
-        self.n_hvp += n_setup + found.n_matvec
+        self.n_hvp += found.n_matvec
         if found.status is not Status.NEGATIVE_CURVATURE or found.direction is None:
             return Status.CONVERGED, point
         if point.value is None:

@@ -106,6 +106,9 @@ class Auto:
         self.n_matvec = 0
         self.reset()
 
+    def __repr__(self) -> str:
+        return f"Auto(patience={self.patience}, max_rank={self.max_rank}): {self.name}"
+
     def reset(self) -> None:
         """Discard the setup and all records but ``n_matvec``."""
         self.offer: float | None = None

@@ -47,6 +47,9 @@ class Choice:
         self._build: Any = M if builds else None
         self._fixed = None if M is None or builds else aslinearoperator(M)
 
+    def __repr__(self) -> str:
+        return f"Choice({self._build or self._fixed!r})"
+
     def __call__(
         self, K: LinearOperator, rtol: float = 1e-8
     ) -> tuple[LinearOperator | None, int]:
