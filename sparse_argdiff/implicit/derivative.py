@@ -20,7 +20,6 @@ from ..operators.structure import Structure
 from ..problem.problem import Problem, Solution
 from ..status import ConvergenceWarning
 from .checked_solve import LinearizedSolve, SolveOptions
-from .kkt import copied
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -123,8 +122,8 @@ def derivative(
         For a point that is not stationary, an indefinite, singular or non-symmetric
         Hessian, or a solve that did not converge.
     """
-    # What the caller writes into his arrays later is not to change g'(x).
-    solve = LinearizedSolve(problem, copied(solution), **options)
+    # What is written into the solution's arrays later is not to change g'(x).
+    solve = LinearizedSolve(problem, solution, own_arrays=True, **options)
     system, note = solve.system, "; ".join(solve.warnings)
     if solve.one_sided and solve.on_failure != "ignore":
         warnings.warn(solve.one_sided, ConvergenceWarning, stacklevel=2)
