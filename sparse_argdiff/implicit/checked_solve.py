@@ -177,7 +177,8 @@ class LinearizedSolve:
         if 0 in result.x.shape or status is Status.NOT_FINITE:
             return result
         # In each solve: K may be symmetric along one solution by chance.
-        if not (self.system.K.symmetric or self._is_symmetric_along(rhs, result)):
+        known = self.system.K.symmetric or (factor is not None and factor.symmetric)
+        if not (known or self._is_symmetric_along(rhs, result)):
             status = Status.NOT_SYMMETRIC
         elif self._definite and status.acceptable and factor is not None:
             indefinite = factor.status is Status.NEGATIVE_CURVATURE
