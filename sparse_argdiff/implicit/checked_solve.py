@@ -44,7 +44,7 @@ from ..preconditioners.jacobi import jacobi_where_definite
 from ..problem.optimality import check_conditions, complete
 from ..problem.problem import Problem, Solution
 from ..status import OnFailure, Status, check_on_failure, raise_or_warn, warn_poor
-from .kkt import KKTSystem, linearize
+from .kkt import KKTSystem, copied, linearize
 
 LinearSolver = Callable[..., KrylovResult]
 
@@ -75,6 +75,8 @@ class LinearizedSolve:
     system : KKTSystem
     warnings : tuple of str
         Caveats of the solution and of K.
+    one_sided : str
+        The caveat of weakly active constraints; empty without.
     """
 
     def __init__(
@@ -88,10 +90,12 @@ class LinearizedSolve:
         maxiter: int | None = None,
         stationarity: float = 1e-3,
         on_failure: OnFailure = "raise",
+        own_arrays: bool = False,
     ) -> None:
         if on_failure != "raise":
             check_on_failure(on_failure)
         solution, self._n_hvp = _checked(problem, solution, stationarity, on_failure)
+        solution = copied(solution) if own_arrays else solution
         self.system: KKTSystem = linearize(problem, solution)
         self.on_failure: OnFailure = on_failure
         self.like = solution.y
@@ -107,8 +111,10 @@ class LinearizedSolve:
         self._isolated = not exact or self.system.H.positive_definite
         self.choice: Choice | None = None
         self._fallback: LinearOperator | None = None
+        self._in_metric = isinstance(M, str | Auto)
         self.solver, self.null_space = self._solver_for(method, M)
-        notes = (*solution.warnings, self.system.K.note, _one_sided(solution))
+        self.one_sided = _one_sided(solution)
+        notes = (*solution.warnings, self.system.K.note, self.one_sided)
         self.warnings = tuple(dict.fromkeys(note for note in notes if note))
 
     @property
@@ -118,7 +124,7 @@ class LinearizedSolve:
 
     def _solver_for(self, method: Any, M: Any) -> tuple[LinearSolver, Any]:
         """Return the solver, and the projections on C where it has them."""
-        by_default = isinstance(M, str | Auto)
+        by_default = self._in_metric
         if isinstance(M, str) and M != "auto":
             raise ValueError(f"M must be an operator, 'auto' or None, found {M!r}")
         if self.system.C is not None and method in (None, "projected_cg", "minres"):
@@ -171,7 +177,8 @@ class LinearizedSolve:
         if 0 in result.x.shape or status is Status.NOT_FINITE:
             return result
         # In each solve: K may be symmetric along one solution by chance.
-        if not (self.system.K.symmetric or self._is_symmetric_along(rhs, result)):
+        known = self.system.K.symmetric or (factor is not None and factor.symmetric)
+        if not (known or self._is_symmetric_along(rhs, result)):
             status = Status.NOT_SYMMETRIC
         elif self._definite and status.acceptable and factor is not None:
             indefinite = factor.status is Status.NEGATIVE_CURVATURE
@@ -233,29 +240,32 @@ class LinearizedSolve:
     def _fail(self, status: Status, result: Any, what: str, detail: str) -> None:
         raise_or_warn(status, result, what, detail, self.on_failure, self.n_hvp)
 
-    def _spoiled(self, name: str, given: Array, rhs: Array) -> Array:
-        """Return rhs, made of a vector or columns, NaN where these are not finite."""
+    def _right_hand_side(
+        self, name: str, given: Array, product: Callable[[Array], Array]
+    ) -> Array:
+        """Return the product with a seed, or with columns; NaN where one is not finite."""
         if is_finite(given):
-            return rhs
+            return product(given)
         detail = f"{name} has NaN or infinity."
         self._fail(Status.NOT_FINITE, given, "the product with the derivative", detail)
-        xp = namespace(rhs)
-        sound = xp.all(xp.isfinite(given), axis=0)
-        return rhs + xp.where(sound, xp.zeros_like(rhs), xp.full_like(rhs, math.nan))
+        xp = namespace(given)
+        sound = xp.isfinite(given)
+        rhs = product(xp.where(sound, given, 0.0 * self.like[0]))
+        lost = xp.full_like(rhs, math.nan)
+        return xp.where(xp.all(sound, axis=0), rhs, lost)
 
     def solve_adjoint(self, v: Array, start: Array | None = None) -> KrylovResult:
         """Solve K λ = (v, 0)."""
-        return self(self._spoiled("v", v, self.system.right_hand_side(v)), start)
+        return self(self._right_hand_side("v", v, self.system.right_hand_side), start)
 
     def push_forward(self, u: Array, start: Array | None = None) -> KrylovResult:
         """Solve K z = B u, where the minimiser is isolated."""
-        rhs = self._spoiled("u", u, self.system.B @ u)
+        rhs = self._right_hand_side("u", u, lambda u: self.system.B @ u)
         if not (self._isolated or _vanishes(u)):
-            self._isolated = True
-            self._check_isolated()
+            self._isolated = self._check_isolated()
         return self(rhs, start)
 
-    def _check_isolated(self) -> None:
+    def _check_isolated(self) -> bool:
         """Refuse a singular K: B u may be in its range, and z is then not unique.
 
         A random right-hand side is not: but for one case in a hundred its part in the null
@@ -263,22 +273,21 @@ class LinearizedSolve:
         """
         n, (k, _) = self.system.H.shape[0], self.system.B.shape
         if n == 0:
-            return
+            return True
         if self._factor is not None:
             status = self._factor.status
             if status is Status.SINGULAR:
                 what = "differentiating the solution"
-                detail = (
-                    "the Hessian, on the null space of the active rows, is singular."
-                )
+                detail = "the Hessian is singular on the null space of the active rows."
                 self._fail(status, self._factor.direction, what, detail)
-            return
-        xp, scale = namespace(self.like), self._probe.scale
+            return status is None
+        xp = namespace(self.like)
         random = asarray(np.random.default_rng(0).standard_normal(n), self.like)
+        scale = self._probe.scale if self._in_metric else None
         if scale is not None:
             random = random * xp.sqrt(scale)
         rhs = xp.concat([random, zeros((k - n,), self.like)])
-        self(rhs, loosely=0.01 / math.sqrt(n))
+        return self(rhs, loosely=0.01 / math.sqrt(n)).status.acceptable
 
     def pull_back(self, adjoint: Array) -> Array:
         """Return − Bᵀ adjoint, checked."""
@@ -401,7 +410,11 @@ def _saddle_point(
     if isinstance(M, str | Auto):
         if factor is not None and factor.status is None and method != "minres":
             return SaddlePoint(H, ReducedNullSpace(factor), method="projected_cg"), 0
-        return SaddlePoint(H, C, constraint_of(H, C, probe.scale), method=method), 0
+        scale = probe.scale
+        if scale is None and (method == "minres" or not is_explicit(C)):
+            z, Hz = probe.pair  # one number, of the order of H, for the rows to meet
+            scale = namespace(z).full_like(z, norm(Hz) / norm(z) or 1.0)
+        return SaddlePoint(H, C, constraint_of(H, C, scale), method=method), 0
     n_matvec = 0
     if callable(M) and not hasattr(M, "shape"):
         M = M(system.K)

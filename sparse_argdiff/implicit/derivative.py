@@ -10,6 +10,7 @@ from any solver.
 from __future__ import annotations
 
 import dataclasses
+import warnings
 from typing import Unpack
 
 from ..arrays import Array, described
@@ -17,6 +18,7 @@ from ..krylov import KrylovResult
 from ..operators.linear_operator import LinearOperator
 from ..operators.structure import Structure
 from ..problem.problem import Problem, Solution
+from ..status import ConvergenceWarning
 from .checked_solve import LinearizedSolve, SolveOptions
 
 
@@ -107,7 +109,12 @@ def derivative(
     -------
     LinearOperator (n, m)
         ``J @ dx`` (forward), ``J.T @ v`` (adjoint), ``J @ DX`` (several right-hand
-        sides), each a linear solve.
+        sides), each a linear solve.  ``J.note`` has its caveats.
+
+    Warns
+    -----
+    ConvergenceWarning
+        Where some constraints are weakly active: the derivative is one-sided there.
 
     Raises
     ------
@@ -115,8 +122,11 @@ def derivative(
         For a point that is not stationary, an indefinite, singular or non-symmetric
         Hessian, or a solve that did not converge.
     """
-    solve = LinearizedSolve(problem, solution, **options)
-    system = solve.system
+    # What is written into the solution's arrays later is not to change g'(x).
+    solve = LinearizedSolve(problem, solution, own_arrays=True, **options)
+    system, note = solve.system, "; ".join(solve.warnings)
+    if solve.one_sided and solve.on_failure != "ignore":
+        warnings.warn(solve.one_sided, ConvergenceWarning, stacklevel=2)
 
     def forward(u: Array) -> Array:
         u = solve.vector("u", u, system.B.shape[1], block=True)
@@ -133,7 +143,7 @@ def derivative(
         matmat=forward,
         rmatmat=adjoint,
         dtype=solve.like.dtype,
-        structure=Structure(accuracy=options.get("rtol", 1e-8), note=system.K.note),
+        structure=Structure(accuracy=options.get("rtol", 1e-8), note=note),
     )
 
 
@@ -157,8 +167,9 @@ def vjp(
 
     Notes
     -----
-    Costs niter + 3 Hessian products at most.  The other arguments, and what is raised,
-    are those of :func:`derivative`.
+    Costs niter + 3 Hessian products at most, and 7 more where the diagonal of the Hessian
+    is not known and the units of y differ.  The other arguments, and what is raised, are
+    those of :func:`derivative`.
     """
     solve = LinearizedSolve(problem, solution, **options)
     system, start = solve.system, None
@@ -187,6 +198,12 @@ def jvp(
         A direction in the parameters.
     tangent0 : array (N,), optional
         Start of the linear solve.
+
+    Notes
+    -----
+    A Hessian that neither claims to be definite nor is small and explicit is tested by a
+    loose solve for a random right-hand side: where it is singular y is not isolated, and
+    B u may not show it.  With ``derivative`` this is done once.
     """
     solve = LinearizedSolve(problem, solution, **options)
     system, start = solve.system, None

@@ -20,7 +20,7 @@ from ..operators.linear_operator import LinearOperator
 from ..status import Status
 from .null_space import NullSpace, null_space
 
-LARGEST = 300  # unknowns and rows up to which a factor costs less than a few solves
+LARGEST = 200  # unknowns and rows up to which a factor costs no more than a solve
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,14 +35,17 @@ class ReducedFactor:
         Of no positive curvature.
     constraints : NullSpace or None
         Of C in the metric G.
+    symmetric : bool
+        Whether H is, to rounding.
     """
 
     status: Status | None
     direction: Array | None
     constraints: NullSpace | None
+    symmetric: bool
     _basis: HostArray | None  # Ẑ = G^½ Z; None for the identity
     _root: HostArray  # G^½
-    _cholesky: HostArray | None
+    _cholesky: HostArray  # of Z'H Z, where there is no status
 
     def apply(self, r: Array) -> Array:
         """Return P r, (n,) or (n, k)."""
@@ -51,9 +54,8 @@ class ReducedFactor:
         if self._basis is not None:
             reduced = self._basis.T @ reduced
         if reduced.shape[0]:
-            reduced = linalg.cho_solve(
-                (self._cholesky, True), reduced, check_finite=False
-            )
+            (solve,) = linalg.get_lapack_funcs(("potrs",), (self._cholesky, reduced))
+            reduced, _ = solve(self._cholesky, reduced, lower=True)
         if self._basis is not None:
             reduced = self._basis @ reduced
         return (reduced / scale).astype(r.dtype, copy=False)
@@ -98,15 +100,19 @@ def reduced_factor(H: Any, C: Any, scale: Array) -> ReducedFactor:
     entries = H.toarray() if sparse.issparse(H) else np.asarray(H)
     entries = entries.astype(np.result_type(entries, root), copy=False)
     W: Any = entries / root / root[:, None]
+    unit = float(np.finfo(W.dtype).eps)
+    skew = float(np.abs(W - W.T).max())
     constraints, basis = None, None
     if C is not None:
         constraints = null_space(C, scale)
         basis = constraints.basis()
         W = basis.T @ W @ basis
+    whole = ReducedFactor(None, None, constraints, skew <= 32.0 * unit, basis, root, W)
     if W.shape[0] == 0:
-        return ReducedFactor(None, None, constraints, basis, root, W)
+        return whole
+    if not np.isfinite(W).all():
+        return dataclasses.replace(whole, status=Status.NOT_FINITE)
     W = 0.5 * (W + W.T)
-    unit = float(np.finfo(W.dtype).eps)
     factor: Any
     factor, failed = linalg.get_lapack_funcs(("potrf",), (W,))[0](W, lower=True)
     if failed == 0:
@@ -114,12 +120,10 @@ def reduced_factor(H: Any, C: Any, scale: Array) -> ReducedFactor:
         condition = linalg.get_lapack_funcs(("pocon",), (W,))[0]
         reciprocal, _ = condition(factor, size, uplo="L")
         if reciprocal > 10.0 * unit:
-            return ReducedFactor(None, None, constraints, basis, root, factor)
-    if not np.isfinite(W).all():
-        return ReducedFactor(Status.NOT_FINITE, None, constraints, basis, root, None)
+            return dataclasses.replace(whole, _cholesky=factor)
     values, vectors = linalg.eigh(W, check_finite=False)
     flat = 10.0 * W.shape[0] * unit * float(np.abs(values).max())
     least = vectors[:, 0]
     direction = (least if basis is None else basis @ least) / root
     status = Status.NEGATIVE_CURVATURE if values[0] < -flat else Status.SINGULAR
-    return ReducedFactor(status, direction, constraints, basis, root, None)
+    return dataclasses.replace(whole, status=status, direction=direction)

@@ -166,7 +166,7 @@ class _Point:
     residual: Array  # b − H y − C'ν
     size: _Size  # of the residual
     raw: _Size  # of b − H y
-    force: _Size  # of the terms that C'ν adds up
+    terms: _Size  # of b, b − H y and what C'ν adds up, each entry of random sign
 
 
 @dataclasses.dataclass(frozen=True)
@@ -184,8 +184,8 @@ class _System:
     column: int
 
     @cached_property
-    def b_size(self) -> _Size:
-        return self.size(self.b)
+    def b_norm(self) -> float:
+        return norm(self.b)
 
     def size(self, v: Array) -> _Size:
         plain, N = norm(v), self.N
@@ -207,9 +207,12 @@ class _System:
         # Once more: large multipliers are exact to their own rounding only.
         multipliers = multipliers + N.multipliers(raw - N.C.rmatvec(multipliers))
         residual = raw - N.C.rmatvec(multipliers)
-        lengths = N.row_lengths, N.metric_row_lengths
-        force = _Size(*(norm(of_rows * multipliers) for of_rows in lengths))
-        return _Point(y, multipliers, residual, self.size(residual), size, force)
+        xp, signs = namespace(raw), random_signs(raw.shape[0], raw, 0)
+        signs_of_rows = random_signs(N.shape[0], raw, 0)
+        force = N.C.rmatvec(signs_of_rows * multipliers)
+        terms = signs * (xp.abs(self.b) + xp.abs(raw) + xp.abs(force))
+        sizes = self.size(residual), size, self.size(terms)
+        return _Point(y, multipliers, residual, *sizes)
 
     def restored(self, y: Array) -> Array:
         """Return y with what is missing of C y = c added."""
@@ -220,19 +223,19 @@ class _System:
 
     def rounding_level(self, at: _Point, moved: _Size = _NONE) -> _Size:
         """Return the norms of the residual that rounding of its terms explains."""
-        parts = zip(self.b_size, at.raw, at.force, moved, strict=True)
+        parts = zip(at.terms, moved, strict=True)
         return _Size(*(32.0 * self.unit_roundoff * sum(sizes) for sizes in parts))
 
-    def at_rounding(self, at: _Point, scale: _Size) -> bool:
+    def at_rounding(self, at: _Point, most: _Size) -> bool:
         """Tell whether rounding of y, too, explains the residual; one product.
 
         Each entry of y is off by its own rounding: H (g ∘ y), for g of random signs, is
-        what this makes of the residual, in all units.  Never more than a tenth of the
-        scale: a y so large that rounding would excuse anything is no answer.
+        what this makes of the residual, in all units.  A y so large that rounding would
+        excuse more than ``most`` is no answer.
         """
         moved = self.H.matvec(random_signs(at.y.shape[0], at.y, 0) * at.y)
         level = self.rounding_level(at, self.size(moved))
-        return at.size.within(level) and at.size.within(scale.times(0.1))
+        return at.size.within(level) and at.size.within(most)
 
     def wants_stop(self, niter: int, y: Array, residual_norm: float) -> bool:
         """Call the callback; return whether it asks to stop."""
@@ -250,6 +253,7 @@ def _solve(system: _System, x0: Array | None) -> tuple[Column, _Point]:
     # Where C leaves nothing free, the multipliers balance all of it.
     scale = at.raw if N.rank == N.shape[1] else at.size
     target = scale.times(system.rtol)
+    most = _larger(scale.times(0.1), system.rounding_level(at))
     if system.atol > target.plain:
         target = _Size(system.atol, math.inf)
     if x0 is not None and scale.plain > 0.0:
@@ -276,13 +280,13 @@ def _solve(system: _System, x0: Array | None) -> tuple[Column, _Point]:
         slow = at.size.plain > half.plain and at.size.metric > half.metric
         if slow or status is not None:
             n_matvec += 1
-            if system.at_rounding(at, scale):
+            if system.at_rounding(at, most):
                 status = Status.ROUNDING_LIMIT
             elif status is None and niter < system.maxiter:
                 status = Status.STAGNATED
     column = Column(
         system.column,
-        system.b_size.plain,
+        system.b_norm,
         target.plain,
         residual_norm=at.size.plain,
         niter=niter,

@@ -98,9 +98,8 @@ def diagonal_scale(A: Any, like: Array) -> tuple[Array | None, int]:
 
 def random_signs(n: int, like: Array, seed: int) -> Array:
     """Return entries of random sign and a size in [½, 1½): no sum of a few vanishes."""
-    rng = np.random.default_rng(seed)
-    values = rng.uniform(0.5, 1.5, n) * rng.choice([-1.0, 1.0], n)
-    return asarray(values, like)
+    values = np.random.default_rng(seed).uniform(-1.0, 1.0, n)
+    return asarray(values + np.copysign(0.5, values), like)
 
 
 def is_level(Az: Array) -> bool:
