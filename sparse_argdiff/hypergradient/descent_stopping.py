@@ -118,52 +118,51 @@ class _Descent:
         self.n_matvec = 0
 
     def solve(self, solver: Any, x0: Any, options: Any) -> KrylovResult:
-        """Solve K x = rhs until −z descends, else to the tolerance."""
-        K, rhs, niter = self.K, self.rhs, 0
+        """Solve K x = rhs until −z descends, else as ``solver`` does."""
+        rhs, niter = self.rhs, 0
         x, left = namespace(rhs).zeros_like(rhs), rhs
         if x0 is not None:
-            r = self._residual(rhs, x0)
+            r = self._residual(x0)
             if norm(r) <= norm(rhs):  # a start that is worse than nothing is not used
                 x, left = x0, r
-        fixed = getattr(solver, "keywords", {})  # of a functools.partial
-        rtol = options.pop("rtol", fixed.get("rtol", 1e-8))
-        target, step = max(rtol * norm(rhs), fixed.get("atol", 0.0)), None
-        descends = norm(left) > target and self._missing(x, left) <= 1.0
-        if not descends and solver is krylov.cg and norm(left) > target:
-            step, niter, seen = self._iterate(x, left, target, options)
+        descends = self._missing(x, left) <= 1.0
+        if not descends and solver is krylov.cg:
+            step, niter, seen = self._iterate(x, left, options)
+            x = x + step
             if seen:  # by the residual of the recurrence
-                x, left, step = x + step, self._residual(left, step), None
+                left = self._residual(x)
                 descends = self._missing(x, left) <= 1.0
         if descends:
             status, size = Status.APPROXIMATE, norm(left)
             return KrylovResult(x, status, False, niter, self.n_matvec, size, left)
         if options.get("maxiter") is not None:
             options["maxiter"] = max(options["maxiter"] - niter, 0)
-        found = solver(K, left, step, rtol=0.0, atol=target, **options)
-        total = {"n_matvec": self.n_matvec + found.n_matvec, "x": x + found.x}
-        return dataclasses.replace(found, niter=niter + found.niter, **total)
+        start = None if x0 is None and niter == 0 else x
+        found = solver(self.K, rhs, start, **options)
+        n_matvec = self.n_matvec + found.n_matvec
+        return dataclasses.replace(found, niter=niter + found.niter, n_matvec=n_matvec)
 
-    def _residual(self, rhs: Array, x: Array) -> Array:
+    def _residual(self, x: Array) -> Array:
         self.n_matvec += 1
-        return rhs - self.K @ x
+        return self.rhs - self.K @ x
 
-    def _iterate(
-        self, x: Array, left: Array, target: float, options: Any
-    ) -> tuple[Any, int, bool]:
-        """Take steps of CG; return their sum, their number, and whether −z descends.
+    def _iterate(self, x: Array, left: Array, options: Any) -> tuple[Array, int, bool]:
+        """Take steps of CG to the tolerance; return their sum, and whether −z descends.
 
-        The sum is None where CG breaks down.  Descent is looked for where ‖r‖ has halved,
-        or has fallen by the factor that was missing.
+        Descent is looked for where ‖r‖ has halved, or fallen by the factor that was
+        missing.  What makes CG break down is left for the solver to find.
         """
         xp, M, most = namespace(left), options.get("M"), options.get("maxiter")
         step, r, niter = xp.zeros_like(left), xp.asarray(left, copy=True), 0
         most = max(10 * left.shape[0], 20) if most is None else most
         M = None if M is None else aslinearoperator(M)
-        wait = norm(left)
+        wait, target = norm(left), options.get("rtol", 1e-8) * norm(self.rhs)
+        if wait <= target:
+            return step, 0, False
         for taken in cg_steps(self.K, step, r, M, target=target):
             self.n_matvec += taken.products
             if taken.status is not None:
-                return None, 0, False  # for the solver to find
+                return xp.zeros_like(left), 0, False
             niter += 1
             if taken.residual_norm <= target or niter >= most:
                 break
