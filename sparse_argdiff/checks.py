@@ -149,7 +149,8 @@ def check_derivatives(
     value.  What differs along one step is tried again along shorter ones.
     """
     problem = objective if isinstance(objective, Problem) else Problem(objective)
-    x, y = as_vector("x", x), as_vector("y", y)
+    x = as_vector("x", x)
+    y = as_vector("y", y, getattr(problem.objective, "n", None))
     rng = np.random.default_rng(0 if rng is None else rng)
     d, w = _random(rng, y.shape[0], y), _random(rng, y.shape[0], y)
     u = _random(rng, x.shape[0], x)

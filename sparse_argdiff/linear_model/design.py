@@ -149,7 +149,7 @@ def as_features(features: Any) -> Any:
         raise ValueError(f"features must be 2-D, found shape {tuple(entries.shape)}")
     if not is_sparse(entries):
         return as_data("features", entries)
-    if entries.dtype.kind not in "fiub":
+    if kind_of(entries) == "other":
         raise TypeError(f"features must be real, found dtype {entries.dtype}")
     entries = _by_rows_or_columns(entries)
     check_finite("features", entries)

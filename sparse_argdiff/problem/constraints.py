@@ -24,6 +24,7 @@ from ..arrays import (
     asarray,
     brief,
     check_callable,
+    check_finite,
     check_shape,
     copied,
     epsilon,
@@ -102,6 +103,7 @@ class LinearEquality:
                 raise TypeError(f"{name} must be a function, and b a function of x too")
         if not callable(b):
             b = as_vector("b", b, p)
+            check_finite("b", b)
         self.A, self.b = A, b
 
         def fun(x: Array, y: Array) -> Array:
