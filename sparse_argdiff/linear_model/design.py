@@ -116,7 +116,8 @@ def _squares(features: Any) -> Any:
     data, structure = features.data, (features.indices, features.indptr)
     if bool(namespace(data).all((data == 0.0) | (data == 1.0))):
         return features
-    return type(features)((data * data, *structure), shape=features.shape)
+    with np.errstate(over="ignore"):
+        return type(features)((data * data, *structure), shape=features.shape)
 
 
 def _column_squares(features: Any, squared: Any, d: Array) -> Array:
