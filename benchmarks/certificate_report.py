@@ -444,11 +444,15 @@ def _glm(rng, kind, name, data, x, count, unit, *, intercept, shift=0.0):
     p, dtype = A.shape[1], np.float32 if kind == "float32-glm" else np.float64
     if dtype is np.float32:
         A, B, x = A.astype(dtype), B.astype(dtype), x.astype(dtype)
-        t, held = (np.asarray(v).astype(v.dtype if count > 1 else dtype) for v in (t, held))
+        t, held = (
+            np.asarray(v).astype(v.dtype if count > 1 else dtype) for v in (t, held)
+        )
     n = p * count
     dense = [np.asarray(M, float) for M in (A, B)]
     if count > 1:
-        parts = [_multinomial(M, s, count) for M, s in zip(dense, (t, held), strict=True)]
+        parts = [
+            _multinomial(M, s, count) for M, s in zip(dense, (t, held), strict=True)
+        ]
     else:
         parts = [
             _scalar_model(name, M, np.asarray(s, float), None)
@@ -474,7 +478,11 @@ def _glm(rng, kind, name, data, x, count, unit, *, intercept, shift=0.0):
     )
     options = {}
     if kind == "glm-bounds":
-        size = float(np.abs(np.linalg.lstsq(dense[0], np.asarray(t, float), rcond=None)[0]).mean())
+        size = float(
+            np.abs(
+                np.linalg.lstsq(dense[0], np.asarray(t, float), rcond=None)[0]
+            ).mean()
+        )
         base.lower = -size * rng.uniform(0.1, 1.5, n)
         base.upper_bound = size * rng.uniform(0.1, 1.5, n)
         options = {"lower": base.lower, "upper": base.upper_bound}
@@ -576,21 +584,34 @@ def pairs(kind, seed):
     case, rng = draw(kind, seed)
     loosest, finest = (-1.0, -4.0) if kind.startswith("float32") else (-1.0, -6.0)
     options = {"y0": case.y0, "constants": case.constants, "on_failure": "ignore"}
-    tight = sad.solve(
-        case.problem, case.x, case.y0, tol=1e-12, on_failure="ignore"
-    )
+    tight = sad.solve(case.problem, case.x, case.y0, tol=1e-12, on_failure="ignore")
     true = case.true(tight)
     for k in range(4):
         tol = 10.0 ** rng.uniform(finest, loosest)
         F = sad.Hypergradient(case.problem, case.upper, tol=tol, **options)
         if k % 2:  # warm
-            F.evaluate(case.x + (0.1 * rng.standard_normal(case.x.shape)).astype(case.x.dtype))
+            F.evaluate(
+                case.x + (0.1 * rng.standard_normal(case.x.shape)).astype(case.x.dtype)
+            )
         found = F.evaluate(case.x)
-        fine = found.solution.status.acceptable and found.adjoint.krylov.status.acceptable
+        fine = (
+            found.solution.status.acceptable and found.adjoint.krylov.status.acceptable
+        )
         yield (true, found) if true is not None and fine else None
 
 
-FIELDS = ("error", "estimate", "value_error", "value_estimate", "bound", "value_bound", "shown", "descends", "size", "seed")
+FIELDS = (
+    "error",
+    "estimate",
+    "value_error",
+    "value_estimate",
+    "bound",
+    "value_bound",
+    "shown",
+    "descends",
+    "size",
+    "seed",
+)
 
 
 def study(kind, count, seed):
@@ -632,9 +653,17 @@ def study(kind, count, seed):
 def line(kind, rows, skipped):
     """Return a row of the table."""
     finite = np.isfinite(rows.estimate) & (rows.error > 0.0)
-    ratio = np.median(rows.estimate[finite] / rows.error[finite]) if finite.any() else math.nan
+    ratio = (
+        np.median(rows.estimate[finite] / rows.error[finite])
+        if finite.any()
+        else math.nan
+    )
     bounded = np.isfinite(rows.bound)
-    held = np.mean(rows.bound[bounded] >= rows.error[bounded]) if bounded.any() else math.nan
+    held = (
+        np.mean(rows.bound[bounded] >= rows.error[bounded])
+        if bounded.any()
+        else math.nan
+    )
     right = np.mean(rows.descends[rows.shown]) if rows.shown.any() else math.nan
     return (
         f"{kind:17s}{len(rows):6d}{sum(skipped.values()):8d}"
