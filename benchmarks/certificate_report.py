@@ -85,7 +85,7 @@ class Dense:
             K = np.zeros((k + count, k + count))
             K[:k, :k] = H[np.ix_(free, free)]
             K[:k, k:], K[k:, :k] = J[:, free].T, J[:, free]
-            last, wrong = wrong, np.r_[(self.grad(x, y) + J.T @ nu)[free], h]
+            wrong = np.r_[(self.grad(x, y) + J.T @ nu)[free], h]
             try:
                 step = np.linalg.solve(K, wrong)
             except np.linalg.LinAlgError:
