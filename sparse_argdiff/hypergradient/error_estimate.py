@@ -187,4 +187,5 @@ def _correct(
 
 def _linearized(problem: Problem, solution: Solution, options: Any) -> LinearizedSolve:
     settings = options | {"rtol": _RTOL, "stationarity": math.inf}
+    solution = solution.judged_for(problem)
     return LinearizedSolve(problem, solution, **settings | {"on_failure": "ignore"})

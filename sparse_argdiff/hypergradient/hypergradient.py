@@ -143,7 +143,8 @@ class Hypergradient:
         found: Solution = self._counted(solve, self.problem, x, start, **options)
         left, n_grad = residual(self.problem, found)
         self.y, self.n_grad = found.y, self.n_grad + n_grad
-        return dataclasses.replace(found, residual=left, n_grad=found.n_grad + n_grad)
+        found = dataclasses.replace(found, residual=left, n_grad=found.n_grad + n_grad)
+        return found.judged_for(self.problem)
 
     def _counted(self, compute: Callable[..., Any], *data: Any, **options: Any) -> Any:
         """Return what ``compute`` returns; its cost is added to the totals, if it fails, too."""
@@ -167,7 +168,8 @@ class Hypergradient:
         """Return F(x) alone and the correction in it, a measure of its error."""
         tol = self.tol if tol is None else tol
         solution = self.solve(x, tol=tol)
-        self._cached = dataclasses.replace(solution, n_hvp=0, n_grad=0), tol
+        cached = dataclasses.replace(solution, n_hvp=0, n_grad=0)
+        self._cached = cached.judged_for(self.problem), tol
         return level.corrected_value(
             self.upper, solution, self.adjoint, self.on_failure
         )
