@@ -23,6 +23,7 @@ from .. import krylov
 from ..arrays import (
     Array,
     as_floating,
+    as_tolerance,
     asarray,
     dot,
     epsilon,
@@ -103,6 +104,7 @@ class LinearizedSolve:
         self.like = solution.y
         # What a functools.partial fixes is not overridden.
         self._fixed = getattr(method, "keywords", {})
+        rtol = as_tolerance("rtol", rtol)
         self.rtol = self._fixed.get("rtol", rtol)
         options: dict[str, Any] = {"rtol": rtol, "maxiter": maxiter}
         self.options = {k: o for k, o in options.items() if k not in self._fixed}

@@ -450,17 +450,21 @@ def check_conditions(
     lengths = {"the Newton step that is left": step}
     if problem.constrained:
         lengths |= _violations(problem, y, found, multipliers, active, metric)
+    n_hvp += products
+    if not math.isfinite(sum(lengths.values()) + length):
+        detail = "f_YY or the Jacobian of a constraint is not finite."
+        return StationarityCheck(solution, Status.NOT_FINITE, detail, size, n_hvp)
     wrong = [
         f"{label} is {error / length if length else math.inf:.1e} of the size of y, above "
         f"{name} = {tolerance:.0e}."
         for label, error in lengths.items()
-        if not error <= tolerance * length
+        if error > tolerance * length
     ]
     status = Status.NOT_STATIONARY if wrong else Status.CONVERGED
     relative = max(lengths.values()) / length if length else 0.0
     if status is Status.CONVERGED:
         solution = dataclasses.replace(solution, relative_error=relative)
-    return StationarityCheck(solution, status, " ".join(wrong), size, n_hvp + products)
+    return StationarityCheck(solution, status, " ".join(wrong), size, n_hvp)
 
 
 def _with_weak(given: ActiveSet, found: ActiveSet) -> ActiveSet:
@@ -495,7 +499,7 @@ def _violations(
         mismatch = max(mismatch, _largest(xp.where(active.strong, slack, force)))
     if active is not None and sides:
         apart = xp.minimum(*(side.slack for side in sides))
-        mismatch = max(mismatch, _largest(xp.where(active.fixed, apart, 0.0 * apart)))
+        mismatch = max(mismatch, _largest(apart[active.fixed]))
     return {
         "the violation of a constraint": violation,
         "the violation of complementarity": mismatch,
