@@ -150,28 +150,35 @@ def classify(problem: Problem, x: Array, y: Array, multipliers: Array) -> Active
 def classify_in(
     problem: Problem, y: Array, found: Conditions, multipliers: Array, metric: Metric
 ) -> ActiveSet:
-    """Classify in a metric that is known, see :func:`classify`."""
+    """Classify in a metric that is known, see :func:`classify`.
+
+    What is undecided to half the digits of y is told as weak, too, and keeps its place:
+    y is hardly known better.
+    """
     xp = namespace(y)
     sides = _sides(problem, y, found, multipliers, metric)
     # Forces do not change with the origin; y counts by its rounding alone.
     force = max([norm(metric.forces(found.grad)), *(_largest(s.force) for s in sides)])
-    least = max(ACTIVE_TOL * force, 64.0 * epsilon(y) * metric.length(y))
+    length = metric.length(y)
+    least = max(ACTIVE_TOL * force, 64.0 * epsilon(y) * length)
+    wide = max(least, math.sqrt(epsilon(y)) * length)
     strong = weak = zeros((0,), y, xp.bool)
     fixed = weak_fixed = zeros(y.shape, y, xp.bool)
     if found.inequality.shape[0]:
-        strong, weak = _activity(sides.pop(0), least)
+        strong, weak = _activity(sides.pop(0), least, wide)
     if problem.bounded:
         lower, upper = problem.bounds(y)
-        (low, weak_low), (high, weak_high) = (_activity(s, least) for s in sides)
+        (low, weak_low), (high, weak_high) = (_activity(s, least, wide) for s in sides)
         fixed = low | high | (lower == upper)
-        weak_fixed = (weak_low | weak_high) & ~fixed
+        weak_fixed = (weak_low | weak_high) & (lower < upper)
     return ActiveSet(strong, weak, fixed, weak_fixed)
 
 
-def _activity(side: _Sides, least: float) -> tuple[Array, Array]:
-    """Return where an inequality is strongly, and where it is weakly active."""
+def _activity(side: _Sides, least: float, wide: float) -> tuple[Array, Array]:
+    """Return where an inequality is strongly, and where it may be weakly active."""
     force, slack = side
-    return (force > least) & (force > slack), (force <= least) & (slack <= least)
+    undecided = (namespace(force).abs(force) <= wide) & (slack <= wide)
+    return (force > least) & (force > slack), undecided
 
 
 def _largest(values: Array) -> float:
@@ -451,7 +458,7 @@ def check_conditions(
     if problem.constrained:
         lengths |= _violations(problem, y, found, multipliers, active, metric)
     n_hvp += products
-    if not math.isfinite(sum(lengths.values()) + length):
+    if math.isnan(sum(lengths.values())) or not math.isfinite(length):
         detail = "f_YY or the Jacobian of a constraint is not finite."
         return StationarityCheck(solution, Status.NOT_FINITE, detail, size, n_hvp)
     wrong = [
@@ -497,8 +504,10 @@ def _violations(
         force, slack = sides.pop(0)
         mismatch = max(mismatch, _largest(-force))  # at a bound the other may pull
         mismatch = max(mismatch, _largest(xp.where(active.strong, slack, force)))
-    if active is not None and sides:
-        apart = xp.minimum(*(side.slack for side in sides))
+    if active is not None:
+        apart = full(y.shape, math.inf, y)
+        for side in sides:
+            apart = xp.minimum(apart, side.slack)
         mismatch = max(mismatch, _largest(apart[active.fixed]))
     return {
         "the violation of a constraint": violation,
