@@ -444,9 +444,7 @@ def check_conditions(
         if solution.active is not None:
             active = _with_weak(solution.active, active)
     if problem.constrained:
-        solution = dataclasses.replace(
-            solution, multipliers=multipliers, active=active
-        )
+        solution = dataclasses.replace(solution, multipliers=multipliers, active=active)
     free = _residual_of(found, active)[: y.shape[0]]
     size = norm(free)
     if not math.isfinite(size + norm(found.equality) + norm(found.inequality)):
