@@ -131,7 +131,8 @@ def test_stationarity_is_relative(factor):
 
 def test_stationarity_is_the_callers_choice():
     solution = sad.Solution(y=1.01 * ROW.solution(), x=ROW.x)
-    sad.derivative(ROW.problem, solution, stationarity=0.1)
+    with pytest.warns(sad.ConvergenceWarning, match="away from the solution"):
+        sad.derivative(ROW.problem, solution, stationarity=0.1)
     sad.derivative(ROW.problem, solution, on_failure="ignore")
     with pytest.warns(sad.ConvergenceWarning, match="NOT_STATIONARY"):
         sad.derivative(ROW.problem, solution, on_failure="warn")
