@@ -149,7 +149,8 @@ def check_derivatives(
     value.  What differs along one step is tried again along shorter ones.
     """
     problem = objective if isinstance(objective, Problem) else Problem(objective)
-    x, y = as_vector("x", x), as_vector("y", y)
+    x = as_vector("x", x)
+    y = as_vector("y", y, getattr(problem.objective, "n", None))
     rng = np.random.default_rng(0 if rng is None else rng)
     d, w = _random(rng, y.shape[0], y), _random(rng, y.shape[0], y)
     u = _random(rng, x.shape[0], x)
@@ -233,20 +234,18 @@ class _Differences:
         With t = ε^(1/6), Simpson's rule errs by t⁴ and rounding by ε / t² of the slope,
         also where the slope is zero at y: both are far below what is allowed.
         """
-        x, y = self.x, self.y
-        d = self.d / (norm(self.d) or 1.0)
-        before, unit, least = problem.value(x, y), epsilon(y), math.nan
-        noise = 4.0 * unit ** (5 / 6) * abs(before) / (1.0 + norm(y))
-        for length in _lengths(y):
+        x, y, unit = self.x, self.y, epsilon(self.y)
+        d, before = self.d / (norm(self.d) or 1.0), problem.value(x, y)
+
+        def attempt(length: float) -> tuple[Any, Any, Any]:
             t = unit ** (1 / 6) * length
             slopes = [dot(problem.grad(x, y + s * d), d) for s in (0.0, 0.5 * t, t)]
             mean = (slopes[0] + 4.0 * slopes[1] + slopes[2]) / 6.0
-            error = abs((problem.value(x, y + t * d) - before) / t - mean) - noise
-            error = _ratio(max(error, 0.0 * error), max(map(abs, slopes)))
-            least = error if not error >= least else least
-            if least <= self.allowed:
-                break
-        return least
+            change = (problem.value(x, y + t * d) - before) / t
+            noise = 4.0 * unit * abs(before) / t
+            return abs(change - mean), noise, max(map(abs, slopes))
+
+        return _least_error(attempt, y, self.allowed)
 
     def error(
         self,
@@ -262,22 +261,17 @@ class _Differences:
         The measure is the norm, or the worst entry where there is a ``size`` of each;
         ``terms`` is the size of the terms whose rounding is in a difference.
         """
-        least, (step, *_) = math.nan, _lengths(at)
-        noise = _host(terms) * epsilon(at) ** (2 / 3) * norm(d) / step
-        for length in _lengths(at):
+
+        def attempt(length: float) -> tuple[Any, Any, Any]:
             change = _difference(along, at, d, length)
-            parts = (change - claimed, change, claimed)
             error, *sizes = (
-                _host(abs(part) if size is not None else norm(part)) for part in parts
+                _host(abs(part) if size is not None else norm(part))
+                for part in (change - claimed, change, claimed)
             )
-            whole = sum(sizes) + (0.0 if size is None else _host(size))
-            with np.errstate(divide="ignore", invalid="ignore"):
-                ratios = np.where(error <= noise, 0.0, (error - noise) / whole)
-            worst = float(np.max(ratios, initial=0.0))
-            least = worst if not worst >= least else least
-            if least <= self.allowed:
-                break
-        return least
+            noise = _host(terms) * epsilon(at) ** (2 / 3) * norm(d) / length
+            return error, noise, sum(sizes) + (0.0 if size is None else _host(size))
+
+        return _least_error(attempt, at, self.allowed)
 
     def operator_errors(
         self,
@@ -374,12 +368,29 @@ def _difference(
     return central_difference(along, at, d, length) if norm(d) else along(0.0) * 0.0
 
 
-def _lengths(at: Array) -> list[float]:
-    """Return lengths over which a function may bend: its domain may end nearby."""
-    size = norm(at)
-    whole = 1.0 + size
-    own = [size] if 0.0 < size < 1.0 else []
-    return [whole, *own, *(whole * 100.0**-k for k in range(1, 5))]
+def _least_error(
+    attempt: Callable[[float], tuple[Any, Any, Any]], at: Array, allowed: float
+) -> float:
+    """Return the least error of steps over which a function may bend, the longest first.
+
+    ``attempt(length)`` returns the error, what rounding explains of it, and what it is
+    relative to.  A domain may end before a step does: what is raised there, or not finite,
+    tells nothing.  Rounding excuses in the first step alone: in short ones it excuses all.
+    """
+    longest, least = 1.0 + norm(at), math.nan
+    own = [longest - 1.0] if 1.0 < longest < 2.0 else []
+    for length in (longest, *own, *(longest * 10.0**-k for k in range(1, 9))):
+        with (
+            np.errstate(all="ignore"),
+            contextlib.suppress(ArithmeticError, ValueError),
+        ):
+            error, noise, whole = attempt(length)
+            noise = noise if length == longest else 0.0 * noise
+            ratios = np.where(error <= noise, 0.0, (error - noise) / whole)
+            least = float(np.fmin(least, np.max(ratios, initial=0.0)))
+        if least <= allowed:
+            break
+    return least
 
 
 def _host(value: Any) -> Any:

@@ -78,11 +78,11 @@ def as_data(name: str, value: Any, dtype: Any = None, *, finite: bool = True) ->
     Single and double precision stay what they are, unless there is a ``dtype``.
     """
     array = as_array(name, value)
-    xp, kind = namespace(array), getattr(array.dtype, "kind", "")
-    if kind != "f" and kind_of(array) == "other":
-        labels = "; number labels: numpy.unique(..., return_inverse=True)[1]"
-        advice = labels if kind in set("OSUT") else ""
-        raise TypeError(f"{name} must be real, found dtype {array.dtype}{advice}")
+    xp = namespace(array)
+    if kind_of(array) == "other":
+        raise TypeError(
+            f"{name} must be real, found dtype {array.dtype}; convert it first"
+        )
     if dtype is None:
         kept = array.dtype in (xp.float32, xp.float64)
         dtype = array.dtype if kept else xp.float64

@@ -116,7 +116,8 @@ def _squares(features: Any) -> Any:
     data, structure = features.data, (features.indices, features.indptr)
     if bool(namespace(data).all((data == 0.0) | (data == 1.0))):
         return features
-    return type(features)((data * data, *structure), shape=features.shape)
+    with np.errstate(over="ignore"):
+        return type(features)((data * data, *structure), shape=features.shape)
 
 
 def _column_squares(features: Any, squared: Any, d: Array) -> Array:
@@ -149,7 +150,7 @@ def as_features(features: Any) -> Any:
         raise ValueError(f"features must be 2-D, found shape {tuple(entries.shape)}")
     if not is_sparse(entries):
         return as_data("features", entries)
-    if entries.dtype.kind not in "fiub":
+    if kind_of(entries) == "other":
         raise TypeError(f"features must be real, found dtype {entries.dtype}")
     entries = _by_rows_or_columns(entries)
     check_finite("features", entries)

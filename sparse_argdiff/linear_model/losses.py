@@ -59,6 +59,11 @@ class Loss(Protocol):
 def _numeric(targets: Array, dtype: Any) -> Array:
     if targets.ndim != 1:
         raise ValueError(f"targets must be 1-D, found shape {tuple(targets.shape)}")
+    if getattr(targets.dtype, "kind", "") in set("OSUT"):
+        raise TypeError(
+            f"targets must be real, found dtype {targets.dtype}; number labels by "
+            "numpy.unique(labels, return_inverse=True)[1]"
+        )
     return as_data("targets", targets, dtype)
 
 

@@ -24,6 +24,7 @@ from ..arrays import (
     asarray,
     brief,
     check_callable,
+    check_finite,
     check_shape,
     copied,
     epsilon,
@@ -40,24 +41,10 @@ from .objective import vector_of
 
 @dataclasses.dataclass(frozen=True)
 class Rows:
-    """Functions of p rows h(x, y); None stands for zero.
+    """Functions of p rows h(x, y), those of :class:`Equality`; None stands for zero.
 
-    Attributes
-    ----------
-    fun : callable
-        ``fun(x, y)`` returns h, shape (p,).
-    jac : callable
-        ``jac(x, y)`` returns h_Y, (p, n): array, sparse matrix or operator.
-    hess : callable or None
-        ``hess(x, y, multipliers)`` returns Σ multipliers_i ∇²_yy h_i, (n, n).
-    cross : callable or None
-        ``cross(x, y, multipliers)`` returns ∂/∂x of jacᵀ multipliers, (n, m).
-    jac_x : callable or None
-        ``jac_x(x, y)`` returns h_X, (p, m).
-    affine : bool
-        Whether jac does not depend on y.
-    p : int or None
-        The number of rows where it is known without an evaluation.
+    ``affine``: whether jac does not depend on x and y.  ``p``: the number of rows where it
+    is known without an evaluation.
     """
 
     fun: Callable[[Array, Array], Array]
@@ -102,6 +89,7 @@ class LinearEquality:
                 raise TypeError(f"{name} must be a function, and b a function of x too")
         if not callable(b):
             b = as_vector("b", b, p)
+            check_finite("b", b)
         self.A, self.b = A, b
 
         def fun(x: Array, y: Array) -> Array:
@@ -152,11 +140,31 @@ class _FromFunctions:
 
 
 class Equality(_FromFunctions):
-    """The constraint h(x, y) = 0; the arguments are those of :class:`Rows`."""
+    """The constraint h(x, y) = 0 of p rows.
+
+    Parameters
+    ----------
+    fun : callable
+        ``fun(x, y)`` returns h, shape (p,).
+    jac : callable
+        ``jac(x, y)`` returns h_Y, (p, n): array, sparse matrix or operator.
+    hess : callable, optional
+        ``hess(x, y, multipliers)`` returns Σ multipliers_i ∇²_yy h_i, (n, n).
+    cross : callable, optional
+        ``cross(x, y, multipliers)`` returns ∂/∂x of jacᵀ multipliers, (n, m).
+    jac_x : callable, optional
+        ``jac_x(x, y)`` returns h_X, (p, m).
+
+    Notes
+    -----
+    What is left out stands for zero: ``hess`` where jac does not depend on y, ``cross``
+    where jac does not depend on x, ``jac_x`` where fun does not.  A derivative raises
+    ValueError where they do; ``check_derivatives(problem, x, y)`` compares them.
+    """
 
 
 class Inequality(_FromFunctions):
-    """The constraint h(x, y) <= 0; the arguments are those of :class:`Rows`."""
+    """The constraint h(x, y) <= 0 of p rows; the arguments are those of :class:`Equality`."""
 
 
 class Stack:

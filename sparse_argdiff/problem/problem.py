@@ -107,12 +107,12 @@ class Problem:
 
     def value(self, x: Array, y: Array) -> float:
         """Return the function that is minimised, at (x, y)."""
-        value = as_number("objective.value", self._given("value", x, y))
+        value = as_number("objective.value", self.given("value", x, y))
         return -value if self.maximize else value
 
     def grad(self, x: Array, y: Array) -> Array:
         """Return the gradient by y of the function that is minimised, shape (n,)."""
-        grad = returned_vector("objective.grad", self._given("grad", x, y), y.shape[0])
+        grad = returned_vector("objective.grad", self.given("grad", x, y), y.shape[0])
         namespace(grad, y)
         # A copy: the user's function may write into the same buffer again.
         return -grad if self.maximize else copied(grad)
@@ -126,12 +126,12 @@ class Problem:
         return self._operator("cross", x, y, x.shape[0])
 
     def _operator(self, name: str, x: Array, y: Array, columns: int) -> LinearOperator:
-        given = self._given(name, x, y)
+        given = self.given(name, x, y)
         operator = as_operator(f"objective.{name}'s result", given, square=False)
         check_shape(f"objective.{name}", operator, (y.shape[0], columns), "an operator")
         return -operator if self.maximize else operator
 
-    def _given(self, name: str, x: Array, y: Array) -> Any:
+    def given(self, name: str, x: Array, y: Array) -> Any:
         """Return what a user's function gives for copies of x and y.
 
         The function may write into what it is given, and an operator may keep it.
