@@ -349,6 +349,13 @@ class LinearizedSolve:
             expected = f"{size} rows" if value.ndim == 2 else f"shape ({size},)"
             found = tuple(value.shape)
             raise ValueError(f"{name} must have {expected}, found shape {found}")
+        if name in {"u", "v"} and not is_finite(value):
+            # A bound may hold the variable: its entry would leave the system unseen.
+            detail = f"{name} has NaN or infinite entries."
+            self._fail(
+                Status.NOT_FINITE, value, "the product with the derivative", detail
+            )
+            value = math.nan * value
         return value
 
 

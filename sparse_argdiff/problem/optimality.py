@@ -230,7 +230,7 @@ def lagrangian_hess(
     A sparse matrix where all parts are matrices on the host, else an operator; the first
     p multipliers are those of the equality rows.
     """
-    given = problem.objective.hess(x, y)
+    given = problem.given("hess", x, y)
     check_shape("objective.hess", aslinearoperator(given), 2 * y.shape, "an operator")
     terms: list[Any] = []
     for rows, part in (

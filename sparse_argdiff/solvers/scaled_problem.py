@@ -120,8 +120,7 @@ class _Objective:
         return S * self.problem.grad(x, S * z) * (1.0 / unit)
 
     def hess(self, x: Array, z: Array) -> Any:
-        given = self.problem.objective.hess(x, self.at.scale * z)
-        given = np.asarray(given) if isinstance(given, np.matrix) else given
+        given = self.problem.given("hess", x, self.at.scale * z)
         if not is_explicit(given):
             given = aslinearoperator(given)
         check_shape("objective.hess", given, (self.n, self.n), "an operator")
@@ -222,7 +221,7 @@ def curvatures(
 ) -> tuple[Array, int]:
     """Return |diag| of the Hessian of f, or of the Lagrangian, and the products spent."""
     if multipliers is None:
-        return _sizes(problem.objective.hess(x, y), y)
+        return _sizes(problem.given("hess", x, y), y)
     p = 0 if problem.equalities is None else problem.equalities.value(x, y).shape[0]
     return _sizes(lagrangian_hess(problem, x, y, multipliers, p), y)
 
