@@ -84,3 +84,8 @@ __all__ = [
     "to_host",
     "vjp",
 ]
+
+
+def __dir__() -> list[str]:
+    """Name what is public; the modules beside it are not."""
+    return __all__

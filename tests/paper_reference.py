@@ -156,7 +156,10 @@ def likeliest(theta, i, n, nu=0.0, t=None, y=None):
             if length < 1e-12:
                 return y
         y = y + length * step
-        if np.linalg.norm(step) <= 1e-12 or np.linalg.norm(g) <= 1e-15:
+        if (
+            np.linalg.norm(step) <= 1e-12 * max(1.0, np.linalg.norm(y))
+            or np.linalg.norm(g) <= 1e-15
+        ):
             return y
     raise AssertionError("the reference did not converge")
 

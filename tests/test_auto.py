@@ -395,7 +395,7 @@ def dense_problem(n, condition, seed=0):
 
 @pytest.mark.parametrize("condition", [1e5, 1e8])
 def test_a_solve_that_drags_on_gets_its_factor_on_the_way(condition):
-    A, problem, solution, v = dense_problem(300, condition)
+    A, problem, solution, v = dense_problem(320, condition)
     found = sad.vjp(problem, solution, v)
     price = factor_price(len(A), A.size)
     assert found.krylov.converged
@@ -407,7 +407,7 @@ def test_a_solve_that_drags_on_gets_its_factor_on_the_way(condition):
 
 def test_a_limit_and_a_failure_stay_what_they_are():
     """A factor that refuses is no verdict: the solve goes on with the diagonal."""
-    A, problem, solution, v = dense_problem(300, 1e6)
+    A, problem, solution, v = dense_problem(320, 1e6)
     price = int(factor_price(len(A), A.size))
     with pytest.raises(sad.ConvergenceError) as caught:
         sad.vjp(problem, solution, v, maxiter=price)
@@ -422,7 +422,7 @@ def test_a_limit_and_a_failure_stay_what_they_are():
 
 
 def test_what_was_built_on_the_way_stays_and_its_own_pace_is_learnt():
-    A, problem, solution, v = dense_problem(300, 1e6)
+    A, problem, solution, v = dense_problem(320, 1e6)
     auto = pc.Auto(patience=2.0)
     for niter in (int(2.0 * factor_price(len(A), A.size)), 0, 0):
         found = sad.vjp(problem, solution, v, M=auto).krylov.niter

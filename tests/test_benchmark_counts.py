@@ -69,7 +69,7 @@ def test_auto_takes_no_more_products_over_a_sequence():
         sequence = module.Sequence()
         sequence.setup(name, "text-like")
         spent[name] = sequence.track_products(name, "text-like")
-    assert spent["none"] <= 1700
+    assert spent["none"] <= 1850  # tol is the error of y itself
     assert spent["auto"] <= 1.05 * spent["none"]
 
 
@@ -82,7 +82,7 @@ def test_a_gram_product_allocates_no_more():
     assert costs.track_difference_among_threads() <= 1e-13
 
 
-@pytest.mark.parametrize(("tol", "most"), [(1e-1, 24), (1e-3, 44), (1e-6, 73)])
+@pytest.mark.parametrize(("tol", "most"), [(1e-1, 24), (1e-3, 66), (1e-6, 95)])
 def test_a_certificate_and_a_descent_take_no_more_products(tol, most):
     certificates = suite("bench_bilevel").Certificates()
     certificates.setup(tol)

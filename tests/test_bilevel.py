@@ -781,19 +781,19 @@ def test_an_upper_level_that_is_not_finite_at_a_trial(method, name, bad):
 
 
 def shifted(fails, spent):
-    """Return a lower problem that is unbounded, or a maximum, for x > 1."""
+    """Return a lower problem that is unbounded, or needs two iterations, for x > 1."""
 
     def curvature(x):
         if fails == "lower level":
             return 1.0 - x[0]
-        return np.array([1.0, 1.0 if x[0] < 1.0 else -1.0])
+        return np.array([1.0, 1.0 if x[0] < 1.0 else 2.0])
 
     def hvp(x, y, v):
         spent.append(1)
         return curvature(x) * v
 
     def grad(x, y):
-        return (curvature(x) if fails == "lower level" else 1.0) * y - 1.0
+        return curvature(x) * y - 1.0
 
     return sad.Problem(
         sad.FunctionObjective(
@@ -810,7 +810,7 @@ def test_failed_solves_are_paid_for(fails, words):
     """``n_hvp`` counts what a failed solve has spent, too."""
     spent = []
     upper = sad.FunctionUpper(lambda x, y: 0.5 * y @ y, lambda x, y: y * [1.0, 3.0])
-    F = sad.Hypergradient(shifted(fails, spent), upper)
+    F = sad.Hypergradient(shifted(fails, spent), upper, adjoint_maxiter=1)
     F.evaluate(np.array([0.0]))
     assert F.n_hvp == len(spent)
     with pytest.raises(sad.ConvergenceError, match=words):
@@ -1195,7 +1195,8 @@ def test_gradient_descent_without_an_end_in_sight_stops():
         pole.problem, pole.upper, [-9.0], method="gradient_descent", tol=0.0
     )
     assert all(record.step_norm > 0.0 for record in found.history[1:])
-    assert found.status is sad.Status.LINE_SEARCH_FAILED
+    exact = not found.jac.any()
+    assert found.status is sad.Status.LINE_SEARCH_FAILED or exact
 
 
 def test_gradient_descent_does_not_bounce_about_a_minimum():
@@ -1248,14 +1249,18 @@ def test_a_poor_warm_start_is_no_excuse():
 
 @pytest.mark.parametrize("decades", [10, 20, 30])
 def test_a_solution_far_from_stationary_is_not_passed_off_as_one(decades):
-    """A rounding limit above the scale of the gradient itself deserves a word."""
+    """In the metric of the Hessian y is right, or a word is said."""
     glm, _, far = badly_scaled(decades)
     for y0 in (None, np.ones(glm.n)):
         try:
             solution = sad.solve(sad.Problem(glm), far, y0)
         except (sad.ConvergenceError, sad.ConvergenceWarning):
             continue
-        assert solution.residual_norm <= 1e-3 * glm.scale(far)
+        H, g = glm.hess(far, solution.y).todense(), glm.grad(far, 0.0 * solution.y)
+        scale = 1.0 / np.sqrt(np.diag(H))
+        exact = -scale * np.linalg.solve(scale[:, None] * H * scale, scale * g)
+        error = solution.y - exact
+        assert error @ H @ error <= 1e-12 * (exact @ H @ exact)
 
 
 # wrong arguments ----------------------------------------------------------------------

@@ -573,7 +573,9 @@ def test_round_trip(xp_array, tmp_path):
         "x": x,
         "again": [x, (1, 2.5, None, True, "word", 1e-300, math.pi)],
         "status": sad.Status.CONVERGED,
-        "record": sad.Solution(y=x, x=to(np.ones(2, np.float32)), n_hvp=3),
+        "record": sad.Solution(
+            y=x, x=to(np.ones(2, np.float32)), status=sad.Status.CONVERGED, n_hvp=3
+        ),
         "empty": to(np.zeros(0)),
         "words": {"a": {}, "b": []},
     }

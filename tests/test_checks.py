@@ -197,6 +197,212 @@ def test_smallest_sizes(n):
     assert sad.check_derivatives(f, np.array([0.3]), np.arange(1.0, n + 1))
 
 
+# at a solution, in any units ------------------------------------------------------
+
+CURVES = {
+    "quadratic": (
+        lambda z: 0.0,
+        lambda z: 0.0 * z,
+        lambda z: 0.0 * z,
+    ),
+    "quartic": (
+        lambda z: 0.25 * float(np.sum(z**4)),
+        lambda z: z**3,
+        lambda z: 3.0 * z**2,
+    ),
+    "exponential": (
+        lambda z: float(np.sum(np.exp(z))),
+        np.exp,
+        np.exp,
+    ),
+}
+
+
+def in_units(curve, D, c, seed, wrong=None):
+    """Return c (½ z'Qz + Σ curve − z'Bx), z = y / D, with its solution at x."""
+    rng = np.random.default_rng(seed)
+    n, m = 6, 3
+    A, B, x = (rng.standard_normal(s) for s in ((n, n), (n, m), m))
+    Q, (value, slope, second) = A @ A.T / n + np.eye(n), CURVES[curve]
+    D = D * np.ones(n)
+    z = np.zeros(n)
+    for _ in range(50):
+        z -= np.linalg.solve(Q + np.diag(second(z)), Q @ z + slope(z) - B @ x)
+    off = {name: 1.01 if name == wrong else 1.0 for name in ("grad", "hvp", "jvp")}
+    f = sad.FunctionObjective(
+        value=lambda x, y: (
+            c * (0.5 * y / D @ Q @ (y / D) + value(y / D) - y / D @ B @ x)
+        ),
+        grad=lambda x, y: off["grad"] * c * (Q @ (y / D) + slope(y / D) - B @ x) / D,
+        hvp=lambda x, y, v: off["hvp"] * c * (Q @ (v / D) + second(y / D) * v / D) / D,
+        cross_jvp=lambda x, y, u: -off["jvp"] * c * (B @ u) / D,
+        cross_vjp=lambda x, y, w: -c * B.T @ (w / D),
+        n=n,
+    )
+    return f, x, D * z
+
+
+UNITS = {
+    "one": 1.0,
+    "small": 1e-8,
+    "large": 1e8,
+    "mixed": 10.0 ** np.array([-4, 3, 0, -2, 1, 4]),
+}
+
+
+@pytest.mark.parametrize("c", [1e-12, 1.0, 1e12])
+@pytest.mark.parametrize("units", UNITS)
+@pytest.mark.parametrize("curve", CURVES)
+def test_right_functions_pass_at_a_solution(curve, units, c):
+    """The slope of the value is zero there but for rounding: no relative error of it is."""
+    for seed in range(3):
+        f, x, y = in_units(curve, UNITS[units], c, seed)
+        for at in (y, 1.001 * y, 2.0 * y, 0.0 * y):
+            assert sad.check_derivatives(f, x, at)
+
+
+@pytest.mark.parametrize("wrong", ["grad", "hvp", "jvp"])
+@pytest.mark.parametrize("units", UNITS)
+@pytest.mark.parametrize("curve", CURVES)
+def test_one_per_cent_is_found_at_a_solution(curve, units, wrong):
+    for seed in range(3):
+        f, x, y = in_units(curve, UNITS[units], 1.0, seed, wrong)
+        assert not sad.check_derivatives(f, x, y, raise_on_failure=False)
+
+
+def test_a_solution_near_the_end_of_a_domain():
+    """Log barriers: steps of the usual length would leave the domain."""
+    f, x, _ = in_units("quadratic", 1.0, 1.0, 0)
+    problem = sad.Problem(f, lower=0.0, upper=1.0)
+    for t in (1.0, 1e3, 1e6):
+        barrier = sad.LogBarrier(problem, t)
+        y = sad.solve(barrier, x, np.full(6, 0.5)).y
+        assert sad.check_derivatives(barrier, x, y)
+
+
+def test_a_maximum():
+    row = BY_NAME["argmax"]
+    assert sad.check_derivatives(row.problem, row.x, row.solution())
+
+
+# constraints ----------------------------------------------------------------------
+
+
+def constraint():
+    """Return two rows, x₀ y'y + sin x₁ y₀ − 1 and e^{y₁} − x₁, all derivatives right."""
+    return {
+        "fun": lambda x, y: np.array(
+            [x[0] * (y @ y) + np.sin(x[1]) * y[0] - 1.0, np.exp(y[1]) - x[1]]
+        ),
+        "jac": lambda x, y: np.array(
+            [2.0 * x[0] * y + np.sin(x[1]) * np.eye(6)[0], np.exp(y[1]) * np.eye(6)[1]]
+        ),
+        "hess": lambda x, y, w: (
+            2.0 * x[0] * w[0] * np.eye(6)
+            + w[1] * np.exp(y[1]) * np.outer(np.eye(6)[1], np.eye(6)[1])
+        ),
+        "cross": lambda x, y, w: (
+            w[0] * np.stack([2.0 * y, np.cos(x[1]) * np.eye(6)[0], 0.0 * y], axis=1)
+        ),
+        "jac_x": lambda x, y: np.array(
+            [[y @ y, np.cos(x[1]) * y[0], 0.0], [0.0, -1.0, 0.0]]
+        ),
+    }
+
+
+def checked_rows(given, *, unit=(1.0, 1.0), kind=sad.Equality):
+    """Check the rows in other units at a point where they are zero but for rounding."""
+    unit = np.array(unit)
+    scaled = {
+        name: (lambda *at, f=f: unit[:, None] * f(*at))
+        if name in {"jac", "jac_x"}
+        else (lambda *at, f=f: unit * f(*at))
+        if name == "fun"
+        else (lambda x, y, w, f=f: f(x, y, unit * w))
+        for name, f in given.items()
+        if f is not None
+    }
+    f, x, y = in_units("quartic", 1.0, 1.0, 0)
+    x[1] = 1.3
+    y[1] = np.log(x[1])
+    x[0] = (1.0 - np.sin(x[1]) * y[0]) / (y @ y)
+    rows = {kind.__name__.lower(): [sad.LinearEquality(np.eye(6)[:2], [0.0, 1.0])]}
+    if kind is sad.Inequality:
+        rows = {"inequality": []}
+    rows[kind.__name__.lower()].append(kind(**scaled))
+    problem = sad.Problem(f, **rows)
+    return sad.check_derivatives(problem, x, y, raise_on_failure=False)
+
+
+ROWS = [(1.0, 1.0), (1e6, 1e-6), (1e-9, 1e9)]
+
+
+@pytest.mark.parametrize("kind", [sad.Equality, sad.Inequality])
+@pytest.mark.parametrize("unit", ROWS)
+def test_right_constraints_pass(unit, kind):
+    report = checked_rows(constraint(), unit=unit, kind=kind)
+    assert report, str(report)
+    label = f"{kind.__name__.lower()}[{int(kind is sad.Equality)}]"
+    for name in ("jac", "jac_x", "hess", "cross"):
+        assert any(check.startswith(f"{label}.{name} ") for check in report.errors)
+
+
+@pytest.mark.parametrize("unit", ROWS)
+@pytest.mark.parametrize("name", ["jac", "jac_x", "hess", "cross"])
+@pytest.mark.parametrize("error", ["sign", "one per cent", "NaN", "forgotten"])
+def test_each_planted_error_of_a_constraint_is_named(name, error, unit):
+    given = constraint()
+    right = given[name]
+    if error == "forgotten" and name == "jac":
+        return
+    factor = {"sign": -1.0, "one per cent": 1.01, "NaN": np.nan, "forgotten": 0.0}[
+        error
+    ]
+    given[name] = None if error == "forgotten" else lambda *at: factor * right(*at)
+    report = checked_rows(given, unit=unit)
+    label = f"equality[1].{name}{' (None)' if error == 'forgotten' else ''} "
+    assert any(check.startswith(label) for check in report.failed)
+    # jac is what others are compared with, too.
+    others = ("jac",) if name != "jac" else ()
+    assert not [c for c in report.failed if c.split(".")[1].split()[0] in others]
+
+
+@pytest.mark.parametrize("row", [0, 1])
+@pytest.mark.parametrize("unit", ROWS)
+def test_an_error_in_one_row_is_not_hidden_by_the_units_of_the_other(row, unit):
+    given = constraint()
+    jac = given["jac"]
+    off = np.where(np.arange(2) == row, 1.01, 1.0)[:, None]
+    given["jac"] = lambda x, y: off * jac(x, y)
+    failed = checked_rows(given, unit=unit).failed
+    assert "equality[1].jac against differences of fun" in failed
+
+
+def test_products_of_a_right_hand_side():
+    f, x, y = in_units("quadratic", 1.0, 1.0, 0)
+    G = np.arange(6.0).reshape(2, 3)
+
+    def report(**given):
+        rows = sad.LinearEquality(np.eye(6)[:2], lambda x: G @ x**2, **given)
+        problem = sad.Problem(f, equality=rows)
+        return sad.check_derivatives(problem, x, y, raise_on_failure=False)
+
+    right = {
+        "b_jvp": lambda x, u: 2.0 * G @ (x * u),
+        "b_vjp": lambda x, w: 2.0 * x * (G.T @ w),
+    }
+    assert report(**right)
+    assert report(b_vjp=right["b_vjp"])
+    assert not report(b_jvp=lambda x, u: G @ u)
+    assert not report(**(right | {"b_vjp": lambda x, w: x * (G.T @ w)}))
+
+
+def test_sizes_that_do_not_fit_are_named():
+    f, x, y = in_units("quadratic", 1.0, 1.0, 0)
+    with pytest.raises(ValueError, match=r"y must have shape \(6,\)"):
+        sad.check_derivatives(f, x, y[:-1])
+
+
 # the dot test ---------------------------------------------------------------------
 
 

@@ -7,6 +7,7 @@ solution, not for a solver.
 from __future__ import annotations
 
 import dataclasses
+from contextlib import nullcontext
 
 import numpy as np
 import pytest
@@ -368,8 +369,11 @@ def test_multipliers_of_inequalities_are_not_negative(kind):
             lambda x, y: wrap(rows),
         ),
     )
-    for case in (problem, both):
-        J = sad.derivative(case, Solution(y=y, x=x))
+    for case, weak in ((problem, False), (both, True)):
+        expected = pytest.warns(sad.ConvergenceWarning, match="weakly active")
+        with expected if weak else nullcontext():
+            J = sad.derivative(case, Solution(y=y, x=x))
+        assert ("weakly active" in J.note) is weak
         np.testing.assert_allclose(J @ np.eye(3), np.diag([0, 1.0, 1.0]), atol=1e-6)
 
 
@@ -608,3 +612,187 @@ def test_constraints_keep_no_state():
         found = rows.hess(x, y, w) @ np.eye(y.size)
         np.testing.assert_allclose(found, expected)
     assert vars(rows) == before
+
+
+# dependent rows ----------------------------------------------------------------------
+
+FORMS = {
+    "dense": np.asarray,
+    "sparse": scipy.sparse.csr_array,
+    "operator": lambda A: sad.LinearOperator(
+        A.shape, lambda v: A @ v, lambda w: A.T @ w
+    ),
+}
+
+
+def dependent_rows(kind, seed, n=12):
+    """Return rows A (p, n), moves D (p, m) with A y = D x solvable, and none of those."""
+    rng = np.random.default_rng(seed)
+    if kind == "incidence":  # all rows sum to zero: a null combination of one sign
+        tail, head = rng.integers(0, 5, n), rng.integers(1, 5, n)
+        A = np.zeros((5, n))
+        A[tail, np.arange(n)] += 1.0
+        A[(tail + head) % 5, np.arange(n)] -= 1.0
+    elif kind == "zero row":
+        A = rng.standard_normal((4, n))
+        A[2] = 0.0
+    elif kind == "twice":
+        A = rng.standard_normal((4, n))
+        A[3] = -2.0 * A[0]
+    else:
+        A = rng.standard_normal((5, 3)) @ rng.standard_normal((3, n))
+    apart = rng.standard_normal((len(A), 3))
+    return A, A @ rng.standard_normal((n, 3)), apart
+
+
+def with_rows(A, D, form, factors):
+    """Return min ½‖y‖² − y'1 where R A y = R D x, and its derivative."""
+    R = np.diag(factors)
+    objective = sad.FunctionObjective(
+        grad=lambda x, y: y - 1.0,
+        hvp=lambda x, y, v: 1.0 * v,
+        cross_jvp=lambda x, y, u: 0.0 * y,
+        cross_vjp=lambda x, y, w: np.zeros(3),
+    )
+    rows = LinearEquality(
+        FORMS[form](R @ A),
+        lambda x: R @ (D @ x),
+        b_jvp=lambda x, u: R @ (D @ u),
+        b_vjp=lambda x, w: D.T @ (R @ w),
+    )
+    pinv = np.linalg.pinv(A)
+    y = np.ones(A.shape[1]) - pinv @ (A @ np.ones(A.shape[1]))
+    solution = Solution(y=y, x=np.zeros(3), status=sad.Status.CONVERGED)
+    return Problem(objective, equality=rows), solution, pinv @ D
+
+
+@pytest.mark.parametrize("decades", [0, 6])
+@pytest.mark.parametrize("method", [None, "minres"])
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("kind", ["incidence", "zero row", "twice", "combination"])
+def test_dependent_rows_are_right_or_refused_in_both_modes(kind, form, method, decades):
+    for seed in range(3):
+        A, together, apart = dependent_rows(kind, seed)
+        factors = 10.0 ** np.random.default_rng(seed).uniform(-decades, decades, len(A))
+        if form == "operator":  # the lengths of its rows are estimated
+            factors = factors ** (1.0 if decades == 0 else 0.5)
+        problem, solution, right = with_rows(A, together, form, factors)
+        J = sad.derivative(problem, solution, method=method, rtol=1e-10)
+        np.testing.assert_allclose(J @ np.eye(3), right, atol=1e-7)
+        np.testing.assert_allclose(J.T @ np.eye(A.shape[1]), right.T, atol=1e-7)
+        if kind == "zero row":
+            apart = apart * (np.arange(len(A)) == 2)[:, None]
+        problem, solution, _ = with_rows(A, apart, form, factors)
+        J = sad.derivative(problem, solution, method=method)
+        for call in (lambda J=J: J @ np.ones(3), lambda J=J: J.T @ np.ones(12)):
+            with pytest.raises(sad.ConvergenceError) as caught:
+                call()
+            assert caught.value.status in {
+                sad.Status.INCONSISTENT,
+                sad.Status.LEAST_SQUARES,
+                sad.Status.STAGNATED,
+            }
+
+
+def test_a_parameter_that_moves_nothing_moves_nothing_under_dependent_rows():
+    A = np.ones((2, 3))
+    objective = sad.FunctionObjective(
+        grad=lambda x, y: y - x[0] * np.eye(3)[0],
+        hvp=lambda x, y, v: 1.0 * v,
+        cross_jvp=lambda x, y, u: -u[0] * np.eye(3)[0],
+        cross_vjp=lambda x, y, w: np.array([-w[0], 0.0]),
+    )
+    problem = Problem(objective, equality=LinearEquality(A, np.ones(2)))
+    y = np.array([1.0, 0.0, 0.0])
+    J = sad.derivative(problem, Solution(y=y, x=np.ones(2)))
+    np.testing.assert_allclose(
+        J @ np.eye(2), np.array([[2.0, -1.0, -1.0], [0.0, 0.0, 0.0]]).T / 3.0
+    )
+    fixed = dataclasses.replace(problem, lower=y, upper=y)
+    J = sad.derivative(fixed, Solution(y=y, x=np.ones(2)))
+    assert not (J @ np.eye(2)).any()
+
+
+@pytest.mark.parametrize("form", ["matrix", "operator"])
+def test_no_curvature_behind_the_rows_is_singular_in_both_modes(form):
+    """The rows fix all y that f curves along: |λ| = 1e27 was within rounding."""
+    for seed in range(40):
+        rng = np.random.default_rng(seed)
+        n = int(rng.integers(4, 12))
+        k = int(rng.integers(1, 3))
+        m = int(rng.integers(k, n - 1))
+        R = rng.standard_normal((m, n)) * (rng.random((m, n)) < 0.6)
+        R[:k] = 0.0
+        R[range(k), range(k)] = 1.0
+        C = rng.standard_normal((m, m)) @ R
+        P = np.diag(np.r_[50.0 * rng.random(k) + 1.0, np.zeros(n - k)])
+        objective = Quartic(P, np.eye(n), 0.0)
+        if form == "operator":
+            H = sad.LinearOperator((n, n), lambda v, P=P: P @ v, lambda v, P=P: P @ v)
+            objective.hess = lambda x, y, H=H: H
+        problem = Problem(objective, equality=LinearEquality(C, np.zeros(m)))
+        solution = Solution(y=np.zeros(n), x=np.zeros(n), status=sad.Status.CONVERGED)
+        J = sad.derivative(problem, solution)
+        v = rng.standard_normal(n)
+        for call in (lambda J=J, v=v: J @ v, lambda J=J, v=v: J.T @ v):
+            with pytest.raises(sad.ConvergenceError) as caught:
+                call()
+            assert not caught.value.status.acceptable
+
+
+# units -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("rows", [False, True])
+@pytest.mark.parametrize("hessian", ["matrix", "diagonal", "products"])
+@given(st.integers(0, 2**31), st.floats(0.0, 8.0), st.floats(-6.0, 6.0))
+@settings(max_examples=8, deadline=None)
+def test_a_change_of_units_changes_the_derivative_in_units_alone(
+    rows, hessian, seed, decades, scale
+):
+    """y → D y, f → c f, rows by factors of 10^±6: right to 1e-6, or refused."""
+    n, m, rng = 15, 3, np.random.default_rng(seed)
+    Q = rng.standard_normal((2 * n, n))
+    H, B = Q.T @ Q / n + 0.1 * np.eye(n), rng.standard_normal((n, m))
+    A, G = rng.standard_normal((3, n)), rng.standard_normal((3, m))
+    D, c = 10.0 ** rng.uniform(-decades, decades, n), 10.0 ** (2.0 * scale)
+    R = 10.0 ** rng.uniform(-6.0, 6.0, 3)
+    right = np.linalg.solve(H, B)
+    if rows:
+        K = np.block([[H, A.T], [A, np.zeros((3, 3))]])
+        right = np.linalg.solve(K, np.vstack([B, G]))[:n]
+    posed, cross = c * D[:, None] * H * D, c * D[:, None] * B
+    objective = sad.FunctionObjective(
+        grad=lambda x, y: posed @ y - cross @ x,
+        hvp=lambda x, y, v: posed @ v,
+        cross_jvp=lambda x, y, u: -(cross @ u),
+        cross_vjp=lambda x, y, w: -(cross.T @ w),
+        hess_diag=(lambda x, y: np.diag(posed)) if hessian == "diagonal" else None,
+    )
+    if hessian == "matrix":
+        objective.hess = lambda x, y: posed
+    equality = LinearEquality(
+        R[:, None] * A * D,
+        lambda x: R * (G @ x),
+        b_jvp=lambda x, u: R * (G @ u),
+        b_vjp=lambda x, w: G.T @ (R * w),
+    )
+    problem = Problem(objective, equality=equality if rows else None)
+    solution = Solution(
+        y=np.zeros(n),
+        x=np.zeros(m),
+        status=sad.Status.CONVERGED,
+        multipliers=np.zeros(3) if rows else None,
+    )
+    J = sad.derivative(problem, solution)
+    u, v = rng.standard_normal(m), rng.standard_normal(n)
+    for call, expected in (
+        (lambda: D * (J @ u), right @ u),
+        (lambda: J.T @ (D * v), right.T @ v),
+    ):
+        try:
+            found = call()
+        except sad.ConvergenceError:
+            assert hessian == "products"
+            continue
+        np.testing.assert_allclose(found, expected, atol=1e-6 * np.abs(expected).max())

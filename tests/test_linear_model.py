@@ -311,6 +311,10 @@ def test_shapes_at_the_edge(loss, N, p, zero_rows, zero_columns, as_kind):
                 continue
             t = targets_for(loss, np.random.default_rng(5), N, K=min(N, 2))
             K = 2 if loss == "multinomial" else 1
+            if N == 1 and (K == 2 or (loss == "logistic" and intercept)):
+                with pytest.raises(ValueError, match="targets"):  # one class alone
+                    Glm(KINDS[as_kind](F), t, loss=loss, intercept=intercept)
+                continue
             glm = Glm(
                 KINDS[as_kind](F), t, loss=loss, penalty=penalty, intercept=intercept
             )
@@ -329,11 +333,6 @@ def test_shapes_at_the_edge(loss, N, p, zero_rows, zero_columns, as_kind):
 
 
 def check_solution_and_dot_test(glm, x):
-    on_the_way_to_infinity = isinstance(glm.loss, Logistic | Poisson | Multinomial)
-    targets = glm._data.targets
-    one_class = bool(np.all(targets == targets[0]))
-    if on_the_way_to_infinity and one_class and glm._data.design.intercept:
-        return  # one class, or no count: the intercept has no finite minimiser
     problem = sad.Problem(glm)
     solution = sad.solve(problem, x, tol=1e-10)
     J = sad.derivative(problem, solution, rtol=1e-12)

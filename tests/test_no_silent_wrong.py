@@ -348,6 +348,49 @@ def test_non_symmetric_matrix_from_hess_is_detected(wrap):
         sad.vjp(sad.Problem(Matrices(hess=wrap(H))), ROW.at_solution(), V)
 
 
+@pytest.mark.parametrize("amount", [1e-5, 1e-6, 1e-7, 1e-8])
+@pytest.mark.parametrize("condition", [1e2, 1e4])
+@pytest.mark.parametrize("decades", [0, 4])
+def test_a_small_asymmetry_is_refused_where_it_shows(condition, amount, decades):
+    """What is allowed follows from the tolerance: right, or refused, in all units."""
+    n, B = 30, np.random.default_rng(0).standard_normal((30, 2))
+    for seed in range(4):
+        rng = np.random.default_rng(seed)
+        U = np.linalg.qr(rng.standard_normal((n, n)))[0]
+        Q = (U * np.geomspace(1.0, 1.0 / condition, n)) @ U.T
+        R = rng.standard_normal((n, n))
+        D = 10.0 ** rng.uniform(-decades, decades, n)
+        H = D[:, None] * (Q + amount * (R - R.T) / np.linalg.norm(R - R.T, 2)) * D
+        symmetric = D[:, None] * (0.5 * (Q + Q.T)) * D
+        problem, solution = quadratic(H, D[:, None] * B)
+        v = D * rng.standard_normal(n)
+        right = (D[:, None] * B).T @ np.linalg.solve(symmetric, v)
+        found = sad.vjp(problem, solution, v, on_failure="ignore")
+        if found.krylov.status.acceptable:
+            assert relative(found.x, right) <= 1e-5
+
+
+def test_rounding_of_a_symmetric_product_is_not_called_asymmetry():
+    for condition in (1e2, 1e6, 1e10):
+        for seed in range(5):
+            rng = np.random.default_rng(seed)
+            F = rng.standard_normal((60, 30)) * np.geomspace(1.0, condition**-0.5, 30)
+            F += 100.0 * (seed % 2)  # features far from zero, which cancel in F v
+            problem, solution = quadratic(F.T @ F)
+            problem = dataclasses.replace(problem, objective=_by_two_passes(F))
+            v = rng.standard_normal(30)
+            found = sad.vjp(problem, solution, v, on_failure="ignore")
+            assert found.krylov.status is not S.NOT_SYMMETRIC
+
+
+def _by_two_passes(F):
+    return sad.FunctionObjective(
+        grad=lambda x, y: F.T @ (F @ y) - x,
+        hvp=lambda x, y, v: F.T @ (F @ v),
+        cross_vjp=lambda x, y, w: -w,
+    )
+
+
 @pytest.mark.parametrize("on_failure", ["warn", "ignore"])
 def test_the_record_of_a_solve_that_was_not_symmetric_does_not_say_converged(
     on_failure,
@@ -736,21 +779,6 @@ def test_a_constraint_that_writes_into_one_buffer():
     np.testing.assert_array_equal(before, 0.75)
 
 
-@pytest.mark.filterwarnings("ignore::PendingDeprecationWarning")
-def test_matrices_of_the_old_kind():
-    """What ``spmatrix.todense`` returns: its `*` is `@`, its products are 2-D."""
-    H, B = ROW.dense_hess(0, 0), ROW.dense_cross(0, 0)
-    problem = sad.Problem(Matrices(hess=np.matrix(H), cross=np.matrix(B)))
-    J = sad.derivative(problem, sad.solve(problem, ROW.x))
-    np.testing.assert_allclose(J @ U, -np.linalg.solve(H, B @ U), rtol=1e-6)
-    C = np.triu(np.ones((ROW.n, ROW.n)))[:2]
-    rows = sad.Inequality(lambda x, y: C @ y - 0.1, lambda x, y: np.matrix(C))
-    found = sad.solve(sad.Problem(ROW.objective, inequality=rows), ROW.x)
-    rows = sad.Inequality(lambda x, y: C @ y - 0.1, lambda x, y: C)
-    expected = sad.solve(sad.Problem(ROW.objective, inequality=rows), ROW.x)
-    np.testing.assert_allclose(found.y, expected.y, rtol=1e-10)
-
-
 def test_multipliers_of_another_problem():
     C = np.eye(ROW.n)[:1]
     problem = sad.Problem(ROW.objective, equality=sad.LinearEquality(C, [0.0]))
@@ -821,3 +849,106 @@ def test_a_rounding_limit_that_is_poor_is_said():
     )
     with pytest.raises((sad.ConvergenceError, sad.ConvergenceWarning)):
         sad.vjp(single, solution, np.ones(n, np.float32), rtol=1e-7)
+
+
+# a minimiser that is not isolated ---------------------------------------------------
+
+
+def flat_problem(form, rank, n, seed):
+    """Return ½ ‖A y − x‖² with fewer data than unknowns: H = A'A is singular."""
+    rng = np.random.default_rng(seed)
+    A = rng.standard_normal((rank, n)) * 10.0 ** rng.uniform(-1.0, 1.0, n)
+    x = rng.standard_normal(rank)
+    functions = {
+        "grad": lambda x, y: A.T @ (A @ y - x),
+        "cross_jvp": lambda x, y, u: -A.T @ u,
+        "cross_vjp": lambda x, y, w: -A @ w,
+        "hvp": lambda x, y, v: A.T @ (A @ v),
+    }
+    if form == "diagonal":
+        functions["hess_diag"] = lambda x, y: np.sum(A * A, axis=0)
+    objective = sad.FunctionObjective(**functions)
+    if form == "matrix":
+        objective.hess = lambda x, y: A.T @ A
+    y = np.linalg.pinv(A) @ x
+    return A, sad.Problem(objective), sad.Solution(y=y, x=x, status=S.CONVERGED)
+
+
+@pytest.mark.parametrize("form", ["matrix", "diagonal", "products"])
+@pytest.mark.parametrize(("rank", "n"), [(1, 2), (3, 6), (39, 40)])
+@pytest.mark.parametrize("M", ["auto", None])
+def test_a_minimiser_that_is_not_isolated_has_no_derivative(form, rank, n, M):
+    """H z = B u has solutions, as many as preconditioners; only A y is determined."""
+    for seed in range(3):
+        A, problem, solution = flat_problem(form, rank, n, seed)
+        J = sad.derivative(problem, solution, M=M)
+        calls = [
+            lambda J=J: J @ np.ones(rank),
+            lambda J=J: J @ np.eye(rank),
+            lambda J=J: J.T @ np.ones(n),
+        ]
+        for call in calls:
+            with pytest.raises(sad.ConvergenceError) as caught:
+                call()
+            assert caught.value.status in {
+                S.SINGULAR,
+                S.NEGATIVE_CURVATURE,
+                S.STAGNATED,
+            }
+        # Of A y, which all minimisers share, the derivative is I.
+        np.testing.assert_allclose(J.T @ A[0], np.eye(rank)[0], atol=1e-6)
+
+
+def test_an_isolated_minimiser_costs_half_a_solve_more_in_the_forward_mode_once():
+    problem, solution = quadratic(np.diag(np.geomspace(1.0, 1e3, 60)))
+    counted = []
+    H = problem.objective.hess(solution.x, solution.y)
+
+    def product(v):
+        counted.append(1)
+        return H @ v
+
+    problem.objective.hess = lambda x, y: sad.LinearOperator((60, 60), product, product)
+    one = sad.jvp(problem, solution, np.ones(60), M=None)
+    assert one.n_hvp == len(counted) <= 2 * one.krylov.niter
+    J = sad.derivative(problem, solution, M=None)
+    J @ np.ones(60)
+    before = len(counted)
+    J @ np.ones(60)
+    assert len(counted) - before <= one.krylov.niter + 1
+
+
+# seeds, and arrays that change -------------------------------------------------------
+
+
+@every_way
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+def test_what_is_not_finite_counts_where_a_bound_holds_the_variable_too(way, bad):
+    problem, _ = quadratic(np.diag([1.0, 2.0]))
+    problem = dataclasses.replace(problem, lower=0.0)
+    x = np.array([1.0, -1.0])
+    solution = sad.Solution(y=np.array([1.0, 0.0]), x=x)
+    for seed in ([bad, 1.0], [1.0, bad]):
+        v = np.array(seed)
+        calls = {
+            "vjp": lambda v=v: sad.vjp(problem, solution, v),
+            "jvp": lambda v=v: sad.jvp(problem, solution, v),
+            "J @ u": lambda v=v: sad.derivative(problem, solution) @ v,
+            "J.T @ v": lambda v=v: sad.derivative(problem, solution).T @ v,
+            "J @ U": lambda v=v: sad.derivative(problem, solution) @ v[:, None],
+            "J.T @ V": lambda v=v: sad.derivative(problem, solution).T @ v[:, None],
+        }
+        with pytest.raises(sad.ConvergenceError) as caught:
+            calls[way]()
+        assert caught.value.status is S.NOT_FINITE
+        found = sad.vjp(problem, solution, np.array(seed), on_failure="ignore")
+        assert np.isnan(found.x).any()
+
+
+def test_the_derivative_keeps_no_array_that_others_write_to():
+    y, x = ROW.solution().copy(), ROW.x.copy()
+    J = sad.derivative(ROW.problem, sad.Solution(y=y, x=x))
+    before = J.T @ V
+    y *= 3.0
+    x += 1.0
+    np.testing.assert_array_equal(J.T @ V, before)

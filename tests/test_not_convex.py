@@ -16,6 +16,7 @@ from sparse_argdiff import (
     Problem,
     Status,
 )
+from sparse_argdiff.problem.optimality import check_conditions
 
 
 def by_functions(f, n, *, free):
@@ -114,11 +115,10 @@ def test_thirty_random_problems(room, concave, free, method):
         sol = sad.solve(problem, x, y0, method=method)
         assert sol.status.acceptable
         assert least_curvature(problem, sol) > -1e-6
-        found = sad.problem.optimality.conditions(problem, x, sol.y, sol.multipliers)
-        assert found.infeasibility <= 1e-7
-        if method == "active_set":
-            assert found.stationarity <= 1e-6
-            assert found.complementarity <= 1e-6
+        tol = 1e-6 if method == "active_set" else 1e-4
+        brought = sad.Solution(y=sol.y, x=x, multipliers=sol.multipliers)
+        found = check_conditions(problem, brought, tol, "tol")
+        assert found.status is sad.Status.CONVERGED, found.detail
 
 
 @pytest.mark.parametrize("room", ["ball", "box", "box and a row"])

@@ -233,20 +233,3 @@ def test_dtype_of_an_objective_is_that_of_the_default_start():
     solution = sad.solve(sad.Problem(Single()), row.x, tol=1e-4)
     assert solution.y.dtype == np.float32
     assert solution.y == pytest.approx(np.linalg.solve(H, B @ row.x), abs=1e-3)
-
-
-def test_scale_of_an_objective_is_what_tolerances_are_relative_to():
-    row = BY_NAME["quadratic"]
-
-    class Own:
-        n = row.n
-        value = staticmethod(row.objective.value)
-        grad = staticmethod(row.objective.grad)
-        hess = staticmethod(row.objective.hess)
-        cross = staticmethod(row.objective.cross)
-
-        def scale(self, x):
-            return 1e4
-
-    solution = sad.solve(sad.Problem(Own()), row.x, tol=1e-6)
-    assert 1e-6 < solution.residual_norm <= 1e-2

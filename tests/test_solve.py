@@ -79,7 +79,7 @@ def test_tol_means_the_same_from_every_start(name, start):
     assert solution.status is sad.Status.CONVERGED
     assert solution.residual_norm <= 1e-6 * scale
     if start == 1e-9:
-        assert solution.niter == solution.n_hvp == 0
+        assert solution.niter == 1
 
 
 @pytest.mark.parametrize("branch", ["plus", "minus", "zero"])
@@ -213,12 +213,12 @@ def test_works_without_hvp_and_says_so(row):
     )
 
 
-def test_says_so_even_where_no_product_was_needed():
+def test_says_so_even_where_no_step_was_needed():
     row = BY_NAME["quadratic"]
     problem = without(row.problem, "hvp")
     first = sad.solve(problem, row.x, tol=1e-8)
     again = sad.solve(problem, row.x, first.y, tol=1e-7)
-    assert again.n_hvp == 0
+    assert again.niter <= 1
     adjoint = sad.vjp(problem, again, np.ones(row.n))
     assert any("central differences" in warning for warning in adjoint.warnings)
 
@@ -239,7 +239,7 @@ def test_solution_does_not_share_memory_with_the_start():
     row = BY_NAME["quadratic"]
     y0 = sad.solve(row.problem, row.x, tol=1e-10).y
     solution = sad.solve(row.problem, row.x, y0, tol=1e-8)
-    assert solution.niter == 0
+    assert solution.niter <= 1
     assert not np.shares_memory(solution.y, y0)
 
 
@@ -458,7 +458,8 @@ def test_a_quadratic_costs_about_one_linear_solve(row, tol):
     given = M if row.name == "badly_scaled" else None
     linear = sad.cg(H, rhs, rtol=tol, M=given)
     solution = sad.solve(row.problem, row.x, tol=tol)
-    assert solution.n_hvp <= 1.5 * linear.niter + 3
+    verified, probe = 2, min(10, row.n)  # and the sizes of the unknowns
+    assert solution.n_hvp <= 1.5 * linear.niter + 3 + verified + probe
     assert solution.niter <= 4
 
 
@@ -519,11 +520,13 @@ def test_own_method_without_a_status_is_held_to_the_tolerance():
     sol = sad.solve(row.problem, row.x, row.y0, method=off_by(0.0), tol=1e-10)
     assert sol.status is sad.Status.CONVERGED
     assert sol.residual_norm <= 1e-12
-    assert (sol.n_grad, sol.n_hvp) == (7, 7)
+    assert sol.n_grad == 7
+    assert 7 <= sol.n_hvp <= 7 + row.n + 2
     sad.solve(row.problem, row.x, row.y0, method=off_by(1e-5), tol=1e-3)
     for tol in (1e-8, 1e-10, 0.0):
         with pytest.raises(
-            sad.ConvergenceError, match=r"NOT_STATIONARY.*of its scale, above tol = "
+            sad.ConvergenceError,
+            match=r"NOT_STATIONARY.*of the size of y, above tol = ",
         ) as caught:
             sad.solve(row.problem, row.x, row.y0, method=off_by(1e-5), tol=tol)
         assert caught.value.result.n_grad == 7

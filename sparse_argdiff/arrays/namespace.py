@@ -74,15 +74,20 @@ HostArray: TypeAlias = np.ndarray[Any, Any]
 """A NumPy array, for code that meets no other arrays."""
 
 
+# Arrays whose mask, or whose `*`, an algorithm for arrays would not see.
+_NOT_PLAIN = (np.ma.MaskedArray, np.matrix)
+
+
 def _namespace_of(array: Any) -> Any:
-    """Return the namespace of one array, None of what is no array."""
+    """Return the namespace of one array, None of what is no array to write into."""
     if isinstance(array, np.ndarray | np.generic):
-        return np
+        return None if isinstance(array, _NOT_PLAIN) else np
     cupy = sys.modules.get("cupy")
     if cupy is not None and isinstance(array, cupy.ndarray):
         return cupy
     if hasattr(array, "__array_namespace__"):
-        return array.__array_namespace__()
+        xp = array.__array_namespace__()
+        return None if xp.__name__.startswith("jax") else xp
     return None
 
 
@@ -99,7 +104,8 @@ def namespace(*arrays: Any) -> Any:
     for array in arrays:
         xp = _namespace_of(array)
         if xp is None:
-            raise TypeError(f"expected an array, found {type(array).__name__}")
+            kind = f"{type(array).__name__}{advice_on(array)}"
+            raise TypeError(f"expected an array, found {kind}")
         if xp not in found:
             found.append(xp)
     if len(found) > 1:
@@ -109,6 +115,19 @@ def namespace(*arrays: Any) -> Any:
             "moved between host and device silently"
         )
     return found[0]
+
+
+def advice_on(value: Any) -> str:
+    """Return how to make an array of what is none, the end of a message; "" where unknown."""
+    if isinstance(value, np.ma.MaskedArray):
+        return "; fill its masked entries in, or leave their rows out"
+    if isinstance(value, np.matrix):
+        return "; pass numpy.asarray(...) of it"
+    if hasattr(value, "to_numpy"):
+        return "; pass its .to_numpy()"
+    if hasattr(value, "__dlpack__"):
+        return "; pass sparse_argdiff.from_dlpack(...) of it"
+    return "; pass its .toarray()" if is_sparse(value) else ""
 
 
 def array_module(backend: str) -> Any:
@@ -204,6 +223,11 @@ def asarray(values: Any, like: Array, dtype: Any = None) -> Array:
     return xp.asarray(values, dtype=dtype or like.dtype, **placement(like))
 
 
+def copied(array: Array) -> Array:
+    """Return a copy, for a user's function that may write into it or keep it."""
+    return namespace(array).asarray(array, copy=True)
+
+
 def arange(count: int, like: Array) -> Array:
     """Return 0, 1, ..., count − 1 where ``like`` lives."""
     xp = namespace(like)
@@ -217,7 +241,10 @@ def placement(like: Array) -> dict[str, Any]:
 
 
 def kind_of(array: Any) -> str:
-    """Return "floating", "whole" (integers and booleans) or "other" for its dtype."""
+    """Return "floating", "whole" (integers and booleans) or "other" for its dtype.
+
+    Floating are single and double precision: BLAS and LAPACK know no others.
+    """
     kind = getattr(array.dtype, "kind", None)
     if kind is None:  # dtypes of the array API standard have no kind
         if not is_array(array):
@@ -226,7 +253,9 @@ def kind_of(array: Any) -> str:
         if xp.isdtype(array.dtype, "real floating"):
             return "floating"
         return "whole" if xp.isdtype(array.dtype, ("integral", "bool")) else "other"
-    return "floating" if kind == "f" else "whole" if kind in "iub" else "other"
+    if kind == "f" and array.dtype.itemsize in {4, 8}:
+        return "floating"
+    return "whole" if kind in "iub" else "other"
 
 
 def epsilon(array: Array) -> float:

@@ -5,15 +5,25 @@ Each function names the argument, what was found and what was expected.
 
 from __future__ import annotations
 
+import contextlib
 import math
 import numbers
 from typing import Any
 
 import numpy as np
 
-from .namespace import Array, is_array, namespace
+from .namespace import (
+    Array,
+    advice_on,
+    copied,
+    is_array,
+    is_sparse,
+    kind_of,
+    namespace,
+)
 
-_FLOATING = frozenset({np.dtype(np.float32), np.dtype(np.float64)})
+FLOATING = frozenset({np.dtype(np.float32), np.dtype(np.float64)})
+_AXES = ("row", "column")
 
 
 def check_shape(
@@ -43,20 +53,77 @@ def check_methods(name: str, value: Any, *needed: str) -> None:
         )
 
 
+def as_array(name: str, value: Any) -> Array:
+    """Return an array as it is, and lists, tuples and numbers as NumPy arrays.
+
+    Refused are masked arrays, whose hidden entries would be used, ``np.matrix``, and the
+    arrays and tables of libraries that the package does not know.
+    """
+    if type(value) is np.ndarray:
+        return value
+    if isinstance(value, list | tuple | float):
+        try:
+            return np.asarray(value)
+        except ValueError as error:
+            raise ValueError(f"{name} must be an array: {error}") from None
+    if not is_array(value):
+        found = f"{type(value).__name__}{advice_on(value)}"
+        raise TypeError(f"{name} must be an array, found {found}")
+    return value
+
+
+def as_data(name: str, value: Any, dtype: Any = None, *, finite: bool = True) -> Array:
+    """Return real numbers of any kind as a floating array.
+
+    Single and double precision stay what they are, unless there is a ``dtype``.
+    """
+    array = as_array(name, value)
+    xp = namespace(array)
+    if kind_of(array) == "other":
+        raise TypeError(
+            f"{name} must be real, found dtype {array.dtype}; convert it first"
+        )
+    if dtype is None:
+        kept = array.dtype in (xp.float32, xp.float64)
+        dtype = array.dtype if kept else xp.float64
+    array = xp.asarray(array, dtype=dtype)
+    if finite:
+        check_finite(name, array)
+    return array
+
+
+def check_finite(name: str, array: Any) -> None:
+    """Refuse NaN and infinity in an array or a sparse matrix; name the place of the first."""
+    entries = array.data if is_sparse(array) else array
+    xp = namespace(entries)
+    with np.errstate(all="ignore"):
+        # A sum allocates nothing; only where it is not finite the entries are looked at.
+        if math.isfinite(float(xp.sum(entries))):
+            return
+    (wrong, *_) = xp.nonzero(~xp.isfinite(xp.reshape(entries, (-1,))))
+    if wrong.shape[0]:
+        k = int(wrong[0])
+        if is_sparse(array):
+            array = array.tocoo()
+            at = [int(array.row[k]), int(array.col[k])]
+        else:
+            at = [int(i) for i in np.unravel_index(k, entries.shape)]
+        where = ", ".join(f"{axis} {i}" for axis, i in zip(_AXES, at, strict=False))
+        found = float(xp.reshape(entries, (-1,))[k])
+        raise ValueError(f"{name} must be finite, found {found} in {where}")
+
+
 def as_floating(name: str, value: Any, *, ndim: tuple[int, ...] = (1,)) -> Array:
     """Return ``value`` as a real floating array of one of the dimensions ``ndim``.
 
     Lists and tuples become NumPy arrays; arrays are returned as they are (no copy).
     """
-    foreign = isinstance(value, list | tuple | float | np.matrix)
-    array = np.asarray(value) if foreign else value
-    if not is_array(array):
-        raise TypeError(f"{name} must be an array, found {type(value).__name__}")
+    array = as_array(name, value)
     xp = namespace(array)
     if array.dtype not in (xp.float32, xp.float64):
         raise TypeError(
-            f"{name} must be a real floating array, found dtype {array.dtype}; "
-            "convert it first, for instance with .astype(float)"
+            f"{name} must be a real floating array, float32 or float64, found dtype "
+            f"{array.dtype}; convert it first, for instance with .astype(float)"
         )
     if array.ndim not in ndim:
         expected = " or ".join(f"{d}-D" for d in ndim)
@@ -74,7 +141,7 @@ def as_dtype(dtype: Any) -> Any:
 
 def as_vector(name: str, value: Any, size: int | None = None) -> Array:
     """Return ``value`` as a 1-D floating array, of ``size`` entries where given."""
-    plain = type(value) is np.ndarray and value.ndim == 1 and value.dtype in _FLOATING
+    plain = type(value) is np.ndarray and value.ndim == 1 and value.dtype in FLOATING
     vector = value if plain else as_floating(name, value)
     if size is not None and vector.shape[0] != size:
         raise ValueError(
@@ -83,20 +150,28 @@ def as_vector(name: str, value: Any, size: int | None = None) -> Array:
     return vector
 
 
+def returned_vector(name: str, value: Any, size: int) -> Array:
+    """Return what a user's function returned as a floating array (size,)."""
+    if type(value) is np.ndarray and value.shape == (size,) and value.dtype in FLOATING:
+        return value
+    check_shape(name, value, (size,))
+    return as_vector(f"{name}'s result", value)
+
+
 def copied_vector(name: str, value: Any) -> Array:
-    """Return a copy of a vector, into which an optimiser may write its next point."""
-    vector = as_vector(name, value)
-    return namespace(vector).asarray(vector, copy=True)
+    """Return a copy of a vector, into which its owner may write the next one."""
+    return copied(as_vector(name, value))
 
 
 def as_number(name: str, value: Any) -> float:
     """Return what a user's function returned as a float: a number or a 0-D array."""
-    try:
-        return float(value)
-    except (TypeError, ValueError) as error:
-        found = getattr(value, "shape", None)
-        what = type(value).__name__ if found is None else f"shape {tuple(found)}"
-        raise TypeError(f"{name} must return a number, found {what}") from error
+    shape, dtype = getattr(value, "shape", ()), getattr(value, "dtype", None)
+    doubtful = isinstance(value, str | bytes | bool | np.ma.MaskedArray)
+    if not (shape or doubtful or getattr(dtype, "kind", "f") in "bcOSU"):
+        with contextlib.suppress(TypeError, ValueError):
+            return float(value)
+    what = f"shape {tuple(shape)}" if shape else type(value).__name__
+    raise TypeError(f"{name} must return a number, found {what}")
 
 
 def as_tolerance(name: str, value: Any) -> float:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
+import numbers
 from typing import Any
 
 from scipy.optimize import Bounds
 
-from ..arrays import Array, asarray, namespace
+from ..arrays import Array, as_data, asarray, namespace
 
 _FORMS = (
     "(low, high), a sequence of m pairs, an (m, 2) array or a scipy.optimize.Bounds"
@@ -55,6 +56,8 @@ def _is_pair(entry: Any) -> bool:
 def _as_bound(name: str, given: Any, infinite: float, x0: Array) -> Array:
     if isinstance(given, list):
         given = [infinite if entry is None else float(entry) for entry in given]
+    if not (given is None or isinstance(given, numbers.Real)):
+        given = as_data(f"bounds: {name}", given, finite=False)
     bound = asarray(infinite if given is None else given, x0)
     if bound.ndim > 1 or bound.size not in {1, x0.shape[0]}:
         raise ValueError(

@@ -125,7 +125,8 @@ def minimize(
     maxiter, tol = as_count("maxiter", maxiter), as_tolerance("tol", tol)
     unknown = sorted(options.keys() - _OPTIONS)
     if unknown:
-        known = ", ".join(sorted(_OPTIONS))
+        own = inspect.signature(minimize).parameters.keys() - {"options"}
+        known = ", ".join(sorted(own | _OPTIONS))
         raise TypeError(f"minimize has no option {unknown[0]!r}; it has {known}")
     lower_tol = options.pop("lower_tol", 1e-8)
     F = Hypergradient(problem, upper, y0=y0, tol=lower_tol, **options)

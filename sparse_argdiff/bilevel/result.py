@@ -7,6 +7,7 @@ from typing import Any
 
 from scipy.optimize import OptimizeResult
 
+from ..arrays import brief, described
 from .plot import plot_history
 
 
@@ -47,6 +48,8 @@ class HistoryRecord:
     n_evaluations: int
     seconds: float
 
+    __repr__ = described
+
 
 class BilevelResult(OptimizeResult):  # type: ignore[misc]  # SciPy is untyped
     """The outcome of :func:`minimize`, an ``OptimizeResult``.
@@ -67,6 +70,14 @@ class BilevelResult(OptimizeResult):  # type: ignore[misc]  # SciPy is untyped
     warnings : tuple of str
         Caveats of the evaluation of this point, such as a one-sided derivative.
     """
+
+    # Identity, as of all records with arrays: those of two dicts cannot be compared.
+    __eq__, __ne__, __hash__ = object.__eq__, object.__ne__, object.__hash__
+
+    def __repr__(self) -> str:
+        verdict = {name: self[name] for name in ("status", "success") if name in self}
+        counts = {name: part for name, part in self.items() if name != "message"}
+        return brief("BilevelResult", verdict | counts | {"message": self.message})
 
     def plot(self, axes: Any = None, *, label: str | None = None) -> Any:
         """Plot value and gradient norm against products and seconds; return the figure.

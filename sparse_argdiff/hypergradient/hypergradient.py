@@ -14,7 +14,7 @@ import warnings
 from collections.abc import Callable
 from typing import Any, Literal
 
-from ..arrays import Array, as_vector, check_methods, dot, namespace
+from ..arrays import Array, as_vector, brief, check_methods, dot, namespace
 from ..implicit.checked_solve import LinearSolver
 from ..implicit.derivative import Adjoint, vjp
 from ..preconditioners.deflation import RecentSolutions
@@ -112,6 +112,14 @@ class Hypergradient:
         self._cached: tuple[Solution, float] | None = None
         self.state = WarmStart()
 
+    def __repr__(self) -> str:
+        given = {
+            "problem": self.problem.objective,
+            "upper": self.upper,
+            "tol": self.tol,
+        }
+        return brief("Hypergradient", given | {"n_evaluations": self.n_evaluations})
+
     @property
     def state(self) -> WarmStart:
         """All that the next evaluation depends on, and the totals so far."""
@@ -138,12 +146,19 @@ class Hypergradient:
 
     def solve(self, x: Array, *, tol: float | None = None) -> Solution:
         """Solve the lower-level problem at x, from the warm start."""
-        start = self.y if self.warm_start and self.y is not None else self._y0
+        start = self._start(as_vector("x", x))
         options = {"tol": self.tol if tol is None else tol, **self._lower}
         found: Solution = self._counted(solve, self.problem, x, start, **options)
         left, n_grad = residual(self.problem, found)
         self.y, self.n_grad = found.y, self.n_grad + n_grad
         return dataclasses.replace(found, residual=left, n_grad=found.n_grad + n_grad)
+
+    def _start(self, x: Array) -> Any:
+        """Return the last y, or y0 where that has left the domain of a ``LogBarrier``."""
+        if not self.warm_start or self.y is None:
+            return self._y0
+        outside = getattr(self.problem.objective, "outside", None)
+        return self._y0 if callable(outside) and outside(x, self.y) else self.y
 
     def _counted(self, compute: Callable[..., Any], *data: Any, **options: Any) -> Any:
         """Return what ``compute`` returns; its cost is added to the totals, if it fails, too."""

@@ -33,7 +33,7 @@ def influence(problem: Problem, result: HypergradientResult) -> Array:
     Raises
     ------
     TypeError
-        When the objective has no samples.
+        When the objective has no samples, and for another result: ``F(x)`` is a pair.
 
     Notes
     -----
@@ -70,6 +70,11 @@ def influence(problem: Problem, result: HypergradientResult) -> Array:
         raise TypeError(
             "problem.objective must have the method weight_slopes, as Glm does; "
             f"{type(objective).__name__} lacks it"
+        )
+    if not isinstance(result, HypergradientResult):
+        raise TypeError(
+            "result must be the HypergradientResult of F.evaluate(x), F = "
+            f"Hypergradient(problem, upper), found {type(result).__name__}"
         )
     x, y = result.solution.x, result.solution.y
     along: Array = slopes(x, y, result.adjoint.adjoint[: y.shape[0]])

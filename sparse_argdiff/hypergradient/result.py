@@ -6,7 +6,7 @@ import dataclasses
 import math
 from typing import Literal
 
-from ..arrays import Array
+from ..arrays import Array, described
 from ..implicit.derivative import Adjoint
 from ..problem.problem import Solution
 from ..status import Status
@@ -14,7 +14,7 @@ from ..status import Status
 Descent = Literal["proven", "estimated", "not shown"]
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, eq=False)
 class WarmStart:
     """All that the next evaluation of a :class:`Hypergradient` depends on.
 
@@ -44,6 +44,8 @@ class WarmStart:
     n_grad: int = 0
     n_evaluations: int = 0
 
+    __repr__ = described
+
 
 @dataclasses.dataclass(frozen=True)
 class Bound:
@@ -53,7 +55,7 @@ class Bound:
     gradient_error: float = math.inf
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, eq=False)
 class Point:
     """A lower solution and an adjoint, with the value and the hypergradient they give."""
 
@@ -62,8 +64,10 @@ class Point:
     value: float
     gradient: Array
 
+    __repr__ = described
 
-@dataclasses.dataclass(frozen=True)
+
+@dataclasses.dataclass(frozen=True, eq=False)
 class Certificate:
     """Bounds and estimates of the errors of a hypergradient.
 
@@ -92,8 +96,10 @@ class Certificate:
     n_hvp: int
     n_grad: int
 
+    __repr__ = described
 
-@dataclasses.dataclass(frozen=True)
+
+@dataclasses.dataclass(frozen=True, eq=False)
 class HypergradientResult:
     """The outcome of :meth:`Hypergradient.evaluate`.
 
@@ -131,6 +137,8 @@ class HypergradientResult:
     adjoint_tol: float
     adjoint_error: float = math.nan
     certificate: Certificate | None = None
+
+    __repr__ = described
 
     @property
     def n_hvp(self) -> int:

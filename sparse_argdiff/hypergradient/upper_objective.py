@@ -12,7 +12,17 @@ import math
 from collections.abc import Callable
 from typing import Protocol
 
-from ..arrays import Array, as_number, as_vector, dot, is_finite, namespace
+from ..arrays import (
+    Array,
+    as_number,
+    brief,
+    check_callable,
+    copied,
+    dot,
+    is_finite,
+    namespace,
+    returned_vector,
+)
 from ..implicit.derivative import Adjoint
 from ..problem.problem import Solution
 from ..status import OnFailure, Status, raise_or_warn
@@ -34,7 +44,17 @@ class UpperObjective(Protocol):
 
 
 class FunctionUpper:
-    """An upper objective from functions; ``grad_x=None`` where x does not enter."""
+    """An upper objective from functions.
+
+    Parameters
+    ----------
+    value : callable
+        ``value(x, y)`` returns f^U, a number.
+    grad_y : callable
+        ``grad_y(x, y)`` returns ∂f^U/∂y, shape (n,).
+    grad_x : callable, optional
+        ``grad_x(x, y)`` returns ∂f^U/∂x, shape (m,); None where x does not enter directly.
+    """
 
     def __init__(
         self,
@@ -42,9 +62,17 @@ class FunctionUpper:
         grad_y: Callable[[Array, Array], Array],
         grad_x: Callable[[Array, Array], Array] | None = None,
     ) -> None:
+        for name, function in (("value", value), ("grad_y", grad_y)):
+            if function is None:
+                raise TypeError(f"{name} must be callable, found NoneType")
+        check_callable(value=value, grad_y=grad_y, grad_x=grad_x)
         self.value = value
         self.grad_y = grad_y
         self._grad_x = grad_x
+
+    def __repr__(self) -> str:
+        given = {name.lstrip("_"): part for name, part in vars(self).items()}
+        return brief("FunctionUpper", given)
 
     def grad_x(self, x: Array, y: Array) -> Array | None:
         """Return ∂f^U/∂x, or None."""
@@ -53,14 +81,20 @@ class FunctionUpper:
 
 def gradient_y(upper: UpperObjective, solution: Solution) -> Array:
     """Return ∂f^U/∂y, checked."""
-    x, y = solution.x, solution.y
-    return as_vector("upper.grad_y", upper.grad_y(x, y), y.shape[0])
+    x, y = copied(solution.x), copied(solution.y)
+    return returned_vector("upper.grad_y", upper.grad_y(x, y), y.shape[0])
 
 
 def gradient_x(upper: UpperObjective, solution: Solution) -> Array | None:
     """Return ∂f^U/∂x, checked; None where x does not enter directly."""
-    direct, m = upper.grad_x(solution.x, solution.y), solution.x.shape[0]
-    return None if direct is None else as_vector("upper.grad_x", direct, m)
+    x, y = copied(solution.x), copied(solution.y)
+    direct = upper.grad_x(x, y)
+    # A copy: the user's function may write into the same buffer again.
+    return (
+        None
+        if direct is None
+        else copied(returned_vector("upper.grad_x", direct, x.shape[0]))
+    )
 
 
 def corrected_value(
@@ -70,10 +104,8 @@ def corrected_value(
     on_failure: OnFailure = "ignore",
 ) -> tuple[float, float]:
     """Return f^U(x, y) − λ' f_Y and its second term, zero without an adjoint."""
-    value, correction = (
-        as_number("upper.value", upper.value(solution.x, solution.y)),
-        0.0,
-    )
+    found = upper.value(copied(solution.x), copied(solution.y))
+    value, correction = as_number("upper.value", found), 0.0
     if adjoint is not None:
         assert solution.residual is not None
         correction = -dot(adjoint, solution.residual)

@@ -1,9 +1,12 @@
 """Linear solves with K at a checked solution: K z = rhs, the outcome checked as well.
 
-    K symmetric: u'Kv = v'Ku is tested where it is not known
+    u'K v = v'K u           K is symmetric, tested where it is not known
+    K z = random            has a solution: the minimiser is isolated
+    C'w = 0  ⇒  h_X'w = 0   rows that depend on each other move together
 
-CG without constraints, otherwise what ``krylov.saddle_point`` chooses.  Errors and
-warnings are raised here, so that ``derivative.py`` contains the formula alone.
+CG without constraints, otherwise what ``krylov.saddle_point`` chooses; a small explicit K
+is factorised.  Errors and warnings are raised here, so that ``derivative.py`` contains the
+formula alone.
 """
 
 from __future__ import annotations
@@ -21,6 +24,7 @@ from ..arrays import (
     Array,
     as_floating,
     asarray,
+    dot,
     epsilon,
     is_finite,
     namespace,
@@ -28,15 +32,19 @@ from ..arrays import (
     zeros,
 )
 from ..krylov import KrylovResult
-from ..krylov.saddle_point import SaddlePoint
-from ..operators.checked_products import asymmetry, symmetry_tolerance
-from ..operators.linear_operator import LinearOperator
+from ..krylov.direct import LARGEST as LARGEST_FACTOR
+from ..krylov.direct import ReducedFactor, ReducedNullSpace, reduced_factor
+from ..krylov.saddle_point import SaddlePoint, null_space_of
+from ..operators.block_matrices import is_explicit, is_factorable
+from ..operators.linear_operator import LinearOperator, aslinearoperator
+from ..operators.scaling import Probe
 from ..preconditioners import Auto, Choice, constraint_of, galerkin_start
 from ..preconditioners.auto.choice import preconditioned_solve, relative_residual
+from ..preconditioners.jacobi import jacobi_where_definite
 from ..problem.optimality import check_conditions, complete
 from ..problem.problem import Problem, Solution
 from ..status import OnFailure, Status, check_on_failure, raise_or_warn, warn_poor
-from .kkt import KKTSystem, linearize
+from .kkt import KKTSystem, copied, linearize
 
 LinearSolver = Callable[..., KrylovResult]
 
@@ -65,10 +73,10 @@ class LinearizedSolve:
     Attributes
     ----------
     system : KKTSystem
-    n_hvp : int
-        Products with K so far, those of checks included.
     warnings : tuple of str
         Caveats of the solution and of K.
+    one_sided : str
+        The caveat of weakly active constraints; empty without.
     """
 
     def __init__(
@@ -82,60 +90,131 @@ class LinearizedSolve:
         maxiter: int | None = None,
         stationarity: float = 1e-3,
         on_failure: OnFailure = "raise",
+        own_arrays: bool = False,
     ) -> None:
         if on_failure != "raise":
             check_on_failure(on_failure)
-        solution, self.n_hvp = _checked(problem, solution, stationarity, on_failure)
+        solution, self._n_hvp = _checked(problem, solution, stationarity, on_failure)
+        solution = copied(solution) if own_arrays else solution
         self.system: KKTSystem = linearize(problem, solution)
         self.on_failure: OnFailure = on_failure
         self.like = solution.y
         # What a functools.partial fixes is not overridden.
-        fixed = getattr(method, "keywords", {})
+        self._fixed = getattr(method, "keywords", {})
+        self.rtol = self._fixed.get("rtol", rtol)
         options: dict[str, Any] = {"rtol": rtol, "maxiter": maxiter}
-        self.options = {k: option for k, option in options.items() if k not in fixed}
-        constrained = self.system.C is not None
+        self.options = {k: o for k, o in options.items() if k not in self._fixed}
+        self._probe = Probe(self.system.H, self.like)
+        exact = not callable(method) and method != "diagonal"
+        self._factor = _factor_of_small(self.system, self._probe) if exact else None
+        self._definite = method != "minres"
+        self._isolated = not exact or self.system.H.positive_definite
         self.choice: Choice | None = None
-        self.null_space: Any = None
-        if constrained and method in (None, "projected_cg", "minres"):
-            self.solver, self.null_space, n_setup = _saddle_point(
-                self.system, M, method
-            )
-            self.n_hvp += n_setup
-        else:
-            self.solver = linear_solver(method)
-            if "M" not in fixed and method != "diagonal":
-                by_default = constrained and isinstance(M, str | Auto)
-                self.choice = Choice(None if by_default else M)
-        notes = (*solution.warnings, self.system.K.note, _one_sided(solution))
+        self._fallback: LinearOperator | None = None
+        self._in_metric = isinstance(M, str | Auto)
+        self.solver, self.null_space = self._solver_for(method, M)
+        self.one_sided = _one_sided(solution)
+        notes = (*solution.warnings, self.system.K.note, self.one_sided)
         self.warnings = tuple(dict.fromkeys(note for note in notes if note))
 
-    def __call__(self, rhs: Array, start: Array | None = None) -> KrylovResult:
-        """Solve K z = rhs, (N,) or (N, k); of several starts the best combination."""
+    @property
+    def n_hvp(self) -> int:
+        """Products with K so far, those of checks included."""
+        return self._n_hvp + self._probe.n_matvec
+
+    def _solver_for(self, method: Any, M: Any) -> tuple[LinearSolver, Any]:
+        """Return the solver, and the projections on C where it has them."""
+        by_default = self._in_metric
+        if isinstance(M, str) and M != "auto":
+            raise ValueError(f"M must be an operator, 'auto' or None, found {M!r}")
+        if self.system.C is not None and method in (None, "projected_cg", "minres"):
+            saddle, n_setup = _saddle_point(
+                self.system, M, method, self._factor, self._probe
+            )
+            self._n_hvp += n_setup
+            return _solver_of(saddle), saddle.null_space
+        if "M" in self._fixed or method == "diagonal":
+            return linear_solver(method), None
+        if by_default and self.system.C is not None:
+            M = None
+        elif by_default and self._factor is not None and self._factor.status is None:
+            M = self._factor.operator()
+        elif by_default and not self.system.H.has_diagonal:
+            scale = self._probe.scale
+            self._fallback = None if scale is None else jacobi_where_definite(scale)
+        self.choice = Choice(M)
+        return linear_solver(method), None
+
+    def __call__(
+        self, rhs: Array, start: Array | None = None, *, loosely: float = 0.0
+    ) -> KrylovResult:
+        """Solve K z = rhs, (N,) or (N, k); of several starts the best combination.
+
+        ``loosely``: a relative tolerance that is enough, if it is the larger one.
+        """
         K = self.system.K
         if start is not None and start.ndim > rhs.ndim:
             if self.system.C is None:
                 start, n_matvec = galerkin_start(K, rhs, start)
-                self.n_hvp += n_matvec
+                self._n_hvp += n_matvec
             else:
                 start = start[:, 0]
+        options = dict(self.options)
+        if loosely > self.rtol and "rtol" in options:
+            options["rtol"] = loosely
         result, n_matvec = preconditioned_solve(
-            self.solver, self.choice, K, rhs, start, **self.options
+            self.solver, self.choice, K, rhs, start, fallback=self._fallback, **options
         )
-        self.n_hvp += n_matvec + result.n_matvec
-        # In each solve: K may be symmetric along one solution by chance.
-        testable = 0 not in result.x.shape and result.status is not Status.NOT_FINITE
-        if testable and not K.symmetric:
-            self.n_hvp += 1
-            if not _is_symmetric_along(K, rhs, result):
-                result = dataclasses.replace(
-                    result,
-                    status=Status.NOT_SYMMETRIC,
-                    converged=result.converged & False,
-                )
-        if result.status is Status.CONVERGED:
-            return result
-        self._report(rhs, result)
+        self._n_hvp += n_matvec + result.n_matvec
+        result = self._checked_result(rhs, result)
+        if result.status is not Status.CONVERGED:
+            self._report(rhs, result)
         return result if result.status.acceptable else _without_zeros(rhs, result)
+
+    def _checked_result(self, rhs: Array, result: KrylovResult) -> KrylovResult:
+        """Return the result with the status that K deserves."""
+        status, factor = result.status, self._factor
+        if 0 in result.x.shape or status is Status.NOT_FINITE:
+            return result
+        # In each solve: K may be symmetric along one solution by chance.
+        known = self.system.K.symmetric or (factor is not None and factor.symmetric)
+        if not (known or self._is_symmetric_along(rhs, result)):
+            status = Status.NOT_SYMMETRIC
+        elif self._definite and status.acceptable and factor is not None:
+            indefinite = factor.status is Status.NEGATIVE_CURVATURE
+            status = Status.NEGATIVE_CURVATURE if indefinite else status
+        if status is result.status:
+            return result
+        direction = result.direction if factor is None else factor.direction
+        return dataclasses.replace(
+            result,
+            status=status,
+            converged=result.converged & False,
+            direction=direction,
+        )
+
+    def _is_symmetric_along(self, rhs: Array, result: KrylovResult) -> bool:
+        """Test u'H z = z'H u for the solution u, whose product is known; NaN fails.
+
+        (H − H') u is a residual of the transposed system.  Along a random z, in units that
+        make all rows count alike, ten times as much is allowed as the solve may leave,
+        and what rounding makes of the two sums.
+        """
+        xp, (z, Hz) = namespace(self.like), self._probe.pair
+        n, C, d = z.shape[0], self.system.C, self._probe.scale
+        u, whole, b = result.x, rhs - result.residual, rhs
+        if u.ndim == 2:
+            # A random combination of the columns, each scaled to size one.
+            sizes = [norm(rhs[:, j]) or 1.0 for j in range(rhs.shape[1])]
+            random = np.random.default_rng(1).standard_normal(u.shape[1]) / sizes
+            u, whole, b = (v @ asarray(random, v) for v in (u, whole, rhs))
+        Hu = whole[:n] if C is None else whole[:n] - aslinearoperator(C).T @ u[n:]
+        skew = abs(dot(u[:n], Hz) - dot(z, Hu))
+        unit = max(epsilon(u), self.system.K.accuracy or 0.0)
+        terms = dot(xp.abs(u[:n]), xp.abs(Hz)) + dot(xp.abs(z), xp.abs(Hu))
+        root = 1.0 if d is None else xp.sqrt(d)
+        size = norm(b[:n] / root) + norm(Hu / root)
+        return skew <= 10.0 * self.rtol * size + 32.0 * unit * terms
 
     def _report(self, rhs: Array, result: KrylovResult) -> None:
         """Raise or warn, as the caller chose, where the status asks for it."""
@@ -161,13 +240,54 @@ class LinearizedSolve:
     def _fail(self, status: Status, result: Any, what: str, detail: str) -> None:
         raise_or_warn(status, result, what, detail, self.on_failure, self.n_hvp)
 
+    def _right_hand_side(
+        self, name: str, given: Array, product: Callable[[Array], Array]
+    ) -> Array:
+        """Return the product with a seed, or with columns; NaN where one is not finite."""
+        if is_finite(given):
+            return product(given)
+        detail = f"{name} has NaN or infinity."
+        self._fail(Status.NOT_FINITE, given, "the product with the derivative", detail)
+        xp = namespace(given)
+        sound = xp.isfinite(given)
+        rhs = product(xp.where(sound, given, 0.0 * self.like[0]))
+        lost = xp.full_like(rhs, math.nan)
+        return xp.where(xp.all(sound, axis=0), rhs, lost)
+
+    def solve_adjoint(self, v: Array, start: Array | None = None) -> KrylovResult:
+        """Solve K λ = (v, 0)."""
+        return self(self._right_hand_side("v", v, self.system.right_hand_side), start)
+
     def push_forward(self, u: Array, start: Array | None = None) -> KrylovResult:
-        """Solve K z = B u; where B u = 0 any K gives 0, so that K is tested otherwise."""
-        rhs = self.system.B @ u
-        if 0 not in rhs.shape and _vanishes(rhs) and not _vanishes(u):
-            rng = np.random.default_rng(0)
-            self(asarray(rng.standard_normal(rhs.shape[0]), rhs))
+        """Solve K z = B u, where the minimiser is isolated."""
+        rhs = self._right_hand_side("u", u, lambda u: self.system.B @ u)
+        if not (self._isolated or _vanishes(u)):
+            self._isolated = self._check_isolated()
         return self(rhs, start)
+
+    def _check_isolated(self) -> bool:
+        """Refuse a singular K: B u may be in its range, and z is then not unique.
+
+        A random right-hand side is not: but for one case in a hundred its part in the null
+        space is a hundredth of 1 / √n of it, which a loose solve does not reach.
+        """
+        n, (k, _) = self.system.H.shape[0], self.system.B.shape
+        if n == 0:
+            return True
+        if self._factor is not None:
+            status = self._factor.status
+            if status is Status.SINGULAR:
+                what = "differentiating the solution"
+                detail = "the Hessian is singular on the null space of the active rows."
+                self._fail(status, self._factor.direction, what, detail)
+            return status is None
+        xp = namespace(self.like)
+        random = asarray(np.random.default_rng(0).standard_normal(n), self.like)
+        scale = self._probe.scale if self._in_metric else None
+        if scale is not None:
+            random = random * xp.sqrt(scale)
+        rhs = xp.concat([random, zeros((k - n,), self.like)])
+        return self(rhs, loosely=0.01 / math.sqrt(n)).status.acceptable
 
     def pull_back(self, adjoint: Array) -> Array:
         """Return − Bᵀ adjoint, checked."""
@@ -191,19 +311,35 @@ class LinearizedSolve:
         """How far x moves rows of C apart that depend on each other, relatively.
 
         An adjoint solve, whose right-hand side is zero on them, does not fail: instead
-        (0, w) with C'w = 0 must be orthogonal to the columns of B.
+        (0, w) with C'w = 0 must be orthogonal to each column of B, relative to random w,
+        of rows in the units of their lengths.
         """
-        rows = self.null_space
-        if rows is None or rows.rank in {None, rows.shape[0]}:
+        C = self.system.C
+        if C is None:
             return 0.0
-        B, xp, (p, k) = self.system.B, namespace(self.like), rows.shape
-        w = rows.redundancy(
-            asarray(np.random.default_rng(0).standard_normal(p), self.like)
-        )
+        rows = null_space_of(C) if self.null_space is None else self.null_space
+        if rows.rank == rows.shape[0]:
+            return 0.0
+        xp, (p, k), rng = namespace(self.like), rows.shape, np.random.default_rng(0)
         none = zeros((k,), self.like)
-        moved = norm(B.T @ xp.concat([none, w]))
-        size = norm(B.T @ xp.concat([none, xp.abs(w)]))
-        return moved / size if size > 0.0 else moved
+
+        def random() -> Array:
+            return asarray(rng.standard_normal(p), self.like)
+
+        w = rows.redundancy(random())
+        lengths = rows.metric_row_lengths
+
+        def moved(w: Array) -> Array:
+            return self.system.B.T @ xp.concat([none, w / lengths])
+
+        w = w * lengths
+        size = norm(w)
+        if not _is_redundant(rows, w / lengths, size):
+            return 0.0
+        apart = xp.abs(moved(w)) / size
+        square = sum((moved(random()) ** 2 for _ in range(4)), 0.0 * apart)
+        whole = xp.where(square > 0.0, xp.sqrt(square), xp.ones_like(square))
+        return float(xp.max(apart / whole)) if apart.shape[0] else 0.0
 
     def vector(self, name: str, value: Any, size: int, *, block: bool = False) -> Array:
         """Return a checked vector of the solution's array type; or several as columns."""
@@ -213,6 +349,13 @@ class LinearizedSolve:
             expected = f"{size} rows" if value.ndim == 2 else f"shape ({size},)"
             found = tuple(value.shape)
             raise ValueError(f"{name} must have {expected}, found shape {found}")
+        if name in {"u", "v"} and not is_finite(value):
+            # A bound may hold the variable: its entry would leave the system unseen.
+            detail = f"{name} has NaN or infinite entries."
+            self._fail(
+                Status.NOT_FINITE, value, "the product with the derivative", detail
+            )
+            value = math.nan * value
         return value
 
 
@@ -249,24 +392,57 @@ def linear_solver(method: str | LinearSolver | None) -> LinearSolver:
     return _METHODS[method]
 
 
+def _factor_of_small(system: KKTSystem, probe: Probe) -> ReducedFactor | None:
+    """Return the factor of a small K whose entries are known, else None."""
+    H, C = system.H, system.C
+    rows = 0 if C is None else C.shape[0]
+    if not 0 < H.shape[0] + rows <= LARGEST_FACTOR or not H.has_diagonal:
+        return None
+    explicit = () if C is None else (C,)
+    if not (is_factorable(probe.like, *explicit) and is_explicit(H.matrix)):
+        return None
+    scale = probe.scale
+    return None if scale is None else reduced_factor(H.matrix, C, scale)
+
+
 def _saddle_point(
-    system: KKTSystem, M: Any, method: Any
-) -> tuple[LinearSolver, Any, int]:
-    """Return the solver of constrained conditions, its null space, and the cost of M."""
-    H, C, n_matvec = system.H, system.C, 0
-    if isinstance(M, str) and M != "auto":
-        raise ValueError(f"M must be an operator, 'auto' or None, found {M!r}")
+    system: KKTSystem,
+    M: Any,
+    method: Any,
+    factor: ReducedFactor | None,
+    probe: Probe,
+) -> tuple[SaddlePoint, int]:
+    """Return the solver of constrained conditions, and the products that M cost."""
+    H, C = system.H, system.C
     if isinstance(M, str | Auto):
-        M = constraint_of(H, C)
-    elif callable(M) and not hasattr(M, "shape"):
+        if factor is not None and factor.status is None and method != "minres":
+            return SaddlePoint(H, ReducedNullSpace(factor), method="projected_cg"), 0
+        scale = probe.scale
+        if scale is None and (method == "minres" or not is_explicit(C)):
+            z, Hz = probe.pair  # one number, of the order of H, for the rows to meet
+            scale = namespace(z).full_like(z, norm(Hz) / norm(z) or 1.0)
+        return SaddlePoint(H, C, constraint_of(H, C, scale), method=method), 0
+    n_matvec = 0
+    if callable(M) and not hasattr(M, "shape"):
         M = M(system.K)
         n_matvec = getattr(M, "n_matvec", 0)
-    saddle = SaddlePoint(H, C, M, method=method)
+    return SaddlePoint(H, C, M, method=method), n_matvec
 
+
+def _solver_of(saddle: SaddlePoint) -> LinearSolver:
     def solver(_: Any, rhs: Array, x0: Any = None, **options: Any) -> KrylovResult:
         return saddle.solve(rhs, x0, **options)
 
-    return solver, saddle.null_space, n_matvec
+    return solver
+
+
+def _is_redundant(rows: Any, w: Array, size: float) -> bool:
+    """Tell whether C'w = 0 to half the digits, and w is no rounding of a random vector."""
+    p = rows.shape[0]
+    random = asarray(np.random.default_rng(1).standard_normal(p), w)
+    left = norm(rows.C.T @ w)
+    whole = norm(rows.C.T @ (random / rows.metric_row_lengths))
+    return size > 1e-3 and left <= math.sqrt(epsilon(w)) * max(whole, left) * size
 
 
 def _one_sided(solution: Solution) -> str:
@@ -296,15 +472,3 @@ def _violation(system: KKTSystem, rhs: Array, result: KrylovResult) -> str:
     k, xp = system.H.shape[0], namespace(rhs)
     missed, whole = (float(xp.max(xp.abs(v[k:, ...]))) for v in (result.residual, rhs))
     return f"C y misses c by {missed:.1e} in a row, where |c| is {whole:.1e} at most."
-
-
-def _is_symmetric_along(K: LinearOperator, rhs: Array, result: KrylovResult) -> bool:
-    """Test u'Kv = v'Ku for the solution u, whose product is known; NaN fails."""
-    u, Ku = result.x, rhs - result.residual
-    if u.ndim == 2:
-        # A random combination of the columns, each scaled to size one.
-        sizes = [norm(rhs[:, j]) or 1.0 for j in range(rhs.shape[1])]
-        random = np.random.default_rng(1).standard_normal(u.shape[1]) / sizes
-        weights = asarray(random, u)
-        u, Ku = u @ weights, Ku @ weights
-    return asymmetry(K, u, Ku) <= symmetry_tolerance(K, u)

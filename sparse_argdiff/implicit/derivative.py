@@ -10,17 +10,19 @@ from any solver.
 from __future__ import annotations
 
 import dataclasses
+import warnings
 from typing import Unpack
 
-from ..arrays import Array
+from ..arrays import Array, described
 from ..krylov import KrylovResult
 from ..operators.linear_operator import LinearOperator
 from ..operators.structure import Structure
 from ..problem.problem import Problem, Solution
+from ..status import ConvergenceWarning
 from .checked_solve import LinearizedSolve, SolveOptions
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, eq=False)
 class Adjoint:
     """The outcome of :func:`vjp`.
 
@@ -45,8 +47,10 @@ class Adjoint:
     n_hvp: int
     warnings: tuple[str, ...] = ()
 
+    __repr__ = described
 
-@dataclasses.dataclass(frozen=True)
+
+@dataclasses.dataclass(frozen=True, eq=False)
 class Tangent:
     """The outcome of :func:`jvp`.
 
@@ -65,6 +69,8 @@ class Tangent:
     krylov: KrylovResult
     n_hvp: int
     warnings: tuple[str, ...] = ()
+
+    __repr__ = described
 
 
 def derivative(
@@ -103,7 +109,12 @@ def derivative(
     -------
     LinearOperator (n, m)
         ``J @ dx`` (forward), ``J.T @ v`` (adjoint), ``J @ DX`` (several right-hand
-        sides), each a linear solve.
+        sides), each a linear solve.  ``J.note`` has its caveats.
+
+    Warns
+    -----
+    ConvergenceWarning
+        Where some constraints are weakly active: the derivative is one-sided there.
 
     Raises
     ------
@@ -111,14 +122,19 @@ def derivative(
         For a point that is not stationary, an indefinite, singular or non-symmetric
         Hessian, or a solve that did not converge.
     """
-    solve = LinearizedSolve(problem, solution, **options)
-    system = solve.system
+    # What is written into the solution's arrays later is not to change g'(x).
+    solve = LinearizedSolve(problem, solution, own_arrays=True, **options)
+    system, note = solve.system, "; ".join(solve.warnings)
+    if solve.one_sided and solve.on_failure != "ignore":
+        warnings.warn(solve.one_sided, ConvergenceWarning, stacklevel=2)
 
     def forward(u: Array) -> Array:
+        u = solve.vector("u", u, system.B.shape[1], block=True)
         return -system.expand(solve.push_forward(u).x)[: system.n, ...]
 
     def adjoint(v: Array) -> Array:
-        return solve.pull_back(solve(system.right_hand_side(v)).x)
+        v = solve.vector("v", v, system.n, block=True)
+        return solve.pull_back(solve.solve_adjoint(v).x)
 
     return LinearOperator(
         (system.n, system.B.shape[1]),
@@ -127,7 +143,7 @@ def derivative(
         matmat=forward,
         rmatmat=adjoint,
         dtype=solve.like.dtype,
-        structure=Structure(accuracy=options.get("rtol", 1e-8), note=system.K.note),
+        structure=Structure(accuracy=options.get("rtol", 1e-8), note=note),
     )
 
 
@@ -151,8 +167,9 @@ def vjp(
 
     Notes
     -----
-    Costs niter + 3 Hessian products at most.  The other arguments, and what is raised,
-    are those of :func:`derivative`.
+    Costs niter + 3 Hessian products at most, and 7 more where the diagonal of the Hessian
+    is not known and the units of y differ.  The other arguments, and what is raised, are
+    those of :func:`derivative`.
     """
     solve = LinearizedSolve(problem, solution, **options)
     system, start = solve.system, None
@@ -160,7 +177,7 @@ def vjp(
     if adjoint0 is not None:
         adjoint0 = solve.vector("adjoint0", adjoint0, system.size, block=True)
         start = system.restrict(adjoint0)
-    found = solve(system.right_hand_side(v), start)
+    found = solve.solve_adjoint(v, start)
     x, adjoint = solve.pull_back(found.x), system.expand(found.x)
     return Adjoint(x, adjoint, found, solve.n_hvp, solve.warnings)
 
@@ -181,6 +198,12 @@ def jvp(
         A direction in the parameters.
     tangent0 : array (N,), optional
         Start of the linear solve.
+
+    Notes
+    -----
+    A Hessian that neither claims to be definite nor is small and explicit is tested by a
+    loose solve for a random right-hand side: where it is singular y is not isolated, and
+    B u may not show it.  With ``derivative`` this is done once.
     """
     solve = LinearizedSolve(problem, solution, **options)
     system, start = solve.system, None

@@ -81,6 +81,16 @@ class KKTSystem:
         return z if self.index is None else scatter(self.size, self.index)(z)
 
 
+def copied(solution: Solution) -> Solution:
+    """Return the solution with arrays of its own."""
+    arrays = {}
+    for name in ("y", "x", "multipliers", "residual"):
+        value = getattr(solution, name)
+        if value is not None:
+            arrays[name] = namespace(value).asarray(value, copy=True)
+    return dataclasses.replace(solution, **arrays)
+
+
 def linearize(problem: Problem, solution: Solution) -> KKTSystem:
     """Linearise the conditions of ``problem`` at ``solution``, once.
 
@@ -98,6 +108,7 @@ def linearize(problem: Problem, solution: Solution) -> KKTSystem:
     moves: list[Any] = []
     rows: list[Array] = []
     for start, constraints, multipliers, index in _active_rows(problem, solution):
+        constraints.refuse_forgotten(x, y, multipliers, index)
         curvature = constraints.hess(x, y, multipliers)
         H = H if curvature is None else H + curvature
         mixed = constraints.cross(x, y, multipliers)

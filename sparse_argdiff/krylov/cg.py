@@ -60,7 +60,10 @@ def cg(
     x0 : array like b, optional
         Start; it does not change the meaning of the tolerance.
     rtol, atol : float
-        Stop when the recomputed ‖b − A x‖₂ ≤ max(rtol ‖b‖₂, atol).
+        Stop when the recomputed ‖b − A x‖₂ ≤ max(rtol ‖b‖₂, atol); with M when also
+        ‖b − A x‖_M ≤ rtol ‖b‖_M, where ‖r‖²_M = r'M r, unless atol > rtol ‖b‖₂.  With a
+        diagonal M of A the latter means the same in all units of x: no row is small
+        beside another.
     maxiter : int, optional
         Limit on iterations, per column; 10 n by default.
     M : operator (n, n), optional
@@ -89,8 +92,9 @@ def cg(
     -----
     A solve costs niter + 1 products (niter + 2 with ``x0``): the last one recomputes
     the residual.  Where the recurrence has drifted from it, the iteration restarts
-    from the recomputed one.  After a failure one to three more tell whether rounding
-    explains it, or an A that is not symmetric and does not claim to be.
+    from the recomputed one.  After a failure one to four more tell whether rounding
+    explains it, or an A that is not symmetric and does not claim to be.  M is applied
+    niter + 2 times (niter + 4 with ``x0``).
 
     The estimates of ‖x − x*‖_A cost no product and no vector.  ``energy_error`` takes the
     error to fall as the residual does, and is a guess; ``energy_error_earlier`` is
@@ -146,12 +150,16 @@ def cg(
     )
 
 
+_SCALARS = ("rho", "p_square", "largest", "active", "target", "metric_aim", "size")
+
+
 class ConjugateGradients:
     """The recurrence from x with residual r, both updated in place.
 
-    A column ends where ‖r‖ ≤ its target, or where p has no positive curvature: curvature
-    counts as zero when it is below rounding relative to the largest Rayleigh quotient met
-    so far, whatever the scale of A.  The vectors of a column that has ended stand still.
+    A column ends where ‖r‖ ≤ its target and r'M r ≤ ``metric_aim``, or where p has no
+    positive curvature: curvature counts as zero when it is below rounding relative to the
+    largest Rayleigh quotient met so far, whatever the scale of A.  The vectors of a
+    column that has ended stand still.
     """
 
     def __init__(
@@ -172,7 +180,8 @@ class ConjugateGradients:
         self._diagonal = kernels.fused(M, r)
         self.scalars = s = kernels.scalars(r)
         self._unit = max(epsilon(r), A.accuracy or 0.0)
-        self.target = s.given(target)
+        self.target, self.metric_aim = s.given(target), s.full(math.inf)
+        self.size: Any = s.full(math.inf)  # ‖r‖, once there was a step
         z, rho = r, None
         if M is not None:
             z, rho = product(kernels, M, r, self.p)
@@ -189,7 +198,7 @@ class ConjugateGradients:
         """Take up to so many steps; return α, α ρ, ρ₊ and ‖r‖ of each, by columns."""
         A, M, d, kernels, s = self.A, self.M, self._diagonal, self.kernels, self.scalars
         x, r, p, rho, active = self.x, self.r, self.p, self.rho, self.active
-        steps = []
+        target, metric_aim, size, steps = self.target, self.metric_aim, self.size, []
         for _ in range(most):
             active = active & (rho > 0.0) & (rho < math.inf)
             if s.none(active):
@@ -218,16 +227,19 @@ class ConjugateGradients:
             self.p_square = s.where(
                 active, rho_next + beta * beta * self.p_square, self.p_square
             )
-            active = active & (size > self.target)
+            active = active & ((size > target) | (rho_next > metric_aim))
             steps.append((alpha, alpha * rho, rho_next, size, active))
             rho = rho_next
-        self.rho, self.active = rho, active
+        self.rho, self.active, self.size = rho, active, size
         lines: list[list[Line]] = s.lines(steps)
         return lines
 
-    def breakdown(self, c: int) -> tuple[Status, Array | None, int]:
+    def breakdown(self, c: int) -> tuple[Status | None, Array | None, int]:
         """Return why column c has no next step, p if it is the reason, the products lost."""
-        rho, square = (self.scalars.values(v)[c] for v in (self.rho, self.p_square))
+        values = self.scalars.values
+        rho, square = (values(v)[c] for v in (self.rho, self.p_square))
+        if values((self.size <= self.target) & (self.rho <= self.metric_aim))[c]:
+            return None, None, 0
         if not 0.0 < rho < math.inf:
             if math.isfinite(rho):
                 return Status.INDEFINITE_PRECONDITIONER, None, 0
@@ -241,8 +253,16 @@ class ConjugateGradients:
             return Status.STAGNATED, None, 1
         status = Status.NEGATIVE_CURVATURE
         if quotient >= -flat:
-            status = flat_status(p, q, self.a_norm(c), self._unit)
+            status = self._flat_status(c, p, q, square)
         return status, namespace(p).asarray(p, copy=True), 1
+
+    def _flat_status(self, c: int, p: Array, q: Array, p_square: float) -> Status:
+        image = q if self.M is None else self.M @ contiguous(self.q, c)
+        square = max(float(q @ image), 0.0)  # ‖A p‖² in the metric of M
+        largest = max(
+            self.scalars.values(self.largest)[c], math.sqrt(square / p_square)
+        )
+        return flat_status(square, float(p @ q), p_square, largest, self._unit)
 
     def a_norm(self, c: int) -> float:
         """Return a lower estimate of ‖A‖ from column c."""
@@ -261,7 +281,7 @@ class ConjugateGradients:
         plain = self.M is None or self._diagonal is not None
         self._of_M = self.r if plain else xp.zeros_like(q)
         s, self.scalars = self.scalars, self.kernels.scalars(q)
-        for name in ("rho", "p_square", "largest", "active", "target"):
+        for name in _SCALARS:
             setattr(self, name, s.take(getattr(self, name), columns, width))
         if self._first_norms is not None:
             self._first_norms = [self._first_norms[c] for c in columns]
@@ -297,17 +317,24 @@ def _round(
     recurrence = ConjugateGradients(
         system.A, system.M, x, r, system.kernels, scratch, aims
     )
-    for column, rho in zip(
-        columns, recurrence.scalars.values(recurrence.rho), strict=False
-    ):
-        energy[column.index].start(float(rho))
+    starts = [float(rho) for rho in recurrence.scalars.values(recurrence.rho)]
+    metric_before = [math.sqrt(max(rho, 0.0)) for rho in starts]
+    metric_aims = []
+    for column, rho, size in zip(columns, starts, metric_before, strict=False):
+        energy[column.index].start(rho)
+        if column.b_metric == 0.0:  # without a start r is b
+            column.b_metric = size
+        aim = max(column.metric_target, floor * max(column.b_metric, size))
+        metric_aims.append(aim * aim)
+    if system.M is not None:
+        recurrence.metric_aim = recurrence.scalars.given(metric_aims)
 
     def listen(column: Column, line: Line) -> float:
         alpha, decrease, rho, size, _ = line
         energy[column.index].add(alpha, decrease, rho)
         return size
 
-    stops = drive(system, recurrence, x, r, aims, listen)
+    stops = drive(system, recurrence, x, r, listen)
     last = [column.residual_norm for column in columns]
     system.residual(x, q, q)
     drift = [math.nan] * len(columns)
@@ -315,30 +342,30 @@ def _round(
         system.kernels.subtract(q, r, r)
         drift = system.metric_norms(r, p)
     r[...] = q
+    system.measure(r, p)
     for c, column in enumerate(columns):
         column.n_matvec += 1
         column.residual_norm = true_norm = norm(column_of(r, c))
         growth = max(1.0, true_norm / last[c]) if last[c] > 0.0 else 1.0
         energy[column.index].conclude_round(growth, drift[c])
-        column.status = _status(system, column, column_of(x, c), before[c], stops[c])
+        slow = column.is_slow(before[c], metric_before[c])
+        column.status = _status(system, column, column_of(x, c), slow, stops[c])
 
 
 def _status(
     system: LinearSystem,
     column: Column,
     x: Array,
-    before: float,
+    slow: bool,
     stop: Status | None,
 ) -> Status | None:
     """Return how a column ended, by its recomputed residual; None: another round."""
-    size = column.residual_norm
-    if not math.isfinite(size):
+    if not column.is_finite:
         return Status.NOT_FINITE
-    if size <= column.target:
+    if column.met:
         return Status.CONVERGED
-    little_gain = size > 0.5 * before
-    if (stop or little_gain) and size <= system.rounding_level(column, x):
+    if (stop or slow) and system.at_rounding(column, x):
         return Status.ROUNDING_LIMIT
-    if stop is None and little_gain and column.niter < system.maxiter:
+    if stop is None and slow and column.niter < system.maxiter:
         return Status.STAGNATED
     return stop

@@ -1,9 +1,10 @@
 """Checked linear systems, and what all Krylov solvers do before and after they iterate.
 
-    ‖b − A x‖₂ ≤ max(rtol ‖b‖₂, atol)
+    ‖b − A x‖₂ ≤ max(rtol ‖b‖₂, atol)    and, with M,    ‖b − A x‖_M ≤ rtol ‖b‖_M
 
-of a residual that is recomputed, whatever the start and whatever the preconditioner.
-A right-hand side is a vector (n,), or several of them are the columns of a block (n, k).
+of a residual that is recomputed, whatever the start; ‖r‖²_M = r'M r.  With M = diag(A)⁻¹
+the second means the same in all units of x.  Where atol is the larger of the two it is
+what was asked for, and the first alone counts.  A right-hand side is a vector (n,), or several of them are the columns of a block (n, k).
 """
 
 from __future__ import annotations
@@ -42,6 +43,7 @@ from ..kernels import (
 )
 from ..operators.checked_products import asymmetry, symmetry_tolerance
 from ..operators.linear_operator import LinearOperator, as_operator
+from ..operators.scaling import random_signs
 from ..status import Status
 from .result import Callback, Iterate, KrylovResult
 
@@ -69,6 +71,9 @@ class Column:
     target: float
     unit: float = 1.0
     residual_norm: float = math.nan
+    share: float = math.inf  # of ‖b‖_M that the M-norm of the residual may be
+    b_metric: float = 0.0  # ‖b‖_M, once it is known
+    metric_norm: float = 0.0  # ‖b − A x‖_M, recomputed where it counts
     niter: int = 0
     n_matvec: int = 0
     a_norm: float = 0.0  # lower estimate of ‖A‖
@@ -77,6 +82,27 @@ class Column:
     energy_error: float | None = None
     energy_error_earlier: float | None = None
     energy_error_bound: float | None = None
+
+    @property
+    def metric_target(self) -> float:
+        """The M-norm that the residual may have."""
+        return self.share if self.share == math.inf else self.share * self.b_metric
+
+    @property
+    def is_finite(self) -> bool:
+        """Whether all norms are numbers."""
+        return math.isfinite(self.residual_norm + self.metric_norm + self.b_metric)
+
+    @property
+    def met(self) -> bool:
+        """Whether the recomputed residual is within the tolerance, in both norms."""
+        within = self.metric_norm <= self.metric_target
+        return self.residual_norm <= self.target and within
+
+    def is_slow(self, before: float, metric_before: float) -> bool:
+        """Tell whether neither norm of the residual has halved since."""
+        fell = self.share < math.inf and self.metric_norm <= 0.5 * metric_before
+        return self.residual_norm > 0.5 * before and not fell
 
 
 @dataclasses.dataclass(frozen=True)
@@ -117,12 +143,14 @@ class LinearSystem:
                 else:
                     column_of(x, c)[...] = 0.0
                     column_of(r, c)[...] = column_of(self.b, c)
+            self.measure(self.b, scratch, "b_metric")
+            self.measure(r, scratch, "metric_norm")
         for c, column in enumerate(self.columns):
             size = column.residual_norm
             asked = self.wants_stop(column, column_of(x, c), size)
-            if not math.isfinite(size):
+            if not column.is_finite:
                 column.status = Status.NOT_FINITE
-            elif size <= column.target:
+            elif column.met:
                 column.status = Status.CONVERGED
             elif asked:
                 column.status = Status.STOPPED_BY_CALLBACK
@@ -170,7 +198,36 @@ class LinearSystem:
         squares = self.kernels.scalars(v).values(
             product(self.kernels, self.M, v, scratch)[1]
         )
-        return [math.sqrt(max(float(square), 0.0)) for square in squares]
+        sound = [s if math.isfinite(s) else math.nan for s in map(float, squares)]
+        return [math.sqrt(max(square, 0.0)) for square in sound]
+
+    def measure(self, v: Array, scratch: Array, name: str = "metric_norm") -> None:
+        """Note the norms of v in the metric of M where these count."""
+        if self.M is None or all(column.share == math.inf for column in self.columns):
+            return
+        sizes = self.metric_norms(v, scratch)
+        for column, size in zip(self.columns, sizes, strict=False):
+            setattr(column, name, size)
+
+    def at_rounding(self, column: Column, x: Array) -> bool:
+        """Tell whether rounding alone explains the residual at x, in both norms."""
+        if not column.residual_norm <= self.rounding_level(column, x):
+            return False
+        if column.metric_norm <= column.metric_target:
+            return True
+        return column.metric_norm <= self._metric_rounding_level(column, x)
+
+    def _metric_rounding_level(self, column: Column, x: Array) -> float:
+        """Return the M-norm of the residual that rounding explains; one product.
+
+        Each entry of x and b is off by its own rounding: A (g ∘ x), for g of random signs,
+        is what this makes of the residual, in all units.  Never more than ‖b‖_M / 10.
+        """
+        assert self.M is not None
+        moved = self.A @ (random_signs(x.shape[0], x, 0) * x)
+        column.n_matvec += 1
+        size = math.sqrt(max(dot(moved, self.M @ moved), 0.0)) + column.b_metric
+        return min(32.0 * self.unit_roundoff * size, 0.1 * column.b_metric)
 
     @property
     def unit_roundoff(self) -> float:
@@ -209,7 +266,7 @@ class LinearSystem:
         if column.status is Status.STAGNATED:
             column.a_norm = max(column.a_norm, operator_norm_estimate(r, self.A @ r))
             column.n_matvec += 1
-            if column.residual_norm <= self.rounding_level(column, x):
+            if self.at_rounding(column, x):
                 column.status = Status.ROUNDING_LIMIT
         if column.status not in _QUESTIONABLE:
             return
@@ -276,7 +333,7 @@ def solve_columns(
         callback=callback,
         kernels=kernel_set,
         workspace=Workspace() if workspace is None else workspace,
-        columns=_columns(b, rtol, atol),
+        columns=_columns(b, rtol, atol, metric=M is not None),
     )
     width = _block_width(kernel_set, A, M, b)
     parts = [
@@ -286,13 +343,16 @@ def solve_columns(
     return assemble(whole.columns, parts, b)
 
 
-def _columns(b: Array, rtol: float, atol: float) -> list[Column]:
+def _columns(b: Array, rtol: float, atol: float, *, metric: bool) -> list[Column]:
     """Return the right-hand sides in units in which their squares are sound floats."""
     columns = []
     for j in range(1 if b.ndim == 1 else b.shape[1]):
         size = norm(column_of(b, j))
         unit = _unit(size, b)
-        columns.append(Column(j, size / unit, max(rtol * size, atol) / unit, unit))
+        column = Column(j, size / unit, max(rtol * size, atol) / unit, unit)
+        if metric and atol <= rtol * size:
+            column.share = rtol
+        columns.append(column)
     return columns
 
 
@@ -338,7 +398,10 @@ class Recurrence(Protocol):
         """Take the steps until the host looks; the scalars of each, by columns."""
 
     def breakdown(self, c: int) -> tuple[Status | None, Array | None, int]:
-        """Return why a column ended, a direction of no curvature, the products lost."""
+        """Return why a column ended, a direction of no curvature, the products lost.
+
+        None where its residual is as small as wanted.
+        """
 
     def a_norm(self, c: int) -> float:
         """Return a lower estimate of ‖A‖."""
@@ -352,10 +415,9 @@ def drive(
     recurrence: Recurrence,
     x: Array,
     r: Array,
-    aims: list[float],
     listen: Callable[[Column, Line], float],
 ) -> list[Status | None]:
-    """Advance until every column has ended; return why, None where ‖r‖ fell to its aim.
+    """Advance until every column has ended; return why, None where r is small enough.
 
     ``listen`` is given the scalars of each step of a column and returns ‖r‖; the first is
     zero where the column has not moved, the last where it has ended.  Columns that have
@@ -389,7 +451,7 @@ def drive(
             column = here[i]
             if i in stopped:
                 stops[place[i]] = Status.STOPPED_BY_CALLBACK
-            elif not active[i] and not column.residual_norm <= aims[place[i]]:
+            elif not active[i]:
                 stops[place[i]], column.direction, lost = recurrence.breakdown(i)
                 column.n_matvec += lost
             column.a_norm = max(column.a_norm, recurrence.a_norm(i))
@@ -649,12 +711,14 @@ def operator_norm_estimate(v: Array, Av: Array) -> float:
     return norm(Av) / size if size > 0 else 0.0
 
 
-def flat_status(p: Array, Ap: Array, a_norm: float, unit: float) -> Status:
+def flat_status(
+    image_square: float, curvature: float, p_square: float, a_norm: float, unit: float
+) -> Status:
     """Say what p'A p = 0 means: a definite A has ‖A p‖² ≤ ‖A‖ p'A p, to rounding.
 
-    So A is singular where A p vanishes too, and indefinite where it does not.
+    So A is singular where A p vanishes too, and indefinite where it does not.  With M
+    these are ‖A p‖_M, ‖p‖ in the metric of M⁻¹ and the norm of A in both.
     """
-    size, image = norm(p), norm(Ap)
-    noise = abs(dot(p, Ap)) + unit * a_norm * size * size
-    definite = image * image <= 1e3 * a_norm * noise
+    noise = abs(curvature) + unit * a_norm * p_square
+    definite = image_square <= 1e3 * a_norm * noise
     return Status.SINGULAR if definite else Status.NEGATIVE_CURVATURE

@@ -90,9 +90,9 @@ def minres(
 
     Notes
     -----
-    The recurrence measures the residual in the metric of M; the 2-norm is recomputed
+    The recurrence measures the residual in the metric of M; both norms are recomputed
     before convergence is said (one product), and the iteration restarts from there
-    with a tighter target when the two disagree.
+    with a tighter target where one is missed.
 
     References
     ----------
@@ -136,6 +136,8 @@ class _Progress:
 class Lanczos:
     """The recurrence from x with residual r: x is updated in place, r is not changed.
 
+    A column ends where ‖r‖_M ≤ ``wanted``.
+
     The Lanczos vectors are kept with a length: ``newer`` is ``size`` times a vector of
     length one in the metric of M, ``size`` = ``scale`` β.  The scale, a power of two near
     1/‖A‖, keeps squares in the floating range.
@@ -147,7 +149,6 @@ class Lanczos:
         x: Array,
         r: Array,
         scratch: list[Array],
-        wanted: list[float],
     ) -> None:
         self.A, self.M, self.kernels = system.A, system.M, system.kernels
         self.x, self.r = x, r
@@ -166,10 +167,9 @@ class Lanczos:
         unit = system.unit_roundoff
         self._unit, self._half = unit, math.sqrt(unit)
         self.r_norm = s.given([column.residual_norm for column in system.columns])
-        wanted = [max(value, 0.1 * unit) for value in wanted]
         self.active = (square > 0.0) & (square < math.inf)
         self.start = s.sqrt(s.where(self.active, square, 1.0))  # ‖r‖_M
-        self.wanted = s.given(wanted) * self.start
+        self.wanted = 0.1 * unit * self.start  # below r has nothing left to say
         self.code = s.where(
             self.active, _GOING, s.where(abs(square) < math.inf, _METRIC, _NAN)
         )
@@ -348,64 +348,75 @@ def _round(
     columns = system.columns
     kept[...] = x
     before = [column.residual_norm for column in columns]
-    wanted = [progress[c.index].reduction * c.target / c.residual_norm for c in columns]
-    recurrence = Lanczos(system, x, r, scratch[1:], wanted)
-    least = 0.1 * system.unit_roundoff
-    aims = [max(w, least) * size for w, size in zip(wanted, before, strict=True)]
-    stops = drive(system, recurrence, x, r, aims, lambda _, line: line[1])
+    recurrence = Lanczos(system, x, r, scratch[1:])
+    metric_before = _aim(system, recurrence, progress)
+    stops = drive(system, recurrence, x, r, lambda _, line: line[1])
     system.residual(x, fresh, fresh)
-    sizes = [norm(column_of(fresh, c)) for c in range(len(columns))]
-    worse = [new > old for new, old in zip(sizes, before, strict=True)]
-    restarts = [progress[column.index].restarts for column in columns]
-    if system.M is not None and (any(worse) or any(restarts)):
-        # The M-norm must fall, the 2-norm need not at first.
-        old = system.metric_norms(r, newer)
-        new = system.metric_norms(fresh, newer)
-        for c, again in enumerate(restarts):
-            if worse[c] or again:
-                worse[c] = new[c] > old[c] or (worse[c] and again > _RESTARTS)
+    metric = [0.0] * len(columns)
+    if system.M is not None:
+        metric = system.metric_norms(fresh, newer)[: len(columns)]
     for c, column in enumerate(columns):
         column.n_matvec += 1
         x_c, r_c = column_of(x, c), column_of(r, c)
-        if worse[c] and stops[c] is not Status.NOT_FINITE:
+        size, again = norm(column_of(fresh, c)), progress[column.index].restarts
+        worse = size > before[c]
+        if system.M is not None and (worse or again):
+            # The M-norm must fall, the 2-norm need not at first.
+            worse = metric[c] > metric_before[c] or (worse and again > _RESTARTS)
+        if worse and stops[c] is not Status.NOT_FINITE:
             x_c[...], column.residual_norm = column_of(kept, c), before[c]
-            at_rounding = before[c] <= system.rounding_level(column, x_c)
+            column.metric_norm = metric_before[c]
+            at_rounding = system.at_rounding(column, contiguous(x, c))
             column.status = Status.ROUNDING_LIMIT if at_rounding else Status.STAGNATED
             continue
-        r_c[...], column.residual_norm = column_of(fresh, c), sizes[c]
-        if stops[c] is Status.LEAST_SQUARES and sizes[c] > column.target:
+        r_c[...], column.residual_norm = column_of(fresh, c), size
+        column.metric_norm = metric[c]
+        if stops[c] is Status.LEAST_SQUARES and not column.met:
             found = contiguous(x, c), contiguous(r, c)
             if not _solves_least_squares(system, column, *found, stagnated=False):
                 stops[c] = None  # a small eigenvalue, not a zero one: go on from here
+        slow = column.is_slow(before[c], metric_before[c])
         column.status = _status(
-            system, column, x_c, before[c], stops[c], progress[column.index]
+            system, column, contiguous(x, c), slow, stops[c], progress[column.index]
         )
+
+
+def _aim(
+    system: LinearSystem, recurrence: Lanczos, progress: dict[int, _Progress]
+) -> list[float]:
+    """Tell the recurrence which ‖r‖_M is wanted; return those it starts from."""
+    starts = [float(size) for size in recurrence.scalars.values(recurrence.start)]
+    wanted = []
+    for column, start in zip(system.columns, starts, strict=False):
+        if column.b_metric == 0.0:  # without a start r is b
+            column.b_metric = start
+        share = progress[column.index].reduction * column.target / column.residual_norm
+        wanted.append(min(share * start, column.metric_target))
+    s, least = recurrence.scalars, recurrence.wanted
+    recurrence.wanted = s.maximum(s.given(wanted), least)
+    return starts
 
 
 def _status(
     system: LinearSystem,
     column: Column,
     x: Array,
-    before: float,
+    slow: bool,
     stop: Status | None,
     progress: _Progress,
 ) -> Status | None:
     """Return how a column ended, by its recomputed residual; None: another round."""
-    size = column.residual_norm
-    if not math.isfinite(size):
+    if not column.is_finite:
         return Status.NOT_FINITE
-    if size <= column.target:
+    if column.met:
         return Status.CONVERGED
-    at_rounding = size <= system.rounding_level(column, x)
-    if at_rounding and (stop is not None or size > 0.5 * before):
+    if (stop is not None or slow) and system.at_rounding(column, x):
         return Status.ROUNDING_LIMIT
     if stop is not None or column.niter >= system.maxiter:
         return stop
     progress.restarts += 1
-    progress.reduction *= min(1.0, column.target / size)
-    if size > 0.9 * before and progress.restarts > _RESTARTS:
-        return Status.ROUNDING_LIMIT if at_rounding else Status.STAGNATED
-    return None
+    progress.reduction *= min(1.0, column.target / column.residual_norm)
+    return Status.STAGNATED if slow and progress.restarts > _RESTARTS else None
 
 
 def _conclude(system: LinearSystem, column: Column, x: Array, r: Array) -> None:

@@ -38,7 +38,7 @@ from .result import KrylovResult
 
 __all__ = ["NullSpace", "ProductNullSpace", "SaddlePoint", "null_space_of"]
 
-_PROBE = 30  # products that look for negative curvature
+_PROBE = 10  # products that look for negative curvature
 
 
 class SaddlePoint:

@@ -13,18 +13,24 @@ from typing import Any
 import numpy as np
 from scipy import sparse
 
-from ..arrays import Array, is_sparse, kind_of, namespace
-from ..operators.linear_operator import LinearOperator, aslinearoperator
+from ..arrays import (
+    Array,
+    as_array,
+    as_data,
+    check_finite,
+    is_sparse,
+    kind_of,
+    namespace,
+)
+from ..operators.block_matrices import take_rows
+from ..operators.linear_operator import LinearOperator, as_operator
 
 
 class Design:
-    """Features (N, p) of any kind, with an optional intercept, for K outputs a sample.
-
-    Integer and boolean features become float64; floating ones are kept, not copied.
-    """
+    """Features (N, p) of ``as_features``, with an optional intercept, for K outputs a sample."""
 
     def __init__(self, features: Any, intercept: bool, outputs: int) -> None:
-        self.features = as_features(features)
+        self.features = features
         self.transposed = _transposed(self.features)
         self.n_samples, self.n_features = self.features.shape
         self.intercept = intercept
@@ -67,30 +73,24 @@ class Design:
 
     @functools.cached_property
     def _squared(self) -> Any:
-        """Sparse features with squared entries; binary ones are their own squares."""
-        features = self.features
-        if (
-            not features.has_canonical_format
-        ):  # duplicates add up before they are squared
-            features = features.copy()
-            features.sum_duplicates()
-        data, structure = features.data, (features.indices, features.indptr)
-        if bool(namespace(data).all((data == 0.0) | (data == 1.0))):
-            return features
-        return type(features)((data * data, *structure), shape=features.shape)
+        return _squares(self.features) if is_sparse(self.features) else None
 
     def squares(self, d: Array) -> Array:
-        """Return diag(F' diag(d) F) with the intercept's entry, shape (n,)."""
-        xp = namespace(d)
-        if is_sparse(self.features):
-            c = self._squared.T @ d
-        elif d.ndim == 1:
-            c = xp.einsum("ij,ij,i->j", self.features, self.features, d)
-        else:
-            c = xp.einsum("ij,ij,ik->jk", self.features, self.features, d)
+        """Return diag(F' diag(d) F) with the intercept's entry, shape (n,).
+
+        Rows where d is zero do not count, however large they are.
+        """
+        xp, features, squared, weights = namespace(d), self.features, self._squared, d
+        with np.errstate(over="ignore", invalid="ignore"):
+            c = _column_squares(features, squared, weights)
+            if not bool(xp.all(xp.isfinite(c))):
+                (rows,) = xp.nonzero(d if d.ndim == 1 else xp.any(d != 0.0, axis=1))
+                features, weights = take_rows(features, rows), xp.take(d, rows, axis=0)
+                squared = None if squared is None else _squares(features)
+                c = _column_squares(features, squared, weights)
         if not self.intercept:
-            return c.reshape(-1)
-        return xp.concatenate([c.reshape(-1), xp.sum(d, axis=0).reshape(-1)])
+            return c
+        return xp.concatenate([c, xp.sum(d, axis=0).reshape(-1)])
 
     def row_squares(self, d: Array) -> Array:
         """Return Σ_j d_j a_ij² for each row of the design, shape (N,); d like y, >= 0.
@@ -101,10 +101,31 @@ class Design:
         if self.outputs > 1:
             head = head.reshape((self.n_features, self.outputs))
         sparse_features = is_sparse(self.features)
-        rows = (self._squared if sparse_features else self.features**2) @ head
+        with np.errstate(over="ignore"):
+            rows = (self._squared if sparse_features else self.features**2) @ head
         if self.intercept:
             rows = rows + d[self.n_coefficients :]
         return rows if rows.ndim == 1 else namespace(d).max(rows, axis=1)
+
+
+def _squares(features: Any) -> Any:
+    """Return sparse features with squared entries; binary ones are their own squares."""
+    if not features.has_canonical_format:  # duplicates add up before they are squared
+        features = features.copy()
+        features.sum_duplicates()
+    data, structure = features.data, (features.indices, features.indptr)
+    if bool(namespace(data).all((data == 0.0) | (data == 1.0))):
+        return features
+    with np.errstate(over="ignore"):
+        return type(features)((data * data, *structure), shape=features.shape)
+
+
+def _column_squares(features: Any, squared: Any, d: Array) -> Array:
+    """Return Σ_i d_i F_ij² for each column, or each column and output, flat."""
+    if squared is not None:
+        return (squared.T @ d).reshape(-1)
+    sums = "ij,ij,i->j" if d.ndim == 1 else "ij,ij,ik->jk"
+    return namespace(d).einsum(sums, features, features, d).reshape(-1)
 
 
 def model_dtype(features: Any) -> Any:
@@ -114,23 +135,29 @@ def model_dtype(features: Any) -> Any:
 
 
 def as_features(features: Any) -> Any:
-    """Return features as a floating CSR/CSC matrix, ndarray or operator."""
-    if isinstance(features, list | tuple):
-        features = np.asarray(features)
-    entries = hasattr(features, "ndim") and not hasattr(features, "matvec")
-    if not (is_sparse(features) or entries):
-        operator = aslinearoperator(features)
+    """Return finite features as a floating CSR/CSC matrix, ndarray or operator.
+
+    Integer and boolean features become float64; floating ones are kept, not copied.
+    """
+    by_products = hasattr(features, "matvec") or not hasattr(features, "ndim")
+    if by_products and not isinstance(features, list | tuple):
+        operator = as_operator("features", features, square=False)
         if operator.dtype is not None and kind_of(operator) == "other":
             raise TypeError(f"features must be real, found dtype {operator.dtype}")
         return operator
-    if features.ndim != 2:
-        raise ValueError(f"features must be 2-D, found shape {tuple(features.shape)}")
-    if features.dtype.kind not in "fiub":
-        raise TypeError(f"features must be real, found dtype {features.dtype}")
-    if not is_sparse(features):
-        xp = namespace(features)
-        floating = features.dtype in (xp.float32, xp.float64)
-        return features if floating else features.astype(xp.float64)
+    entries = features if is_sparse(features) else as_array("features", features)
+    if entries.ndim != 2:
+        raise ValueError(f"features must be 2-D, found shape {tuple(entries.shape)}")
+    if not is_sparse(entries):
+        return as_data("features", entries)
+    if kind_of(entries) == "other":
+        raise TypeError(f"features must be real, found dtype {entries.dtype}")
+    entries = _by_rows_or_columns(entries)
+    check_finite("features", entries)
+    return entries
+
+
+def _by_rows_or_columns(features: Any) -> Any:
     if features.format not in {"csr", "csc"}:
         features = features.tocsr()
     if features.dtype not in (np.float32, np.float64):

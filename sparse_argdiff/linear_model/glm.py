@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from ..arrays import Array, array_module, dot, namespace, norm, zeros
+from ..arrays import Array, array_module, as_vector, dot, namespace, norm, zeros
 from ..operators.linear_operator import LinearOperator
 from ..operators.structure import Structure
 from ..problem.constants import Constants
@@ -64,6 +64,8 @@ class Glm:
     term ½ (mean b)², zero at the solution, makes them sum to zero and f_YY definite.
     """
 
+    convex = True  # the losses and the penalty are
+
     def __init__(
         self,
         features: Any,
@@ -81,6 +83,8 @@ class Glm:
             features, targets, as_loss(loss), intercept, sample_weight
         )
         design = self._data.design
+        if intercept:
+            self._data.refuse_extreme_targets()
         self._penalty = RidgePenalty(
             penalty, design.n_features, design.outputs, self._data.weights, groups
         )
@@ -114,6 +118,7 @@ class Glm:
 
     def value(self, x: Array, y: Array) -> float:
         """Return f(x, y)."""
+        y = as_vector("y", y, self.n)
         c = y[: self._penalty.n_coefficients]
         weights = self._penalty.weights(x, self.dtype)
         value = self._data.value(y) + 0.5 * dot(weights * c, c)
@@ -124,6 +129,7 @@ class Glm:
 
     def grad(self, x: Array, y: Array) -> Array:
         """Return f_Y, shape (n,)."""
+        y = as_vector("y", y, self.n)
         grad, count = self._data.grad(y), self._penalty.n_coefficients
         grad[:count] += self._penalty.weights(x, self.dtype) * y[:count]
         if self._shift:
@@ -132,6 +138,7 @@ class Glm:
 
     def hess(self, x: Array, y: Array) -> LinearOperator:
         """Return f_YY, an operator (n, n); it knows its part that x does not enter."""
+        y = as_vector("y", y, self.n)
         data, xp = self._data, namespace(y)
         weights = self._penalty.weights(x, self.dtype)
         curvature = data.loss.curvature(data.predictor(y), data.targets, data.weights)
@@ -164,6 +171,7 @@ class Glm:
 
     def cross(self, x: Array, y: Array) -> LinearOperator:
         """Return f_XY, an operator (n, m)."""
+        y = as_vector("y", y, self.n)
         penalty, count = self._penalty, self._penalty.n_coefficients
         slope = penalty.weights(x, self.dtype) * y[:count]
         xp = namespace(y)
@@ -202,32 +210,34 @@ class Glm:
 
     def predictor(self, features: Any, y: Array) -> Array:
         """Return z = F c + b for other features, shape (N,) or (N, K)."""
-        design = self._data.design
-        features = self._alike(features)
-        return Design(features, design.intercept, design.outputs).forward(y)
+        design, features = self._data.design, as_features(features)
+        self._check_columns(features)
+        like = Design(features, design.intercept, design.outputs)
+        return like.forward(as_vector("y", y, self.n))
 
-    def _alike(self, features: Any) -> Any:
-        features, expected = as_features(features), self._data.design.n_features
+    def _check_columns(self, features: Any) -> None:
+        expected = self._data.design.n_features
         if features.shape[1] != expected:
             raise ValueError(
                 f"features must have {expected} columns like those of the model, found "
                 f"shape {tuple(features.shape)}"
             )
-        return features
 
     def held_out(
         self, features: Any, targets: Any, *, sample_weight: Any = None
     ) -> HeldOutLoss:
         """Return the same loss on other data: an upper objective."""
         design = self._data.design
-        return HeldOutLoss(
-            self._alike(features),
+        found = HeldOutLoss(
+            features,
             targets,
             loss=self.loss,
             intercept=design.intercept,
             sample_weight=sample_weight,
             outputs=design.outputs,
         )
+        self._check_columns(found._data.design.features)
+        return found
 
 
 class HeldOutLoss:
@@ -254,6 +264,10 @@ class HeldOutLoss:
         self._data = DataTerm(
             features, targets, as_loss(loss), intercept, sample_weight, outputs
         )
+
+    def __repr__(self) -> str:
+        rows, columns = self._data.design.features.shape
+        return f"HeldOutLoss({rows} x {columns}, loss={self._data.loss})"
 
     def to(self, backend: str) -> HeldOutLoss:
         """Return the same loss with its data in "cupy" or "numpy" arrays."""

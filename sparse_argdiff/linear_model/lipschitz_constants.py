@@ -40,10 +40,11 @@ def constants_of(
     with np.errstate(divide="ignore", over="ignore"):
         if design.intercept:
             rows = design.row_squares(xp.concatenate([share / W, 0.0 * free]))
-            free = free / (1.0 + 2.0 * dot(data.weights, rows))
+            free = free / (1.0 + 2.0 * dot(data.weights, data.counted(rows)))
         metric = xp.concatenate([W, free])
         rows = design.row_squares(1.0 / metric)
-        hess = third * dot(data.weights, rows**1.5) if third else 0.0
+        rows = data.counted(rows**1.5)
+        hess = third * dot(data.weights, rows) if third else 0.0
     reach = float(xp.max(penalty.gather(W * y[:count] ** 2)))
     return Constants(
         convexity=1.0,
@@ -61,4 +62,4 @@ def lipschitz_of(data: Any, metric: Array) -> float:
         return math.inf
     with np.errstate(divide="ignore", over="ignore"):
         rows = data.design.row_squares(1.0 / metric)
-    return float(curvature * dot(data.weights, rows))
+    return float(curvature * dot(data.weights, data.counted(rows)))

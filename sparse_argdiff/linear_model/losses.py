@@ -16,7 +16,7 @@ from typing import Any, ClassVar, NamedTuple, Protocol
 
 import numpy as np
 
-from ..arrays import Array, kind_of, namespace
+from ..arrays import Array, as_data, namespace
 
 
 class Curvature(NamedTuple):
@@ -33,6 +33,8 @@ class Loss(Protocol):
     Predictors z have shape (N,), or (N, K) for a loss of K outputs a sample.
     Optional attributes: ``curvature_bound`` and ``third_bound``, of the second and third
     derivatives by z for all z; without them nothing is proven about a hypergradient.
+    ``mean_range``, the open interval of the means that the model can predict: targets all
+    at one end have no finite intercept.
     """
 
     def prepare(self, targets: Array, dtype: Any, outputs: int | None = None) -> Array:
@@ -55,15 +57,14 @@ class Loss(Protocol):
 
 
 def _numeric(targets: Array, dtype: Any) -> Array:
-    xp = namespace(targets)
     if targets.ndim != 1:
         raise ValueError(f"targets must be 1-D, found shape {tuple(targets.shape)}")
-    if kind_of(targets) == "other":
-        raise TypeError(f"targets must be real, found dtype {targets.dtype}")
-    targets = xp.asarray(targets, dtype=dtype)
-    if not bool(xp.all(xp.isfinite(targets))):
-        raise ValueError("targets must be finite, found NaN or infinity")
-    return targets
+    if getattr(targets.dtype, "kind", "") in set("OSUT"):
+        raise TypeError(
+            f"targets must be real, found dtype {targets.dtype}; number labels by "
+            "numpy.unique(labels, return_inverse=True)[1]"
+        )
+    return as_data("targets", targets, dtype)
 
 
 class _Scalar:
@@ -116,6 +117,7 @@ class Logistic(_Scalar):
 
     curvature_bound: ClassVar[float] = 0.25
     third_bound: ClassVar[float] = 1.0 / (6.0 * math.sqrt(3.0))
+    mean_range: ClassVar[tuple[float, float]] = (0.0, 1.0)
 
     def prepare(self, targets: Array, dtype: Any, outputs: int | None = None) -> Array:
         """Return targets in [0, 1]."""
@@ -166,6 +168,8 @@ class Logistic(_Scalar):
 @dataclasses.dataclass(frozen=True)
 class Poisson(_Scalar):
     """e^z − t z, for counts t ≥ 0."""
+
+    mean_range: ClassVar[tuple[float, float]] = (0.0, math.inf)
 
     def prepare(self, targets: Array, dtype: Any, outputs: int | None = None) -> Array:
         """Return targets ≥ 0."""
@@ -229,6 +233,7 @@ class Multinomial:
     # Of diag(p) - p p' and of the third cumulant, as forms in the norm of z.
     curvature_bound: ClassVar[float] = 0.5
     third_bound: ClassVar[float] = math.sqrt(0.5)
+    mean_range: ClassVar[tuple[float, float]] = (0.0, 1.0)
 
     def prepare(self, targets: Array, dtype: Any, outputs: int | None = None) -> Array:
         """Return class probabilities, shape (N, K)."""
@@ -239,7 +244,7 @@ class Multinomial:
                     "2-D targets must have a column for each of two or more classes, "
                     f"found shape {tuple(targets.shape)}"
                 )
-            targets = xp.asarray(targets, dtype=dtype)
+            targets = as_data("targets", targets, dtype)
             sums = xp.sum(targets, axis=1)
             if not bool(xp.all(targets >= 0) & xp.all(xp.abs(sums - 1) < 1e-4)):
                 raise ValueError("rows of 2-D targets must be class probabilities")
@@ -255,11 +260,11 @@ class Multinomial:
             raise ValueError(
                 "targets of the multinomial loss must be classes 0 ... K-1"
             )
-        found = int(xp.max(whole)) + 1
-        count = max(found, 2) if outputs is None else outputs
-        if found > count:
+        count = _count_of(whole) if outputs is None else outputs
+        found = int(xp.max(whole))
+        if found >= count:
             raise ValueError(
-                f"targets must be classes 0 ... {count - 1}, found {found - 1}"
+                f"targets must be classes 0 ... {count - 1}, found {found}"
             )
         return xp.asarray(whole[:, None] == xp.arange(count)[None, :], dtype=dtype)
 
@@ -297,6 +302,20 @@ class Multinomial:
         xp = namespace(z)
         e = xp.exp(z - xp.max(z, axis=1, keepdims=True))
         return e / xp.sum(e, axis=1, keepdims=True)
+
+
+def _count_of(classes: Array) -> int:
+    """Return K for classes 0 ... K-1, at least two, each with a sample."""
+    xp = namespace(classes)
+    count = max(int(xp.max(classes)) + 1, 2)
+    for k in range(count):
+        if not bool(xp.any(classes == k)):
+            raise ValueError(
+                "targets of the multinomial loss must be classes 0 ... K-1, each with a "
+                f"sample, found none of class {k} and {count - 1} as the last; number "
+                "them by numpy.unique(labels, return_inverse=True)[1]"
+            )
+    return count
 
 
 LOSSES: dict[str, type[Any]] = {

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from ..arrays import Array, asarray, namespace, zeros
+from ..arrays import Array, as_array, as_vector, asarray, copied, namespace, zeros
 
 KINDS = ("per-feature", "per-group", "per-coefficient", "scalar")
 
@@ -50,6 +50,7 @@ class RidgePenalty:
 
     def weights(self, x: Array, dtype: Any) -> Array:
         """Return e^x per coefficient, shape (p K,); not to be written to."""
+        x = as_vector("x", x)
         if x.shape != (self.m,):
             raise ValueError(
                 f"x must have shape ({self.m},) for penalty={self.kind!r}, found shape "
@@ -61,7 +62,7 @@ class RidgePenalty:
             return memo[1]
         with np.errstate(over="ignore"):
             weights = self.spread(xp.exp(xp.asarray(x, dtype=dtype)))
-        self._memo = (xp.asarray(x, copy=True), weights)
+        self._memo = (copied(x), weights)
         return weights
 
     def spread(self, u: Array) -> Array:
@@ -82,7 +83,7 @@ class RidgePenalty:
 
 
 def _check_groups(groups: Any, n_features: int) -> Any:
-    labels = np.asarray(groups)
+    labels = np.asarray(as_array("groups", groups))
     if labels.shape != (n_features,) or labels.dtype.kind not in "iu":
         raise ValueError(
             f"groups must be whole numbers of shape ({n_features},), found dtype "

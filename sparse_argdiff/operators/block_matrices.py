@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from scipy import sparse
 
-from ..arrays import Array, arange, full, is_array, namespace, zeros
+from ..arrays import Array, arange, full, is_array, is_sparse, namespace, zeros
 from .linear_operator import LinearOperator, as_operator, aslinearoperator
 from .structure import common
 
@@ -19,6 +19,21 @@ from .structure import common
 def is_explicit(matrix: Any) -> bool:
     """Tell whether the entries are known: an array or a sparse matrix."""
     return is_array(matrix) or sparse.issparse(matrix)
+
+
+def widened(matrix: Any, like: Array) -> Any:
+    """Return a matrix, its entries in double precision where those of ``like`` are.
+
+    Factors of single precision meet C y = c to that alone.
+    """
+    if not (is_array(matrix) or is_sparse(matrix)):
+        return matrix
+    xp = namespace(like)
+    if matrix.dtype != xp.float32 or like.dtype != xp.float64:
+        return matrix
+    return (
+        xp.astype(matrix, like.dtype) if is_array(matrix) else matrix.astype(like.dtype)
+    )
 
 
 def is_factorable(like: Array, *matrices: Any) -> bool:

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from ..arrays import (
+    FLOATING,
     Array,
     asarray,
     check_callable,
@@ -71,7 +72,7 @@ def vector_product(
             f"{name} of a {shape[0]} x {shape[1]} map needs an operand of shape "
             f"({shape[1]},), found {tuple(x.shape)}"
         )
-    return _checked(function(x), name, (shape[0],))
+    return _checked(function(x), name, (shape[0],), x)
 
 
 def block_product(
@@ -88,7 +89,7 @@ def block_product(
     if x.shape[1] == 0:
         return zeros((shape[0], 0), x)
     if function is not None:
-        return _checked(function(x), f"{name}mat", (shape[0], x.shape[1]))
+        return _checked(function(x), f"{name}mat", (shape[0], x.shape[1]), x)
     columns = (
         vector_product(single, f"{name}vec", x[:, j], shape) for j in range(x.shape[1])
     )
@@ -96,17 +97,22 @@ def block_product(
     return xp.stack([xp.asarray(column, copy=True) for column in columns], axis=1)
 
 
-def _checked(result: Array, name: str, shape: tuple[int, ...]) -> Array:
-    """Return the result of a user's product, of that shape and real."""
+def _checked(result: Array, name: str, shape: tuple[int, ...], x: Array) -> Array:
+    """Return the result of a user's product with x, of that shape and real like x."""
     if (
         type(result) is np.ndarray
         and result.shape == shape
-        and result.dtype.kind == "f"
+        and result.dtype in FLOATING
     ):
         return result
     check_shape(name, result, shape)
-    if kind_of(result) == "other":
-        raise TypeError(f"{name} must return real numbers, found dtype {result.dtype}")
+    namespace(result, x)
+    kind = kind_of(result)
+    if kind == "other" or (kind == "whole" and kind_of(x) == "floating"):
+        raise TypeError(
+            f"{name} must return real numbers, float32 or float64, found dtype "
+            f"{result.dtype}"
+        )
     return result
 
 

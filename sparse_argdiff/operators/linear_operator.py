@@ -295,8 +295,20 @@ class LinearOperator:
     note = _of_structure("note", "A caveat that results repeat in their ``warnings``.")
 
     def todense(self, xp: Any = np) -> Array:
-        """Return all entries, shape (rows, columns): for small operators and tests."""
+        """Return all entries, shape (rows, columns), by a product with each unit vector.
+
+        For the derivative of an argmin each column is a linear solve.
+        """
         return self.matmat(xp.eye(self.shape[1], dtype=self.dtype or xp.float64))
+
+    def toarray(self) -> Array:
+        """Return all entries as a NumPy array: :meth:`todense`, as SciPy calls both."""
+        return self.todense()
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> Array:
+        if copy is False:
+            raise ValueError("copy=False is not possible: the entries are computed")
+        return np.asarray(self.toarray(), dtype=dtype)
 
 
 def aslinearoperator(A: Any) -> LinearOperator:
@@ -320,14 +332,18 @@ def aslinearoperator(A: Any) -> LinearOperator:
 
 
 def as_operator(
-    name: str, value: Any, shape: tuple[int, int] | None = None
+    name: str,
+    value: Any,
+    shape: tuple[int, int] | None = None,
+    *,
+    square: bool = True,
 ) -> LinearOperator:
-    """Return a square operator, of ``shape`` where one is given; errors call it ``name``."""
+    """Return an operator of that shape, or a square one; errors call it ``name``."""
     try:
         operator = aslinearoperator(value)
     except (TypeError, ValueError) as error:
         raise type(error)(f"{name}: {error}") from None
-    if operator.shape != (shape or operator.shape[:1] * 2):
+    if square and operator.shape != (shape or operator.shape[:1] * 2):
         expected = f"have shape {shape}" if shape else "be square"
         raise ValueError(f"{name} must {expected}, found shape {operator.shape}")
     return operator

@@ -5,17 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, cast
 
-import numpy as np
-
-from ..arrays import Array, is_array, kind_of, namespace
+from ..arrays import Array, advice_on, is_array, is_sparse, kind_of, namespace
 from .checked_products import Product
 from .structure import Structure
 
 
 def arguments_of(A: Any) -> dict[str, Any]:
     """Return the arguments of ``LinearOperator`` for a matrix or an operator."""
-    if isinstance(A, np.matrix):  # its products with vectors are rows
-        A = np.asarray(A)
     shape, dtype = _matrix_type(A)
     if hasattr(A, "matvec"):
         names = ("rmatvec", "matmat", "rmatmat")
@@ -38,17 +34,19 @@ def arguments_of(A: Any) -> dict[str, Any]:
 def _matrix_type(A: Any) -> tuple[tuple[int, int], Any]:
     """Return the shape of a matrix or operator, and its dtype where it is floating."""
     shape = getattr(A, "shape", None)
-    if shape is None or not (hasattr(A, "matvec") or hasattr(A, "__matmul__")):
+    known = hasattr(A, "matvec") or is_array(A) or is_sparse(A)
+    advice = "" if known else advice_on(A)
+    if advice or shape is None or not (known or hasattr(A, "__matmul__")):
         raise TypeError(
             "expected a matrix or an operator (something with shape and @ or matvec), "
-            f"found {type(A).__name__}"
+            f"found {type(A).__name__}{advice}"
         )
     if len(shape) != 2:
         raise ValueError(f"an operator has two dimensions, found shape {tuple(shape)}")
     dtype = getattr(A, "dtype", None)
     kind = "floating" if dtype is None else kind_of(A)
     if kind == "other":
-        raise TypeError(f"operators are real, found dtype {dtype}")
+        raise TypeError(f"operators are real, float32 or float64, found dtype {dtype}")
     # An integer matrix times a floating vector is a floating vector: no dtype of its own.
     return shape, None if kind == "whole" else dtype
 

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-from ..arrays import Array
+from ..arrays import Array, brief
 
 
 class Structure(NamedTuple):
     """What is known of an operator beside its products and its diagonal.
+
+    Records with arrays compare by identity.
 
     Attributes
     ----------
@@ -34,6 +36,18 @@ class Structure(NamedTuple):
     rank: int | None = None
     accuracy: float | None = None
     note: str = ""
+
+    def __repr__(self) -> str:
+        return brief("Structure", self._asdict())
+
+    def __eq__(self, other: object) -> bool:
+        return self is other
+
+    def __ne__(self, other: object) -> bool:
+        return self is not other
+
+    def __hash__(self) -> int:
+        return id(self)
 
     @property
     def entries(self) -> Any:

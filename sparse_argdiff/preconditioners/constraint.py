@@ -16,11 +16,16 @@ from __future__ import annotations
 from functools import cached_property
 from typing import Any
 
-from ..arrays import Array, as_vector, is_array, namespace, norm
-from ..krylov.null_space import NullSpace, ProductNullSpace, null_space
+from ..arrays import Array, as_vector, is_array, namespace
+from ..krylov.null_space import (
+    NullSpace,
+    ProductNullSpace,
+    estimated_row_lengths,
+    null_space,
+)
 from ..operators.block_matrices import as_diagonal, is_explicit
 from ..operators.linear_operator import LinearOperator, aslinearoperator
-from .jacobi import jacobi, jacobi_of
+from .jacobi import jacobi_of, jacobi_where_definite
 
 
 class ConstraintPreconditioner:
@@ -44,6 +49,9 @@ class ConstraintPreconditioner:
         self.null_space = constraints
         self.shape = (n + p, n + p)
         self.ndim = 2
+
+    def __repr__(self) -> str:
+        return f"<ConstraintPreconditioner {self.shape[0]} x {self.shape[1]}>"
 
     @cached_property
     def inverse(self) -> LinearOperator:
@@ -124,18 +132,19 @@ def constraint(H_diag: Any, C: Any) -> ConstraintPreconditioner:
 
 
 def constraint_of(
-    H: LinearOperator, C: Any
+    H: LinearOperator, C: Any, scale: Array | None = None
 ) -> ConstraintPreconditioner | LinearOperator | None:
     """Return the preconditioner for :class:`krylov.saddle_point.SaddlePoint`.
 
     Without C the diagonal of H; for a matrix C :func:`constraint`; for a C known by
-    products diag(G⁻¹, 1 / ‖C G⁻¹ C'‖), which brings the two blocks to one scale and no
-    more; None where the diagonal of H is not known, finite and positive, and for a
-    factorised null space, which has a metric of its own.
+    products diag(G⁻¹, diag(C G⁻¹ C')⁻¹), the second estimated by 16 of them: all unknowns
+    and rows then have one scale.  None where the diagonal of H is not known, finite and
+    positive and no ``scale`` (n,) is given in its place, and for a factorised null space,
+    which has a metric of its own.
     """
     if isinstance(C, NullSpace):
         return None
-    M = jacobi_of(H)
+    M = jacobi_of(H) if scale is None else jacobi_where_definite(scale)
     if M is None or C is None:
         return M
     inverse = M.diagonal()
@@ -143,10 +152,5 @@ def constraint_of(
         return constraint(1.0 / inverse, C)
     C = aslinearoperator(C.C if isinstance(C, ProductNullSpace) else C)
     xp = namespace(inverse)
-    c = C.matvec(inverse * xp.ones_like(inverse))
-    for _ in range(3):  # of the power method: the order of magnitude is enough
-        if norm(c) == 0.0:
-            return None
-        c = c / norm(c)
-        c = C.matvec(inverse * C.rmatvec(c))
-    return jacobi(xp.concat([1.0 / inverse, norm(c) * xp.ones_like(c)]))
+    lengths = estimated_row_lengths(C, xp.sqrt(inverse))
+    return jacobi_where_definite(xp.concat([1.0 / inverse, lengths**2]))

@@ -129,6 +129,9 @@ class RecentSolutions:
         self.columns: list[Array] = list(columns)
         self.niter = niter
 
+    def __repr__(self) -> str:
+        return f"RecentSolutions(size={self.size}): {len(self.columns)} kept"
+
     def keep(self, solution: Array, niter: int) -> None:
         """Add a solution (n,) and the number of iterations it took."""
         if self.columns and self.columns[0].shape != solution.shape:

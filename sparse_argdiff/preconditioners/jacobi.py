@@ -87,8 +87,8 @@ def jacobi(diag: Any, *, floor: float = 1e-12) -> LinearOperator:
 def jacobi_of(A: Any) -> LinearOperator | None:
     """Return :func:`jacobi` of an operator that knows its diagonal, None of others.
 
-    None too where the diagonal is not finite and positive: A is then not definite,
-    which the solver detects and reports.
+    None too where the diagonal is not finite or has a negative entry: A is then not
+    definite, which the solver detects and reports.
     """
     A = as_operator("A", A)
     if not A.has_diagonal or A.shape[0] == 0:
@@ -97,11 +97,18 @@ def jacobi_of(A: Any) -> LinearOperator | None:
 
 
 def jacobi_where_definite(diag: Array) -> LinearOperator | None:
-    """Return :func:`jacobi` of a finite and positive diagonal, None of others."""
-    if not _range(diag)[0] > 0.0:
+    """Return :func:`jacobi` of a finite diagonal >= 0, None of others.
+
+    A zero, of an unknown without curvature, takes the smallest other entry.
+    """
+    smallest, largest = _range(diag)
+    if not (smallest >= 0.0 and largest > 0.0):
         return None
+    if smallest == 0.0:
+        xp = namespace(diag)
+        diag = xp.where(diag > 0.0, diag, xp.min(diag[diag > 0.0]))
     try:
-        return jacobi(diag)
+        return jacobi(diag, floor=0.0)
     except ValueError:
         return None
 

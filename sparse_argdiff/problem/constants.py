@@ -5,10 +5,10 @@ from __future__ import annotations
 import dataclasses
 import math
 
-from ..arrays import Array
+from ..arrays import Array, described
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, eq=False)
 class Constants:
     """Bounds that hold at x for all y between the computed one and the solution.
 
@@ -41,3 +41,5 @@ class Constants:
     upper_lipschitz: float = math.inf
     direct_lipschitz: float = math.inf
     metric: Array | None = None
+
+    __repr__ = described

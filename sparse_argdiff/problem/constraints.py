@@ -9,37 +9,42 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import numbers
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
 
-from ..arrays import Array, as_vector, asarray, check_callable, check_shape, namespace
-from ..operators.block_matrices import vstack, zero
+from ..arrays import (
+    Array,
+    as_array,
+    as_data,
+    as_vector,
+    asarray,
+    brief,
+    check_callable,
+    check_finite,
+    check_shape,
+    copied,
+    epsilon,
+    is_array,
+    namespace,
+    norm,
+    returned_vector,
+)
+from ..operators.block_matrices import mask_of, vstack, widened, zero
 from ..operators.checked_products import missing_product
-from ..operators.linear_operator import LinearOperator, aslinearoperator
+from ..operators.linear_operator import LinearOperator, as_operator, aslinearoperator
+from .objective import vector_of
 
 
 @dataclasses.dataclass(frozen=True)
 class Rows:
-    """Functions of p rows h(x, y); None stands for zero.
+    """Functions of p rows h(x, y), those of :class:`Equality`; None stands for zero.
 
-    Attributes
-    ----------
-    fun : callable
-        ``fun(x, y)`` returns h, shape (p,).
-    jac : callable
-        ``jac(x, y)`` returns h_Y, (p, n): array, sparse matrix or operator.
-    hess : callable or None
-        ``hess(x, y, multipliers)`` returns Σ multipliers_i ∇²_yy h_i, (n, n).
-    cross : callable or None
-        ``cross(x, y, multipliers)`` returns ∂/∂x of jacᵀ multipliers, (n, m).
-    jac_x : callable or None
-        ``jac_x(x, y)`` returns h_X, (p, m).
-    affine : bool
-        Whether jac does not depend on y.
-    p : int or None
-        The number of rows where it is known without an evaluation.
+    ``affine``: whether jac does not depend on x and y.  ``p``: the number of rows where it
+    is known without an evaluation.
     """
 
     fun: Callable[[Array, Array], Array]
@@ -49,6 +54,9 @@ class Rows:
     jac_x: Callable[[Array, Array], Any] | None = None
     affine: bool = False
     p: int | None = None
+
+
+_PARTS = ("fun", "jac", "hess", "cross", "jac_x")
 
 
 class LinearEquality:
@@ -73,30 +81,34 @@ class LinearEquality:
         b_jvp: Callable[[Array, Array], Array] | None = None,
         b_vjp: Callable[[Array, Array], Array] | None = None,
     ) -> None:
-        if isinstance(A, list | tuple | np.matrix):
-            A = np.asarray(A)
-        operator = aslinearoperator(A)
+        A = as_array("A", A) if isinstance(A, list | tuple) else A
+        operator = as_operator("A", A, square=False)
         p = operator.shape[0]
         for name, function in (("b_jvp", b_jvp), ("b_vjp", b_vjp)):
             if function is not None and not (callable(b) and callable(function)):
                 raise TypeError(f"{name} must be a function, and b a function of x too")
         if not callable(b):
             b = as_vector("b", b, p)
+            check_finite("b", b)
         self.A, self.b = A, b
 
         def fun(x: Array, y: Array) -> Array:
-            return operator @ y - (b(x) if callable(b) else b)
+            return operator @ y - (returned_vector("b", b(x), p) if callable(b) else b)
 
         def jac_x(x: Array, _: Array) -> LinearOperator:
-            return -LinearOperator(
-                (p, x.shape[0]),
-                _missing("b_jvp") if b_jvp is None else lambda u: b_jvp(x, u),
-                _missing("b_vjp") if b_vjp is None else lambda w: b_vjp(x, w),
+            m, given = x.shape[0], (("b_jvp", p, b_jvp), ("b_vjp", x.shape[0], b_vjp))
+            forward, adjoint = (
+                _missing(name) if product is None else vector_of(name, n, product, x)
+                for name, n, product in given
             )
+            return -LinearOperator((p, m), forward, adjoint)
 
         self.rows = Rows(
             fun, lambda *_: A, jac_x=jac_x if callable(b) else None, affine=True, p=p
         )
+
+    def __repr__(self) -> str:
+        return brief("LinearEquality", {"A": self.A, "b": self.b})
 
 
 def _missing(name: str) -> Callable[[Array], Array]:
@@ -122,13 +134,37 @@ class _FromFunctions:
         check_callable(fun=fun, jac=jac, hess=hess, cross=cross, jac_x=jac_x)
         self.rows = Rows(fun, jac, hess, cross, jac_x)
 
+    def __repr__(self) -> str:
+        given = {name: getattr(self.rows, name) for name in _PARTS}
+        return brief(type(self).__name__, given)
+
 
 class Equality(_FromFunctions):
-    """The constraint h(x, y) = 0; the arguments are those of :class:`Rows`."""
+    """The constraint h(x, y) = 0 of p rows.
+
+    Parameters
+    ----------
+    fun : callable
+        ``fun(x, y)`` returns h, shape (p,).
+    jac : callable
+        ``jac(x, y)`` returns h_Y, (p, n): array, sparse matrix or operator.
+    hess : callable, optional
+        ``hess(x, y, multipliers)`` returns Σ multipliers_i ∇²_yy h_i, (n, n).
+    cross : callable, optional
+        ``cross(x, y, multipliers)`` returns ∂/∂x of jacᵀ multipliers, (n, m).
+    jac_x : callable, optional
+        ``jac_x(x, y)`` returns h_X, (p, m).
+
+    Notes
+    -----
+    What is left out stands for zero: ``hess`` where jac does not depend on y, ``cross``
+    where jac does not depend on x, ``jac_x`` where fun does not.  A derivative raises
+    ValueError where they do; ``check_derivatives(problem, x, y)`` compares them.
+    """
 
 
 class Inequality(_FromFunctions):
-    """The constraint h(x, y) <= 0; the arguments are those of :class:`Rows`."""
+    """The constraint h(x, y) <= 0 of p rows; the arguments are those of :class:`Equality`."""
 
 
 class Stack:
@@ -144,27 +180,26 @@ class Stack:
         values = [self._rows(i, x, y) for i in range(len(self.parts))]
         xp = namespace(y, *values)
         # A copy: the user's function may write into the same buffer again.
-        return xp.concat(values) if len(values) > 1 else xp.asarray(*values, copy=True)
+        return xp.concat(values) if len(values) > 1 else copied(*values)
 
     def jac(self, x: Array, y: Array) -> Any:
         """Return h_Y, (p, n), explicit where all parts are, else an operator."""
+        sizes = [self._size(i, x, y) for i in range(len(self.parts))]
+        n = y.shape[0]
         return vstack(
-            [
-                self._matrix(i, "jac", part.jac(x, y), self._size(i, x, y), y.shape[0])
-                for i, part in enumerate(self.parts)
-            ]
+            [self._matrix(i, "jac", (p, n), x, y) for i, p in enumerate(sizes)]
         )
 
     def jac_x(self, x: Array, y: Array) -> LinearOperator | None:
         """Return h_X, an operator (p, m), or None where x does not enter."""
         if all(part.jac_x is None for part in self.parts):
             return None
-        m = x.shape[0]
+        shapes = [(self._size(i, x, y), x.shape[0]) for i in range(len(self.parts))]
         blocks: list[Any] = [
-            zero((self._size(i, x, y), m), y)
-            if part.jac_x is None
-            else self._matrix(i, "jac_x", part.jac_x(x, y), self._size(i, x, y), m)
-            for i, part in enumerate(self.parts)
+            zero(shape, y)
+            if self.parts[i].jac_x is None
+            else self._matrix(i, "jac_x", shape, x, y)
+            for i, shape in enumerate(shapes)
         ]
         return aslinearoperator(vstack(blocks))
 
@@ -191,29 +226,76 @@ class Stack:
         """Return the terms of ``hess`` or ``cross`` as the constraints gave them."""
         terms, start = [], 0
         for i, part in enumerate(self.parts):
-            function = getattr(part, name)
             alone = len(self.parts) == 1
             size = multipliers.shape[0] if alone else self._size(i, x, y)
-            if function is not None:
-                given = function(x, y, multipliers[start : start + size])
-                terms.append(self._matrix(i, name, given, y.shape[0], columns))
+            if getattr(part, name) is not None:
+                own = multipliers[start : start + size]
+                shape = y.shape[0], columns
+                terms.append(self._matrix(i, name, shape, x, y, own))
             start += size
         return terms
 
-    def _rows(self, i: int, x: Array, y: Array) -> Array:
-        return as_vector(f"{self.name}[{i}].fun's result", self.parts[i].fun(x, y))
+    def refuse_forgotten(
+        self, x: Array, y: Array, multipliers: Array, index: Array
+    ) -> None:
+        """Refuse a derivative that is None, for zero, where the function does change.
 
-    def _matrix(self, i: int, name: str, given: Any, rows: int, columns: int) -> Any:
-        """Return the matrix that a user's function gave, of that shape."""
-        if isinstance(given, np.matrix):  # its `*` is a product of matrices
-            given = np.asarray(given)
-        check_shape(f"{self.name}[{i}].{name}", given, (rows, columns), "a matrix")
-        return given
+        Only the active rows of ``index`` are asked, and the multipliers at hand.  A Jacobian
+        may be that of differences: it changes where more than half its digits do, over a
+        step that is longer than its own.
+        """
+        unit, start = epsilon(y), 0
+        active = mask_of(multipliers.shape[0], index)
+        other_x, other_y = (_nearby(v, unit**0.25) for v in (x, y))
+        xp = namespace(y)
+        for i, part in enumerate(self.parts):
+            p, first = self._size(i, x, y), start
+            start += p
+            if part.affine:
+                continue
+            jac = partial(self._matrix, i, "jac", (p, y.shape[0]))
+            acting, own = active[first:start], multipliers[first:start]
+            J = aslinearoperator(jac(x, y))
+            force, reach = copied(J.T @ own), xp.abs(J @ y)
+            if part.jac_x is None and bool(xp.any(acting)):
+                h, other = copied(self._rows(i, x, y)), self._rows(i, other_x, y)
+                moved = xp.abs(other - h) > 1e3 * unit * (xp.abs(h) + reach)
+                self._refuse(i, "jac_x", bool(xp.any(moved & acting)))
+            for name, at in (("cross", (other_x, y)), ("hess", (x, other_y))):
+                if getattr(part, name) is None and norm(force):
+                    change = norm(aslinearoperator(jac(*at)).T @ own - force)
+                    self._refuse(i, name, change > 16.0 * math.sqrt(unit) * norm(force))
+
+    def _refuse(self, i: int, name: str, changes: bool) -> None:
+        if changes:
+            function = "fun" if name == "jac_x" else "jac"
+            raise ValueError(
+                f"{self.name}[{i}].{function} changes with {'y' if name == 'hess' else 'x'}"
+                f", and its derivative {name} is None, which stands for zero: pass {name}="
+            )
+
+    def _rows(self, i: int, x: Array, y: Array) -> Array:
+        fun = self.parts[i].fun
+        return as_vector(f"{self.name}[{i}].fun's result", fun(copied(x), copied(y)))
+
+    def _matrix(self, i: int, name: str, shape: tuple[int, int], *at: Array) -> Any:
+        """Return the matrix that a user's function gives, of that shape."""
+        given, label = getattr(self.parts[i], name), f"{self.name}[{i}].{name}"
+        found = given(*map(copied, at))
+        check_shape(label, found, shape, "a matrix")
+        as_operator(f"{label}'s result", found, square=False)  # refuses other types
+        return widened(found, at[1])
 
     def _size(self, i: int, x: Array, y: Array) -> int:
         """Return the number of rows of a part, which may depend on x."""
         known = self.parts[i].p
         return int(self._rows(i, x, y).shape[0]) if known is None else known
+
+
+def _nearby(v: Array, step: float) -> Array:
+    """Return v with each entry moved away from zero: a domain is not left so."""
+    random = asarray(np.random.default_rng(0).uniform(0.5, 1.0, v.shape[0]), v)
+    return v + step * random * namespace(v).where(v == 0.0, 0.0 * v + 1.0, v)
 
 
 def stack(name: str, given: Any, kinds: tuple[type, ...]) -> Stack | None:
@@ -231,6 +313,26 @@ def stack(name: str, given: Any, kinds: tuple[type, ...]) -> Stack | None:
     return Stack(name, [member.rows for member in members]) if members else None
 
 
+def check_bounds(lower: Any, upper: Any, n: int | None) -> None:
+    """Refuse bounds on y of n entries, where n is known, that no y has."""
+    pair = []
+    for name, given, none in (("lower", lower, -math.inf), ("upper", upper, math.inf)):
+        bound = none if given is None else given
+        if not isinstance(bound, numbers.Real):
+            bound = as_data(name, given, finite=False)
+            if bound.ndim not in {0, 1} or (bound.ndim and n not in {None, bound.size}):
+                size = "(n,)" if n is None else f"({n},)"
+                raise ValueError(
+                    f"{name} must be a number or have shape {size} like y, found shape "
+                    f"{tuple(bound.shape)}"
+                )
+        pair.append(bound)
+    arrays = [bound for bound in pair if is_array(bound)]
+    ordered = pair[0] <= pair[1]
+    if not (bool(namespace(*arrays).all(ordered)) if arrays else ordered):
+        raise ValueError("lower must be <= upper everywhere, without NaN")
+
+
 def bound_arrays(lower: Any, upper: Any, y: Array) -> tuple[Array, Array]:
     """Return bounds on y as arrays (n,), infinite where there are none."""
     found = []
@@ -242,6 +344,4 @@ def bound_arrays(lower: Any, upper: Any, y: Array) -> tuple[Array, Array]:
                 f"found shape {tuple(bound.shape)}"
             )
         found.append(bound + namespace(y).zeros_like(y))
-    if not bool(namespace(y).all(found[0] <= found[1])):
-        raise ValueError("lower must be <= upper everywhere, without NaN")
     return found[0], found[1]

@@ -15,7 +15,7 @@ from __future__ import annotations
 import math
 from typing import Any, NamedTuple
 
-from ..arrays import Array, as_tolerance, namespace, norm, zeros
+from ..arrays import Array, arange, as_tolerance, brief, namespace, norm, zeros
 from ..operators.block_matrices import diagonal_operator, gram
 from ..operators.linear_operator import LinearOperator, aslinearoperator
 from .problem import Problem
@@ -85,6 +85,9 @@ class BarrierObjective:
             self.dtype = problem.objective.dtype  # type: ignore[attr-defined]
         if problem.has_value:
             self.value = self._value
+
+    def __repr__(self) -> str:
+        return brief("BarrierObjective", {"t": self.t, "of": self.problem.objective})
 
     def scale(self, x: Array) -> float:
         """Return t times the scale of f; the barrier's terms grow near a boundary."""
@@ -169,6 +172,7 @@ class BarrierObjective:
         if weights.rows is not None:
             inequalities, w = self.problem.inequalities, weights.rows
             assert inequalities is not None
+            inequalities.refuse_forgotten(x, y, w, arange(w.shape[0], w))
             mixed = inequalities.cross(x, y, w)
             total = total if mixed is None else total + mixed
             by_x = inequalities.jac_x(x, y)

@@ -13,7 +13,15 @@ import functools
 from collections.abc import Callable
 from typing import Any, Protocol
 
-from ..arrays import Array, check_callable, epsilon, namespace, norm
+from ..arrays import (
+    Array,
+    brief,
+    check_callable,
+    copied,
+    epsilon,
+    norm,
+    returned_vector,
+)
 from ..operators.checked_products import missing_product
 from ..operators.linear_operator import LinearOperator
 from ..operators.structure import UNKNOWN, Structure
@@ -24,8 +32,9 @@ class Objective(Protocol):
 
     ``hess`` and ``cross`` may return an ndarray, a sparse matrix or any operator.
     Optional attributes: ``n``, the size of y, without which ``solve`` needs y0;
-    ``dtype``, that of y; ``scale(x)``, the size of the terms that cancel in f_Y at a
-    solution, by default ‖f_Y(x, 0)‖.  Tolerances are relative to the scale.
+    ``dtype``, that of y; ``convex``, true where f is convex in y for every x, which spares
+    the products that look for negative curvature; ``scale(x)``, the size of the terms that
+    cancel in f_Y at a solution, by default ‖f_Y(x, 0)‖, for the rounding in proven bounds.
     """
 
     def value(self, x: Array, y: Array) -> float:
@@ -88,9 +97,14 @@ class FunctionObjective:
         self._hvp, self._hess_diag = hvp, hess_diag
         self._cross_jvp, self._cross_vjp = cross_jvp, cross_vjp
 
+    def __repr__(self) -> str:
+        given = {name.lstrip("_"): part for name, part in vars(self).items()}
+        return brief("FunctionObjective", given)
+
     def hess(self, x: Array, y: Array) -> LinearOperator:
         """Return f_YY at (x, y) as an operator (n, n)."""
         hvp, diag, structure = self._hvp, self._hess_diag, UNKNOWN
+        n = y.shape[0]
         if hvp is None:
             product: Any = functools.partial(self._difference, x, y)
             structure = Structure(
@@ -98,43 +112,54 @@ class FunctionObjective:
                 note="Hessian products are central differences of grad (no hvp was given)",
             )
         else:
-            product = functools.partial(hvp, x, y)
+            product = vector_of("hvp", n, hvp, x, y)
         # Symmetry is not claimed: the functions are the user's, and are tested.
         return LinearOperator(
-            (y.shape[0], y.shape[0]),
+            (n, n),
             product,
             product,
             dtype=y.dtype,
-            diagonal=None if diag is None else functools.partial(diag, x, y),
+            diagonal=None if diag is None else vector_of("hess_diag", n, diag, x, y),
             structure=structure,
         )
 
     def _difference(self, x: Array, y: Array, v: Array) -> Array:
         def gradient(h: float) -> Array:  # a copy: grad may reuse its buffer
-            return namespace(y).asarray(self.grad(x, y + h * v), copy=True)
+            grad = self.grad(copied(x), y + h * v)
+            return copied(returned_vector("grad", grad, y.shape[0]))
 
         return central_difference(gradient, y, v) if norm(v) else 0.0 * v
 
     def cross(self, x: Array, y: Array) -> LinearOperator:
         """Return f_XY at (x, y) as an operator (n, m)."""
-        return LinearOperator(
-            (y.shape[0], x.shape[0]),
-            _at(x, y, self._cross_jvp, "forward mode needs cross_jvp"),
-            _at(x, y, self._cross_vjp, "adjoint mode needs cross_vjp"),
+        shape = y.shape[0], x.shape[0]
+        products = ("cross_jvp", "forward"), ("cross_vjp", "adjoint")
+        forward, adjoint = (
+            missing_product(
+                f"{mode} mode needs {name}: this FunctionObjective was built without it"
+            )
+            if getattr(self, f"_{name}") is None
+            else vector_of(name, size, getattr(self, f"_{name}"), x, y)
+            for (name, mode), size in zip(products, shape, strict=True)
         )
+        return LinearOperator(shape, forward, adjoint)
 
 
-def _at(x: Array, y: Array, function: Any, needs: str) -> Callable[[Array], Array]:
-    """Return the product v ↦ function(x, y, v); without a function one that raises."""
-    if function is not None:
-        return functools.partial(function, x, y)
-    return missing_product(f"{needs}: this FunctionObjective was built without it")
+def vector_of(
+    name: str, size: int, function: Callable[..., Any], *fixed: Any
+) -> Callable[..., Array]:
+    """Return the product v ↦ function(*fixed, v), which must be a vector of that size."""
+    return lambda *v: returned_vector(name, function(*fixed, *v), size)
 
 
-def central_difference(along: Callable[[float], Any], at: Array, d: Array) -> Any:
+def central_difference(
+    along: Callable[[float], Any], at: Array, d: Array, length: float | None = None
+) -> Any:
     """Return (f(h) − f(−h)) / 2h of a function along d, an error of order h².
 
-    The step h = ε^(1/3) (1 + ‖at‖) / ‖d‖ balances truncation and rounding.
+    The step h = ε^(1/3) length / ‖d‖ balances truncation and rounding for a function that
+    bends over that length, 1 + ‖at‖ by default.
     """
-    h = epsilon(at) ** (1 / 3) * (1.0 + norm(at)) / norm(d)
+    length = 1.0 + norm(at) if length is None else length
+    h = epsilon(at) ** (1 / 3) * length / norm(d)
     return (along(h) - along(-h)) / (2.0 * h)

@@ -3,8 +3,8 @@
     f_Y + h_Y' ν + J' λ − z = 0,   h = 0,   g <= 0,   λ >= 0,   λ_i g_i = 0
 
 with ν of the equality rows h, λ of the inequality rows g (Jacobian J) and z of the bounds.
-The measures do not depend on units: a slack is a distance in y relative to the size of y,
-a multiplier a force relative to ‖f_Y‖.
+Slacks and forces are measured in the metric of the Hessian's diagonal (``metric.py``), in
+which both are lengths; a point is judged by the Newton step that is left.
 """
 
 from __future__ import annotations
@@ -17,26 +17,30 @@ import numpy as np
 from scipy import optimize, sparse
 from scipy.sparse import linalg
 
-from ..arrays import Array, full, is_array, is_sparse, namespace, norm, zeros
+from ..arrays import Array, check_shape, epsilon, full, is_array, namespace, norm, zeros
 from ..krylov.null_space import null_space_of
+from ..krylov.saddle_point import SaddlePoint
 from ..operators.block_matrices import (
+    diagonal_operator,
     is_factorable,
+    principal,
     scatter,
-    squares,
     take_columns,
     take_rows,
     vstack,
 )
-from ..operators.linear_operator import aslinearoperator
+from ..operators.linear_operator import LinearOperator, aslinearoperator
 from ..status import Status
+from .metric import Metric, metric_of
 from .problem import ActiveSet, Problem, Solution
 
 ACTIVE_TOL = 1e-6
+_STEPS = 50  # of the loose linear solve that judges a point
 
 
 @dataclasses.dataclass(frozen=True)
 class Conditions:
-    """The optimality conditions at a point, for given multipliers.
+    """The terms of the optimality conditions at a point, for given multipliers.
 
     Attributes
     ----------
@@ -46,21 +50,20 @@ class Conditions:
         f_Y + h_Y' ν + J' λ, zero on free variables, a force at a bound.
     equality, inequality : array (p,), (q,)
         Values of the rows.
-    stationarity : float
-        ‖lagrangian_grad‖ over the variables that no bound holds.
-    infeasibility : float
-        Largest violation of a row or a bound, as a distance in y: |h_i| / ‖∇h_i‖.
-    complementarity : float
-        Largest force λ_i ‖∇g_i‖ of the wrong sign, or force times slack over ‖y‖.
+    jacobians : tuple
+        h_Y and J, None without rows.
     """
 
     grad: Array
     lagrangian_grad: Array
     equality: Array
     inequality: Array
-    stationarity: float
-    infeasibility: float
-    complementarity: float
+    jacobians: tuple[Any, Any]
+
+    @property
+    def multipliers_of(self) -> int:
+        """p, the equality rows, whose multipliers come first."""
+        return int(self.equality.shape[0])
 
 
 def split(problem: Problem, x: Array, y: Array) -> tuple[Array, Array]:
@@ -72,15 +75,8 @@ def split(problem: Problem, x: Array, y: Array) -> tuple[Array, Array]:
 
 
 def row_norms(jac: Any, like: Array) -> Array:
-    """Return ‖∇h_i‖ of each row of a matrix; 1 for zero rows, and for an operator."""
-    xp = namespace(like)
-    if is_sparse(jac):
-        lengths = squares(jac) @ full((jac.shape[1],), 1.0, like)
-    elif is_array(jac):
-        lengths = xp.sum(squares(jac), axis=1)
-    else:
-        return full((jac.shape[0],), 1.0, like)
-    return xp.where(lengths > 0.0, xp.sqrt(lengths), 1.0)
+    """Return ‖∇h_i‖₂ of each row; 1 for zero rows, of an operator an estimate."""
+    return Metric(full(jac.shape[1:], 1.0, like)).row_norms(jac)
 
 
 def size_of(y: Array) -> float:
@@ -94,8 +90,7 @@ def conditions(
     problem: Problem, x: Array, y: Array, multipliers: Array | None
 ) -> Conditions:
     """Evaluate the optimality conditions at (x, y); costs one gradient."""
-    xp = namespace(y)
-    grad = problem.grad(x, y)
+    total = grad = problem.grad(x, y)
     h, g = split(problem, x, y)
     p, rows = h.shape[0], h.shape[0] + g.shape[0]
     if multipliers is not None and multipliers.shape[0] != rows:
@@ -103,82 +98,79 @@ def conditions(
             f"multipliers must have shape ({rows},), of the equality rows and then of "
             f"the inequality rows, found shape {tuple(multipliers.shape)}"
         )
-    total, violation, mismatch = grad, 0.0, 0.0
-    if p:
-        assert problem.equalities is not None
-        jac = problem.equalities.jac(x, y)
-        violation = _largest(xp.abs(h) / row_norms(jac, y))
-        if multipliers is not None:
-            total = total + aslinearoperator(jac).T @ multipliers[:p]
-    if g.shape[0]:
-        assert problem.inequalities is not None
-        jac = problem.inequalities.jac(x, y)
-        sizes = row_norms(jac, y)
-        slack = -g / sizes
-        violation = _worst(violation, _largest(-slack))
-        if multipliers is not None:
-            force = multipliers[p:] * sizes
-            total = total + aslinearoperator(jac).T @ multipliers[p:]
-            wrong = _largest(-force)
-            mismatch = _worst(
-                wrong, _largest(xp.abs(force) * xp.maximum(slack, 0.0)) / size_of(y)
-            )
-    free = total
+    jacobians = []
+    for stack, part in (
+        (problem.equalities, slice(p)),
+        (problem.inequalities, slice(p, None)),
+    ):
+        jac = None if stack is None else stack.jac(x, y)
+        jacobians.append(jac)
+        if jac is not None and multipliers is not None:
+            total = total + aslinearoperator(jac).T @ multipliers[part]
+    return Conditions(grad, total, h, g, (jacobians[0], jacobians[1]))
+
+
+class _Sides(NamedTuple):
+    """What pulls at inequalities and how far they are, as lengths."""
+
+    force: Array
+    slack: Array
+
+
+def _sides(
+    problem: Problem, y: Array, found: Conditions, multipliers: Array, metric: Metric
+) -> list[_Sides]:
+    """Return force and slack of the rows, the lower and the upper bounds."""
+    sides = []
+    if found.inequality.shape[0]:
+        sizes = metric.row_norms(found.jacobians[1])
+        part = multipliers[found.multipliers_of :]
+        sides.append(_Sides(part * sizes, -found.inequality / sizes))
     if problem.bounded:
         lower, upper = problem.bounds(y)
-        violation = _worst(violation, _largest(lower - y), _largest(y - upper))
-        near = ACTIVE_TOL * size_of(y)
-        held = ((y - lower <= near) & (total > 0.0)) | (
-            (upper - y <= near) & (total < 0.0)
-        )
-        free = xp.where(held, xp.zeros_like(total), total)
-    return Conditions(
-        grad=grad,
-        lagrangian_grad=total,
-        equality=h,
-        inequality=g,
-        stationarity=norm(free),
-        infeasibility=violation,
-        complementarity=mismatch,
-    )
+        pull = metric.forces(found.lagrangian_grad)
+        sides.append(_Sides(pull, metric.root * (y - lower)))
+        sides.append(_Sides(-pull, metric.root * (upper - y)))
+    return sides
 
 
 def classify(problem: Problem, x: Array, y: Array, multipliers: Array) -> ActiveSet:
     """Return which inequality rows and bounds are strongly, weakly or not active.
 
-    A row is strongly active where the force, relative to the largest, exceeds the slack,
-    relative to the size of y; a row with both below ``ACTIVE_TOL`` is weakly active.
+    A row is strongly active where its force, the step that it prevents, exceeds its slack;
+    where both are rounding or ``ACTIVE_TOL`` of the forces around, it is weakly active.
     """
-    xp = namespace(y)
     found = conditions(problem, x, y, multipliers)
-    p, length = found.equality.shape[0], size_of(y)
-    far = scale_of(problem, x, y)
-    scale = max(norm(found.grad), far if math.isfinite(far) else 0.0) or 1.0
-    force = slack = zeros((0,), y)
-    if found.inequality.shape[0]:
-        assert problem.inequalities is not None
-        sizes = row_norms(problem.inequalities.jac(x, y), y)
-        force = multipliers[p:] * sizes / scale
-        slack = -found.inequality / sizes / length
-    strong, weak = _strong(force, slack), _weak(force, slack)
+    H = lagrangian_hess(problem, x, y, multipliers, found.multipliers_of)
+    metric, _ = metric_of(H, y, found.grad)
+    return classify_in(problem, y, found, multipliers, metric)
+
+
+def classify_in(
+    problem: Problem, y: Array, found: Conditions, multipliers: Array, metric: Metric
+) -> ActiveSet:
+    """Classify in a metric that is known, see :func:`classify`."""
+    xp = namespace(y)
+    sides = _sides(problem, y, found, multipliers, metric)
+    # Forces do not change with the origin; y counts by its rounding alone.
+    force = max([norm(metric.forces(found.grad)), *(_largest(s.force) for s in sides)])
+    least = max(ACTIVE_TOL * force, 64.0 * epsilon(y) * metric.length(y))
+    strong = weak = zeros((0,), y, xp.bool)
     fixed = weak_fixed = zeros(y.shape, y, xp.bool)
+    if found.inequality.shape[0]:
+        strong, weak = _activity(sides.pop(0), least)
     if problem.bounded:
         lower, upper = problem.bounds(y)
-        pull = found.lagrangian_grad / scale
-        for gap, sign in (((y - lower) / length, 1.0), ((upper - y) / length, -1.0)):
-            fixed = fixed | _strong(sign * pull, gap)
-            weak_fixed = weak_fixed | _weak(sign * pull, gap)
-        fixed = fixed | (lower == upper)
-        weak_fixed = weak_fixed & ~fixed
+        (low, weak_low), (high, weak_high) = (_activity(s, least) for s in sides)
+        fixed = low | high | (lower == upper)
+        weak_fixed = (weak_low | weak_high) & ~fixed
     return ActiveSet(strong, weak, fixed, weak_fixed)
 
 
-def _strong(force: Array, slack: Array) -> Array:
-    return (force > ACTIVE_TOL) & (force > slack)
-
-
-def _weak(force: Array, slack: Array) -> Array:
-    return (force <= ACTIVE_TOL) & (slack <= ACTIVE_TOL)
+def _activity(side: _Sides, least: float) -> tuple[Array, Array]:
+    """Return where an inequality is strongly, and where it is weakly active."""
+    force, slack = side
+    return (force > least) & (force > slack), (force <= least) & (slack <= least)
 
 
 def _largest(values: Array) -> float:
@@ -238,7 +230,8 @@ def lagrangian_hess(
     A sparse matrix where all parts are matrices on the host, else an operator; the first
     p multipliers are those of the equality rows.
     """
-    given = problem.objective.hess(x, y)
+    given = problem.given("hess", x, y)
+    check_shape("objective.hess", aslinearoperator(given), 2 * y.shape, "an operator")
     terms: list[Any] = []
     for rows, part in (
         (problem.equalities, multipliers[:p]),
@@ -273,9 +266,10 @@ def complete(problem: Problem, solution: Solution) -> Solution:
 
 def _recover(problem: Problem, x: Array, y: Array) -> Array:
     """Fit f_Y + C' ν = 0 over the rows at zero and the variables at no bound."""
-    xp = namespace(y)
+    xp, grad = namespace(y), problem.grad(x, y)
     h, g = split(problem, x, y)
-    near = ACTIVE_TOL * size_of(y)
+    metric, _ = metric_of(problem.hess(x, y), y, grad)
+    near = ACTIVE_TOL * metric.length(y)
     at_zero = [full(h.shape, True, y, xp.bool)]
     jacobians: list[Any] = []
     if problem.equalities is not None:
@@ -283,15 +277,17 @@ def _recover(problem: Problem, x: Array, y: Array) -> Array:
     if problem.inequalities is not None:
         jac = problem.inequalities.jac(x, y)
         jacobians.append(jac)
-        at_zero.append(g / row_norms(jac, y) >= -near)
+        at_zero.append(g / metric.row_norms(jac) >= -near)
     candidates = xp.concat(at_zero)
     (index,) = xp.nonzero(candidates)
     if index.shape[0] == 0:
         return xp.zeros_like(xp.concat([h, g]))
-    C, force = take_rows(vstack(jacobians), index), -problem.grad(x, y)
+    C = metric.covariant(take_rows(vstack(jacobians), index))
+    force = metric.forces(-grad)
     if problem.bounded:
         lower, upper = problem.bounds(y)
-        (free,) = xp.nonzero((y - lower > near) & (upper - y > near))
+        apart = xp.minimum(y - lower, upper - y)
+        (free,) = xp.nonzero(metric.root * apart > near)
         C, force = take_columns(C, free), xp.take(force, free)
     fitted = null_space_of(C).multipliers(force)
     signed = index >= h.shape[0]
@@ -320,7 +316,7 @@ def _fit_signed(C: Any, force: Array, signed: Any) -> Array:
 class StationarityCheck(NamedTuple):
     """How well a point meets the optimality conditions."""
 
-    solution: Solution  # with multipliers and active set
+    solution: Solution  # with multipliers, active set and relative error
     status: Status  # CONVERGED, NOT_STATIONARY or NOT_FINITE
     detail: str
     residual_norm: float
@@ -330,34 +326,113 @@ class StationarityCheck(NamedTuple):
 def check_conditions(
     problem: Problem, solution: Solution, tolerance: float, name: str
 ) -> StationarityCheck:
-    """Check the optimality conditions at a solution without a status; two gradients.
+    """Check the optimality conditions at a solution without a status.
 
-    Each error is compared with ``tolerance``, called ``name``, times its scale.
+    Costs two gradients and the products of a loose linear solve.  The Newton step,
+    violations and forces of the wrong sign, as lengths, are compared with ``tolerance``,
+    called ``name``, times ‖y‖.
     """
     x, y = solution.x, solution.y
     n = getattr(problem.objective, "n", None)
     if n is not None and n != y.shape[0]:
         raise ValueError(f"solution.y must have shape ({n},), found {tuple(y.shape)}")
     solution = complete(problem, solution)
-    found = conditions(problem, x, y, solution.multipliers)
-    scale, n_hvp = residual_scale(problem, x, y)
-    what = "‖f_Y(x, y)‖"
-    if problem.constrained:
-        scale = max(scale, norm(found.grad))
-        what = "the gradient of the Lagrangian"
+    multipliers = solution.multipliers
+    found = conditions(problem, x, y, multipliers)
+    free = found.lagrangian_grad
+    if solution.active is not None:
+        free = namespace(y).where(solution.active.fixed, 0.0 * free, free)
+    size = norm(free)
+    if not math.isfinite(size + norm(found.equality) + norm(found.inequality)):
+        detail = "f_Y or a constraint is not finite."
+        return StationarityCheck(solution, Status.NOT_FINITE, detail, size, 0)
+    H = lagrangian_hess(
+        problem,
+        x,
+        y,
+        zeros((0,), y) if multipliers is None else multipliers,
+        found.multipliers_of,
+    )
+    metric, n_hvp = metric_of(H, y, found.grad)
+    step, products = _newton_step(H, found, free, solution.active, metric)
+    length = metric.length(y)
+    lengths = {
+        "the Newton step that is left": step,
+        **_violations(problem, y, found, multipliers, metric),
+    }
     wrong = [
-        f"{label} = {size:.2e} is {size / unit if unit else math.inf:.1e} of its scale, "
-        f"above {name} = {tolerance:.0e}."
-        for label, size, unit in (
-            (what, found.stationarity, scale),
-            ("the violation of a constraint", found.infeasibility, size_of(y)),
-            ("the violation of complementarity", found.complementarity, scale),
-        )
-        if size > tolerance * unit
+        f"{label} is {error / length if length else math.inf:.1e} of the size of y, above "
+        f"{name} = {tolerance:.0e}."
+        for label, error in lengths.items()
+        if error > tolerance * length
     ]
     status = Status.NOT_STATIONARY if wrong else Status.CONVERGED
-    detail = " ".join(wrong)
-    total = found.stationarity + found.infeasibility + found.complementarity
-    if not math.isfinite(total):
-        status, detail = Status.NOT_FINITE, "f_Y or a constraint is not finite."
-    return StationarityCheck(solution, status, detail, found.stationarity, n_hvp)
+    relative = max(lengths.values()) / length if length else 0.0
+    if status is Status.CONVERGED:
+        solution = dataclasses.replace(solution, relative_error=relative)
+    return StationarityCheck(solution, status, " ".join(wrong), size, n_hvp + products)
+
+
+def _violations(
+    problem: Problem,
+    y: Array,
+    found: Conditions,
+    multipliers: Array | None,
+    metric: Metric,
+) -> dict[str, float]:
+    """Return by how much constraints and signs of forces are violated, as lengths."""
+    if multipliers is None:
+        return {}
+    xp, violation, mismatch = namespace(y), 0.0, 0.0
+    if found.equality.shape[0]:
+        sizes = metric.row_norms(found.jacobians[0])
+        violation = _largest(xp.abs(found.equality) / sizes)
+    for k, (force, slack) in enumerate(_sides(problem, y, found, multipliers, metric)):
+        violation = max(violation, _largest(-slack))
+        if k == 0 and found.inequality.shape[0]:  # a row; at a bound the other may pull
+            mismatch = _largest(-force)
+        mismatch = max(mismatch, _largest(xp.minimum(force, slack)))
+    return {
+        "the violation of a constraint": violation,
+        "the violation of complementarity": mismatch,
+    }
+
+
+def _newton_step(
+    H: Any, found: Conditions, free: Array, active: ActiveSet | None, metric: Metric
+) -> tuple[float, int]:
+    """Return the length of the Newton step with the active set held, and its products.
+
+    Without a step, for a singular matrix, it is that of the diagonal.
+    """
+    plain = norm(metric.forces(free))
+    if plain == 0.0:
+        return 0.0, 0
+    xp, inverse = namespace(free), 1.0 / metric.root
+    rows, values = [], []
+    E, J = found.jacobians
+    if E is not None:
+        rows.append(E)
+        values.append(found.equality)
+    if J is not None and active is not None:
+        (index,) = xp.nonzero(active.strong)
+        rows.append(take_rows(J, index))
+        values.append(xp.take(found.inequality, index))
+    (index,) = (
+        xp.nonzero(~active.fixed) if active is not None else xp.nonzero(inverse > 0.0)
+    )
+    scale = diagonal_operator(xp.take(inverse, index))
+    reduced = scale @ principal(aslinearoperator(H), index) @ scale
+    reduced = LinearOperator(
+        reduced.shape, reduced.matvec, reduced.matvec, dtype=free.dtype, symmetric=True
+    )
+    C = None
+    if rows:
+        C = take_columns(metric.covariant(vstack(rows)), index)
+    force = -xp.take(metric.forces(free), index)
+    system = SaddlePoint(reduced, C)
+    step = system.solve(
+        xp.concat([force, *(-value for value in values)]), rtol=0.1, maxiter=_STEPS
+    )
+    size = norm(step.x[: force.shape[0]])
+    return (max(plain, size) if math.isfinite(size) else plain), step.n_matvec

@@ -16,9 +16,13 @@ from ..arrays import (
     as_vector,
     check_methods,
     check_shape,
+    copied,
+    copied_vector,
+    described,
     namespace,
+    returned_vector,
 )
-from ..operators.linear_operator import LinearOperator, aslinearoperator
+from ..operators.linear_operator import LinearOperator, as_operator
 from ..status import Status
 from .constraints import (
     Equality,
@@ -26,12 +30,13 @@ from .constraints import (
     LinearEquality,
     Stack,
     bound_arrays,
+    check_bounds,
     stack,
 )
 from .objective import Objective
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, eq=False)
 class Problem:
     """The minimum, or maximum, of f(x, y) over y, subject to constraints.
 
@@ -70,12 +75,15 @@ class Problem:
     equalities: Stack | None = dataclasses.field(init=False, repr=False)
     inequalities: Stack | None = dataclasses.field(init=False, repr=False)
 
+    __repr__ = described
+
     def __post_init__(self) -> None:
         check_methods("objective", self.objective, "grad", "hess", "cross")
         equalities = stack("equality", self.equality, (LinearEquality, Equality))
         inequalities = stack("inequality", self.inequality, (Inequality,))
         object.__setattr__(self, "equalities", equalities)
         object.__setattr__(self, "inequalities", inequalities)
+        check_bounds(self.lower, self.upper, getattr(self.objective, "n", None))
 
     @property
     def bounded(self) -> bool:
@@ -99,36 +107,39 @@ class Problem:
 
     def value(self, x: Array, y: Array) -> float:
         """Return the function that is minimised, at (x, y)."""
-        value = as_number("objective.value", self.objective.value(x, y))
+        value = as_number("objective.value", self.given("value", x, y))
         return -value if self.maximize else value
 
     def grad(self, x: Array, y: Array) -> Array:
         """Return the gradient by y of the function that is minimised, shape (n,)."""
-        grad = self.objective.grad(x, y)
-        check_shape("objective.grad", grad, tuple(y.shape))
-        xp = namespace(as_vector("objective.grad's result", grad), y)
+        grad = returned_vector("objective.grad", self.given("grad", x, y), y.shape[0])
+        namespace(grad, y)
         # A copy: the user's function may write into the same buffer again.
-        return -grad if self.maximize else xp.asarray(grad, copy=True)
+        return -grad if self.maximize else copied(grad)
 
     def hess(self, x: Array, y: Array) -> LinearOperator:
         """Return the Hessian by y of the function that is minimised, an operator (n, n)."""
-        shape = (y.shape[0], y.shape[0])
-        return self._operator("hess", self.objective.hess(x, y), shape)
+        return self._operator("hess", x, y, y.shape[0])
 
     def cross(self, x: Array, y: Array) -> LinearOperator:
         """Return the derivative of that gradient by x, an operator (n, m)."""
-        shape = (y.shape[0], x.shape[0])
-        return self._operator("cross", self.objective.cross(x, y), shape)
+        return self._operator("cross", x, y, x.shape[0])
 
-    def _operator(
-        self, name: str, given: Any, shape: tuple[int, int]
-    ) -> LinearOperator:
-        operator = aslinearoperator(given)
-        check_shape(f"objective.{name}", operator, shape, "an operator")
+    def _operator(self, name: str, x: Array, y: Array, columns: int) -> LinearOperator:
+        given = self.given(name, x, y)
+        operator = as_operator(f"objective.{name}'s result", given, square=False)
+        check_shape(f"objective.{name}", operator, (y.shape[0], columns), "an operator")
         return -operator if self.maximize else operator
 
+    def given(self, name: str, x: Array, y: Array) -> Any:
+        """Return what a user's function gives for copies of x and y.
 
-@dataclasses.dataclass(frozen=True)
+        The function may write into what it is given, and an operator may keep it.
+        """
+        return getattr(self.objective, name)(copied(x), copied(y))
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
 class ActiveSet:
     """Which constraints hold with equality at a solution, as masks.
 
@@ -149,18 +160,21 @@ class ActiveSet:
     fixed: Array
     weak_fixed: Array
 
+    __repr__ = described
+
     @property
     def degenerate(self) -> bool:
         """Whether anything is weakly active."""
         return any(bool(namespace(m).any(m)) for m in (self.weak, self.weak_fixed))
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, eq=False)
 class Solution:
     """A solution y of a problem at x, from ``solve`` or from elsewhere.
 
     ``Solution(y=y, x=x)`` is enough: without a status the optimality conditions are
-    checked before differentiation.
+    checked before differentiation, and the arrays are copied.  Records that hold arrays,
+    as this one, compare by identity.
 
     Attributes
     ----------
@@ -178,6 +192,9 @@ class Solution:
         How the solve ended; None for a solution from elsewhere.
     residual_norm : float or None
         ‖f_Y(x, y)‖₂; with constraints that of the KKT conditions.
+    relative_error : float or None
+        The Newton step that is left, estimated, relative to the length of y, both in the
+        metric of the Hessian: to first order the error of y.
     residual : array (n + p + q,) or None
         The residual of the optimality conditions, where the solver has it.
     niter, n_hvp, n_grad : int
@@ -193,14 +210,19 @@ class Solution:
     active: ActiveSet | None = None
     status: Status | None = None
     residual_norm: float | None = None
+    relative_error: float | None = None
     residual: Array | None = dataclasses.field(default=None, repr=False)
     niter: int = 0
     n_hvp: int = 0
     n_grad: int = 0
     warnings: tuple[str, ...] = ()
 
+    __repr__ = described
+
     def __post_init__(self) -> None:
         optional = () if self.multipliers is None else ("multipliers",)
+        # A copy: whoever brings a solution may write the next one into its arrays.
+        checked = copied_vector if self.status is None else as_vector
         for name in ("y", "x", *optional):
-            object.__setattr__(self, name, as_vector(name, getattr(self, name)))
+            object.__setattr__(self, name, checked(name, getattr(self, name)))
         namespace(self.y, self.x)

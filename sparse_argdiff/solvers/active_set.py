@@ -40,10 +40,12 @@ from ..status import Status
 from .interior_point.as_solution import complementarity_ratio
 from .interior_point.iterate import PrimalDualIterate, Residuals, evaluate, largest
 from .interior_point.ldl_factor import LDLFactor
-from .interior_point.primal_dual import PathState, follow_path, start
+from .interior_point.primal_dual import MAXITER, PathState, follow_path, start
 from .interior_point.standard_form import StandardForm
+from .last_step import LastStep
 from .newton_cg import NewtonIterate
 from .newton_kkt import newton_kkt
+from .scaled_problem import solve_scaled
 
 logger = logging.getLogger(__name__)
 
@@ -89,7 +91,22 @@ def active_set(
     """
     if problem.inequalities is None and not problem.bounded:
         return newton_kkt(problem, x, y0, tol=tol, maxiter=maxiter, callback=callback)
-    path = start(problem, x, y0)
+    maxiter = MAXITER if maxiter is None else maxiter
+    return solve_scaled(
+        _find, problem, x, y0, tol=tol, maxiter=maxiter, callback=callback
+    )
+
+
+def _find(
+    problem: Problem,
+    x: Array,
+    y0: Array,
+    tol: float,
+    maxiter: int,
+    callback: Callable[[NewtonIterate], Any] | None,
+) -> Solution:
+    """Return the solution, of a scaled problem."""
+    path = start(problem, x, y0, tol)
     newton = _ActiveSetNewton(path.best.form, tol)
     found, path = newton.from_start(path, y0)
     status = Status.CONVERGED
@@ -136,7 +153,8 @@ class _ActiveSetNewton:
         xp = namespace(point.y)
         y, nu, z = point.y, point.nu, xp.where(active, point.z, 0.0 * point.z)
         seen: set[bytes] = set()
-        smallest, solved = math.inf, False  # solved: a step was taken with this set
+        smallest = math.inf
+        last: tuple[float, float] | None = None  # length and residual of the last step
         for _ in range(_STEPS):
             y = self.on_bounds(y, active)
             now, path = self.evaluate(y, nu, z), path.plus(n_grad=1)
@@ -144,15 +162,20 @@ class _ActiveSetNewton:
                 return None, path
             force, length = now.scales
             missing = ~active & (now.r_g > self.tol * length)
-            held = xp.where(active, now.r_g, 0.0 * now.r_g)
             z = self.bound_forces(now.r_d, z, active)
-            stationarity = norm(now.r_d[self.free(y, active)])
-            error = max(stationarity / force, largest(now.r_e) / length)
-            error = max(error, largest(held) / length)
+            stationarity, off = self.misfits(now, active)
+            left, error = math.hypot(stationarity, off), off / length
+            error = max(stationarity / force, error)
             wrong = active & (z < -self.tol * force)
             changed = bool(xp.any(wrong | missing))
             logger.debug("active_set: error %.2e, set to change: %s", error, changed)
-            if error <= self.tol and solved and not changed:
+            rounding = 64.0 * epsilon(y) * (force + largest(y))
+            done = last is not None and LastStep(*last, left).is_last(
+                length, self.tol, rounding
+            )
+            if now.value is not None and not math.isfinite(now.value):
+                return None, path
+            if error <= self.tol and done and not changed:
                 curved, n_hvp = self.has_negative_curvature(now, active)
                 path = path.plus(n_hvp=n_hvp)
                 z = xp.where(active, z, 0.0 * z)
@@ -164,20 +187,27 @@ class _ActiveSetNewton:
                 if key in seen:
                     return None, path
                 seen.add(key)
-                smallest = math.inf
                 y = self.on_bounds(y, active)
                 now, path = self.evaluate(y, nu, z), path.plus(n_grad=1)
-            elif solved and not error <= 0.9 * smallest:
+                left, smallest = math.hypot(*self.misfits(now, active)), math.inf
+            elif last is not None and not left <= 0.9 * smallest:
                 return None, path
             else:
-                smallest = error
+                smallest = left
             step, n_hvp = self.step(now, active)
             path = path.plus(n_hvp=n_hvp)
             if step is None:
                 return None, path
-            path, solved = path.plus(niter=1), True
+            path, last = path.plus(niter=1), (norm(step.y), left)
             y, nu, z = y + step.y, nu + step.nu, z + step.z
         return None, path
+
+    def misfits(self, now: Residuals, active: Array) -> tuple[float, float]:
+        """Return the force on the free variables, and by how much the rows are off."""
+        xp = namespace(active)
+        held = xp.where(active, now.r_g, 0.0 * now.r_g)
+        force = norm(now.r_d[self.free(now.point.y, active)])
+        return force, math.hypot(norm(now.r_e), norm(held))
 
     def evaluate(self, y: Array, nu: Array, z: Array) -> Residuals:
         """Evaluate the conditions at a point without slacks."""
@@ -284,7 +314,7 @@ class _ActiveSetNewton:
         return found.status is Status.NEGATIVE_CURVATURE, found.n_matvec
 
     def solution(self, now: Residuals, z: Array, path: PathState) -> Solution:
-        """Return what has converged, in the problem's units."""
+        """Return what has converged."""
         form, point, xp = self.form, now.point, namespace(z)
         multipliers = form.multipliers(point.nu, xp.where(z > 0.0, z, 0.0 * z))
         active = classify(form.problem, form.x, point.y, multipliers)

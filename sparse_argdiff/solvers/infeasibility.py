@@ -35,10 +35,10 @@ def detect_infeasible_or_unbounded(
     form, length = now.form, size_of(now.point.y)
     if now.violation > tol * length:
         worst = max(largest(now.r_e), largest(now.inequality_values), length)
-        proof = contradiction(now, far * max(worst, form.length))
+        proof = contradiction(now, far * max(worst, 1.0))
         if proof:
             return Status.INFEASIBLE, proof, 0
-    if length > 1e6 * form.length:
+    if largest(now.point.y - form.y0) > 1e6:
         H = form.problem.hess(form.x, now.point.y)
         return (Status.UNBOUNDED if falls_forever(H, now) else None), "", 1
     return None, "", 0
@@ -76,14 +76,14 @@ def contradiction(now: Residuals, radius: float) -> str:
     return f"no y meets {some} at once: a weighted sum of them is off by {size:.2e}"
 
 
-def contradict(left: Array, jac: Any, length: float, far: float = 1e6) -> bool:
+def contradict(left: Array, rows: Any, length: float, far: float = 1e6) -> bool:
     """Tell whether the least-squares rest of equality rows proves a contradiction.
 
     With the weights u = left / ‖rows‖², u'(left + J v) > 0 for all ‖v‖ < u'left / ‖J'u‖,
-    which must be ``far`` times ``length``.
+    which must be ``far`` times ``length``; ``rows`` are the projections on J.
     """
-    u = left / row_norms(jac, left) ** 2
-    return dot(u, left) > far * length * norm(aslinearoperator(jac).T @ u)
+    u = left / rows.row_lengths**2
+    return dot(u, left) > far * length * norm(rows.C.T @ u)
 
 
 def name_row(left: Array, jac: Any, affine: bool) -> str:

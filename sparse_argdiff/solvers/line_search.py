@@ -70,6 +70,7 @@ class _Line:
     d: Array
     value: float | None
     slope: float
+    convex: bool
 
     def at(self, alpha: float) -> _Trial:
         y = self.y + alpha * self.d
@@ -84,9 +85,11 @@ class _Line:
         flat = trial.slope <= (1.0 - 2.0 * _SLOPE_DELTA) * -self.slope
         if self.value is None or trial.value is None:
             return flat
+        noise = epsilon(self.y) ** (2 / 3) * abs(self.value)
+        if self.convex and trial.value < self.value + trial.alpha * self.slope - noise:
+            return False  # below its tangent: beyond a pole, or where f is concave
         if trial.value <= self.value + _DELTA * trial.alpha * self.slope:
             return True
-        noise = epsilon(self.y) ** (2 / 3) * abs(self.value)
         # Not a step too short to change the slope.
         changed = trial.slope >= 0.9 * self.slope
         return flat and changed and trial.value <= self.value + noise
@@ -106,6 +109,8 @@ def search(
     value: float | None,
     slope: float,
     expand: bool,
+    *,
+    convex: bool = False,
 ) -> Step:
     """Search along d from y, first at α = 1; ``expand`` when the length of d is a guess.
 
@@ -115,8 +120,11 @@ def search(
         f(x, y); None when the problem has none.
     slope : float
         f_Y(x, y)'d, which must be negative.
+    convex : bool
+        Whether f is taken for convex along d: a value below the tangent is then beyond
+        a pole, and the step too long.
     """
-    line = _Line(problem, x, y, d, value, slope)
+    line = _Line(problem, x, y, d, value, slope, convex)
     if not slope < 0.0:
         nan = math.isnan(slope)
         return line.failed(Status.NOT_FINITE if nan else Status.LINE_SEARCH_FAILED, 0)

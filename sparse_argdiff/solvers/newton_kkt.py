@@ -23,17 +23,22 @@ from ..operators.block_matrices import is_explicit
 from ..operators.linear_operator import LinearOperator, aslinearoperator
 from ..preconditioners import constraint_of
 from ..problem.constraints import Stack
-from ..problem.optimality import residual_scale, row_norms, size_of
+from ..problem.optimality import row_norms
 from ..problem.problem import Problem, Solution
 from ..status import Status
 from .infeasibility import UNSOLVED, contradict, name_row
+from .interior_point.iterate import largest
+from .last_step import LastStep
 from .line_search import Step, search, search_by_size
 from .newton_cg import NewtonIterate, asks_to_stop
 from .newton_stationary import newton_stationary
+from .scaled_problem import solve_scaled
 
 logger = logging.getLogger(__name__)
 
+MAXITER = 200  # Newton steps
 _PATIENCE = 25
+_LONG = 5  # steps that are not shorter: towards a limit that is not attained
 _HALVINGS = 20
 _BY_RESIDUALS = "without objective.value the search goes by residuals alone"
 
@@ -55,6 +60,16 @@ class ConstrainedPoint:
     def stationarity(self) -> float:
         """‖f_Y + h_Y' ν‖."""
         return norm(self.lagrangian_grad)
+
+    @cached_property
+    def misfit(self) -> float:
+        """The residual of the conditions; a force and a distance have one unit."""
+        return math.hypot(self.stationarity, self.infeasibility)
+
+    @cached_property
+    def force(self) -> float:
+        """The size of the terms that h_Y' ν adds up."""
+        return norm(row_norms(self.jac, self.h) * self.multipliers)
 
     @cached_property
     def infeasibility(self) -> float:
@@ -101,8 +116,8 @@ def newton_kkt(
     Parameters
     ----------
     tol : float
-        Stop when ‖f_Y + h_Y' ν‖₂ ≤ tol · scale and |h_i| / ‖∇h_i‖ ≤ tol · max |y|, with
-        the scale of :func:`sparse_argdiff.problem.optimality.residual_scale` or ‖f_Y‖.
+        Stop when the conditions hold and the next step is short: each relative to max |y|
+        or to the way from the start, in the coordinates of ``scaled_problem``.
     maxiter : int, optional
         Newton steps, 200 by default.
 
@@ -125,6 +140,22 @@ def newton_kkt(
         return newton_stationary(
             problem, x, y0, tol=tol, maxiter=maxiter, callback=callback
         )
+    maxiter = MAXITER if maxiter is None else maxiter
+    return solve_scaled(
+        _find, problem, x, y0, tol=tol, maxiter=maxiter, callback=callback, form=False
+    )
+
+
+def _find(
+    problem: Problem,
+    x: Array,
+    y0: Array,
+    tol: float,
+    maxiter: int,
+    callback: Callable[[NewtonIterate], Any] | None,
+) -> Solution:
+    """Return the solution, of a scaled problem."""
+    assert problem.equalities is not None
     return _NewtonKKT(problem, problem.equalities, x, tol, maxiter, callback).run(y0)
 
 
@@ -137,40 +168,36 @@ class _NewtonKKT:
         constraints: Stack,
         x: Array,
         tol: float,
-        maxiter: int | None,
+        maxiter: int,
         callback: Callable[[NewtonIterate], Any] | None,
     ) -> None:
         self.problem, self.constraints, self.x = problem, constraints, x
-        self.tol, self.callback = tol, callback
-        self.maxiter = 200 if maxiter is None else maxiter
+        self.tol, self.maxiter, self.callback = tol, maxiter, callback
         self.n_hvp, self.n_grad, self.niter = 0, 0, 0
         self.mu = 0.0
         self.violations: list[float] = []  # ‖h‖ along the way
         self.h_norm = 0.0  # the largest ‖H u‖ / ‖u‖ so far, a lower estimate of ‖H‖
         self.notes: tuple[str, ...] = ()
+        self.last = LastStep()
+        self.inner = 0.0  # the residual that the last linear solve left
         self.probed = False  # whether CG has looked for negative curvature
         self._jacobian: tuple[Any, Any] | None = None  # and its null space
 
     def run(self, y0: Array) -> Solution:
-        y = namespace(y0).asarray(y0, copy=True)
-        point, scale = self.at(y), math.nan
-        if math.isfinite(point.stationarity + norm(point.h)):
-            scale, n_hvp = residual_scale(self.problem, self.x, y)
-            self.n_hvp += n_hvp
+        self.y0 = y = namespace(y0).asarray(y0, copy=True)
+        point = self.at(y)
         status: Status | None = None
         while status is None:
-            unit = max(scale, norm(point.grad)) or 1.0
-            status = self.stop(point, unit)
+            status = self.stop(point)
             if status is Status.CONVERGED and not self.probed:
                 status, point = self.continue_from_stationary(point)
             elif status is None:
-                status, point = self.step(point, unit)
-        value = point.value
+                status, point = self.step(point)
         residual = namespace(y).concat([point.lagrangian_grad, point.h])
         return Solution(
             y=point.y,
             x=self.x,
-            value=-value if value is not None and self.problem.maximize else value,
+            value=point.value,
             multipliers=point.multipliers,
             status=status,
             residual_norm=norm(residual),
@@ -197,7 +224,27 @@ class _NewtonKKT:
             total = grad + aslinearoperator(jac).T @ nu
         return ConstrainedPoint(y, value, grad, h, jac, rows, nu, total)
 
-    def stop(self, point: ConstrainedPoint, unit: float) -> Status | None:
+    def length(self, point: ConstrainedPoint) -> float:
+        """Return the length that the tolerance is relative to, of the way or from 0.
+
+        Rounding on the longer one is within the tolerance.
+        """
+        size, way = largest(point.y), max(largest(point.y - self.y0), 1.0)
+        unit = epsilon(point.y)
+        least = max(math.sqrt(unit), 64.0 * unit / self.tol) if self.tol else 1.0
+        return max(min(size, way), min(least, 1.0) * max(size, way))
+
+    def is_solved(self, point: ConstrainedPoint) -> bool:
+        """Tell whether the conditions hold, and the next step would be short."""
+        length = self.length(point)
+        allowed = self.tol * length
+        if max(point.stationarity, point.infeasibility) > allowed:
+            return False
+        return self.niter == 0 or self.last.is_last(
+            length, self.tol, self.rounding(point)
+        )
+
+    def stop(self, point: ConstrainedPoint) -> Status | None:
         """Return the status of a point at which the iteration ends, else None."""
         size, h_norm = point.stationarity, norm(point.h)
         logger.debug("newton_kkt %d: |residual| %.3e, %.3e", self.niter, size, h_norm)
@@ -205,19 +252,19 @@ class _NewtonKKT:
             return Status.NOT_FINITE
         if point.value is not None and math.isnan(point.value):
             return Status.NOT_FINITE
-        if size <= self.tol * unit and self.feasible(point):
-            return Status.CONVERGED
+        if self.is_solved(point):
+            return (
+                Status.CONVERGED if self.last.not_shorter < _LONG else Status.UNBOUNDED
+            )
         iterate = NewtonIterate(self.niter, point.y, point.value, size, self.n_hvp)
         if asks_to_stop(self.callback, iterate):
             return Status.STOPPED_BY_CALLBACK
         return Status.ITERATION_LIMIT if self.niter >= self.maxiter else None
 
     def feasible(self, point: ConstrainedPoint) -> bool:
-        return point.infeasibility <= self.tol * size_of(point.y)
+        return point.infeasibility <= self.tol * self.length(point)
 
-    def step(
-        self, point: ConstrainedPoint, unit: float
-    ) -> tuple[Status | None, ConstrainedPoint]:
+    def step(self, point: ConstrainedPoint) -> tuple[Status | None, ConstrainedPoint]:
         """Return the next point, or a status and this point where there is none."""
         normal = point.rows.particular(-point.h)
         self.violations.append(norm(point.h))
@@ -225,14 +272,14 @@ class _NewtonKKT:
         if status is not None:
             return status, point
         hess = self.lagrangian_hess(point)
-        tangent, guessed, status = self.tangential(hess, point, normal, unit)
+        tangent, guessed, status = self.tangential(hess, point, normal)
         if status is not None:
             return status, point
         d = normal + tangent
         if not bool(namespace(d).any(d != 0.0)):
-            return self.stalled(point, unit), point
+            return self.stalled(point), point
         found = self.search(point, hess, d, guessed)
-        before = self.total(point, unit)
+        before = point.misfit
         if found.status is None:
             new = self.at(found.y)
         elif found.status in {Status.UNBOUNDED, Status.NOT_FINITE}:
@@ -240,20 +287,23 @@ class _NewtonKKT:
         else:
             # Where values differ by rounding only, the conditions decide.
             new = self.at(point.y + d)
-            if not self.total(new, unit) <= 0.5 * before:
-                return self.stalled(point, unit), point
+            if not new.misfit <= 0.5 * before:
+                return self.stalled(point), point
         self.niter += 1
-        after = self.total(new, unit)
-        if after > 0.5 * before and self.stalled(point, unit) is Status.ROUNDING_LIMIT:
+        after = new.misfit
+        self.last = self.last.followed_by(
+            norm(new.y - point.y), before, after, self.inner
+        )
+        if after > 0.5 * before and self.stalled(point) is Status.ROUNDING_LIMIT:
             return Status.ROUNDING_LIMIT, point if before <= after else new
         return None, new
 
     def infeasible(self, point: ConstrainedPoint, normal: Array) -> Status | None:
         """Return a status where the rows contradict each other, or stay violated."""
-        affine, length = self.constraints.affine, size_of(point.y)
+        affine, length = self.constraints.affine, self.length(point)
         left = point.h + aslinearoperator(point.jac) @ normal
         if norm(left) > (0.5 if affine else 0.99) * norm(point.h):
-            if not contradict(left, point.jac, norm(normal) + length):
+            if not contradict(left, point.rows, norm(normal) + length):
                 self.notes = (UNSOLVED,)
                 return Status.STAGNATED
             self.notes = (name_row(left, point.jac, affine),)
@@ -261,7 +311,7 @@ class _NewtonKKT:
         past = self.violations[-_PATIENCE:]
         if len(past) < _PATIENCE or min(past[1:]) <= 0.99 * past[0]:
             return None
-        if not contradict(point.h, point.jac, length, far=1.0):
+        if not contradict(point.h, point.rows, length, far=1.0):
             return Status.STAGNATED
         self.notes = (name_row(point.h, point.jac, affine=False),)
         return Status.INFEASIBLE
@@ -297,29 +347,28 @@ class _NewtonKKT:
         self.notes = (hess.note,) if hess.note else ()
         return hess
 
-    def total(self, point: ConstrainedPoint, unit: float) -> float:
-        """Return the residual of the conditions, each relative to its scale."""
-        return math.hypot(
-            point.stationarity / unit, point.infeasibility / size_of(point.y)
-        )
+    def rounding(self, point: ConstrainedPoint) -> float:
+        """Return the residual that rounding alone may leave at a point."""
+        terms = self.h_norm * norm(point.y) + norm(point.grad) + point.force
+        return 64.0 * epsilon(point.y) * terms
 
-    def stalled(self, point: ConstrainedPoint, unit: float) -> Status:
+    def stalled(self, point: ConstrainedPoint) -> Status:
         """Tell the rounding limit from a line search that failed."""
-        own = 64.0 * epsilon(point.y)
-        rounding = own * (self.h_norm * norm(point.y) + unit)
-        length = own * norm(point.y) * math.sqrt(point.y.shape[0])
-        small = point.stationarity <= rounding and point.infeasibility <= length
+        length = 64.0 * epsilon(point.y) * norm(point.y) * math.sqrt(point.y.shape[0])
+        small = point.stationarity <= self.rounding(point)
+        small = small and point.infeasibility <= length
         return Status.ROUNDING_LIMIT if small else Status.LINE_SEARCH_FAILED
 
     def tangential(
-        self, hess: LinearOperator, point: ConstrainedPoint, normal: Array, unit: float
+        self, hess: LinearOperator, point: ConstrainedPoint, normal: Array
     ) -> tuple[Array, bool, Status | None]:
         """Return u, whether its length is a guess, and a status where there is none."""
         force = -(point.lagrangian_grad + hess.matvec(normal))
         self.n_hvp += 1
         force = point.rows.project(force)
-        size = norm(force)
-        if size <= epsilon(force) * unit:
+        size, unit = norm(force), self.length(point)
+        self.inner = size
+        if size <= epsilon(force) * max(unit, norm(point.grad)):
             return 0.0 * force, False, None
         rtol = min(1e-2, size / unit)
         rtol = max(rtol, 0.1 * self.tol * unit / size, 10.0 * epsilon(force))
@@ -327,6 +376,7 @@ class _NewtonKKT:
         rhs = namespace(force).concat([force, zeros(point.h.shape, force)])
         result = system.solve(rhs, rtol=min(rtol, 0.5))
         self.n_hvp += result.n_matvec
+        self.inner = float(result.residual_norm)
         u, direction = result.x[: force.shape[0]], result.direction
         if system.method == "projected_cg":
             self.probed = True
@@ -355,8 +405,7 @@ class _NewtonKKT:
     ) -> Step:
         """Search along d: by value where there is one, by the residual otherwise."""
         if point.value is None:
-            unit = norm(point.grad) or 1.0
-            found = search_by_size(point, d, self.at, lambda new: self.total(new, unit))
+            found = search_by_size(point, d, self.at, lambda new: new.misfit)
             if found.status is not None:
                 self.notes = (_BY_RESIDUALS,)
             return found

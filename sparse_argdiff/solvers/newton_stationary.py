@@ -15,12 +15,13 @@ import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-from ..arrays import Array, epsilon, namespace, norm
+from ..arrays import Array, as_number, dot, epsilon, namespace, norm
 from ..krylov import minres
 from ..operators.linear_operator import LinearOperator
+from ..preconditioners import jacobi
 from ..problem.problem import Problem, Solution
 from ..status import Status
-from .newton_cg import NewtonIterate, stopping_test
+from .stopping import Callback, NewtonIterate, NewtonStep, StoppingTest
 
 logger = logging.getLogger(__name__)
 
@@ -34,15 +35,16 @@ def newton_stationary(
     *,
     tol: float = 1e-8,
     maxiter: int | None = None,
-    callback: Callable[[NewtonIterate], Any] | None = None,
+    callback: Callback | None = None,
 ) -> Solution:
     """Solve f_Y(x, y) = 0 from y0 by damped Newton steps; no constraints.
 
     Parameters
     ----------
     tol : float
-        Stop when ‖f_Y(x, y)‖₂ ≤ tol · scale, see
-        :func:`sparse_argdiff.problem.optimality.residual_scale`.
+        Stop when the Newton step that is left is ≤ tol · ‖y‖, both in the metric of the
+        diagonal of f_YY where that is known
+        (:class:`sparse_argdiff.solvers.stopping.StoppingTest`).
     maxiter : int, optional
         Newton steps, 200 by default.
 
@@ -58,51 +60,63 @@ def newton_stationary(
     """
     y = namespace(y0).asarray(y0, copy=True)
     grad = problem.grad(x, y)
-    size = norm(grad)
-    test, n_grad, n_hvp = stopping_test(problem, x, y, size, tol, maxiter, callback)
-    n_grad, niter, alpha, a_norm = n_grad + 1, 0, 1.0, 0.0
+    size, test = norm(grad), StoppingTest(tol, maxiter, callback)
+    n_grad, n_hvp, niter, alpha, left, a_norm = 1, 0, 0, 1.0, 1e-2, 0.0
     notes: tuple[str, ...] = ()
     while True:
         logger.debug("newton_stationary %d: |grad| %.3e, step %.1e", niter, size, alpha)
-        status = test.status(NewtonIterate(niter, y, None, size, n_hvp))
+        status = test.before(NewtonIterate(niter, y, None, size, n_hvp))
         if status is not None:
             break
         hess = problem.hess(x, y)
         notes = (hess.note,) if hess.note else ()
-        rtol = max(min(1e-3, size / test.scale), 0.1 * test.target / size, epsilon(y))
-        step = minres(hess, -grad, rtol=rtol)
+        M, metric = _metric(hess)
+        rtol = max(min(1e-3, 0.1 * left), 0.1 * tol, epsilon(y))
+        step = minres(hess, -grad, rtol=rtol, M=M)
         n_hvp, length = n_hvp + step.n_matvec, norm(step.x)
         a_norm = max(a_norm, size / length if length else 0.0)
-        if step.status in {Status.LEAST_SQUARES, Status.SINGULAR} or length == 0.0:
-            status = Status.BRANCH_ENDS
+        status = _without_step(step.status, length)
+        if status is not None:
             break
-        if step.status is Status.NOT_FINITE:
-            status = step.status
-            break
-        rounding = test.rounding_level(a_norm, y)
-        found = _damped(problem, x, y, hess, step.x, alpha, rounding)
-        n_hvp, n_grad, alpha = n_hvp + found.n_hvp, n_grad + found.n_grad, found.alpha
+        rounding = 32.0 * epsilon(y) * a_norm * norm(y)
+        found = _damped(problem, x, y, hess, M, step.x, alpha, rounding)
+        n_hvp, n_grad = n_hvp + found.n_hvp, n_grad + found.n_grad
         if found.y is None:
             status = _no_step(size, rounding, 1e-2 * a_norm * length)
             break
-        niter += 1
-        test.record_step(norm(found.y - y))
-        y, grad, before, size = found.y, found.grad, size, norm(found.grad)
-        if max(size, before) <= rounding and size > 0.5 * before:
-            status = Status.ROUNDING_LIMIT
+        niter, full, alpha = niter + 1, found.full, found.alpha
+        y, grad, size = found.y, found.grad, norm(found.grad)
+        lam, left = metric(step.x), metric(found.simplified)
+        test.square = metric(y) ** 2
+        test.moved(y, length, lam)
+        shown = NewtonStep(lam, 0.0, lam, left, left, 1.0)
+        status = test.after(shown) if full else None
+        if status is not None:
             break
+        left = left / lam if full else 1.0
     return Solution(
         y=y,
         x=x,
-        value=float(problem.objective.value(x, y)) if problem.has_value else None,
+        value=as_number("objective.value", problem.given("value", x, y))
+        if problem.has_value
+        else None,
         status=status,
         residual_norm=size,
+        relative_error=test.relative_error,
         residual=grad,
         niter=niter,
         n_hvp=n_hvp,
         n_grad=n_grad,
         warnings=notes,
     )
+
+
+def _without_step(status: Status, length: float) -> Status | None:
+    """Return why MINRES found no step, None where it did."""
+    singular = status in {Status.LEAST_SQUARES, Status.SINGULAR} or length == 0.0
+    if status is Status.NOT_FINITE:
+        return status
+    return Status.BRANCH_ENDS if singular else None
 
 
 def _no_step(size: float, rounding: float, flat: float) -> Status:
@@ -112,9 +126,23 @@ def _no_step(size: float, rounding: float, flat: float) -> Status:
     return Status.BRANCH_ENDS if size <= flat else Status.LINE_SEARCH_FAILED
 
 
+def _metric(
+    hess: LinearOperator,
+) -> tuple[LinearOperator | None, Callable[[Array], float]]:
+    """Return M = |diag f_YY|⁻¹ where it is known, and the norm in the metric of M⁻¹."""
+    diagonal = hess.diagonal() if hess.has_diagonal else None
+    if diagonal is not None:
+        diagonal = namespace(diagonal).abs(diagonal)
+    if diagonal is None or not bool(namespace(diagonal).all(diagonal > 0.0)):
+        return None, norm
+    return jacobi(diagonal), lambda v: math.sqrt(dot(v, diagonal * v))
+
+
 class _Damped(NamedTuple):
     y: Any  # None where no step was accepted
     grad: Any
+    simplified: Any  # the step from there with the same f_YY
+    full: bool
     alpha: float  # to try next
     n_hvp: int
     n_grad: int
@@ -125,6 +153,7 @@ def _damped(
     x: Array,
     y: Array,
     hess: LinearOperator,
+    M: LinearOperator | None,
     d: Array,
     alpha: float,
     rounding: float,
@@ -138,15 +167,13 @@ def _damped(
         if not math.isfinite(size):
             alpha *= 0.1
             continue
-        if size <= rounding:
-            return _Damped(point, grad, 1.0, n_hvp, n_grad)
-        simplified = minres(hess, -grad, rtol=1e-3)
+        simplified = minres(hess, -grad, rtol=1e-3, M=M)
         n_hvp += simplified.n_matvec
         change = norm(simplified.x - (1.0 - alpha) * d)
         # The α at which the flow has turned by as much as the step is long.
         best = 0.5 * alpha**2 * length / change if change > 0.0 else 1.0
-        if change <= 0.5 * alpha * length:
-            alpha = best if best < 0.5 else 1.0
-            return _Damped(point, grad, alpha, n_hvp, n_grad)
+        if change <= 0.5 * alpha * length or size <= rounding:
+            full, alpha = alpha == 1.0, best if best < 0.5 else 1.0
+            return _Damped(point, grad, simplified.x, full, alpha, n_hvp, n_grad)
         alpha = min(0.5 * alpha, best)
-    return _Damped(None, None, alpha, n_hvp, n_grad)
+    return _Damped(None, None, None, False, alpha, n_hvp, n_grad)

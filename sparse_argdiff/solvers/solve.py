@@ -18,12 +18,13 @@ from ..arrays import (
     as_count,
     as_tolerance,
     as_vector,
+    check_callable,
     copied_vector,
     epsilon,
     namespace,
     zeros,
 )
-from ..problem.optimality import check_conditions, residual_scale
+from ..problem.optimality import check_conditions
 from ..problem.problem import Problem, Solution
 from ..status import OnFailure, Status, check_on_failure, raise_or_warn, warn_poor
 from .active_set import active_set
@@ -68,10 +69,10 @@ def solve(
         A callable is called as ``method(problem, x, y0, tol)`` and returns a
         ``Solution``; without a status it is checked to ``tol`` here.
     tol : float
-        Stop when ‖f_Y(x, y)‖₂ ≤ tol · scale, where the scale is ‖f_Y(x, 0)‖ unless
-        the objective has its own: neither the units of f nor the start change it.  With
-        constraints f_Y is the gradient of the Lagrangian and the scale at least ‖f_Y‖;
-        violations are ≤ tol · max |y| as distances in y.
+        Relative error of y that is asked for, in the metric of the Hessian: stop when
+        the Newton step that is left is ≤ tol · min(‖y‖, ρ), with the length ρ over
+        which the Hessian is constant.  Neither the units of f and y nor the start change
+        its meaning; violations of constraints are lengths in the same metric.
     maxiter : int, optional
         Iterations.
     callback : callable, optional
@@ -100,6 +101,7 @@ def solve(
     x = copied_vector("x", x)
     y0 = _start(problem, x, y0)
     tol = as_tolerance("tol", tol)
+    check_callable(callback=callback)
     if maxiter is not None:
         maxiter = as_count("maxiter", maxiter)
     if callable(method):
@@ -110,7 +112,7 @@ def solve(
         if method == "newton_cg":
             options["M"] = M
         solution = _by_name(method, problem, x, y0, tol, options)
-    _report(problem, x, solution, on_failure)
+    _report(problem, solution, on_failure)
     return solution
 
 
@@ -152,9 +154,7 @@ def _by_name(
     return _METHODS[method](problem, x, y0, tol=tol, **options)
 
 
-def _report(
-    problem: Problem, x: Array, solution: Solution, on_failure: OnFailure
-) -> None:
+def _report(problem: Problem, solution: Solution, on_failure: OnFailure) -> None:
     """Raise or warn where the solution's status asks for it."""
     if solution.status is None:
         return
@@ -173,14 +173,14 @@ def _report(
         on_failure,
         solution.n_hvp,
     )
-    if solution.status is Status.ROUNDING_LIMIT and size is not None:
-        scale, _ = residual_scale(problem, x, solution.y)
-        if not size <= math.sqrt(epsilon(solution.y)) * scale:
-            warn_poor(
-                f"the lower-level solve ended at the rounding limit {detail} The "
-                f"scale of the gradient is {scale:.2e}. {solution.status.value}",
-                on_failure,
-            )
+    error = solution.relative_error
+    half = math.sqrt(epsilon(solution.y))
+    if solution.status is Status.ROUNDING_LIMIT and not (error or 0.0) <= half:
+        warn_poor(
+            f"the lower-level solve ended at the rounding limit {detail} The error of y "
+            f"that is left is {error:.1e} of its size. {solution.status.value}",
+            on_failure,
+        )
 
 
 _METHODS: dict[str, Callable[..., Solution]] = {

@@ -89,7 +89,7 @@ class Auto:
     ``solve``, ``vjp`` and ``derivative`` report each solve to it (``observe``).  A setup
     serves the systems that follow, updated where that takes no products; it is repeated
     once its iterations exceed those of the first solve with it by one half, and the
-    excess has cost as much as the setup.  One that saves less than a quarter of the
+    excess has cost as much as the setup.  One that saves less than a tenth of the
     iterations is discarded.  The first sketch has rank 20.  A builder that raised
     ``ValueError``, or was discarded, is tried again when the iterations of all solves have
     doubled.
@@ -105,6 +105,9 @@ class Auto:
             )
         self.n_matvec = 0
         self.reset()
+
+    def __repr__(self) -> str:
+        return f"Auto(patience={self.patience}, max_rank={self.max_rank}): {self.name}"
 
     def reset(self) -> None:
         """Discard the setup and all records but ``n_matvec``."""
@@ -184,7 +187,7 @@ class Auto:
         slower = rate > 1.5 * self._first_rate
         self._degraded = slower and self._excess >= self._price
         # Loose solves say little of the rate, which grows with the digits.
-        if self._with[1] > 3.0 and _rate(self._with) > 0.75 * _rate(self._plain) > 0.0:
+        if self._with[1] > 3.0 and _rate(self._with) > 0.9 * _rate(self._plain) > 0.0:
             self._try_later(self.name)
             self._keep(None, "none", 0.0)
         elif self.name == "nystrom" and self._with[1] > 3.0 and self._may_grow():

@@ -47,6 +47,9 @@ class Choice:
         self._build: Any = M if builds else None
         self._fixed = None if M is None or builds else aslinearoperator(M)
 
+    def __repr__(self) -> str:
+        return f"Choice({self._build or self._fixed!r})"
+
     def __call__(
         self, K: LinearOperator, rtol: float = 1e-8
     ) -> tuple[LinearOperator | None, int]:
@@ -78,9 +81,13 @@ def preconditioned_solve(
     K: LinearOperator,
     b: Array,
     x0: Array | None,
+    *,
+    fallback: LinearOperator | None = None,
     **options: Any,
 ) -> tuple[KrylovResult, int]:
     """Solve K x = b by ``solver`` with the M of ``choice``; None: without passing M.
+
+    ``fallback`` takes the place of an M that the choice leaves out.
 
     Returns
     -------
@@ -91,7 +98,8 @@ def preconditioned_solve(
     if choice is None:
         return _checked(solver(K, b, x0, **options)), 0
     wanted, maxiter = options.get("rtol", 1e-8), options.get("maxiter")
-    options["M"], n_setup = choice(K, wanted)
+    chosen, n_setup = choice(K, wanted)
+    options["M"] = fallback if chosen is None else chosen
     auto, first = choice.auto, math.inf
     price = None if auto is None else auto.offer
     most = max(10 * K.shape[0], 20) if maxiter is None else as_count("maxiter", maxiter)
@@ -106,7 +114,8 @@ def preconditioned_solve(
     pace = max(-math.log10(attained), 0.0) / found.niter if attained > 0.0 else 0.0
     left = math.log10(attained / wanted) if wanted > 0.0 else math.inf
     if found.status is Status.STAGNATED or not left <= pace * price:
-        options["M"], n_late = auto.choose(K, now=True)
+        chosen, n_late = auto.choose(K, now=True)
+        options["M"] = fallback if chosen is None else chosen
         n_setup += n_late
     last = cg(K, b, found.x, **(options | {"maxiter": most - found.niter}))
     last = dataclasses.replace(

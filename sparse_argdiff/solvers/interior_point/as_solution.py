@@ -1,4 +1,4 @@
-"""The conversion of an interior-point iterate to a Solution: units, and the active set.
+"""The conversion of an interior-point iterate to a Solution, and its active set.
 
 active    (z_i / force) / (w_i / length) > 100,     inactive    < 1 / 100
 """
@@ -22,7 +22,7 @@ def to_solution(
     active: ActiveSet | None = None,
     multipliers: Array | None = None,
 ) -> Solution:
-    """Return an iterate in the problem's own units.
+    """Return an iterate as a solution.
 
     By default with the multipliers of the iterate, the active set by the complementarity
     ratios, and the error of all conditions, slacks and products w z included.
@@ -32,12 +32,9 @@ def to_solution(
     if active is None or multipliers is None:
         multipliers = form.multipliers(now.point.nu, now.point.z)
         active = active_set_of(now)
-        size = now.error * max(form.force * form.unit, norm(now.grad))
+        size = now.error * now.scales[0] * form.unit
     xp = namespace(multipliers)
-    value = now.value
-    if value is not None and problem.maximize:
-        value = -value
-    force = form.unit * now.r_d
+    force = now.form.unit * now.r_d
     rows = form.split(now.inequality_values)[0] * form.g_scale
     residual = xp.concat(
         [
@@ -50,7 +47,7 @@ def to_solution(
     return Solution(
         y=now.point.y,
         x=form.x,
-        value=value,
+        value=now.value,
         multipliers=multipliers,
         active=active if with_inequalities else None,
         status=status,

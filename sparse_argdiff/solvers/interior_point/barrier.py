@@ -15,7 +15,8 @@ from typing import Any
 from ...arrays import Array
 from ...problem.problem import Problem, Solution
 from ..newton_cg import NewtonIterate
-from .primal_dual import follow_path, start
+from ..scaled_problem import solve_scaled
+from .primal_dual import MAXITER, follow_path, start
 
 
 def barrier(
@@ -58,5 +59,19 @@ def barrier(
     N.-Y. Chiang, V. M. Zavala, Comput. Optim. Appl. 64 (2016) 327-354 (the test of
     curvature that stands for the inertia).
     """
-    status, state = follow_path(start(problem, x, y0), tol, maxiter, callback)
+    maxiter = MAXITER if maxiter is None else maxiter
+    return solve_scaled(
+        _follow, problem, x, y0, tol=tol, maxiter=maxiter, callback=callback
+    )
+
+
+def _follow(
+    problem: Problem,
+    x: Array,
+    y0: Array,
+    tol: float,
+    maxiter: int,
+    callback: Callable[[NewtonIterate], Any] | None,
+) -> Solution:
+    status, state = follow_path(start(problem, x, y0, tol), tol, maxiter, callback)
     return state.solution(status)

@@ -49,7 +49,8 @@ class BarrierMerit:
     def reduced(self, now: Residuals, least: float) -> BarrierMerit:
         """Return φ with a smaller μ, not below ``least``, if its conditions are met."""
         mu, products = self.mu, now.point.w * now.point.z
-        off = max(norm(now.r_d) * now.scales[1], now.violation)
+        force, length = now.scales
+        off = max(norm(now.r_d) * length, now.violation * force)
         while mu > least and max(off, largest(products - mu)) <= _MET * mu:
             mu = max(min(_REDUCTION * mu, mu**1.5), least)
         return self if mu == self.mu else BarrierMerit(mu)

@@ -10,9 +10,8 @@ import math
 from functools import cached_property
 from typing import Any, NamedTuple
 
-from ...arrays import Array, dot, epsilon, namespace, norm
+from ...arrays import Array, dot, namespace, norm
 from ...operators.linear_operator import aslinearoperator
-from ...problem.optimality import size_of
 from .standard_form import StandardForm
 
 
@@ -81,11 +80,14 @@ class Residuals:
     def scales(self) -> tuple[float, float]:
         """The force and the length that residuals are relative to.
 
-        Where f_Y or y vanish at the solution, rounding at the start is what is left.
+        The length is max |y|, or the way from the start where the origin is farther, but
+        what rounding leaves of the longer one is within the tolerance.
         """
-        form, least = self.form, epsilon(self.point.y) ** 0.5
-        force = max(form.force, norm(self.grad) / form.unit, least)
-        return force, max(size_of(self.point.y), least * form.length)
+        y, form = self.point.y, self.form
+        size, way = largest(y), max(largest(y - form.y0), 1.0)
+        length = max(min(size, way), form.resolution * max(size, way))
+        unit = self.form.unit
+        return max(norm(self.grad), min(length, unit)) / unit, length
 
     @cached_property
     def error(self) -> float:

@@ -34,7 +34,7 @@ from .standard_form import standard_form
 
 logger = logging.getLogger(__name__)
 
-_MAXITER = 300
+MAXITER = 300
 _PATIENCE = (
     25  # steps in which the error must fall by a tenth; 4 times in monotone mode
 )
@@ -69,6 +69,8 @@ class PathState:
         Whether negative curvature was met.
     unverified : bool
         Whether the last step does not prove that the point is near a minimum.
+    ahead : float
+        The length of the next step, as the last one and the errors around it predict.
     note : str
         A caveat for the user.
     """
@@ -84,6 +86,7 @@ class PathState:
     shift: float = 0.0
     nonconvex: bool = False
     unverified: bool = True
+    ahead: float = math.inf
     note: str = ""
 
     @property
@@ -115,7 +118,9 @@ class PathState:
         if new is None:
             return self.plus(n_hvp=n_hvp, n_grad=n_grad), False
         state = self.plus(niter=1, n_hvp=n_hvp, n_grad=n_grad)
-        return dataclasses.replace(state, now=new), True
+        moved = largest(new.point.y - self.now.point.y)
+        ahead = moved * new.error / self.now.error if self.now.error else moved
+        return dataclasses.replace(state, now=new, ahead=ahead), True
 
     def solution(
         self,
@@ -137,34 +142,34 @@ class PathState:
         )
 
 
-def start(problem: Problem, x: Array, y0: Array) -> PathState:
+def start(problem: Problem, x: Array, y0: Array, tol: float) -> PathState:
     """Return a first iterate: within the bounds, slacks make up for the other rows."""
     xp = namespace(y0)
     y = xp.asarray(y0, copy=True)
-    form, n_hvp = standard_form(problem, x, y)
+    form = standard_form(problem, x, y, tol)
     width = form.upper - form.lower
-    inside = xp.minimum(0.1 * form.length + xp.zeros_like(y), 0.25 * width)
+    inside = xp.minimum(0.1 + xp.zeros_like(y), 0.25 * width)
     y = xp.clip(y, form.lower + inside, form.upper - inside)
     y = xp.where(form.lower == form.upper, form.lower, y)
     values = form.inequality_values(y)
     violation = float(xp.max(values)) if values.shape[0] else 0.0
-    least = max(violation, 0.1 * form.length)
+    room = -float(xp.min(values)) if values.shape[0] else 1.0
+    least = max(violation, 0.1 * math.sqrt(min(1.0, room)) if room > 0.0 else 0.1)
     rows, low, high = form.split(values)
     w = xp.concat([xp.where(-rows > least, -rows, least + 0.0 * rows), -low, -high])
     point = PrimalDualIterate(y, xp.zeros_like(form.e_scale), _FORCE * least / w, w)
     now = evaluate(form, point)
     balance = _BALANCE * now.mu / now.size if now.size else 0.0
-    return PathState(now, now, balance, n_hvp=n_hvp, n_grad=1)
+    return PathState(now, now, balance, n_grad=2)
 
 
 def follow_path(
     state: PathState,
     tol: float,
-    maxiter: int | None = None,
-    callback: Callable[[NewtonIterate], Any] | None = None,
+    maxiter: int,
+    callback: Callable[[NewtonIterate], Any] | None,
 ) -> tuple[Status, PathState]:
     """Follow the central path from the best iterate so far, until its error is <= tol."""
-    maxiter = _MAXITER if maxiter is None else maxiter
     state = dataclasses.replace(state, now=state.best, errors=())
     while True:
         state = state.recorded()
@@ -267,7 +272,8 @@ def stop_test(
     logger.debug("barrier %d: mu %.2e, error %.2e", state.niter, now.mu, now.error)
     if not now.finite:
         return Status.NOT_FINITE, state
-    if now.error <= tol:
+    # A gap of tol leaves rows that are weakly active √tol away.
+    if now.error <= tol and state.ahead <= math.sqrt(tol) * now.scales[1]:
         return _verified(state, tol)
     force, y = norm(now.r_d) * now.form.unit, now.point.y
     iterate = NewtonIterate(state.niter, y, now.value, force, state.n_hvp)

@@ -4,7 +4,8 @@
 
 e stacks the equality rows and the variables with lower = upper; G the inequality rows, the
 lower and the upper bounds.  Rows are divided by the norms of their gradients at the start:
-slacks are distances in y and multipliers forces, relative to the unit of f_Y.
+slacks are distances in y and multipliers forces, relative to that of the start.  The
+problem is one of ``scaled_problem``: in its coordinates lengths are about 1 at the start.
 """
 
 from __future__ import annotations
@@ -17,12 +18,12 @@ from typing import Any
 import numpy as np
 from scipy import sparse
 
-from ...arrays import Array, namespace, norm
+from ...arrays import Array, epsilon, namespace, norm
 from ...krylov.saddle_point import null_space_of
 from ...operators.block_matrices import is_explicit, scatter, take_rows, vstack
 from ...operators.linear_operator import LinearOperator, aslinearoperator
 from ...problem.constraints import Stack
-from ...problem.optimality import residual_scale, row_norms, size_of
+from ...problem.optimality import row_norms
 from ...problem.problem import Problem
 
 
@@ -41,9 +42,10 @@ class StandardForm:
     p : int
         The problem's own equality rows, the first of e.
     unit : float
-        What f is divided by, at least the norm of its gradient at the start.
-    force : float
-        The scale of the gradient in this unit.
+        The force at the start: what f is divided by, lengths being about 1.
+    resolution : float
+        The least length to which the tolerance can be relative, as a share of the longest
+        one: what rounding leaves of that is then within the tolerance.
     y0 : array (n,)
         The start.
     """
@@ -59,13 +61,8 @@ class StandardForm:
     g_scale: Array
     p: int
     unit: float
-    force: float
+    resolution: float
     y0: Array
-
-    @cached_property
-    def length(self) -> float:
-        """Max |y| at the start."""
-        return size_of(self.y0)
 
     @property
     def q(self) -> int:
@@ -159,8 +156,8 @@ class StandardForm:
         return self.unit * namespace(nu).concat(own)
 
 
-def standard_form(problem: Problem, x: Array, y: Array) -> tuple[StandardForm, int]:
-    """Return the standard form, its scales taken at y, and the Hessian products spent."""
+def standard_form(problem: Problem, x: Array, y: Array, tol: float) -> StandardForm:
+    """Return the standard form, its scales taken at y."""
     xp = namespace(y)
     lower, upper = problem.bounds(y)
     (fixed,) = xp.nonzero(lower == upper)
@@ -170,11 +167,8 @@ def standard_form(problem: Problem, x: Array, y: Array) -> tuple[StandardForm, i
     for stack in (problem.equalities, problem.inequalities):
         norms = y[:0] if stack is None else row_norms(stack.jac(x, y), y)
         scales.append(xp.asarray(norms, dtype=y.dtype))
-    size, n_hvp = residual_scale(problem, x, y)
-    size = size if math.isfinite(size) else 0.0
-    unit = max(size, norm(problem.grad(x, y)))
-    unit = unit if 0.0 < unit < math.inf else 1.0
-    form = StandardForm(
+    unit, least = norm(problem.grad(x, y)), epsilon(y) ** 0.5
+    return StandardForm(
         problem=problem,
         x=x,
         lower=lower,
@@ -185,11 +179,10 @@ def standard_form(problem: Problem, x: Array, y: Array) -> tuple[StandardForm, i
         e_scale=xp.concat([scales[0], xp.ones_like(y[fixed])]),
         g_scale=scales[1],
         p=int(scales[0].shape[0]),
-        unit=unit,
-        force=size / unit,
+        unit=unit if 0.0 < unit < math.inf else 1.0,
+        resolution=min(max(least, 64.0 * least**2 / tol), 1.0) if tol else 1.0,
         y0=y,
     )
-    return form, n_hvp
 
 
 def scale_rows(matrix: Any, scale: Array) -> Any:

@@ -1,0 +1,133 @@
+"""The size of each unknown in the metric of a symmetric A, from its diagonal or products.
+
+    A → S A S,   S = diag(s),       s_i² Σ_j a_ij² s_j² = 1       the equilibrated matrix
+
+where products with random vectors estimate the sums, E (A S z)_i² = Σ_j a_ij² s_j²
+(A. M. Bradley, Algorithms for the equilibration of matrices, Stanford 2010).  A change of
+units A → D A D changes s to s / D, so that s⁻² serves as the diagonal of A where that is
+not known: within small factors, and in all units.
+"""
+
+from __future__ import annotations
+
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+
+from ..arrays import Array, asarray, namespace
+
+# Each product halves the spread of the exponents, from 64 decades to 4; the last ones, of
+# one scaling, are averaged, which leaves 2 and the noise of four samples.
+_HALVINGS, _AVERAGED = 4, 4
+_LEVEL = 100.0  # a row this much larger than the median is in other units
+
+
+class Probe:
+    """A symmetric A seen by a product with a random vector, made once and when asked for.
+
+    Parameters
+    ----------
+    A : LinearOperator (n, n)
+    like : array
+        Of the type and the dtype of the vectors that A multiplies.
+
+    Attributes
+    ----------
+    n_matvec : int
+        Products so far.
+    """
+
+    def __init__(self, A: Any, like: Array) -> None:
+        self.A, self.like, self.n_matvec = A, like, 0
+        self._pair: tuple[Array, Array] | None = None
+
+    @cached_property
+    def scale(self) -> Array | None:
+        """D > 0 (n,) of the size of the diagonal; None where all rows are of one size.
+
+        |diag(A)| where it is known; else s⁻² of the equilibrated matrix, for 8 products,
+        unless the first one, A z, has rows of one size.  An entry of zero takes the
+        smallest other one.  None, too, of what is not finite.
+        """
+        xp, A = namespace(self.like), self.A
+        if A.has_diagonal:
+            return _positive(xp.abs(A.diagonal()))
+        s: Any = None
+        total: Any = None
+        for count in range(_HALVINGS + _AVERAGED):
+            z = self._signs(count) if s is None else s * self._signs(count)
+            Az = self._product(z)
+            if s is None:
+                if is_level(Az):
+                    return None
+                s, total = xp.ones_like(Az), xp.zeros_like(Az)
+            sizes = _positive(s * xp.abs(Az))
+            if sizes is None:
+                return None
+            if count < _HALVINGS:
+                s = s / xp.sqrt(sizes / xp.max(sizes))
+            else:
+                total = total + (sizes / xp.max(sizes)) ** 2
+        return xp.sqrt(total) / (s * s)
+
+    @property
+    def pair(self) -> tuple[Array, Array]:
+        """Z and A z, where z_i is random and of the size d_i^(−½)."""
+        d = self.scale
+        if self._pair is None:
+            z = self._signs(0)
+            self._product(z if d is None else z / namespace(d).sqrt(d))
+        assert self._pair is not None
+        return self._pair
+
+    def _signs(self, seed: int) -> Array:
+        return random_signs(self.A.shape[0], self.like, seed)
+
+    def _product(self, z: Array) -> Array:
+        self.n_matvec += 1
+        self._pair = z, self.A @ z
+        return self._pair[1]
+
+
+def diagonal_scale(A: Any, like: Array) -> tuple[Array | None, int]:
+    """Return :attr:`Probe.scale` of A and the products spent: 0, 1 or 8."""
+    probe = Probe(A, like)
+    return probe.scale, probe.n_matvec
+
+
+def random_signs(n: int, like: Array, seed: int) -> Array:
+    """Return entries of random sign and a size in [½, 1½): no sum of a few vanishes."""
+    values = np.random.default_rng(seed).uniform(-1.0, 1.0, n)
+    return asarray(values + np.copysign(0.5, values), like)
+
+
+def is_level(Az: Array) -> bool:
+    """Tell whether a product with a random vector shows rows of one size.
+
+    Of n entries of a level A the smallest is 1 / n of the median by chance.  Zero rows
+    say nothing; a product that is not finite is for the solver to report.
+    """
+    xp, n = namespace(Az), Az.shape[0]
+    rows = xp.abs(Az)
+    positive = rows[rows > 0.0]
+    count = positive.shape[0]
+    if count < 2 or not bool(xp.all(xp.isfinite(rows))):
+        return True
+    ordered = xp.sort(positive)
+    middle = float(ordered[count // 2])
+    largest, least = float(ordered[-1]), float(ordered[0])
+    return largest <= _LEVEL * middle and middle <= _LEVEL * n * least
+
+
+def _positive(values: Array) -> Array | None:
+    """Return the values, the smallest positive one in place of zeros; None of no others."""
+    xp = namespace(values)
+    if not bool(xp.all(xp.isfinite(values))):
+        return None
+    if values.shape[0] and not float(xp.min(values)) > 0.0:
+        positive = values[values > 0.0]
+        if positive.shape[0] == 0:
+            return None
+        values = xp.where(values > 0.0, values, xp.min(positive))
+    return values

@@ -1,0 +1,155 @@
+"""When Newton's method ends: the error against lengths that do not depend on units.
+
+    ‖e‖_H = (e' f_YY e)^½,    λ = ‖d‖_H,  d = − f_YY⁻¹ f_Y,    λ₊ ≤ tol · min(‖y‖_H, ρ)
+
+λ is the error of y to first order.  It is compared with the length of y and with
+ρ = λ² / λ₊, the length over which f_YY is constant: a derivative depends on y through
+second derivatives alone.  y → D y + s with its start, f → c f leave the quotients as they are;
+the norm of the gradient, in which unlike coordinates are added, decides nothing.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+from ..arrays import Array, epsilon
+from ..status import Status
+
+MAXITER = 200  # Newton steps
+
+
+@dataclasses.dataclass(frozen=True)
+class NewtonIterate:
+    """What a ``callback`` of ``solve`` gets, iteration 0 included; y is not a copy."""
+
+    niter: int
+    y: Array
+    value: float | None
+    gradient_norm: float
+    n_hvp: int
+
+
+Callback = Callable[[NewtonIterate], Any]
+
+
+def asks_to_stop(callback: Callback | None, iterate: NewtonIterate) -> bool:
+    """Call the callback with the iterate; True when it asks to stop."""
+    if callback is None:
+        return False
+    try:
+        found = callback(iterate)
+    except StopIteration:
+        return True
+    if found is not None and getattr(found, "ndim", 0):
+        raise TypeError(
+            f"callback must return a truth value or None, found {type(found).__name__} of "
+            f"shape {tuple(found.shape)}"
+        )
+    return bool(found)
+
+
+class NewtonStep(NamedTuple):
+    """What a full step y₊ = y + d has shown, lengths in the metric of f_YY."""
+
+    decrement: float  # λ = ‖d‖_H
+    inner_error: float  # of d, which the linear solve left
+    gradient: float  # ‖f_Y‖_M at y, in the metric of the preconditioner
+    new_gradient: float  # at y₊
+    model_error: float  # ‖f_Y(y₊) − f_Y − f_YY d‖_M
+    largest: float  # lower estimate of the largest eigenvalue of M f_YY
+
+
+class StoppingTest:
+    """The test of one run; its owner keeps ``square`` = y'f_YY y up to date.
+
+    Towards a limit that is not attained, as in exp(−y) or in the log-likelihood of
+    separable classes, each full step is as long as the last while the gradient falls by
+    1/e.  Such steps mean that f is unbounded or has no minimiser.
+    """
+
+    def __init__(
+        self,
+        tol: float,
+        maxiter: int | None,
+        callback: Callback | None,
+    ) -> None:
+        self.tol = tol
+        self.maxiter = MAXITER if maxiter is None else maxiter
+        self.callback = callback
+        self.square, self._unit = 0.0, 2.0**-52
+        self.radius = math.inf  # ρ
+        self.relative_error: float | None = None  # of y, after a full step
+        self._travelled = self._largest_step = self._last = 0.0
+        self._length, self._not_shorter, self._not_halved = 0.0, 0, 0
+
+    def before(self, iterate: NewtonIterate) -> Status | None:
+        """Return how the iteration ends at this iterate, or None: a step is wanted."""
+        size, value = iterate.gradient_norm, iterate.value
+        if not math.isfinite(size) or (value is not None and math.isnan(value)):
+            return Status.NOT_FINITE
+        if size == 0.0:
+            return Status.CONVERGED
+        if asks_to_stop(self.callback, iterate):
+            return Status.STOPPED_BY_CALLBACK
+        if iterate.niter >= self.maxiter:
+            return Status.ITERATION_LIMIT
+        return None
+
+    @property
+    def length(self) -> float:
+        """What errors are compared with: the least of ‖y‖_H and ρ.
+
+        Of a solution at zero it is what rounding leaves of the way there.
+        """
+        return max(min(self.size, self.radius), 64.0 * self._unit * self._travelled)
+
+    @property
+    def size(self) -> float:
+        """‖y‖_H."""
+        return math.sqrt(max(self.square, 0.0))
+
+    def moved(self, y: Array, length: float, step: float) -> None:
+        """Record a step with ‖d‖₂ = ``length`` and ‖d‖_H = ``step``."""
+        self._unit = epsilon(y)
+        self._travelled += step
+        shorter = length < 0.95 * self._length
+        self._length = length
+        self._not_shorter = 0 if shorter else self._not_shorter + 1
+
+    def restart(self) -> None:
+        """Forget the steps: the next point lies elsewhere."""
+        self.radius, self._last, self._length = math.inf, 0.0, 0.0
+        self._not_shorter = self._not_halved = 0
+
+    def after(self, step: NewtonStep) -> Status | None:
+        """Return how the iteration ends after a full step, None: another one is wanted."""
+        lam, rate = step.decrement, step.decrement / step.gradient
+        noise = 32.0 * self._unit * math.sqrt(step.largest) * self.size
+        bent = rate * step.model_error
+        # Next to rounding the change of f_Y tells nothing of the change of f_YY.
+        significant = step.model_error > noise and lam > 512.0 * self._unit * self.size
+        self.radius = lam * lam / bent if significant and bent > 0.0 else math.inf
+        error = math.hypot(step.inner_error, bent)
+        self.relative_error = error / self.length if self.length else 0.0
+        self._largest_step = max(self._largest_step, lam)
+        endless = self._not_shorter >= 5
+        if endless and lam <= math.sqrt(self._unit) * self._largest_step:
+            return Status.UNBOUNDED
+        if error <= self.tol * self.length:
+            return Status.CONVERGED
+        # Far from the origin a step that is short relative to y may be long in itself.
+        stands = lam <= 1e-6 * self.size and lam > 0.5 * self._last
+        self._not_halved = self._not_halved + 1 if stands else 0
+        self._last = lam
+        patience = 2 if lam <= self._unit ** (2 / 3) * self.size else 8
+        least = max(step.new_gradient, step.gradient)
+        at_noise = least <= noise and step.new_gradient > 0.5 * step.gradient
+        if not at_noise and self._not_halved < patience:
+            return None
+        # What changes f_Y here is rounding, and no sign of a short ρ.
+        self.relative_error = error / self.size if self.size else 0.0
+        met = error <= self.tol * self.size
+        return Status.CONVERGED if met else Status.ROUNDING_LIMIT
