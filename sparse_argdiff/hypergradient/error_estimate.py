@@ -156,12 +156,10 @@ class _Linearized:
 
     def __init__(self, problem: Problem, solution: Solution, options: Any) -> None:
         self.problem, self.solution, self.options = problem, solution, options
-        self.solver, self._bound = self._solver(_RTOL), None
-        if self.solver.system.C is None:
-            self._bound = inverse_norm(self.solver.system.K, solution.y)
-            if self._bound is None:
-                self.solver = self._solver(_BLIND)
+        self.solver, self._bound = self._solver(_BLIND), None
         self.system = self.solver.system
+        if self.system.C is None:
+            self._bound = inverse_norm(self.system.K, solution.y)
         self.n_extra = 0  # products beside those of the solver
 
     def _solver(self, rtol: float) -> LinearizedSolve:
@@ -180,7 +178,9 @@ class _Linearized:
         What is small in a residual may be most of x.  Where no lower bound of K tells, the
         residual has a digit more.
         """
-        found, rtol = self.solver(rhs), _RTOL
+        blind = self._bound is None and self.system.C is None
+        rtol = _BLIND if blind else _RTOL
+        found = self.solver(rhs, loosely=rtol)
         while self._bound is not None and found.status is Status.CONVERGED:
             left = self._bound(found.residual)
             size = math.sqrt(max(dot(found.x, rhs - found.residual), 0.0))
