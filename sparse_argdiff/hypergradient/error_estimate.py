@@ -45,6 +45,7 @@ class _Correction:
     n_hvp: int
     n_grad: int
     fall: float = math.nan  # ratio of the residuals of the lower level
+    hidden: float = 1.0  # factor by which rounding may be larger than it showed
     value_rounding: float = 0.0
     gradient_rounding: float = 0.0
 
@@ -123,7 +124,7 @@ def certify(
     if second is not None:
         last = second
         change = norm(second.gradient - point.gradient)
-        safety = _SAFETY / (1.0 - min(first.fall, 0.8))
+        safety = _SAFETY * first.hidden / (1.0 - min(first.fall, 0.8))
         error, value_error = safety * change, safety * abs(second.value - point.value)
         if first.fall > _WEAK or change > _WEAK * norm(second.gradient):
             more = _correct(problem, upper, second, options)
@@ -161,6 +162,7 @@ class _Linearized:
         if self.system.C is None:
             self._bound = inverse_norm(self.system.K, solution.y)
         self.n_extra = 0  # products beside those of the solver
+        self.hidden = 1.0  # factor of rounding that its signs may hide
 
     def _solver(self, rtol: float) -> LinearizedSolve:
         options = {"rtol": rtol, "stationarity": math.inf, "on_failure": "ignore"}
@@ -192,6 +194,18 @@ class _Linearized:
             finer = self._solver(rtol)
             found = finer(rhs, found.x)
             self.n_extra += finer.n_hvp
+        return found
+
+    def solve_rounded(self, rhs: Array, noise: Array) -> KrylovResult:
+        """Solve K x = rhs + noise, and note how much of the noise its signs may hide.
+
+        x'(rhs + noise) is ‖x‖² in the energy norm, and ‖x ∘ noise‖ what other signs make of
+        it, where x is nearly one eigenvector: far from rounding it is small beside it.
+        """
+        found = self.solve(rhs + noise)
+        energy = abs(dot(found.x, rhs + noise))
+        if energy > 0.0:
+            self.hidden = max(self.hidden, norm(found.x * noise) / energy)
         return found
 
     def rounding(self, w: Array, v: Array) -> Array:
@@ -228,14 +242,14 @@ def _correct(
     wrong, adjoint, old = restrict(full), point.adjoint, restrict(point.adjoint)
     at = here.y if here.multipliers is None else xp.concat([here.y, here.multipliers])
     noise = K.rounding(restrict(at), wrong)
-    step = K.solve(wrong + noise)
+    step = K.solve_rounded(wrong, noise)
     if not step.status.acceptable:
         return _Correction(None, K.n_hvp, n_grad)
     value_rounding = norm(old * noise)
     if adjoint_residual is not None:
         v = K.system.right_hand_side(gradient_y(upper, here))
         value_rounding += _UNITS * epsilon(v) * norm(v * restrict(at))
-        improved = K.solve(adjoint_residual + K.rounding(old, v))
+        improved = K.solve_rounded(adjoint_residual, K.rounding(old, v))
         if improved.status.acceptable:
             adjoint = adjoint + expand(improved.x)
     move = expand(step.x)
@@ -256,7 +270,13 @@ def _correct(
         0.0 if reached is None else _UNITS * epsilon(left) * abs(reached.value)
     )
     return _Correction(
-        reached, K.n_hvp + n_hvp, n_grad, fall, _SAFETY * value_rounding, rounding
+        reached,
+        K.n_hvp + n_hvp,
+        n_grad,
+        fall,
+        K.hidden,
+        _SAFETY * value_rounding,
+        rounding,
     )
 
 
