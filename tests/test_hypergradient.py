@@ -489,6 +489,27 @@ def test_the_plain_call_says_that_the_adjoint_is_poor(error, said):
         F(np.ones(2))
 
 
+@pytest.mark.parametrize(("error", "said"), [(2e-3, True), (5e-4, False)])
+def test_the_plain_call_says_that_y_is_poor(error, said):
+    """Half the digits of tol = 1e-6 are missing from 1e-3 on."""
+    problem, upper, _ = corner()
+
+    def solver(problem, x, y0, tol):
+        status = sad.Status.CONVERGED
+        return sad.Solution(y=x, x=x, status=status, relative_error=error)
+
+    F = sad.Hypergradient(
+        sad.Problem(problem.objective), upper, solver=solver, tol=1e-6
+    )
+    found = F.evaluate(np.ones(1), certify=False)
+    assert any("Newton step of about" in note for note in found.warnings) == said
+    if said:
+        with pytest.warns(sad.ConvergenceWarning, match="Newton step of about 2e-03"):
+            F(np.ones(1))
+    else:
+        F(np.ones(1))
+
+
 @pytest.mark.parametrize("name", ["grad_y", "grad_x"])
 def test_wrong_shapes_of_the_upper_level_are_named(name):
     row = BY_NAME["quadratic"]

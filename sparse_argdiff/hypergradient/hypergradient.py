@@ -149,6 +149,7 @@ class Hypergradient:
         start = self._start(as_vector("x", x))
         options = {"tol": self.tol if tol is None else tol, **self._lower}
         found: Solution = self._counted(solve, self.problem, x, start, **options)
+        found = _on_its_sides(self.problem, found)
         left, n_grad = residual(self.problem, found)
         self.y, self.n_grad = found.y, self.n_grad + n_grad
         return dataclasses.replace(found, residual=left, n_grad=found.n_grad + n_grad)
@@ -277,6 +278,30 @@ class Hypergradient:
             if x.shape == there.shape and bool(namespace(x, there).all(x == there)):
                 return cached[0]
         return self.solve(x, tol=tol)
+
+
+def _on_its_sides(problem: Problem, found: Solution) -> Solution:
+    """Return the solution with held variables at their bounds, and no force of idle rows.
+
+    An interior point has slacks at the former and forces of the latter.  Its conditions
+    hold at a y that is not the solution; the residual of this one shows by how much.
+    """
+    active, y, multipliers = found.active, found.y, found.multipliers
+    if active is None:
+        return found
+    xp = namespace(y)
+    if problem.bounded:
+        lower, upper = problem.bounds(y)
+        bound = xp.where(y - lower <= upper - y, lower, upper)
+        y = xp.where(active.fixed, bound, y)
+    if problem.inequalities is not None and multipliers is not None:
+        p = multipliers.shape[0] - active.strong.shape[0]
+        forces = xp.where(active.strong, multipliers[p:], 0.0 * multipliers[p:])
+        multipliers = xp.concat([multipliers[:p], forces])
+    same = multipliers is found.multipliers or xp.all(multipliers == found.multipliers)
+    if bool(same) and bool(xp.all(y == found.y)):
+        return found
+    return dataclasses.replace(found, y=y, multipliers=multipliers, residual=None)
 
 
 def relative_error(adjoint: Adjoint, v: Array) -> float:
