@@ -148,16 +148,14 @@ class Hypergradient:
     def solve(self, x: Array, *, tol: float | None = None) -> Solution:
         """Solve the lower-level problem at x, from the warm start."""
         start = self._start(as_vector("x", x))
-        options = {"tol": self.tol if tol is None else tol, **self._lower}
+        tol = self.tol if tol is None else tol
+        options = {"tol": tol, **self._lower}
         found: Solution = self._counted(solve, self.problem, x, start, **options)
         found = _on_its_sides(self.problem, found)
         left, n_grad = residual(self.problem, found)
         self.y, self.n_grad = found.y, self.n_grad + n_grad
         found = dataclasses.replace(found, residual=left, n_grad=found.n_grad + n_grad)
-        self._last = (
-            dataclasses.replace(found, niter=0, n_hvp=0, n_grad=0),
-            options["tol"],
-        )
+        self._last = dataclasses.replace(found, niter=0, n_hvp=0, n_grad=0), tol
         return found
 
     def _start(self, x: Array) -> Any:
