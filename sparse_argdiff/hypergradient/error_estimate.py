@@ -156,7 +156,8 @@ class _Linearized:
     """The conditions linearised at a point, with the rounding errors of their residuals."""
 
     def __init__(self, problem: Problem, solution: Solution, options: Any) -> None:
-        self.problem, self.solution, self.options = problem, solution, options
+        self.problem, self.options = problem, options
+        self.solution = solution.judged_for(problem)
         self.solver, self._bound = self._solver(_BLIND), None
         self.system = self.solver.system
         if self.system.C is None:

@@ -155,8 +155,9 @@ class Hypergradient:
         left, n_grad = residual(self.problem, found)
         self.y, self.n_grad = found.y, self.n_grad + n_grad
         found = dataclasses.replace(found, residual=left, n_grad=found.n_grad + n_grad)
-        self._last = dataclasses.replace(found, niter=0, n_hvp=0, n_grad=0), tol
-        return found
+        last = dataclasses.replace(found, niter=0, n_hvp=0, n_grad=0)
+        self._last = last.judged_for(self.problem), tol
+        return found.judged_for(self.problem)
 
     def _start(self, x: Array) -> Any:
         """Return the last y, or y0 where that has left the domain of a ``LogBarrier``."""
