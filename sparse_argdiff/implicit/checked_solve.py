@@ -99,6 +99,8 @@ class LinearizedSolve:
     ) -> None:
         if on_failure != "raise":
             check_on_failure(on_failure)
+        if stationarity != math.inf:
+            stationarity = as_tolerance("stationarity", stationarity)
         solution, self._n_hvp = _checked(problem, solution, stationarity, on_failure)
         solution = copied(solution) if own_arrays else solution
         self.system: KKTSystem = linearize(problem, solution)

@@ -36,6 +36,7 @@ from .metric import Metric, metric_of
 from .problem import ActiveSet, Problem, Solution
 
 ACTIVE_TOL = 1e-6
+_EXACT = 1e-7  # ten times the default error of a solve
 _STEPS = 50  # of the loose linear solve that judges a point
 
 
@@ -155,33 +156,37 @@ def classify_in(
     sides = _sides(problem, y, found, multipliers, metric)
     # Forces do not change with the origin; y counts by its rounding alone.
     force = max([norm(metric.forces(found.grad)), *(_largest(s.force) for s in sides)])
-    least = max(ACTIVE_TOL * force, 64.0 * epsilon(y) * metric.length(y))
+    size = metric.length(y)
+    least = max(ACTIVE_TOL * force, 64.0 * epsilon(y) * size)
+    # Slacks are as exact as y is; the farthest side is a length that has no origin.
+    near = max(least, _EXACT * min(size, max(map(_farthest, sides), default=0.0)))
     strong = weak = zeros((0,), y, xp.bool)
     fixed = weak_fixed = zeros(y.shape, y, xp.bool)
     if found.inequality.shape[0]:
-        strong, weak = _activity(sides.pop(0), least)
+        strong, weak = _activity(sides.pop(0), least, near)
     if problem.bounded:
         lower, upper = problem.bounds(y)
-        (low, weak_low), (high, weak_high) = (_activity(s, least) for s in sides)
+        (low, weak_low), (high, weak_high) = (_activity(s, least, near) for s in sides)
         fixed = low | high | (lower == upper)
         weak_fixed = (weak_low | weak_high) & ~fixed
     return ActiveSet(strong, weak, fixed, weak_fixed)
 
 
-def _activity(side: _Sides, least: float) -> tuple[Array, Array]:
+def _activity(side: _Sides, least: float, near: float) -> tuple[Array, Array]:
     """Return where an inequality is strongly, and where it is weakly active."""
     force, slack = side
-    return (force > least) & (force > slack), (force <= least) & (slack <= least)
+    return (force > least) & (force > slack), (force <= least) & (slack <= near)
+
+
+def _farthest(side: _Sides) -> float:
+    """Return the largest finite slack."""
+    xp = namespace(side.slack)
+    return _largest(xp.where(xp.isfinite(side.slack), side.slack, 0.0 * side.force))
 
 
 def _largest(values: Array) -> float:
     """Return the largest value, 0 where none is positive; NaN where there is one."""
     return max(float(namespace(values).max(values)), 0.0) if values.shape[0] else 0.0
-
-
-def _worst(*sizes: float) -> float:
-    """Return the largest; NaN where there is one, which ``max`` may lose."""
-    return math.nan if any(map(math.isnan, sizes)) else max(sizes)
 
 
 def scale_of(problem: Problem, x: Array, y: Array) -> float:
