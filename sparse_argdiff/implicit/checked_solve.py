@@ -100,6 +100,8 @@ class LinearizedSolve:
     ) -> None:
         if on_failure != "raise":
             check_on_failure(on_failure)
+        if stationarity != math.inf:
+            stationarity = as_tolerance("stationarity", stationarity)
         solution, self._n_hvp, inaccurate = _checked(
             problem, solution, stationarity, on_failure
         )
@@ -358,6 +360,13 @@ class LinearizedSolve:
             expected = f"{size} rows" if value.ndim == 2 else f"shape ({size},)"
             found = tuple(value.shape)
             raise ValueError(f"{name} must have {expected}, found shape {found}")
+        if name in {"u", "v"} and not is_finite(value):
+            # A bound may hold the variable: its entry would leave the system unseen.
+            detail = f"{name} has NaN or infinite entries."
+            self._fail(
+                Status.NOT_FINITE, value, "the product with the derivative", detail
+            )
+            value = math.nan * value
         return value
 
 

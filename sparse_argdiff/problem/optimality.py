@@ -36,6 +36,7 @@ from .metric import Metric, metric_of
 from .problem import ActiveSet, Problem, Solution
 
 ACTIVE_TOL = 1e-6
+_EXACT = 1e-7  # ten times the default error of a solve
 _STEPS = 50  # of the loose linear solve that judges a point
 
 
@@ -162,33 +163,41 @@ def classify_in(
     length = metric.length(y)
     least = max(ACTIVE_TOL * force, 64.0 * epsilon(y) * length)
     wide = max(least, math.sqrt(epsilon(y)) * length)
+    # A solve may leave slacks larger; the farthest side is a length that has no origin.
+    farthest = max(map(_farthest, sides), default=0.0)
+    near = max(wide, _EXACT * min(length, farthest))
     strong = weak = zeros((0,), y, xp.bool)
     fixed = weak_fixed = zeros(y.shape, y, xp.bool)
     if found.inequality.shape[0]:
-        strong, weak = _activity(sides.pop(0), least, wide)
+        strong, weak = _activity(sides.pop(0), least, wide, near)
     if problem.bounded:
         lower, upper = problem.bounds(y)
-        (low, weak_low), (high, weak_high) = (_activity(s, least, wide) for s in sides)
+        (low, weak_low), (high, weak_high) = (
+            _activity(side, least, wide, near) for side in sides
+        )
         fixed = low | high | (lower == upper)
         weak_fixed = (weak_low | weak_high) & (lower < upper)
     return ActiveSet(strong, weak, fixed, weak_fixed)
 
 
-def _activity(side: _Sides, least: float, wide: float) -> tuple[Array, Array]:
+def _activity(
+    side: _Sides, least: float, wide: float, near: float
+) -> tuple[Array, Array]:
     """Return where an inequality is strongly, and where it may be weakly active."""
     force, slack = side
-    undecided = (namespace(force).abs(force) <= wide) & (slack <= wide)
+    undecided = (namespace(force).abs(force) <= wide) & (slack <= near)
     return (force > least) & (force > slack), undecided
+
+
+def _farthest(side: _Sides) -> float:
+    """Return the largest finite slack."""
+    xp = namespace(side.slack)
+    return _largest(xp.where(xp.isfinite(side.slack), side.slack, 0.0 * side.force))
 
 
 def _largest(values: Array) -> float:
     """Return the largest value, 0 where none is positive; NaN where there is one."""
     return max(float(namespace(values).max(values)), 0.0) if values.shape[0] else 0.0
-
-
-def _worst(*sizes: float) -> float:
-    """Return the largest; NaN where there is one, which ``max`` may lose."""
-    return math.nan if any(map(math.isnan, sizes)) else max(sizes)
 
 
 def scale_of(problem: Problem, x: Array, y: Array) -> float:
@@ -243,7 +252,7 @@ def lagrangian_hess(
     A sparse matrix where all parts are matrices on the host, else an operator; the first
     p multipliers are those of the equality rows.
     """
-    given = problem.objective.hess(x, y)
+    given = problem.given("hess", x, y)
     check_shape("objective.hess", aslinearoperator(given), 2 * y.shape, "an operator")
     terms: list[Any] = []
     for rows, part in (

@@ -18,6 +18,7 @@ from ..arrays import (
     as_count,
     as_tolerance,
     as_vector,
+    check_callable,
     copied_vector,
     epsilon,
     namespace,
@@ -100,6 +101,7 @@ def solve(
     x = copied_vector("x", x)
     y0 = _start(problem, x, y0)
     tol = as_tolerance("tol", tol)
+    check_callable(callback=callback)
     if maxiter is not None:
         maxiter = as_count("maxiter", maxiter)
     if callable(method):

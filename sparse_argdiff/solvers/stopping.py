@@ -40,9 +40,15 @@ def asks_to_stop(callback: Callback | None, iterate: NewtonIterate) -> bool:
     if callback is None:
         return False
     try:
-        return bool(callback(iterate))
+        found = callback(iterate)
     except StopIteration:
         return True
+    if getattr(found, "shape", ()):
+        raise TypeError(
+            f"callback must return a truth value or None, found {type(found).__name__} of "
+            f"shape {tuple(found.shape)}"
+        )
+    return bool(found)
 
 
 class NewtonStep(NamedTuple):
