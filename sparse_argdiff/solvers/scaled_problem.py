@@ -118,6 +118,7 @@ class _Objective:
     def __init__(self, problem: Problem, at: Coordinates, dtype: Any) -> None:
         self.problem, self.at = problem, at
         self.n, self.dtype = at.scale.shape[0], dtype
+        self.convex = getattr(problem.objective, "convex", False)
         if problem.has_value:
             self.value = self._value
 
