@@ -148,7 +148,10 @@ class _ActiveSetNewton:
         """
         xp = namespace(point.y)
         y, nu, z = point.y, point.nu, xp.where(active, point.z, 0.0 * point.z)
-        smallest, fewest = math.inf, z.shape[0] + 1  # residual, inequalities that changed
+        smallest, fewest = (
+            math.inf,
+            z.shape[0] + 1,
+        )  # residual, inequalities that changed
         last: tuple[float, float] | None = None  # length and residual of the last step
         for _ in range(_STEPS):
             y = self.on_bounds(y, active)
