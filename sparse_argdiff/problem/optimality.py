@@ -17,7 +17,17 @@ import numpy as np
 from scipy import optimize, sparse
 from scipy.sparse import linalg
 
-from ..arrays import Array, check_shape, epsilon, full, is_array, namespace, norm, zeros
+from ..arrays import (
+    Array,
+    asarray,
+    check_shape,
+    epsilon,
+    full,
+    is_array,
+    namespace,
+    norm,
+    zeros,
+)
 from ..krylov.null_space import null_space_of
 from ..krylov.saddle_point import SaddlePoint
 from ..operators.block_matrices import (
@@ -170,6 +180,7 @@ def classify_in(
     fixed = weak_fixed = zeros(y.shape, y, xp.bool)
     if found.inequality.shape[0]:
         strong, weak = _activity(sides.pop(0), least, wide, near)
+        strong, weak = _with_pairs(metric, found.jacobians[1], strong, weak)
     if problem.bounded:
         lower, upper = problem.bounds(y)
         (low, weak_low), (high, weak_high) = (
@@ -187,6 +198,31 @@ def _activity(
     force, slack = side
     undecided = (namespace(force).abs(force) <= wide) & (slack <= near)
     return (force > least) & (force > slack), undecided
+
+
+def _with_pairs(
+    metric: Metric, jac: Any, strong: Array, weak: Array
+) -> tuple[Array, Array]:
+    """Let one row of l(x) <= a(y) <= l(x) act, in place of both: it is an equality.
+
+    A row that may be weak is left out where an opposite one acts.
+    """
+    xp = namespace(weak)
+    (index,) = xp.nonzero(strong | weak)
+    if not (is_explicit(jac) and index.shape[0] > 1 and bool(xp.any(weak))):
+        return strong, weak
+    rows = take_rows(jac, index)
+    random = np.random.default_rng(0).standard_normal((jac.shape[1], 3))
+    seen = metric.covariant(rows) @ asarray(random, metric.root)
+    seen = seen / metric.row_norms(rows)[:, None]
+    rounding = 64.0 * epsilon(seen) * float(xp.max(xp.abs(seen)))
+    for k in range(index.shape[0]):
+        apart = xp.max(xp.abs(seen + seen[k, :]), axis=1)
+        others = index[(apart <= rounding) & (xp.max(xp.abs(seen), axis=1) > rounding)]
+        if bool(weak[index[k]]) and others.shape[0]:
+            strong[index[k]] = strong[index[k]] | ~xp.any(strong[others])
+            weak[index[k]] = False
+    return strong, weak
 
 
 def _farthest(side: _Sides) -> float:
