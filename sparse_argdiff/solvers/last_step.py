@@ -12,6 +12,8 @@ from __future__ import annotations
 import dataclasses
 import math
 
+LONG = 5  # steps in a row that are not shorter: towards a limit that is not attained
+
 
 @dataclasses.dataclass(frozen=True)
 class LastStep:

@@ -40,9 +40,15 @@ def asks_to_stop(callback: Callback | None, iterate: NewtonIterate) -> bool:
     if callback is None:
         return False
     try:
-        return bool(callback(iterate))
+        answer = callback(iterate)
     except StopIteration:
         return True
+    if getattr(answer, "shape", ()) != ():
+        raise TypeError(
+            "callback must return a true or false value, or None, found an array of "
+            f"shape {tuple(answer.shape)}"
+        )
+    return bool(answer)
 
 
 class NewtonStep(NamedTuple):
