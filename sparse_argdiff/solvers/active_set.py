@@ -36,7 +36,13 @@ from .interior_point.as_solution import complementarity_ratio
 from .interior_point.curvature import free_variables, leads_down, reduced_system
 from .interior_point.iterate import PrimalDualIterate, Residuals, evaluate, largest
 from .interior_point.ldl_factor import LDLFactor
-from .interior_point.primal_dual import MAXITER, PathState, follow_path, start
+from .interior_point.primal_dual import (
+    MAXITER,
+    PathState,
+    follow_path,
+    is_endless,
+    start,
+)
 from .interior_point.standard_form import StandardForm
 from .last_step import LastStep
 from .newton_cg import NewtonIterate
@@ -154,7 +160,7 @@ class _ActiveSetNewton:
         y, nu, z = point.y, point.nu, xp.where(active, point.z, 0.0 * point.z)
         # The least residual, and the fewest inequalities that changed.
         smallest, fewest = math.inf, z.shape[0] + 1
-        last: tuple[float, float] | None = None  # length and residual of the last step
+        last, before, moved, steepest = LastStep(), 0.0, math.inf, path.steepest
         for _ in range(_STEPS):
             y = self.on_bounds(y, active)
             now, path = self.evaluate(y, nu, z), path.plus(n_grad=1)
@@ -169,9 +175,13 @@ class _ActiveSetNewton:
             wrong = active & (z < -self.tol * force)
             changed = bool(xp.any(wrong | missing))
             logger.debug("active_set: error %.2e, set to change: %s", error, changed)
-            done = last is not None and LastStep(*last, left).is_last(
-                length, self.tol, now.rounding
-            )
+            if moved < math.inf:
+                last = last.followed_by(moved, before, left)
+            steepest = max(steepest, norm(now.grad))
+            if is_endless(now, last, steepest):
+                path = dataclasses.replace(path, best=now)
+                return path.solution(Status.UNBOUNDED), path
+            done = last.is_last(length, self.tol, now.rounding)
             if now.value is not None and not math.isfinite(now.value):
                 return None, path
             if error <= self.tol and done and not changed:
@@ -187,7 +197,7 @@ class _ActiveSetNewton:
                 y = self.on_bounds(y, active)
                 now, path = self.evaluate(y, nu, z), path.plus(n_grad=1)
                 left, smallest = math.hypot(*self.misfits(now, active)), math.inf
-            elif last is not None and not left <= 0.9 * smallest:
+            elif not left <= 0.9 * smallest:
                 return None, path
             else:
                 smallest = left
@@ -195,7 +205,7 @@ class _ActiveSetNewton:
             path = path.plus(n_hvp=n_hvp)
             if step is None:
                 return None, path
-            path, last = path.plus(niter=1), (norm(step.y), left)
+            path, moved, before = path.plus(niter=1), norm(step.y), left
             y, nu, z = y + step.y, nu + step.nu, z + step.z
         return None, path
 

@@ -12,6 +12,8 @@ from __future__ import annotations
 import dataclasses
 import math
 
+LONG = 5  # steps in a row that are not shorter: towards a limit that is not attained
+
 
 @dataclasses.dataclass(frozen=True)
 class LastStep:
@@ -42,6 +44,14 @@ class LastStep:
         shorter = length < 0.95 * self.length
         count = 0 if shorter else self.not_shorter + 1
         return LastStep(length, before, after, inner, count)
+
+    @property
+    def radius(self) -> float:
+        """ρ; infinite before two steps, and where the linear solve left all of λ_{k+1}."""
+        curved = max(self.after - 1.1 * self.inner, 0.0)
+        if not (math.isfinite(self.length) and curved > 0.0 and self.before > 0.0):
+            return math.inf
+        return self.length * self.before / curved
 
     @property
     def ahead(self) -> float:

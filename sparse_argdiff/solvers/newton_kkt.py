@@ -29,7 +29,7 @@ from ..status import Status
 from .infeasibility import UNSOLVED, contradict, name_row
 from .interior_point.curvature import is_convex, negative_direction
 from .interior_point.iterate import largest
-from .last_step import LastStep
+from .last_step import LONG, LastStep
 from .line_search import Step, search, search_by_size
 from .newton_cg import NewtonIterate, asks_to_stop
 from .newton_stationary import newton_stationary
@@ -39,8 +39,8 @@ logger = logging.getLogger(__name__)
 
 MAXITER = 200  # Newton steps
 _PATIENCE = 25
-_LONG = 5  # steps that are not shorter: towards a limit that is not attained
 _HALVINGS = 20
+_STATIONARY = (Status.CONVERGED, Status.ROUNDING_LIMIT)
 _BY_RESIDUALS = "without objective.value the search goes by residuals alone"
 
 
@@ -190,10 +190,10 @@ class _NewtonKKT:
         status: Status | None = None
         while status is None:
             status = self.stop(point)
-            if status is Status.CONVERGED and not self.probed:
-                status, point = self.continue_from_stationary(point)
-            elif status is None:
+            if status is None:
                 status, point = self.step(point)
+            if status in _STATIONARY and not self.probed:
+                status, point = self.continue_from_stationary(status, point)
         residual = namespace(y).concat([point.lagrangian_grad, point.h])
         return Solution(
             y=point.y,
@@ -233,13 +233,14 @@ class _NewtonKKT:
         size, way = largest(point.y), max(largest(point.y - self.y0), 1.0)
         unit = epsilon(point.y)
         least = max(math.sqrt(unit), 64.0 * unit / self.tol) if self.tol else 1.0
-        return max(min(size, way), min(least, 1.0) * max(size, way))
+        return max(min(size, way), min(least, 1.0) * size, 64.0 * unit * way)
 
     def is_solved(self, point: ConstrainedPoint) -> bool:
         """Tell whether the conditions hold, and the next step would be short."""
         length = self.length(point)
-        allowed = self.tol * length
-        if max(point.stationarity, point.infeasibility) > allowed:
+        exact = min(length, self.last.radius)
+        allowed = max(self.tol * exact, self.rounding(point))
+        if point.stationarity > allowed or point.infeasibility > self.tol * length:
             return False
         return self.niter == 0 or self.last.is_last(
             length, self.tol, self.rounding(point)
@@ -255,7 +256,7 @@ class _NewtonKKT:
             return Status.NOT_FINITE
         if self.is_solved(point):
             return (
-                Status.CONVERGED if self.last.not_shorter < _LONG else Status.UNBOUNDED
+                Status.CONVERGED if self.last.not_shorter < LONG else Status.UNBOUNDED
             )
         iterate = NewtonIterate(self.niter, point.y, point.value, size, self.n_hvp)
         if asks_to_stop(self.callback, iterate):
@@ -295,8 +296,9 @@ class _NewtonKKT:
         self.last = self.last.followed_by(
             norm(new.y - point.y), before, after, self.inner
         )
-        if after > 0.5 * before and self.stalled(point) is Status.ROUNDING_LIMIT:
-            return Status.ROUNDING_LIMIT, point if before <= after else new
+        ended = self.stalled(point) if after > 0.5 * before else None
+        if ended in {Status.ROUNDING_LIMIT, Status.UNBOUNDED}:
+            return ended, point if before <= after else new
         return None, new
 
     def infeasible(self, point: ConstrainedPoint, normal: Array) -> Status | None:
@@ -318,7 +320,7 @@ class _NewtonKKT:
         return Status.INFEASIBLE
 
     def continue_from_stationary(
-        self, point: ConstrainedPoint
+        self, status: Status, point: ConstrainedPoint
     ) -> tuple[Status | None, ConstrainedPoint]:
         """Tell a minimum from a saddle point, once; descend from a saddle point."""
         self.probed = True
@@ -329,8 +331,7 @@ class _NewtonKKT:
         )
         self.n_hvp += n_hvp
         if direction is None:
-            bad = Status.NEGATIVE_CURVATURE if shown else Status.CONVERGED
-            return bad, point
+            return (Status.NEGATIVE_CURVATURE if shown else status), point
         if not is_explicit(point.jac):  # MINRES would return to the saddle point
             return Status.NEGATIVE_CURVATURE, point
         self.n_hvp += 1
@@ -361,6 +362,9 @@ class _NewtonKKT:
         length = 64.0 * epsilon(point.y) * norm(point.y) * math.sqrt(point.y.shape[0])
         small = point.stationarity <= self.rounding(point)
         small = small and point.infeasibility <= length
+        start = max(largest(self.y0), 1.0)
+        if largest(point.y) > start / math.sqrt(epsilon(point.y)):
+            return Status.UNBOUNDED
         return Status.ROUNDING_LIMIT if small else Status.LINE_SEARCH_FAILED
 
     def tangential(
@@ -370,7 +374,7 @@ class _NewtonKKT:
         force = -(point.lagrangian_grad + hess.matvec(normal))
         self.n_hvp += 1
         force = point.rows.project(force)
-        size, unit = norm(force), self.length(point)
+        size, unit = norm(force), min(self.length(point), self.last.radius)
         self.inner = size
         if size <= epsilon(force) * max(unit, norm(point.grad)):
             return 0.0 * force, False, None

@@ -224,7 +224,7 @@ def coordinates(problem: Problem, x: Array, y: Array, D: Array) -> Coordinates:
         length = size or 1.0
     # Next to a solution the force is rounding, and no length.
     length = max(length, epsilon(y) ** 0.5 * size)
-    exponent = round(math.log2(length))
+    exponent = round(math.log2(length)) if 0.0 < length < math.inf else 0
     return Coordinates(_power_of_two(S * 2.0**exponent), 4.0**exponent)
 
 

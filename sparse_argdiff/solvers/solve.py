@@ -104,6 +104,10 @@ def solve(
     check_callable(callback=callback)
     if maxiter is not None:
         maxiter = as_count("maxiter", maxiter)
+    if callback is not None and not callable(callback):
+        raise TypeError(
+            f"callback must be callable or None, found {type(callback).__name__}"
+        )
     if callable(method):
         solution = _by_callable(method, problem, x, y0, tol)
     else:

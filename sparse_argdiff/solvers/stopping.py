@@ -40,15 +40,15 @@ def asks_to_stop(callback: Callback | None, iterate: NewtonIterate) -> bool:
     if callback is None:
         return False
     try:
-        found = callback(iterate)
+        answer = callback(iterate)
     except StopIteration:
         return True
-    if getattr(found, "shape", ()):
+    if getattr(answer, "shape", ()) != ():
         raise TypeError(
-            f"callback must return a truth value or None, found {type(found).__name__} of "
-            f"shape {tuple(found.shape)}"
+            "callback must return a true or false value, or None, found an array of "
+            f"shape {tuple(answer.shape)}"
         )
-    return bool(found)
+    return bool(answer)
 
 
 class NewtonStep(NamedTuple):

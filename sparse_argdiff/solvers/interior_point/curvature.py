@@ -11,7 +11,7 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from scipy import sparse
+from scipy import linalg, sparse
 
 from ...arrays import Array, dot, epsilon, namespace, norm
 from ...krylov.saddle_point import SaddlePoint
@@ -27,11 +27,13 @@ from ...operators.block_matrices import (
 )
 from ...operators.linear_operator import aslinearoperator
 from ...preconditioners import constraint_of
-from ...problem.optimality import lagrangian_hess
+from ...problem.optimality import lagrangian_hess, row_norms
 from ...problem.problem import Problem
 from .iterate import Residuals
 from .ldl_factor import LDLFactor
-from .standard_form import StandardForm
+from .standard_form import StandardForm, scale_rows
+
+_DENSE = 128  # variables up to which the eigenvalues of the reduced Hessian are found
 
 
 def hessian(now: Residuals) -> tuple[Any, str]:
@@ -87,7 +89,7 @@ def leads_down(now: Residuals, strong: Array, weak: Array) -> tuple[bool, int]:
         if inside and norm(side) > 0.0:
             part = side[free]
             down = down or dot(part, H.matvec(part)) < 0.0
-    return down, n_hvp + 2
+    return down, n_hvp + 2 if n_hvp else 0
 
 
 def is_convex(problem: Problem) -> bool:
@@ -103,18 +105,35 @@ def negative_direction(
     """Look for a direction d with C d = 0 and d'H d < 0.
 
     Returns d, None where none is found; whether a factor shows that there is one; and the
-    products: none where H is said to be definite or a factor tells, else at most ten.
+    products: none where H is said to be definite or matrices tell, else at most ten.
     ``rows`` are the projections on C, where they are known.
     """
     if convex or getattr(H, "positive_definite", False):
         return None, False, 0
     counts = not is_factorable(like, H, *([] if C is None else [C]))
-    if not (counts or _shows_negative(H, C, epsilon(like) ** 0.5)):
-        return None, False, 0
+    if not counts:
+        least = epsilon(like) ** 0.5
+        C = None if C is None else scale_rows(C, row_norms(C, like))
+        if like.shape[0] <= _DENSE:
+            return _lowest(H, C, least), False, 0
+        if not _shows_negative(H, C, least):
+            return None, False, 0
     H = aslinearoperator(H)
     M = constraint_of(H, C) if rows is None else None
     found = SaddlePoint(H, C if rows is None else rows, M=M).probe(like)
     return found.direction, not counts, counts * found.n_matvec
+
+
+def _lowest(H: Any, C: Any, least: float) -> Array | None:
+    """Return the direction of the lowest curvature, None where it is not negative."""
+    dense = H.toarray() if sparse.issparse(H) else np.asarray(H)
+    C = np.zeros((0, len(dense))) if C is None else C
+    Z = linalg.null_space(C.toarray() if sparse.issparse(C) else np.asarray(C))
+    if not Z.shape[1]:
+        return None
+    curvatures, vectors = np.linalg.eigh(Z.T @ dense @ Z)
+    negative = curvatures[0] < -least * np.abs(curvatures).max()
+    return (Z @ vectors[:, 0]).astype(dense.dtype) if negative else None
 
 
 def _shows_negative(H: Any, C: Any, least: float) -> bool:

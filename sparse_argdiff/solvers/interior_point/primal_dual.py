@@ -22,6 +22,7 @@ from ...arrays import Array, epsilon, namespace, norm
 from ...problem.problem import ActiveSet, Problem, Solution
 from ...status import Status
 from ..infeasibility import detect_infeasible_or_unbounded
+from ..last_step import LONG, LastStep
 from ..newton_cg import NewtonIterate, asks_to_stop
 from .as_solution import strong_and_weak, to_solution
 from .barrier_merit import BarrierMerit, enter_monotone_mode
@@ -69,8 +70,10 @@ class PathState:
         Whether negative curvature was met.
     unverified : bool
         Whether the last step does not prove that the point is near a minimum.
-    ahead : float
-        The length of the next step, as the last one and the errors around it predict.
+    last : LastStep
+        The step to the last iterate.
+    steepest : float
+        The largest ‖f_Y‖ so far.
     note : str
         A caveat for the user.
     """
@@ -86,7 +89,8 @@ class PathState:
     shift: float = 0.0
     nonconvex: bool = False
     unverified: bool = True
-    ahead: float = math.inf
+    last: LastStep = dataclasses.field(default_factory=LastStep)
+    steepest: float = 0.0
     note: str = ""
 
     @property
@@ -119,8 +123,9 @@ class PathState:
             return self.plus(n_hvp=n_hvp, n_grad=n_grad), False
         state = self.plus(niter=1, n_hvp=n_hvp, n_grad=n_grad)
         moved = largest(new.point.y - self.now.point.y)
-        ahead = moved * new.error / self.now.error if self.now.error else moved
-        return dataclasses.replace(state, now=new, ahead=ahead), True
+        last = self.last.followed_by(moved, self.now.error, new.error)
+        steepest = max(self.steepest, norm(self.now.grad))
+        return dataclasses.replace(state, now=new, last=last, steepest=steepest), True
 
     def solution(
         self,
@@ -140,6 +145,12 @@ class PathState:
             n_grad=self.n_grad,
             warnings=tuple(notes),
         )
+
+
+def is_endless(now: Residuals, last: LastStep, steepest: float) -> bool:
+    """Tell whether steps of no less length lead to where f_Y vanishes, as in exp(−y)."""
+    fades = math.sqrt(epsilon(now.point.y)) * steepest
+    return last.not_shorter >= LONG and norm(now.grad) <= fades
 
 
 def start(problem: Problem, x: Array, y0: Array, tol: float) -> PathState:
@@ -272,8 +283,10 @@ def stop_test(
     logger.debug("barrier %d: mu %.2e, error %.2e", state.niter, now.mu, now.error)
     if not now.finite:
         return Status.NOT_FINITE, state
+    if is_endless(now, state.last, state.steepest):
+        return Status.UNBOUNDED, dataclasses.replace(state, best=now)
     # A gap of tol leaves rows that are weakly active √tol away.
-    if now.error <= tol and state.ahead <= math.sqrt(tol) * now.scales[1]:
+    if now.error <= tol and state.last.ahead <= math.sqrt(tol) * now.scales[1]:
         return _verified(state)
     force, y = norm(now.r_d) * now.form.unit, now.point.y
     iterate = NewtonIterate(state.niter, y, now.value, force, state.n_hvp)

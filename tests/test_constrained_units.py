@@ -1,0 +1,177 @@
+"""Constrained solves whose answer must not depend on units, origin or start."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+import sparse_argdiff as sad
+
+METHODS = ["active_set", "barrier"]
+
+
+def smooth(value, grad, curvature, n=1):
+    """A separable f(x, y) without x in its gradient, known by products."""
+    return sad.FunctionObjective(
+        value=lambda x, y: float(np.sum(value(y))),
+        grad=lambda x, y: grad(y),
+        hvp=lambda x, y, v: curvature(y) * v,
+        cross_jvp=lambda x, y, u: 0.0 * y,
+        cross_vjp=lambda x, y, w: np.zeros(1),
+        n=n,
+    )
+
+
+def quadratic(H, explicit):
+    f = sad.FunctionObjective(
+        value=lambda x, y: 0.5 * y @ (H @ y) + x @ y,
+        grad=lambda x, y: H @ y + x,
+        hvp=lambda x, y, v: H @ v,
+        cross_jvp=lambda x, y, u: u,
+        cross_vjp=lambda x, y, w: w,
+        n=len(H),
+    )
+    if explicit:
+        f.hess = lambda x, y: H
+    return f
+
+
+ENDLESS = {
+    "log": (lambda y: -np.log(y), lambda y: -1.0 / y, lambda y: y**-2.0),
+    "exp": (lambda y: np.exp(-y), lambda y: -np.exp(-y), lambda y: np.exp(-y)),
+    "softplus": (
+        lambda y: np.logaddexp(0.0, -y),
+        lambda y: -1.0 / (1.0 + np.exp(y)),
+        lambda y: 1.0 / (2.0 + np.exp(y) + np.exp(-y)),
+    ),
+}
+
+
+@pytest.mark.parametrize("name", ENDLESS)
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("behind", ["bound", "row"])
+@pytest.mark.parametrize("y0", [1.0, 2.0, 30.0])
+def test_an_infimum_at_infinity_is_unbounded(name, method, behind, y0):
+    row = sad.Inequality(lambda x, y: 1.0 - y, lambda x, y: -np.eye(1))
+    room = {"lower": 1.0} if behind == "bound" else {"inequality": row}
+    problem = sad.Problem(smooth(*ENDLESS[name]), **room)
+    with pytest.raises(sad.ConvergenceError) as caught, np.errstate(all="ignore"):
+        sad.solve(problem, np.ones(1), np.array([y0]), method=method)
+    assert caught.value.result.status is sad.Status.UNBOUNDED
+    assert caught.value.result.niter <= 60
+
+
+@pytest.mark.parametrize("explicit", [True, False])
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("behind", ["bound", "row", "two bounds"])
+def test_weak_activity_hides_no_way_down(explicit, method, behind):
+    """The start meets all first-order conditions, at a maximum."""
+    n = 2 if behind == "two bounds" else 1
+    room = {"lower": 0.0, "upper": 1.0}
+    if behind == "row":
+        row = sad.Inequality(lambda x, y: -y, lambda x, y: -np.eye(1))
+        room = {"inequality": row, "upper": 1.0}
+    problem = sad.Problem(quadratic(-2.0 * np.eye(n), explicit), **room)
+    solution = sad.solve(problem, np.zeros(n), np.zeros(n), method=method)
+    np.testing.assert_allclose(solution.y, 1.0, atol=1e-6)
+
+
+def test_a_direction_that_no_sign_allows_is_no_way_down():
+    """y_0 y_1 has its minimum over y >= 0 at 0, though it is indefinite."""
+    problem = sad.Problem(
+        quadratic(np.array([[0.0, 1.0], [1.0, 0.0]]), True), lower=0.0, upper=1.0
+    )
+    solution = sad.solve(problem, np.zeros(2), np.zeros(2))
+    np.testing.assert_allclose(solution.y, 0.0, atol=1e-12)
+
+
+@pytest.mark.parametrize("explicit", [True, False])
+def test_a_symmetric_saddle_behind_rows_is_not_a_minimum(explicit):
+    """No step has a part along the one negative direction of many."""
+    n = 150
+    H = np.eye(n)
+    H[-1, -1] = -1.0
+    row = sad.LinearEquality(np.eye(n)[:1], np.zeros(1))
+    problem = sad.Problem(quadratic(H, explicit), equality=row)
+    x = np.r_[-np.ones(n - 1), 0.0]
+    with pytest.raises(sad.ConvergenceError) as caught:
+        sad.solve(problem, x, np.zeros(n))
+    wanted = sad.Status.NEGATIVE_CURVATURE, sad.Status.UNBOUNDED
+    assert caught.value.result.status in wanted
+
+
+def test_a_convex_objective_is_not_probed():
+    n = 100
+    row = sad.LinearEquality(np.eye(n)[:1], np.zeros(1))
+    f = quadratic(np.diag(np.linspace(1.0, 2.0, n)), False)
+    asked = sad.solve(sad.Problem(f, equality=row), np.ones(n), np.zeros(n))
+    f.convex = True
+    told = sad.solve(sad.Problem(f, equality=row), np.ones(n), np.zeros(n))
+    assert asked.n_hvp - 11 <= told.n_hvp < asked.n_hvp
+
+
+@pytest.mark.parametrize("outside", [np.inf, np.nan])
+@pytest.mark.parametrize("t", [1e-2, 1e-4])
+def test_an_idle_row_changes_nothing_in_a_small_domain(t, outside):
+    """The curvature grows by 1 / t² on the way to the solution."""
+
+    def value(x, y):
+        inside = abs(y[0]) < 1.0
+        return -y[0] - t * np.log1p(-y[0] * y[0]) if inside else outside
+
+    f = sad.FunctionObjective(
+        value=value,
+        grad=lambda x, y: -1.0 + t * (1 / (1 - y) - 1 / (1 + y)),
+        hvp=lambda x, y, v: t * (1 / (1 - y) ** 2 + 1 / (1 + y) ** 2) * v,
+        cross_jvp=lambda x, y, u: 0.0 * y,
+        cross_vjp=lambda x, y, w: np.zeros(1),
+        n=1,
+    )
+    row = sad.Inequality(lambda x, y: y - 10.0, lambda x, y: np.eye(1))
+    with np.errstate(all="ignore"):
+        y = sad.solve(sad.Problem(f, inequality=row), np.ones(1)).y
+    np.testing.assert_allclose(y, np.sqrt(t * t + 1.0) - t, rtol=1e-8)
+
+
+@pytest.mark.parametrize("shift", [1e-3, 0.05, 0.3])
+def test_a_start_with_the_right_active_set_takes_two_steps(shift):
+    """The parameter moves y, no bound changes side: one Newton step is exact."""
+    rng, n = np.random.default_rng(0), 40
+    B = rng.standard_normal((n, n))
+    H = B @ B.T / n + np.eye(n)
+    problem = sad.Problem(quadratic(H, True), lower=-1.0, upper=1.0)
+    x = 3.0 * rng.standard_normal(n)
+    there = sad.solve(problem, x)
+    toward = shift * there.active.fixed * np.sign(x)  # keeps what is held
+    again = sad.solve(problem, x + toward, there.y)
+    assert (again.active.fixed == there.active.fixed).all()
+    assert again.niter <= 2
+
+
+@pytest.mark.parametrize("far", [0.0, 1e4, 1e8, 1e12])
+def test_the_start_does_not_change_what_is_asked_of_y(far):
+    rng = np.random.default_rng(1)
+    row = sad.LinearEquality(rng.standard_normal((2, 6)), np.ones(2))
+    problem = sad.Problem(quadratic(np.diag(np.arange(1.0, 7.0)), True), equality=row)
+    x = rng.standard_normal(6)
+    wanted = sad.solve(problem, x, np.zeros(6)).y
+    found = sad.solve(problem, x, far * rng.standard_normal(6)).y
+    np.testing.assert_allclose(found, wanted, rtol=1e-7)
+
+
+@pytest.mark.parametrize("size", [1e-12, 1e-6, 1.0, 1e6])
+@pytest.mark.parametrize("bounded", [False, True])
+def test_small_right_hand_sides_are_not_zero(size, bounded):
+    room = {"lower": -10.0 * size} if bounded else {}
+    row = sad.LinearEquality(np.array([[1.0, 1.0]]), np.array([size]))
+    problem = sad.Problem(quadratic(np.eye(2), True), equality=row, **room)
+    y = sad.solve(problem, np.zeros(2), np.zeros(2)).y
+    np.testing.assert_allclose(y, 0.5 * size, rtol=1e-7)
+
+
+def test_a_callback_is_a_function_that_answers():
+    problem = sad.Problem(quadratic(np.eye(2), True), lower=0.0)
+    with pytest.raises(TypeError, match="callback must be callable"):
+        sad.solve(problem, -np.ones(2), callback=3)
+    with pytest.raises(TypeError, match="found an array of shape"):
+        sad.solve(problem, -np.ones(2), method="barrier", callback=lambda it: it.y)
