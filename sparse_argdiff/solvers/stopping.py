@@ -82,7 +82,7 @@ class StoppingTest:
         self.square, self._unit = 0.0, 2.0**-52
         self.radius = math.inf  # ρ
         self.relative_error: float | None = None  # of y, after a full step
-        self._travelled = self._largest_step = self._last = 0.0
+        self._path = self._way = self._largest_step = self._last = 0.0
         self._length, self._not_shorter, self._not_halved = 0.0, 0, 0
 
     def before(self, iterate: NewtonIterate) -> Status | None:
@@ -104,7 +104,7 @@ class StoppingTest:
 
         Of a solution at zero it is what rounding leaves of the way there.
         """
-        return max(min(self.size, self.radius), 64.0 * self._unit * self._travelled)
+        return max(min(self.size, self.radius), 64.0 * self._unit * self._way)
 
     @property
     def size(self) -> float:
@@ -114,7 +114,9 @@ class StoppingTest:
     def moved(self, y: Array, length: float, step: float) -> None:
         """Record a step with ‖d‖₂ = ``length`` and ‖d‖_H = ``step``."""
         self._unit = epsilon(y)
-        self._travelled += step
+        self._path += length
+        # In the metric of here: far away f_YY may have been many times larger.
+        self._way = self._path * (step / length) if length > 0.0 else 0.0
         shorter = length < 0.95 * self._length
         self._length = length
         self._not_shorter = 0 if shorter else self._not_shorter + 1
