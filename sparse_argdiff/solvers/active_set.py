@@ -55,6 +55,7 @@ _STEPS = 30
 _NEAR = 0.1  # of y: a step this short from the start is tried without the path
 _GUESSES = (1e-6, 1.0, 1e-4)  # how far the path is followed: absolute, then tol times
 _USEFUL = (Status.STAGNATED, Status.NEGATIVE_CURVATURE)  # ends to guess a set from
+_NO_MINIMUM = (Status.NEGATIVE_CURVATURE, Status.UNBOUNDED, Status.INFEASIBLE)
 _NOT_SETTLED = (
     "the active set did not settle: this is the end of the barrier path, where "
     "inequalities that its last t leaves undecided are called weak"
@@ -125,7 +126,7 @@ def _find(
             break
     if found is not None:
         return found
-    if status is not Status.NEGATIVE_CURVATURE and path.best.error <= tol:
+    if status not in _NO_MINIMUM and path.best.error <= tol:
         status = Status.CONVERGED
         path = dataclasses.replace(path, note=path.note or _NOT_SETTLED)
     return path.solution(status)
@@ -176,7 +177,7 @@ class _ActiveSetNewton:
             if is_endless(now, last, steepest):
                 path = dataclasses.replace(path, best=now)
                 return path.solution(Status.UNBOUNDED), path
-            done = last.is_last(length, self.tol, now.rounding)
+            done = moved < math.inf and last.is_last(length, self.tol, now.rounding)
             if now.value is not None and not math.isfinite(now.value):
                 return None, path
             if error <= self.tol and done and not changed:
