@@ -67,7 +67,7 @@ class Dense:
 
     def truth(self, x, y, active, multipliers):
         """Return value and gradient of F, or None where there is no regular solution."""
-        y = np.array(y, dtype=float)
+        x, y = np.array(x, np.longdouble), np.array(y, np.longdouble)
         fixed = np.zeros(self.n, bool) if active is None else np.array(active.fixed)
         if fixed.any():
             y[fixed] = self._bound_values(y)[fixed]
@@ -76,24 +76,22 @@ class Dense:
         nu = np.zeros(count)
         if count:
             J = self.rows(y, active)[1][:, free]
-            nu = np.linalg.lstsq(J.T, -self.grad(x, y)[free], rcond=None)[0]
-        K = wrong = None
-        for _ in range(60):
-            h, J, C = self.rows(y, active)
-            H = self.hess(x, y) + np.tensordot(nu, C, 1)
+            force = self.grad(x, y)[free].astype(float)
+            nu = np.linalg.lstsq(J.T.astype(float), -force, rcond=None)[0]
+        K = None
+        for _ in range(30):
+            h, J, _ = self.rows(y, active)
             k = int(free.sum())
-            K = np.zeros((k + count, k + count))
-            K[:k, :k] = H[np.ix_(free, free)]
-            K[:k, k:], K[k:, :k] = J[:, free].T, J[:, free]
+            K = self._matrix(x, y, nu, active, free).astype(float)
             wrong = np.r_[(self.grad(x, y) + J.T @ nu)[free], h]
             try:
-                step = np.linalg.solve(K, wrong)
+                step = np.linalg.solve(K, wrong.astype(float))
             except np.linalg.LinAlgError:
                 return None
             size = np.abs(step[:k]).max(initial=0.0)
             y[free] -= step[:k]
             nu = nu - step[k:]
-            if size <= 1e-14 * max(np.abs(y).max(initial=0.0), 1e-300):
+            if size <= 1e-17 * max(np.abs(y).max(initial=0.0), 1e-300):
                 break
             if not np.isfinite(size):
                 return None
@@ -102,6 +100,16 @@ class Dense:
         if not self._regular(x, y, nu, active, free, K):
             return None
         return self._differentiated(x, y, nu, active, free, K)
+
+    def _matrix(self, x, y, nu, active, free):
+        """Return the KKT matrix."""
+        _, J, C = self.rows(y, active)
+        H = self.hess(x, y) + np.tensordot(nu, C, 1)
+        k, count = int(free.sum()), len(nu)
+        K = np.zeros((k + count, k + count), H.dtype)
+        K[:k, :k] = H[np.ix_(free, free)]
+        K[:k, k:], K[k:, :k] = J[:, free].T, J[:, free]
+        return K
 
     def _bound_values(self, y):
         low = np.full(self.n, -np.inf) if self.lower is None else self.lower
@@ -129,9 +137,14 @@ class Dense:
 
     def _differentiated(self, x, y, nu, active, free, K):
         value, by_y, direct = self.upper(x, y)
-        k = int(free.sum())
-        adjoint = np.linalg.solve(K, np.r_[by_y[free], np.zeros(len(nu))])
-        return value, direct - self.cross(x, y)[free].T @ adjoint[:k]
+        k, exact = int(free.sum()), self._matrix(x, y, nu, active, free)
+        wanted = np.r_[by_y[free], np.zeros(len(nu))]
+        adjoint = np.zeros(len(wanted), np.longdouble)
+        for _ in range(4):  # refinement: the residual in higher precision
+            left = wanted - exact @ adjoint
+            adjoint = adjoint + np.linalg.solve(K, left.astype(float))
+        gradient = direct - self.cross(x, y)[free].T @ adjoint[:k]
+        return float(value), gradient.astype(float)
 
 
 @dataclasses.dataclass
@@ -176,11 +189,11 @@ def function_case(rng, kind):
         lambda x, y: Q + np.diag(weights(x) + 3.0 * s * y**2),
         lambda x, y: (spread * np.exp(x)) * y[:, None],
         lambda x, y: (
-            float(0.5 * (y - goal) @ (y - goal) + 0.05 * x @ x),
+            0.5 * (y - goal) @ (y - goal) + 5e-4 * x @ x,
             y - goal,
-            0.1 * x,
+            1e-3 * x,
         ),
-        value=lambda x, y: float(
+        value=lambda x, y: (
             0.5 * y @ Q @ y + 0.5 * weights(x) @ y**2 + 0.25 * s * (y**4).sum() - p @ y
         ),
     )
@@ -198,7 +211,7 @@ def function_case(rng, kind):
     if kind == "barrier":
         problem, y0 = _barrier(rng, base, problem)
     upper = sad.FunctionUpper(
-        lambda x, y: base.upper(x, unit * y)[0],
+        lambda x, y: float(base.upper(x, unit * y)[0]),
         lambda x, y: (unit * base.upper(x, unit * y)[1]).astype(dtype),
         lambda x, y: base.upper(x, unit * y)[2].astype(dtype),
     )
@@ -232,7 +245,9 @@ def _in_units(base, unit, sign, dtype, Q, p, s, spread):
         return sign * unit**2 * (np.diag(Qs) + sp @ np.exp(x) + 3 * s * y**2)
 
     return sad.FunctionObjective(
-        value=lambda x, u: sign * base.value(x.astype(float), (unit * u).astype(float)),
+        value=lambda x, u: (
+            sign * float(base.value(x.astype(float), (unit * u).astype(float)))
+        ),
         grad=grad,
         hvp=hvp,
         cross_vjp=lambda x, u, w: sign * np.exp(x) * (sp.T @ (unit**2 * u * w)),
@@ -360,7 +375,7 @@ def _scalar_model(name, A, t, Z):
     """Return value, gradient and Hessian of the mean loss of A y, dense."""
 
     def value(y):
-        return float(np.mean(_losses(name, A @ y, t)))
+        return np.mean(_losses(name, A @ y, t))
 
     def grad(y):
         return A.T @ _loss(name, A @ y, t)[0] / len(t)
@@ -383,7 +398,7 @@ def _multinomial(A, labels, count):
         z, _ = probabilities(y)
         top = z.max(axis=1)
         total = np.log(np.exp(z - top[:, None]).sum(axis=1)) + top
-        return float(np.mean(total - (z * onehot).sum(axis=1)))
+        return np.mean(total - (z * onehot).sum(axis=1))
 
     def grad(y):
         _, p = probabilities(y)
@@ -392,7 +407,7 @@ def _multinomial(A, labels, count):
     def hess(y):
         _, p = probabilities(y)
         n = A.shape[1]
-        H = np.zeros((n, count, n, count))
+        H = np.zeros((n, count, n, count), y.dtype)
         for j in range(count):
             for k in range(count):
                 w = p[:, j] * ((j == k) - p[:, k])
@@ -464,7 +479,7 @@ def _glm(rng, kind, name, data, x, count, unit, *, intercept, shift=0.0):
         return np.repeat(np.exp(x), count)
 
     def cross(x, y):
-        out = np.zeros((n, p))
+        out = np.zeros((n, p), y.dtype)
         out[np.arange(n), np.arange(n) // count] = ridge(x) * y
         return out
 
@@ -609,7 +624,7 @@ FIELDS = (
     "value_bound",
     "shown",
     "descends",
-    "size",
+    "norm",
     "seed",
 )
 
@@ -697,7 +712,12 @@ def main() -> None:
             for r in rows[~(rows.estimate >= rows.error)]:
                 print(
                     f"    seed {r.seed}: error {r.error:.1e}, estimate {r.estimate:.1e}, "
-                    f"gradient {r.size:.1e}"
+                    f"gradient {r.norm:.1e}"
+                )
+            for r in rows[~(rows.value_estimate >= rows.value_error)]:
+                print(
+                    f"    seed {r.seed}: error of the value {r.value_error:.1e}, "
+                    f"estimate {r.value_estimate:.1e}"
                 )
 
 

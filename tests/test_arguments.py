@@ -144,6 +144,7 @@ DOORS = {
     "cg: M": ("M", np.eye(N), lambda a: sad.cg(Q, V, M=a)),
     "minres: A": ("A", Q, lambda a: sad.minres(a, V)),
     "projected_cg: H": ("H", Q, lambda a: sad.projected_cg(a, C, V)),
+    "projected_cg: C": ("C", C, lambda a: sad.projected_cg(Q, a, V)),
     "projected_cg: b": ("b", V, lambda a: sad.projected_cg(Q, C, a)),
     "projected_cg: c": ("c", X[:2], lambda a: sad.projected_cg(Q, C, V, a)),
     "LinearEquality: A": ("A", C, lambda a: sad.LinearEquality(a, X[:2])),
@@ -612,6 +613,79 @@ def test_lists_are_arrays_for_a_model():
             call()
 
 
+# seeds and starts ---------------------------------------------------------------------
+
+
+def held_by_a_bound():
+    """Return min ½|y − x|², y >= 0, at x = (1, −1): the second variable is at its bound."""
+    f = sad.FunctionObjective(
+        grad=lambda x, y: y - x,
+        hvp=lambda x, y, v: 1.0 * v,
+        cross_jvp=lambda x, y, u: -u,
+        cross_vjp=lambda x, y, w: -w,
+        n=2,
+    )
+    problem = sad.Problem(f, lower=0.0)
+    return problem, sad.solve(problem, np.array([1.0, -1.0]))
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+@pytest.mark.parametrize("place", [0, 1])
+@pytest.mark.parametrize("way", ["vjp", "jvp", "J @", "J.T @", "J @ columns"])
+def test_a_seed_that_is_not_finite_is_told_wherever_it_is(way, place, bad):
+    problem, solution = held_by_a_bound()
+    seed = np.ones(2)
+    seed[place] = bad
+
+    def product(**options):
+        if way in {"vjp", "jvp"}:
+            found = getattr(sad, way)(problem, solution, seed, **options)
+            return found.x if way == "vjp" else found.y
+        J = sad.derivative(problem, solution, **options)
+        if way == "J @ columns":
+            return J @ np.stack([np.ones(2), seed], axis=1)
+        return (J.T if way == "J.T @" else J) @ seed
+
+    with pytest.raises(sad.ConvergenceError) as caught:
+        product()
+    assert caught.value.status is sad.Status.NOT_FINITE
+    assert not np.all(np.isfinite(product(on_failure="ignore")))
+
+
+def test_a_warm_start_that_has_left_a_barriers_domain():
+    """Rows that move with x: the last y may violate them at the next x."""
+    f = sad.FunctionObjective(
+        value=lambda x, y: 0.5 * float((y - 2.0) @ (y - 2.0)),
+        grad=lambda x, y: y - 2.0,
+        hvp=lambda x, y, v: v,
+        cross_vjp=lambda x, y, w: 0.0 * w,
+        n=1,
+    )
+    rows = sad.Inequality(
+        lambda x, y: y - x, lambda x, y: np.eye(1), jac_x=lambda x, y: -np.eye(1)
+    )
+    problem = sad.LogBarrier(sad.Problem(f, inequality=rows), 1e3)
+    upper = sad.FunctionUpper(lambda x, y: 0.5 * float(y @ y), lambda x, y: y)
+    cold, warm = (
+        sad.Hypergradient(problem, upper, y0=np.zeros(1), warm_start=warm_start)
+        for warm_start in (False, True)
+    )
+    for t in (1.0, 0.9, 0.95, 0.2):
+        np.testing.assert_allclose(
+            warm(np.array([t]))[1], cold(np.array([t]))[1], rtol=1e-5
+        )
+    for method in ("maid", "hoag", "gradient_descent", "lbfgs"):
+        found = sad.minimize(
+            problem,
+            upper,
+            np.array([1.0]),
+            y0=np.zeros(1),
+            bounds=(0.1, 2.0),
+            method=method,
+        )
+        np.testing.assert_allclose(found.x, 0.1, rtol=1e-6)
+
+
 # constraints --------------------------------------------------------------------------
 
 
@@ -628,6 +702,8 @@ def test_rows_of_lower_precision_beside_double(kind, dtype):
     wide = rows.astype(float)
     K = np.block([[H, wide.T], [wide, np.zeros((p, p))]])
     expected = np.linalg.solve(K, np.concatenate([b, c]))[:n]
+    plain = sad.projected_cg(H, KINDS[kind](rows), b, c, rtol=1e-10)
+    np.testing.assert_allclose(plain.x, expected, rtol=1e-8, atol=1e-10)
     for constraint in (
         sad.LinearEquality(KINDS[kind](rows), c),
         sad.Equality(lambda x, y: rows @ y - c, lambda x, y: KINDS[kind](rows)),
@@ -758,6 +834,8 @@ def records():
         "Constants": sad.Constants(1.0, 1.0, 1.0, 1.0, metric=np.ones(1000)),
         "BilevelResult": sad.minimize(problem, held, np.zeros(5), maxiter=3),
         "CheckReport": sad.check_derivatives(OBJECTIVE, X, V),
+        "Hypergradient": sad.Hypergradient(problem, held),
+        "KrylovResult": sad.cg(np.eye(1000), np.ones(1000)),
         "Structure": sad.Structure(matrix=np.ones((2, 2)), split=(Q, V)),
         "LinearOperator": sad.aslinearoperator(Q),
         "Auto": preconditioners.Auto(),

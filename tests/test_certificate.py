@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import importlib.util
 import math
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -214,6 +217,88 @@ def test_an_indefinite_hessian_certifies_nothing():
     certificate = F.evaluate(x).certificate
     assert certificate.gradient_error == math.inf
     assert certificate.descent == "not shown"
+
+
+# in every class -----------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def report():
+    """Return the report that compares certificates with dense algebra, class by class."""
+    path = Path(__file__).parents[1] / "benchmarks" / "certificate_report.py"
+    if not path.exists():
+        pytest.skip("the benchmarks are not here")
+    spec = importlib.util.spec_from_file_location("certificate_report", path)
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [
+        "poisson",
+        "glm-bounds",
+        "float32-glm",
+        "float32-function",
+        "scaled-glm",
+        "unix-time",
+        "function-ill",
+        "nleq",
+        "bounds",
+        "mixed",
+        "barrier",
+    ],
+)
+def test_estimates_cover_the_errors_of_a_class(report, kind):
+    rows, _ = report.study(kind, 24, seed=5)
+    assert np.mean(rows.estimate >= rows.error) >= 0.95
+    assert np.mean(rows.value_estimate >= rows.value_error) >= 0.9
+    assert np.mean(np.isfinite(rows.estimate)) >= 0.5  # not by saying nothing
+    finite = rows[np.isfinite(rows.estimate) & (rows.error > 0.0)]
+    if kind not in {"unix-time", "scaled-glm"}:  # as good as their solves
+        assert np.median(finite.estimate / finite.error) <= 10.0
+
+
+@pytest.mark.parametrize("power", [0, 8, 10, 12, 14])
+def test_a_column_in_small_units_has_its_error_bar(power):
+    """One column × 10^-power, its penalty scaled along: the problem is the same."""
+    rng = np.random.default_rng(0)
+    F, V = rng.standard_normal((200, 10)), rng.standard_normal((200, 10))
+    beta = rng.standard_normal(10) / 2
+    t, held = ((M @ beta + rng.logistic(size=200) > 0) * 1.0 for M in (F, V))
+    x = np.full(10, np.log(1e-2))
+
+    def evaluate(scale, tol):
+        glm = Glm(F * scale, t)
+        upper = glm.held_out(V * scale, held)
+        H = sad.Hypergradient(sad.Problem(glm), upper, tol=tol, on_failure="ignore")
+        return H.evaluate(x + 2.0 * np.log(scale))
+
+    exact = evaluate(np.ones(10), 1e-13).gradient
+    found = evaluate(np.r_[10.0**-power, np.ones(9)], 1e-8)
+    error = np.linalg.norm(found.gradient - exact)
+    assert found.certificate.gradient_error >= error
+
+
+def test_rounding_is_part_of_the_estimate():
+    """In float32 both residuals may be zero; ∇F is not exact for that."""
+    mu = np.float32(3.0)
+    lower = sad.FunctionObjective(
+        value=lambda x, y: 0.5 * mu * float(y @ y) - float(x @ y),
+        grad=lambda x, y: mu * y - x,
+        hvp=lambda x, y, v: mu * v,
+        cross_vjp=lambda x, y, w: -w,
+        n=1,
+    )
+    upper = sad.FunctionUpper(lambda x, y: float(y.sum()), lambda x, y: 1.0 + 0.0 * y)
+    F = sad.Hypergradient(sad.Problem(lower), upper, tol=1e-6)
+    found = F.evaluate(np.ones(1, dtype=np.float32))
+    error = abs(float(found.gradient[0]) - 1.0 / 3.0)
+    assert found.gradient.dtype == np.float32
+    assert 0.0 < error <= found.certificate.gradient_error <= 1e-5
+    assert 0.0 < found.certificate.value_error <= 1e-5
 
 
 # what is proven -----------------------------------------------------------------------
@@ -474,7 +559,8 @@ def test_a_newton_step_out_of_the_domain_estimates_nothing():
     x, y0 = np.array([3.0, -3.0]), np.full(2, 0.05)
 
     def stay(problem, x, y0, tol):
-        return sad.Solution(y=y0, x=x, status=sad.Status.CONVERGED)
+        left = problem.grad(x, y0)
+        return sad.Solution(y=y0, x=x, status=sad.Status.CONVERGED, residual=left)
 
     F = sad.Hypergradient(problem, upper, y0=y0, tol=0.95, solver=stay)
     certificate = F.evaluate(x).certificate

@@ -239,6 +239,54 @@ def test_descent_is_not_claimed_where_the_error_reaches_the_gradient():
     assert stale(-0.5).descent == "not shown"
 
 
+def bounded(x, y, **bounds):
+    """Return the certificate at a given y of ½ y'Ky − x'y with K = [2 1; 1 2] in bounds."""
+    K = np.array([[2.0, 1.0], [1.0, 2.0]])
+    lower = sad.FunctionObjective(
+        value=lambda x, y: 0.5 * float(y @ K @ y) - float(x @ y),
+        grad=lambda x, y: K @ y - x,
+        hvp=lambda x, y, v: K @ v,
+        cross_vjp=lambda x, y, w: -w,
+        n=2,
+    )
+    upper = sad.FunctionUpper(lambda x, y: 0.5 * float(y @ y), lambda x, y: 1.0 * y)
+    F = sad.Hypergradient(
+        sad.Problem(lower, **bounds),
+        upper,
+        solver=lambda problem, x, y0, tol: complete(problem, sad.Solution(y=y, x=x)),
+        on_failure="ignore",
+    )
+    return F.evaluate(np.array(x)).certificate
+
+
+@pytest.mark.parametrize(("gap", "finite"), [(4.0, True), (2.0, False)])
+def test_a_slack_within_the_error_of_y_is_no_slack(gap, finite):
+    """``_SAFETY`` of ``_may_change_sides``, 3 → 1: the solution 1e-3 away, a bound 2e-3."""
+    y = np.array([1.0, 1.0])
+    certificate = bounded([3.003, 3.0], y, upper=1.0 + 2e-3 * gap)
+    moved = np.linalg.solve([[2.0, 1.0], [1.0, 2.0]], [3e-3, 0.0])  # 2e-3, −1e-3
+    assert moved == pytest.approx([2e-3, -1e-3])
+    assert math.isfinite(certificate.gradient_error) == finite
+
+
+@pytest.mark.parametrize(("force", "finite"), [(5e-3, True), (2e-3, False)])
+def test_a_force_within_the_error_of_y_is_no_force(force, finite):
+    """Forces left out of ``_margins``: y₁ is held by a force that y₂ may turn round.
+
+    y₂ is wrong by 1e-3, and so is the force on y₁.
+    """
+    y = np.array([0.0, 1.0])
+    certificate = bounded([1.0 - force, 2.002], y, lower=0.0)
+    assert math.isfinite(certificate.gradient_error) == finite
+    assert (certificate.descent == "not shown") == (not finite)
+
+
+def test_nothing_is_estimated_at_a_kink():
+    """The comparison of margins with ``>=``: slack and force zero, and nothing moves."""
+    certificate = bounded([0.0, 0.0], np.zeros(2), lower=0.0)
+    assert certificate.gradient_error == math.inf
+
+
 # bilevel/gradient_descent.py: the line search -----------------------------------------
 
 

@@ -130,6 +130,8 @@ def test_own_solver_of_the_lower_level():
     _, plain = hypergradient(row)(row.x)
     assert distance(gradient, plain) <= 1e-8
     F(row.x)
+    assert len(calls) == 1  # of the same x
+    F(1.0001 * row.x)
     assert calls[0][0] is row.y0
     assert np.array_equal(calls[1][0], row.solution())
 
@@ -487,6 +489,27 @@ def test_the_plain_call_says_that_the_adjoint_is_poor(error, said):
             F(np.ones(2))
     else:
         F(np.ones(2))
+
+
+@pytest.mark.parametrize(("error", "said"), [(2e-3, True), (5e-4, False)])
+def test_the_plain_call_says_that_y_is_poor(error, said):
+    """Half the digits of tol = 1e-6 are missing from 1e-3 on."""
+    problem, upper, _ = corner()
+
+    def solver(problem, x, y0, tol):
+        stated = {"residual": problem.grad(x, x), "relative_error": error}
+        return sad.Solution(y=x, x=x, status=sad.Status.CONVERGED, **stated)
+
+    F = sad.Hypergradient(
+        sad.Problem(problem.objective), upper, solver=solver, tol=1e-6
+    )
+    found = F.evaluate(np.ones(1), certify=False)
+    assert any("Newton step of about" in note for note in found.warnings) == said
+    if said:
+        with pytest.warns(sad.ConvergenceWarning, match="Newton step of about 2e-03"):
+            F(np.ones(1))
+    else:
+        F(np.ones(1))
 
 
 @pytest.mark.parametrize("name", ["grad_y", "grad_x"])

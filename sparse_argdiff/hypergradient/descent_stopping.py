@@ -5,26 +5,19 @@
 with z = ∂f^U/∂x − B'λ of an adjoint λ, r = ∂f^U/∂y − K λ, and ∇F that of the exact adjoint
 at the same y.  The solve ends where |B z| |r| ≤ (1 − η) ‖z‖², so that z'∇F ≥ η ‖z‖².
 
-|v| needs a lower bound of K, and the steps of CG give none: a part δ of the right-hand side
-along an eigenvector is not seen before the residual has fallen to δ, and moves λ by δ over
-its eigenvalue.  Neither a small change over some steps nor a Ritz value excludes that.  A
-bound K ≥ D = diag(d) is known where K = core + D says its parts, and from constants; then
-|v|² ≤ Σ v_j² / d_j.  Entries P with d = 0, such as an intercept, are eliminated: the Schur
-complement of a semidefinite core is semidefinite, so that
-
-    |v|² ≤ v_P' K_PP⁻¹ v_P + Σ w_j² / d_j,        w = v − K_·P K_PP⁻¹ v_P
+|v| is bounded from a lower bound of K alone (``inverse_norm.py``): neither a small change of z
+over some steps nor a Ritz value tells what the residual hides.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import functools
 import math
 from collections.abc import Callable
 from typing import Any
 
 from .. import krylov
-from ..arrays import Array, arange, dot, epsilon, is_finite, namespace, norm
+from ..arrays import Array, epsilon, is_finite, namespace, norm
 from ..implicit.checked_solve import linear_solver
 from ..krylov import KrylovResult
 from ..operators.linear_operator import LinearOperator, aslinearoperator
@@ -32,6 +25,7 @@ from ..problem.constants import Constants
 from ..problem.problem import Problem, Solution
 from ..solvers.newton_cg import cg_steps
 from ..status import Status
+from .inverse_norm import InverseNorm, inverse_norm
 
 _ETA = 0.25  # share of ‖z‖² that z'∇F keeps
 _ROUNDING = 100.0  # error of a computed residual, in units of rounding
@@ -72,50 +66,31 @@ def stopped_at_descent(
         if builder is not None:
             M = aslinearoperator(builder(K))
             x0, n_built = M @ rhs, M.n_matvec
-        d = _lower_bound(K, constants, rhs) if descent else None
-        if d is None or not is_finite(rhs):
+        size = None
+        if descent and is_finite(rhs):
+            size = inverse_norm(K, rhs, None if K.split else constants())
+        if size is None:
             found = solver(K, rhs, x0, **options)
         else:
-            found = _Descent(K, d, cross, direct, rhs).solve(solver, x0, options)
+            found = _Descent(size, cross, direct, rhs).solve(solver, x0, options)
         return dataclasses.replace(found, n_matvec=found.n_matvec + n_built)
 
     return None if builder is not None else adjoint0, solve
 
 
-def _lower_bound(
-    K: LinearOperator, constants: Callable[[], Constants | None], like: Array
-) -> Array | None:
-    """Return d ≥ 0 with K ≥ diag(d), or None."""
-    d, xp = None, namespace(like)
-    if K.split is not None:
-        d = K.split[1]
-    else:
-        known = constants()
-        if known is not None and known.convexity > 0.0:
-            W = known.metric
-            d = known.convexity * (xp.ones_like(like) if W is None else W)
-    if d is None or not is_finite(d) or bool(xp.any(d < 0.0)):
-        return None
-    return d
-
-
 class _Descent:
-    """A solve with K ≥ diag(d) that ends at descent, or as ``solver`` does."""
+    """A solve that ends at descent, or as ``solver`` does."""
 
     def __init__(
-        self,
-        K: LinearOperator,
-        d: Array,
-        cross: LinearOperator,
-        direct: Array | None,
-        rhs: Array,
+        self, size: InverseNorm, cross: LinearOperator, direct: Array | None, rhs: Array
     ) -> None:
-        xp = namespace(d)
-        self.K, self.cross, self.direct, self.rhs = K, cross, direct, rhs
-        self._known = d > 0.0
-        self._root = xp.sqrt(xp.where(self._known, d, xp.ones_like(d)))
-        (self._free,) = xp.nonzero(~self._known)
-        self.n_matvec = 0
+        self.size, self.cross, self.direct, self.rhs = size, cross, direct, rhs
+        self.K, self.spent = size.K, 0
+
+    @property
+    def n_matvec(self) -> int:
+        """Products so far."""
+        return self.spent + self.size.n_matvec
 
     def solve(self, solver: Any, x0: Any, options: Any) -> KrylovResult:
         """Solve K x = rhs until −z descends, else as ``solver`` does."""
@@ -133,8 +108,8 @@ class _Descent:
                 left = self._residual(x)
                 descends = self._missing(x, left) <= 1.0
         if descends:
-            status, size = Status.APPROXIMATE, norm(left)
-            return KrylovResult(x, status, False, niter, self.n_matvec, size, left)
+            ended = Status.APPROXIMATE, False, niter, self.n_matvec
+            return KrylovResult(x, *ended, norm(left), left)
         if options.get("maxiter") is not None:
             options["maxiter"] = max(options["maxiter"] - niter, 0)
         start = None if x0 is None and niter == 0 else x
@@ -143,7 +118,7 @@ class _Descent:
         return dataclasses.replace(found, niter=niter + found.niter, n_matvec=n_matvec)
 
     def _residual(self, x: Array) -> Array:
-        self.n_matvec += 1
+        self.spent += 1
         return self.rhs - self.K @ x
 
     def _iterate(self, x: Array, left: Array, options: Any) -> tuple[Array, int, bool]:
@@ -160,7 +135,7 @@ class _Descent:
         if wait <= target:
             return step, 0, False
         for taken in cg_steps(self.K, step, r, M, target=target):
-            self.n_matvec += taken.products
+            self.spent += taken.products
             if taken.status is not None:
                 return xp.zeros_like(left), 0, False
             niter += 1
@@ -177,42 +152,19 @@ class _Descent:
         """Return |B z| |r| over (1 − η) ‖z‖²: at most 1 where −z descends."""
         z = -(self.cross.T @ adjoint)
         z = z if self.direct is None else z + self.direct
-        size = norm(z)
+        length = norm(z)
         noise = _ROUNDING * max(epsilon(left), self.K.accuracy or 0.0)
-        if not 0.0 < size < math.inf:
+        if not 0.0 < length < math.inf:
             return _UNKNOWN
         pulled, missing = self.cross @ z, math.inf
         for whole in (False, True):
             # The columns at P are worth no more products than the solve has taken.
-            if whole and self._price > self.n_matvec:
+            if whole and self.size.price > self.spent:
                 return _UNKNOWN
-            force = self._size(left, whole) + noise * self._size(self.rhs, whole)
-            reach = self._size(pulled, whole) / size
-            missing = reach * force / ((1.0 - _ETA) * size)
+            force = self.size(left, whole=whole)
+            force += noise * self.size(self.rhs, whole=whole)
+            reach = self.size(pulled, whole=whole) / length
+            missing = reach * force / ((1.0 - _ETA) * length)
             if not missing <= 1.0:
                 break
         return missing
-
-    def _size(self, v: Array, whole: bool) -> float:
-        """Return the bound of |v|, or with ``whole`` false its part at d > 0 alone."""
-        xp, square = namespace(v), 0.0
-        if whole and self._free.shape[0]:
-            K_P, K_PP = self._columns
-            v_P = xp.take(v, self._free)
-            t = xp.linalg.solve(K_PP, v_P)
-            square, v = max(dot(v_P, t), 0.0), v - K_P @ t
-        w = xp.where(self._known, v, xp.zeros_like(v)) / self._root
-        return math.sqrt(square + dot(w, w))
-
-    @property
-    def _price(self) -> int:
-        """Products that the columns K_·P still cost."""
-        return 0 if "_columns" in vars(self) else int(self._free.shape[0])
-
-    @functools.cached_property
-    def _columns(self) -> tuple[Array, Array]:
-        xp, root = namespace(self._root), self._root
-        unit = arange(root.shape[0], root)[:, None] == self._free[None, :]
-        K_P = self.K @ xp.where(unit, xp.ones_like(root[:, None]), 0.0 * root[:, None])
-        self.n_matvec += int(self._free.shape[0])
-        return K_P, xp.take(K_P, self._free, axis=0)

@@ -1,12 +1,13 @@
 """Error estimates for an inexact hypergradient, by a Newton step on both solves.
 
-    λ₁ = λ + K⁻¹ r,    y₂ = y − K⁻¹ f_Y,    λ₂ = λ₁ + K₂⁻¹ (∂f^U/∂y − K₂ λ₁)
+    λ₁ = λ + K⁻¹ (r + ε),    y₂ = y − K⁻¹ (f_Y + ε),    λ₂ = λ₁ + K₂⁻¹ (∂f^U/∂y − K₂ λ₁)
 
-with r the residual of the adjoint λ, f_Y that of the lower solution y, and inexact solves.
-The error of the hypergradient z is z₂ − z up to the error of z₂, which is smaller by the
-factor that the residuals fell by.  Where they did not fall enough, a second step shows the
-rate at which the errors fall.  Proven bounds come from constants that are true bounds
-(``error_bound.py``).
+with r the residual of the adjoint λ, f_Y that of the lower solution y, ε vectors of the size
+of their rounding errors, and inexact solves.  The error of the hypergradient z is z₂ − z up to
+the error of z₂, which is smaller by the factor that the residuals fell by.  Where they did not
+fall enough, a second step shows the rate at which the errors fall.  Where an inequality may
+become active, or idle, within the error of y, F may have a kink in between: nothing is
+estimated.  Proven bounds come from constants that are true bounds (``error_bound.py``).
 """
 
 from __future__ import annotations
@@ -16,19 +17,24 @@ import math
 from collections.abc import Callable
 from typing import Any
 
-from ..arrays import Array, is_finite, namespace, norm
+import numpy as np
+
+from ..arrays import Array, asarray, dot, epsilon, is_finite, namespace, norm
 from ..implicit.checked_solve import LinearizedSolve
+from ..krylov import KrylovResult
 from ..problem.constants import Constants
-from ..problem.optimality import residual, scale_of
+from ..problem.optimality import complete, conditions, residual, scale_of
 from ..problem.problem import Problem, Solution
 from ..status import Status
 from .error_bound import bound
+from .inverse_norm import inverse_norm
 from .result import Bound, Certificate, Descent, HypergradientResult, Point
 from .upper_objective import UpperObjective, corrected_value, gradient_x, gradient_y
 
-_RTOL = 0.1  # of the linear solves
+_RTOL, _BLIND = 0.1, 0.01  # of the linear solves, with and without a lower bound of K
 _SAFETY = 3.0
 _WEAK = 0.3  # a contraction, or a relative change, above which a second step is taken
+_UNITS = 4.0  # of rounding, that a sum of rounded terms may be wrong by
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,6 +45,9 @@ class _Correction:
     n_hvp: int
     n_grad: int
     fall: float = math.nan  # ratio of the residuals of the lower level
+    hidden: float = 1.0  # factor by which rounding may be larger than it showed
+    value_rounding: float = 0.0
+    gradient_rounding: float = 0.0
 
 
 def constants_at(
@@ -115,8 +124,8 @@ def certify(
     if second is not None:
         last = second
         change = norm(second.gradient - point.gradient)
-        error = _SAFETY * change / (1.0 - min(first.fall, 0.8))
-        value_error = 2.0 * abs(second.value - point.value)
+        safety = _SAFETY * first.hidden / (1.0 - min(first.fall, 0.8))
+        error, value_error = safety * change, safety * abs(second.value - point.value)
         if first.fall > _WEAK or change > _WEAK * norm(second.gradient):
             more = _correct(problem, upper, second, options)
             n_hvp, n_grad = n_hvp + more.n_hvp, n_grad + more.n_grad
@@ -128,12 +137,94 @@ def certify(
                 rate = min(step / change, 0.9) if change > 0.0 else 0.0
                 whole = norm(last.gradient - point.gradient)
                 error = max(4.0 / 3.0 * error, 1.5 * (whole + step * rate / (1 - rate)))
-                value_error = max(value_error, 2.0 * abs(last.value - point.value))
+                moved = abs(last.value - point.value)
+                value_error = max(value_error, _SAFETY * moved)
+        error += first.gradient_rounding
+        value_error += first.value_rounding
+    if problem.inequalities is not None or problem.bounded:
+        n_grad += 2
+        if _may_change_sides(problem, point.solution, last.solution):
+            error = value_error = math.inf
     if descent != "proven" and error < size:
         descent = "estimated"
     value_error = min(value_error, proven.value_error)
     error = min(error, proven.gradient_error)
     return Certificate(value_error, error, proven, descent, last, n_hvp, n_grad)
+
+
+class _Linearized:
+    """The conditions linearised at a point, with the rounding errors of their residuals."""
+
+    def __init__(self, problem: Problem, solution: Solution, options: Any) -> None:
+        self.problem, self.options = problem, options
+        self.solution = solution.judged_for(problem)
+        self.solver, self._bound = self._solver(_BLIND), None
+        self.system = self.solver.system
+        if self.system.C is None:
+            self._bound = inverse_norm(self.system.K, solution.y)
+        self.n_extra = 0  # products beside those of the solver
+        self.hidden = 1.0  # factor of rounding that its signs may hide
+
+    def _solver(self, rtol: float) -> LinearizedSolve:
+        options = {"rtol": rtol, "stationarity": math.inf, "on_failure": "ignore"}
+        return LinearizedSolve(self.problem, self.solution, **self.options | options)
+
+    @property
+    def n_hvp(self) -> int:
+        """Products so far."""
+        of_bound = 0 if self._bound is None else self._bound.n_matvec
+        return self.solver.n_hvp + self.n_extra + of_bound
+
+    def solve(self, rhs: Array) -> KrylovResult:
+        """Solve K x = rhs, by its residual, and to a third of x in the energy norm.
+
+        What is small in a residual may be most of x.  Where no lower bound of K tells, the
+        residual has a digit more.
+        """
+        blind = self._bound is None and self.system.C is None
+        rtol = _BLIND if blind else _RTOL
+        found = self.solver(rhs, loosely=rtol)
+        while self._bound is not None and found.status is Status.CONVERGED:
+            left = self._bound(found.residual)
+            size = math.sqrt(max(dot(found.x, rhs - found.residual), 0.0))
+            if not left > size / 3.0:
+                break
+            rtol *= max(size / (6.0 * left), 0.01)
+            if rtol < 10.0 * epsilon(rhs):
+                break
+            finer = self._solver(rtol)
+            found = finer(rhs, found.x)
+            self.n_extra += finer.n_hvp
+        return found
+
+    def solve_rounded(self, rhs: Array, noise: Array) -> KrylovResult:
+        """Solve K x = rhs + noise, and note how much of the noise its signs may hide.
+
+        x'(rhs + noise) is ‖x‖² in the energy norm, and ‖x ∘ noise‖ what other signs make of
+        it, where x is nearly one eigenvector: far from rounding it is small beside it.
+        """
+        found = self.solve(rhs + noise)
+        energy = abs(dot(found.x, rhs + noise))
+        if energy > 0.0:
+            self.hidden = max(self.hidden, norm(found.x * noise) / energy)
+        return found
+
+    def rounding(self, w: Array, v: Array) -> Array:
+        """Return the rounding error that v − K w may have, of random signs."""
+        K, xp, signs = self.system.K, namespace(w), _signs(w)
+        if K.has_diagonal:
+            size = xp.abs(K.diagonal() * w)
+        else:
+            size = xp.abs(K @ (signs * w))
+            self.n_extra += 1
+        unit = _UNITS * max(epsilon(w), K.accuracy or 0.0)
+        return unit * signs * (size + xp.abs(v))
+
+
+def _signs(like: Array) -> Array:
+    """Return random signs."""
+    signs = np.random.default_rng(0).choice([-1.0, 1.0], like.shape[0])
+    return asarray(signs, like)
 
 
 def _correct(
@@ -145,18 +236,24 @@ def _correct(
 ) -> _Correction:
     """Take one Newton step on the lower level and on the adjoint."""
     here = dataclasses.replace(point.solution, status=Status.CONVERGED)
-    n = here.y.shape[0]
-    wrong, n_grad = residual(problem, here)
-    K = _linearized(problem, here, options)
-    step = K(K.system.restrict(wrong))
+    n, xp = here.y.shape[0], namespace(here.y)
+    full, n_grad = residual(problem, here)
+    K = _Linearized(problem, here, options)
+    restrict, expand = K.system.restrict, K.system.expand
+    wrong, adjoint, old = restrict(full), point.adjoint, restrict(point.adjoint)
+    at = here.y if here.multipliers is None else xp.concat([here.y, here.multipliers])
+    noise = K.rounding(restrict(at), wrong)
+    step = K.solve_rounded(wrong, noise)
     if not step.status.acceptable:
         return _Correction(None, K.n_hvp, n_grad)
-    move = K.system.expand(step.x)
-    adjoint = point.adjoint
+    value_rounding = norm(old * noise)
     if adjoint_residual is not None:
-        improved = K(adjoint_residual)
+        v = K.system.right_hand_side(gradient_y(upper, here))
+        value_rounding += _UNITS * epsilon(v) * norm(v * restrict(at))
+        improved = K.solve_rounded(adjoint_residual, K.rounding(old, v))
         if improved.status.acceptable:
-            adjoint = adjoint + K.system.expand(improved.x)
+            adjoint = adjoint + expand(improved.x)
+    move = expand(step.x)
     multipliers = None if here.multipliers is None else here.multipliers - move[n:]
     there = dataclasses.replace(
         here, y=here.y - move[:n], multipliers=multipliers, residual=None
@@ -166,25 +263,81 @@ def _correct(
     if not is_finite(left):  # the step left the domain of f
         return _Correction(None, K.n_hvp, n_grad)
     there = dataclasses.replace(there, residual=left)
-    K2 = _linearized(problem, there, options)
-    system = K2.system
+    size = norm(wrong + noise)
+    rest = xp.maximum(xp.abs(restrict(left)) - xp.abs(noise), xp.zeros_like(noise))
+    fall = norm(rest) / size if size > 0.0 else 0.0
+    reached, rounding, n_hvp = _differentiate(problem, upper, there, adjoint, options)
+    value_rounding += (
+        0.0 if reached is None else _UNITS * epsilon(left) * abs(reached.value)
+    )
+    return _Correction(
+        reached,
+        K.n_hvp + n_hvp,
+        n_grad,
+        fall,
+        K.hidden,
+        _SAFETY * value_rounding,
+        rounding,
+    )
+
+
+def _differentiate(
+    problem: Problem,
+    upper: UpperObjective,
+    there: Solution,
+    adjoint: Array,
+    options: Any,
+) -> tuple[Point | None, float, int]:
+    """Correct the adjoint at a new y; return the point, its gradient's rounding, products."""
+    K = _Linearized(problem, there, options)
+    system = K.system
     old = system.restrict(adjoint)
     wanted = system.right_hand_side(gradient_y(upper, there))
-    change = K2(wanted - system.K @ old)
-    n_hvp = K.n_hvp + K2.n_hvp + 1
+    change = K.solve(wanted - system.K @ old)
+    n_hvp = K.n_hvp + 1
     if not change.status.acceptable:
-        return _Correction(None, n_hvp, n_grad)
+        return None, 0.0, n_hvp
     z = old + change.x
-    adjoint = system.expand(z)
-    gradient, direct = K2.pull_back(z), gradient_x(upper, there)
+    gradient, direct = K.solver.pull_back(z), gradient_x(upper, there)
+    rounding = norm(gradient) + norm(system.B.T @ (_signs(z) * z))
     if direct is not None:
-        gradient = gradient + direct
+        gradient, rounding = gradient + direct, rounding + norm(direct)
+    adjoint = system.expand(z)
     value, _ = corrected_value(upper, there, adjoint)
-    size = norm(wrong)
-    fall = norm(left) / size if size > 0.0 else 0.0
-    return _Correction(Point(there, adjoint, value, gradient), n_hvp, n_grad, fall)
+    rounding *= _UNITS * epsilon(z)
+    return Point(there, adjoint, value, gradient), rounding, n_hvp
 
 
-def _linearized(problem: Problem, solution: Solution, options: Any) -> LinearizedSolve:
-    settings = options | {"rtol": _RTOL, "stationarity": math.inf}
-    return LinearizedSolve(problem, solution, **settings | {"on_failure": "ignore"})
+def _may_change_sides(problem: Problem, here: Solution, there: Solution) -> bool:
+    """Tell whether an inequality may become active, or idle, within the error of y.
+
+    That is where a slack, or a force, is not a few times larger than it moved in the
+    correction, nor than its rounding.
+    """
+    here = complete(problem, here)
+    there = dataclasses.replace(there, active=here.active)
+    before, after = _margins(problem, here), _margins(problem, there)
+    xp = namespace(before)
+    moved = _SAFETY * xp.abs(after - before)
+    return not bool(xp.all((before > moved) & (after > moved)))
+
+
+def _margins(problem: Problem, solution: Solution) -> Array:
+    """Return the slacks of what is idle and the forces of what is active."""
+    x, y, active = solution.x, solution.y, solution.active
+    assert active is not None
+    xp = namespace(y)
+    found = conditions(problem, x, y, solution.multipliers)
+    parts = []
+    if problem.inequalities is not None:
+        assert solution.multipliers is not None
+        forces = solution.multipliers[found.equality.shape[0] :]
+        parts.append(xp.where(active.strong, forces, -found.inequality))
+    if problem.bounded:
+        lower, upper = problem.bounds(y)
+        pull = found.lagrangian_grad
+        gap = xp.minimum(y - lower, upper - y)
+        force = xp.where(y - lower <= upper - y, pull, -pull)
+        held = xp.where(lower == upper, xp.ones_like(pull), force)
+        parts.append(xp.where(active.fixed, held, gap))
+    return xp.concat(parts)

@@ -159,7 +159,7 @@ class HypergradientResult:
         That is said where fewer than half the digits asked for are there.
         """
         notes = list(self.adjoint.warnings)
-        left = getattr(self.solution, "relative_error", None)
+        left = self.solution.relative_error
         if left is not None and left > math.sqrt(self.tol):
             notes.append(
                 f"the lower-level solve left a Newton step of about {left:.0e} of y, where "

@@ -23,6 +23,7 @@ from .. import krylov
 from ..arrays import (
     Array,
     as_floating,
+    as_tolerance,
     asarray,
     dot,
     epsilon,
@@ -41,12 +42,16 @@ from ..operators.scaling import Probe
 from ..preconditioners import Auto, Choice, constraint_of, galerkin_start
 from ..preconditioners.auto.choice import preconditioned_solve, relative_residual
 from ..preconditioners.jacobi import jacobi_where_definite
-from ..problem.optimality import check_conditions, complete
+from ..problem.optimality import check_conditions, complete, is_as_left
 from ..problem.problem import Problem, Solution
 from ..status import OnFailure, Status, check_on_failure, raise_or_warn, warn_poor
 from .kkt import KKTSystem, copied, linearize
 
 LinearSolver = Callable[..., KrylovResult]
+
+_ACCURATE = (
+    1e-6  # the relative error of y from which on a derivative is told to have it
+)
 
 _METHODS: dict[str, LinearSolver] = {
     "cg": krylov.cg,
@@ -75,8 +80,9 @@ class LinearizedSolve:
     system : KKTSystem
     warnings : tuple of str
         Caveats of the solution and of K.
-    one_sided : str
-        The caveat of weakly active constraints; empty without.
+    told : tuple of str
+        Those that make the derivative another one: weakly active constraints, and the
+        error of a y from elsewhere.
     """
 
     def __init__(
@@ -94,13 +100,18 @@ class LinearizedSolve:
     ) -> None:
         if on_failure != "raise":
             check_on_failure(on_failure)
-        solution, self._n_hvp = _checked(problem, solution, stationarity, on_failure)
+        if stationarity != math.inf:
+            stationarity = as_tolerance("stationarity", stationarity)
+        solution, self._n_hvp, inaccurate = _checked(
+            problem, solution, stationarity, on_failure
+        )
         solution = copied(solution) if own_arrays else solution
         self.system: KKTSystem = linearize(problem, solution)
         self.on_failure: OnFailure = on_failure
         self.like = solution.y
         # What a functools.partial fixes is not overridden.
         self._fixed = getattr(method, "keywords", {})
+        rtol = as_tolerance("rtol", rtol)
         self.rtol = self._fixed.get("rtol", rtol)
         options: dict[str, Any] = {"rtol": rtol, "maxiter": maxiter}
         self.options = {k: o for k, o in options.items() if k not in self._fixed}
@@ -113,8 +124,8 @@ class LinearizedSolve:
         self._fallback: LinearOperator | None = None
         self._in_metric = isinstance(M, str | Auto)
         self.solver, self.null_space = self._solver_for(method, M)
-        self.one_sided = _one_sided(solution)
-        notes = (*solution.warnings, self.system.K.note, self.one_sided)
+        self.told = tuple(note for note in (inaccurate, _one_sided(solution)) if note)
+        notes = (*solution.warnings, self.system.K.note, *self.told)
         self.warnings = tuple(dict.fromkeys(note for note in notes if note))
 
     @property
@@ -349,28 +360,58 @@ class LinearizedSolve:
             expected = f"{size} rows" if value.ndim == 2 else f"shape ({size},)"
             found = tuple(value.shape)
             raise ValueError(f"{name} must have {expected}, found shape {found}")
+        if name in {"u", "v"} and not is_finite(value):
+            # A bound may hold the variable: its entry would leave the system unseen.
+            detail = f"{name} has NaN or infinite entries."
+            self._fail(
+                Status.NOT_FINITE, value, "the product with the derivative", detail
+            )
+            value = math.nan * value
         return value
 
 
 def _checked(
     problem: Problem, solution: Solution, tolerance: float, on_failure: OnFailure
-) -> tuple[Solution, int]:
-    """Return the completed solution and the Hessian products spent; refuse other points."""
+) -> tuple[Solution, int, str]:
+    """Return the completed solution, the Hessian products spent, and what it lacks.
+
+    Other points are refused.
+    """
     if not isinstance(solution, Solution):
         raise TypeError(
             f"solution must be a Solution, found {type(solution).__name__}; wrap "
             "arrays as Solution(y=..., x=...)"
         )
     status, detail, n_hvp = solution.status, "the lower-level solve failed.", 0
-    if status is None:
+    inaccurate = ""
+    if status is not None and (
+        not status.acceptable
+        or solution.is_judged_for(problem)
+        or is_as_left(problem, solution)
+    ):
+        solution = complete(problem, solution)
+    else:
+        if status is not None:  # less accurate than asked for is no other solution
+            tolerance = max(tolerance, 2.0 * (solution.relative_error or 0.0))
         check = check_conditions(problem, solution, tolerance, "stationarity")
         solution, status, detail, _, n_hvp = check
-    elif problem.constrained:
-        solution = complete(problem, solution)
+        inaccurate = _inaccuracy(solution)
     if status is not Status.CONVERGED:
         what = "differentiating the solution"
         raise_or_warn(status, solution, what, detail, on_failure)
-    return solution, n_hvp
+    return solution, n_hvp, inaccurate
+
+
+def _inaccuracy(solution: Solution) -> str:
+    """Return what is to be told of the error of a solution from elsewhere."""
+    error = solution.relative_error or 0.0
+    if error <= max(_ACCURATE, math.sqrt(epsilon(solution.y))):
+        return ""
+    return (
+        f"y is {error:.1e} of its size away from the solution, by a Newton step: the "
+        "derivative is no more accurate than that; solve(problem, x, y0=solution.y) "
+        "polishes it"
+    )
 
 
 def linear_solver(method: str | LinearSolver | None) -> LinearSolver:
@@ -442,9 +483,13 @@ def _one_sided(solution: Solution) -> str:
     active = solution.active
     if active is None or not active.degenerate:
         return ""
+    xp = namespace(active.weak)
+    acting = xp.any(active.weak & active.strong)
+    acting = acting | xp.any(active.weak_fixed & active.fixed)
+    side = "active as the solution has it" if bool(acting) else "inactive"
     return (
         "some constraints are weakly active: the derivative is one-sided there, and this "
-        "is the one with them inactive; LogBarrier gives the average of both sides"
+        f"is the one with them {side}; LogBarrier gives the average of both sides"
     )
 
 

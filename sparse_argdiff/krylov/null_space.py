@@ -257,7 +257,7 @@ def null_space(C: Any, metric: Any = None, *, kind: str | None = None) -> NullSp
     """
     if isinstance(C, NullSpace):
         return C
-    aslinearoperator(C)  # refuses what is no real matrix
+    as_operator("C", C, square=False)  # refuses what is no real matrix
     if sparse.issparse(C):
         floating = C.dtype in (np.float32, np.float64)
         C = sparse.csr_array(C)  # of all formats the one with sound products

@@ -31,6 +31,7 @@ from ..arrays import (
     zeros,
 )
 from ..kernels import choose
+from ..operators.block_matrices import widened
 from ..operators.linear_operator import LinearOperator, as_operator
 from ..operators.scaling import random_signs
 from ..status import Status
@@ -105,9 +106,9 @@ def projected_cg(
     (2001) 1376-1395.
     """
     H = as_operator("H", H)
-    N = null_space_for(C, M, H.shape[0])
-    p, n = N.shape
     b = as_floating("b", b, ndim=(1, 2))
+    N = null_space_for(widened(C, b), M, H.shape[0])
+    p, n = N.shape
     columns = b.shape[1:]
     b = _of_shape("b", b, (n, *columns), b)
     if c is None:

@@ -13,11 +13,11 @@ import dataclasses
 from collections.abc import Callable
 from typing import Any
 
-from ..arrays import Array
+from ..arrays import Array, described
 from ..status import Status
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, eq=False)
 class KrylovResult:
     """The outcome of a linear solve A x = b.
 
@@ -64,8 +64,10 @@ class KrylovResult:
     energy_error_bound: Any = None
     energy_error_earlier: Any = None
 
+    __repr__ = described
 
-@dataclasses.dataclass(frozen=True)
+
+@dataclasses.dataclass(frozen=True, eq=False)
 class Iterate:
     """What a ``callback`` sees, iteration 0 included; ``x`` is live: copy to keep.
 
@@ -76,6 +78,8 @@ class Iterate:
     x: Array
     residual_norm: float
     column: int = 0
+
+    __repr__ = described
 
 
 Callback = Callable[[Iterate], Any]

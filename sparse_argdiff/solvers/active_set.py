@@ -29,7 +29,7 @@ from ..operators.block_matrices import (
 )
 from ..operators.linear_operator import aslinearoperator
 from ..preconditioners import constraint_of
-from ..problem.optimality import classify, size_of
+from ..problem.optimality import ACTIVE_TOL, classify, size_of
 from ..problem.problem import Problem, Solution
 from ..status import Status
 from .interior_point.as_solution import complementarity_ratio
@@ -126,7 +126,11 @@ def _find(
             break
     if found is not None:
         return found
-    if status not in _NO_MINIMUM and path.best.error <= tol:
+    best = path.best
+    force, length = best.scales
+    # Far from the origin tol · |y| may be more than what decides on an inequality.
+    decided = best.error * length <= max(tol, ACTIVE_TOL) * max(force, 1.0)
+    if status not in _NO_MINIMUM and best.error <= tol and decided:
         status = Status.CONVERGED
         path = dataclasses.replace(path, note=path.note or _NOT_SETTLED)
     return path.solution(status)
@@ -155,7 +159,8 @@ class _ActiveSetNewton:
         """
         xp = namespace(point.y)
         y, nu, z = point.y, point.nu, xp.where(active, point.z, 0.0 * point.z)
-        smallest, fewest = math.inf, len(z) + 1  # residual, inequalities that changed
+        # The least residual, and the fewest inequalities that changed.
+        smallest, fewest = math.inf, z.shape[0] + 1
         last, before, moved, steepest = LastStep(), 0.0, math.inf, path.steepest
         for _ in range(_STEPS):
             y = self.on_bounds(y, active)

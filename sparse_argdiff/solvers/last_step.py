@@ -46,6 +46,14 @@ class LastStep:
         return LastStep(length, before, after, inner, count)
 
     @property
+    def radius(self) -> float:
+        """ρ; infinite before two steps, and where the linear solve left all of λ_{k+1}."""
+        curved = max(self.after - 1.1 * self.inner, 0.0)
+        if not (math.isfinite(self.length) and curved > 0.0 and self.before > 0.0):
+            return math.inf
+        return self.length * self.before / curved
+
+    @property
     def ahead(self) -> float:
         """λ_{k+1}."""
         if self.after == 0.0:

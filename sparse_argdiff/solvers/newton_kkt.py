@@ -238,8 +238,9 @@ class _NewtonKKT:
     def is_solved(self, point: ConstrainedPoint) -> bool:
         """Tell whether the conditions hold, and the next step would be short."""
         length = self.length(point)
-        allowed = self.tol * length
-        if max(point.stationarity, point.infeasibility) > allowed:
+        exact = min(length, self.last.radius)
+        allowed = max(self.tol * exact, self.rounding(point))
+        if point.stationarity > allowed or point.infeasibility > self.tol * length:
             return False
         return self.niter == 0 or self.last.is_last(
             length, self.tol, self.rounding(point)
@@ -373,7 +374,7 @@ class _NewtonKKT:
         force = -(point.lagrangian_grad + hess.matvec(normal))
         self.n_hvp += 1
         force = point.rows.project(force)
-        size, unit = norm(force), self.length(point)
+        size, unit = norm(force), min(self.length(point), self.last.radius)
         self.inner = size
         if size <= epsilon(force) * max(unit, norm(point.grad)):
             return 0.0 * force, False, None

@@ -15,7 +15,7 @@ import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-from ..arrays import Array, dot, epsilon, namespace, norm
+from ..arrays import Array, as_number, dot, epsilon, namespace, norm
 from ..krylov import minres
 from ..operators.linear_operator import LinearOperator
 from ..preconditioners import jacobi
@@ -97,7 +97,9 @@ def newton_stationary(
     return Solution(
         y=y,
         x=x,
-        value=float(problem.objective.value(x, y)) if problem.has_value else None,
+        value=as_number("objective.value", problem.given("value", x, y))
+        if problem.has_value
+        else None,
         status=status,
         residual_norm=size,
         relative_error=test.relative_error,

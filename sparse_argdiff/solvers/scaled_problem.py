@@ -130,8 +130,7 @@ class _Objective:
         return S * self.problem.grad(x, S * z) * (1.0 / unit)
 
     def hess(self, x: Array, z: Array) -> Any:
-        given = self.problem.objective.hess(x, self.at.scale * z)
-        given = np.asarray(given) if isinstance(given, np.matrix) else given
+        given = self.problem.given("hess", x, self.at.scale * z)
         if not is_explicit(given):
             given = aslinearoperator(given)
         check_shape("objective.hess", given, (self.n, self.n), "an operator")
@@ -219,7 +218,7 @@ def coordinates(problem: Problem, x: Array, y: Array, D: Array) -> Coordinates:
         h = xp.abs(h) if stack is problem.equalities else xp.maximum(h, 0.0 * h)
         sizes = row_norms(Coordinates(S, 1.0).columns(jac), y)
         off = max(off, _largest(h / sizes))
-    length = math.sqrt(off * (off + _largest(S * force))) or _largest(S * force)
+    length = max(off, _largest(S * force))
     size = _largest(xp.abs(y / S))
     if not 0.0 < length < math.inf:
         length = size or 1.0
@@ -234,7 +233,7 @@ def curvatures(
 ) -> tuple[Array, int]:
     """Return |diag| of the Hessian of f, or of the Lagrangian, and the products spent."""
     if multipliers is None:
-        return _sizes(problem.objective.hess(x, y), y)
+        return _sizes(problem.given("hess", x, y), y)
     p = 0 if problem.equalities is None else problem.equalities.value(x, y).shape[0]
     return _sizes(lagrangian_hess(problem, x, y, multipliers, p), y)
 
