@@ -55,6 +55,7 @@ _STEPS = 30
 _NEAR = 0.1  # of y: a step this short from the start is tried without the path
 _GUESSES = (1e-6, 1.0, 1e-4)  # how far the path is followed: absolute, then tol times
 _USEFUL = (Status.STAGNATED, Status.NEGATIVE_CURVATURE)  # ends to guess a set from
+_NO_MINIMUM = (Status.NEGATIVE_CURVATURE, Status.UNBOUNDED, Status.INFEASIBLE)
 _NOT_SETTLED = (
     "the active set did not settle: this is the end of the barrier path, where "
     "inequalities that its last t leaves undecided are called weak"
@@ -129,7 +130,7 @@ def _find(
     force, length = best.scales
     # Far from the origin tol · |y| may be more than what decides on an inequality.
     decided = best.error * length <= max(tol, ACTIVE_TOL) * max(force, 1.0)
-    if status is not Status.NEGATIVE_CURVATURE and best.error <= tol and decided:
+    if status not in _NO_MINIMUM and best.error <= tol and decided:
         status = Status.CONVERGED
         path = dataclasses.replace(path, note=path.note or _NOT_SETTLED)
     return path.solution(status)
@@ -181,7 +182,7 @@ class _ActiveSetNewton:
             if is_endless(now, last, steepest):
                 path = dataclasses.replace(path, best=now)
                 return path.solution(Status.UNBOUNDED), path
-            done = last.is_last(length, self.tol, now.rounding)
+            done = moved < math.inf and last.is_last(length, self.tol, now.rounding)
             if now.value is not None and not math.isfinite(now.value):
                 return None, path
             if error <= self.tol and done and not changed:

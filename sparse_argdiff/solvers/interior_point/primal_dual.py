@@ -149,8 +149,9 @@ class PathState:
 
 def is_endless(now: Residuals, last: LastStep, steepest: float) -> bool:
     """Tell whether steps of no less length lead to where f_Y vanishes, as in exp(−y)."""
-    fades = math.sqrt(epsilon(now.point.y)) * steepest
-    return last.not_shorter >= LONG and norm(now.grad) <= fades
+    half = math.sqrt(epsilon(now.point.y))
+    long = last.not_shorter >= LONG and last.length > half * largest(now.point.y)
+    return long and norm(now.grad) <= half * steepest
 
 
 def start(problem: Problem, x: Array, y0: Array, tol: float) -> PathState:
