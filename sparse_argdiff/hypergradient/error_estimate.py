@@ -47,6 +47,7 @@ class _Correction:
     n_grad: int
     fall: float = math.nan  # ratio of the residuals of the lower level
     hidden: float = 1.0  # factor by which rounding may be larger than it showed
+    is_rounding: bool = False  # the residuals: the next point is no better
     value_rounding: float = 0.0
     gradient_rounding: float = 0.0
 
@@ -150,7 +151,8 @@ def certify(
         descent = "estimated"
     value_error = min(value_error, proven.value_error)
     error = min(error, proven.gradient_error)
-    return Certificate(value_error, error, proven, descent, last, n_hvp, n_grad)
+    refined = point if first.is_rounding else last
+    return Certificate(value_error, error, proven, descent, refined, n_hvp, n_grad)
 
 
 class _Linearized:
@@ -255,11 +257,13 @@ def _correct(
     step = K.solve_rounded(wrong, noise)
     if not step.status.acceptable:
         return _Correction(None, K.n_hvp, n_grad)
-    value_rounding = norm(old * noise)
+    value_rounding, is_rounding = norm(old * noise), norm(wrong) <= norm(noise)
     if adjoint_residual is not None:
         v = K.system.right_hand_side(gradient_y(upper, here))
         value_rounding += _UNITS * epsilon(v) * norm(v * restrict(at))
-        improved = K.solve_rounded(adjoint_residual, K.rounding(old, v))
+        of_adjoint = K.rounding(old, v)
+        is_rounding &= norm(adjoint_residual) <= norm(of_adjoint)
+        improved = K.solve_rounded(adjoint_residual, of_adjoint)
         if improved.status.acceptable:
             adjoint = adjoint + expand(improved.x)
     move = expand(step.x)
@@ -287,6 +291,7 @@ def _correct(
         n_grad,
         fall,
         K.hidden,
+        is_rounding,
         _SAFETY * value_rounding,
         rounding,
     )
