@@ -285,13 +285,23 @@ def nonconvex(family, seed, wrap):
 
 def off(problem, x, sol):
     """Return by how much the optimality conditions are off, relative."""
-    found = sad.problem.optimality.conditions(problem, x, sol.y, sol.multipliers)
-    force = np.linalg.norm(problem.grad(x, sol.y))
-    force = max(force, np.linalg.norm(problem.grad(x, 0.0 * sol.y + 1e-3)))
-    return max(
-        found.stationarity / (force or 1.0),
-        found.infeasibility / (np.abs(sol.y).max() or 1.0),
-    )
+    y, multipliers = sol.y, sol.multipliers
+    grad, lower, upper = problem.grad(x, y), *problem.bounds(y)
+    total, length = grad.copy(), np.abs(y).max() or 1.0
+    violation = max((lower - y).max(), (y - upper).max(), 0.0)
+    for stack in (problem.equalities, problem.inequalities):
+        if stack is None:
+            continue
+        h, jac = stack.value(x, y), stack.jac(x, y)
+        total += jac.T @ multipliers[: h.shape[0]]
+        multipliers = multipliers[h.shape[0] :]
+        sizes = np.linalg.norm(np.vstack([jac.T @ e for e in np.eye(len(h))]), axis=1)
+        h = np.abs(h) if stack is problem.equalities else np.maximum(h, 0.0)
+        violation = max(violation, (h / np.maximum(sizes, 1e-300)).max())
+    near = 1e-6 * length
+    held = ((y - lower <= near) & (total > 0)) | ((upper - y <= near) & (total < 0))
+    force = max(map(np.linalg.norm, (grad, problem.grad(x, 0.0 * y + 1e-3)))) or 1.0
+    return max(np.linalg.norm(total[~held]) / force, violation / length)
 
 
 def draws(name, seeds, data):

@@ -130,6 +130,8 @@ def test_own_solver_of_the_lower_level():
     _, plain = hypergradient(row)(row.x)
     assert distance(gradient, plain) <= 1e-8
     F(row.x)
+    assert len(calls) == 1  # of the same x
+    F(1.0001 * row.x)
     assert calls[0][0] is row.y0
     assert np.array_equal(calls[1][0], row.solution())
 

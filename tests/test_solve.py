@@ -601,3 +601,25 @@ def test_the_solution_keeps_its_x_when_the_owner_rewrites_it():
     solution = sad.solve(row.problem, x, row.y0)
     x *= 5.0
     np.testing.assert_array_equal(solution.x, row.x)
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_rows_without_an_interior_are_no_contradiction(seed):
+    """Differences around a cycle whose bounds add up to zero: each holds with equality."""
+    rng = np.random.default_rng(seed)
+    n = int(rng.integers(3, 9))
+    c = rng.standard_normal(n)
+    c -= c.mean()
+    G = np.eye(n) - np.roll(np.eye(n), 1, axis=1)
+    objective = sad.FunctionObjective(
+        value=lambda x, y: 0.5 * float(y @ y),
+        grad=lambda x, y: 1.0 * y,
+        hvp=lambda x, y, v: 1.0 * v,
+        cross_vjp=lambda x, y, w: 0.0 * x,
+        hess_diag=lambda x, y: np.ones(n),
+        n=n,
+    )
+    rows = sad.Inequality(lambda x, y: G @ y + c, lambda x, y: G)
+    solution = sad.solve(sad.Problem(objective, inequality=rows), np.zeros(1))
+    expected = np.r_[0.0, np.cumsum(c)[:-1]]
+    assert solution.y == pytest.approx(expected - expected.mean(), abs=1e-7)

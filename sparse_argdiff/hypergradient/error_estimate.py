@@ -169,7 +169,7 @@ class _Linearized:
     def __init__(
         self, problem: Problem, solution: Solution, options: Any, rtol: float = _RTOL
     ) -> None:
-        self._linearized = problem, solution
+        self._linearized = problem, solution.judged_for(problem)
         self._options, self._finest = options, _BLIND
         self.solver, self._bound = self._solver(_BLIND), None
         self.system, self.hidden, self._n_extra = self.solver.system, 1.0, 0

@@ -109,7 +109,8 @@ class Hypergradient:
         self._linear = failing | {"method": method, "M": M, "maxiter": adjoint_maxiter}
         if callable(M):
             self._lower["M"] = M
-        self._cached: tuple[Solution, float] | None = None
+        self._last: tuple[Solution, float] | None = None  # and its tolerance
+        self._valued = False  # whether it was for a value alone
         self.state = WarmStart()
 
     def __repr__(self) -> str:
@@ -147,12 +148,16 @@ class Hypergradient:
     def solve(self, x: Array, *, tol: float | None = None) -> Solution:
         """Solve the lower-level problem at x, from the warm start."""
         start = self._start(as_vector("x", x))
-        options = {"tol": self.tol if tol is None else tol, **self._lower}
+        tol = self.tol if tol is None else tol
+        options = {"tol": tol, **self._lower}
         found: Solution = self._counted(solve, self.problem, x, start, **options)
         found = _on_its_sides(self.problem, found)
         left, n_grad = residual(self.problem, found)
         self.y, self.n_grad = found.y, self.n_grad + n_grad
-        return dataclasses.replace(found, residual=left, n_grad=found.n_grad + n_grad)
+        found = dataclasses.replace(found, residual=left, n_grad=found.n_grad + n_grad)
+        last = dataclasses.replace(found, niter=0, n_hvp=0, n_grad=0)
+        self._last = last.judged_for(self.problem), tol
+        return found.judged_for(self.problem)
 
     def _start(self, x: Array) -> Any:
         """Return the last y, or y0 where that has left the domain of a ``LogBarrier``."""
@@ -182,8 +187,7 @@ class Hypergradient:
     ) -> tuple[float, float]:
         """Return F(x) alone and the correction in it, a measure of its error."""
         tol = self.tol if tol is None else tol
-        solution = self.solve(x, tol=tol)
-        self._cached = dataclasses.replace(solution, n_hvp=0, n_grad=0), tol
+        solution, self._valued = self.solve(x, tol=tol), True
         return level.corrected_value(
             self.upper, solution, self.adjoint, self.on_failure
         )
@@ -271,12 +275,16 @@ class Hypergradient:
         return prove(self.problem, self.upper, found, self._constants)
 
     def _solution(self, x: Array, tol: float) -> Solution:
-        """Solve, or take the solution that ``corrected_value`` cached for this x and tol."""
-        cached, self._cached = self._cached, None
-        if cached is not None and cached[1] == tol:
-            x, there = as_vector("x", x), cached[0].x
-            if x.shape == there.shape and bool(namespace(x, there).all(x == there)):
-                return cached[0]
+        """Solve, or take the last solution: of this x, no looser, where y is still its own."""
+        again = self.warm_start or self._valued
+        self._valued = False
+        if self._last is not None and again:
+            (last, last_tol), x = self._last, as_vector("x", x)
+            same = x.shape == last.x.shape and bool(
+                namespace(x, last.x).all(x == last.x)
+            )
+            if same and last_tol <= tol and self.y is last.y:
+                return last
         return self.solve(x, tol=tol)
 
 

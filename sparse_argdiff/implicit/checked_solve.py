@@ -23,6 +23,7 @@ from .. import krylov
 from ..arrays import (
     Array,
     as_floating,
+    as_tolerance,
     asarray,
     dot,
     epsilon,
@@ -41,12 +42,16 @@ from ..operators.scaling import Probe
 from ..preconditioners import Auto, Choice, constraint_of, galerkin_start
 from ..preconditioners.auto.choice import preconditioned_solve, relative_residual
 from ..preconditioners.jacobi import jacobi_where_definite
-from ..problem.optimality import check_conditions, complete
+from ..problem.optimality import check_conditions, complete, is_as_left
 from ..problem.problem import Problem, Solution
 from ..status import OnFailure, Status, check_on_failure, raise_or_warn, warn_poor
 from .kkt import KKTSystem, copied, linearize
 
 LinearSolver = Callable[..., KrylovResult]
+
+_ACCURATE = (
+    1e-6  # the relative error of y from which on a derivative is told to have it
+)
 
 _METHODS: dict[str, LinearSolver] = {
     "cg": krylov.cg,
@@ -94,6 +99,8 @@ class LinearizedSolve:
     ) -> None:
         if on_failure != "raise":
             check_on_failure(on_failure)
+        if stationarity != math.inf:
+            stationarity = as_tolerance("stationarity", stationarity)
         solution, self._n_hvp = _checked(problem, solution, stationarity, on_failure)
         solution = copied(solution) if own_arrays else solution
         self.system: KKTSystem = linearize(problem, solution)
@@ -101,6 +108,7 @@ class LinearizedSolve:
         self.like = solution.y
         # What a functools.partial fixes is not overridden.
         self._fixed = getattr(method, "keywords", {})
+        rtol = as_tolerance("rtol", rtol)
         self.rtol = self._fixed.get("rtol", rtol)
         options: dict[str, Any] = {"rtol": rtol, "maxiter": maxiter}
         self.options = {k: o for k, o in options.items() if k not in self._fixed}
@@ -369,15 +377,35 @@ def _checked(
             "arrays as Solution(y=..., x=...)"
         )
     status, detail, n_hvp = solution.status, "the lower-level solve failed.", 0
-    if status is None:
+    if status is not None and (
+        not status.acceptable
+        or solution.is_judged_for(problem)
+        or is_as_left(problem, solution)
+    ):
+        solution = complete(problem, solution)
+    else:
+        if status is not None:  # less accurate than asked for is no other solution
+            tolerance = max(tolerance, 2.0 * (solution.relative_error or 0.0))
         check = check_conditions(problem, solution, tolerance, "stationarity")
         solution, status, detail, _, n_hvp = check
-    elif problem.constrained:
-        solution = complete(problem, solution)
+        solution = _with_error_told(solution)
     if status is not Status.CONVERGED:
         what = "differentiating the solution"
         raise_or_warn(status, solution, what, detail, on_failure)
     return solution, n_hvp
+
+
+def _with_error_told(solution: Solution) -> Solution:
+    """Return a solution from elsewhere with a note, where it is not accurate."""
+    error = solution.relative_error or 0.0
+    if error <= max(_ACCURATE, math.sqrt(epsilon(solution.y))):
+        return solution
+    note = (
+        f"y is {error:.1e} of its size away from the solution, by a Newton step: the "
+        "derivative is no more accurate than that; solve(problem, x, y0=solution.y) "
+        "polishes it"
+    )
+    return dataclasses.replace(solution, warnings=(*solution.warnings, note))
 
 
 def linear_solver(method: str | LinearSolver | None) -> LinearSolver:

@@ -29,7 +29,8 @@ def widened(matrix: Any, like: Array) -> Any:
     if not (is_array(matrix) or is_sparse(matrix)):
         return matrix
     xp = namespace(like)
-    if matrix.dtype != xp.float32 or like.dtype != xp.float64:
+    single, like_single = (str(v.dtype).endswith("32") for v in (matrix, like))
+    if not single or like_single:
         return matrix
     return (
         xp.astype(matrix, like.dtype) if is_array(matrix) else matrix.astype(like.dtype)

@@ -343,5 +343,8 @@ def bound_arrays(lower: Any, upper: Any, y: Array) -> tuple[Array, Array]:
                 f"{name} must be a number or have shape {tuple(y.shape)} like y, "
                 f"found shape {tuple(bound.shape)}"
             )
-        found.append(bound + namespace(y).zeros_like(y))
+        xp, wrong = namespace(y), -none  # an infinity on the wrong side
+        if bool(xp.any(bound == wrong)):
+            raise ValueError(f"{name} must not be {wrong}: no y would be allowed")
+        found.append(bound + xp.zeros_like(y))
     return found[0], found[1]

@@ -22,6 +22,7 @@ from ..krylov.null_space import null_space_of
 from ..krylov.saddle_point import SaddlePoint
 from ..operators.block_matrices import (
     diagonal_operator,
+    is_explicit,
     is_factorable,
     principal,
     scatter,
@@ -35,6 +36,7 @@ from .metric import Metric, metric_of
 from .problem import ActiveSet, Problem, Solution
 
 ACTIVE_TOL = 1e-6
+_EXACT = 1e-7  # ten times the default error of a solve
 _STEPS = 50  # of the loose linear solve that judges a point
 
 
@@ -154,33 +156,37 @@ def classify_in(
     sides = _sides(problem, y, found, multipliers, metric)
     # Forces do not change with the origin; y counts by its rounding alone.
     force = max([norm(metric.forces(found.grad)), *(_largest(s.force) for s in sides)])
-    least = max(ACTIVE_TOL * force, 64.0 * epsilon(y) * metric.length(y))
+    size = metric.length(y)
+    least = max(ACTIVE_TOL * force, 64.0 * epsilon(y) * size)
+    # Slacks are as exact as y is; the farthest side is a length that has no origin.
+    near = max(least, _EXACT * min(size, max(map(_farthest, sides), default=0.0)))
     strong = weak = zeros((0,), y, xp.bool)
     fixed = weak_fixed = zeros(y.shape, y, xp.bool)
     if found.inequality.shape[0]:
-        strong, weak = _activity(sides.pop(0), least)
+        strong, weak = _activity(sides.pop(0), least, near)
     if problem.bounded:
         lower, upper = problem.bounds(y)
-        (low, weak_low), (high, weak_high) = (_activity(s, least) for s in sides)
+        (low, weak_low), (high, weak_high) = (_activity(s, least, near) for s in sides)
         fixed = low | high | (lower == upper)
         weak_fixed = (weak_low | weak_high) & ~fixed
     return ActiveSet(strong, weak, fixed, weak_fixed)
 
 
-def _activity(side: _Sides, least: float) -> tuple[Array, Array]:
+def _activity(side: _Sides, least: float, near: float) -> tuple[Array, Array]:
     """Return where an inequality is strongly, and where it is weakly active."""
     force, slack = side
-    return (force > least) & (force > slack), (force <= least) & (slack <= least)
+    return (force > least) & (force > slack), (force <= least) & (slack <= near)
+
+
+def _farthest(side: _Sides) -> float:
+    """Return the largest finite slack."""
+    xp = namespace(side.slack)
+    return _largest(xp.where(xp.isfinite(side.slack), side.slack, 0.0 * side.force))
 
 
 def _largest(values: Array) -> float:
     """Return the largest value, 0 where none is positive; NaN where there is one."""
     return max(float(namespace(values).max(values)), 0.0) if values.shape[0] else 0.0
-
-
-def _worst(*sizes: float) -> float:
-    """Return the largest; NaN where there is one, which ``max`` may lose."""
-    return math.nan if any(map(math.isnan, sizes)) else max(sizes)
 
 
 def scale_of(problem: Problem, x: Array, y: Array) -> float:
@@ -201,12 +207,17 @@ def residual(problem: Problem, solution: Solution) -> tuple[Array, int]:
         return problem.grad(solution.x, solution.y), 1
     solution = complete(problem, solution)
     found = conditions(problem, solution.x, solution.y, solution.multipliers)
-    xp = namespace(solution.y)
-    parts, rows = [found.lagrangian_grad, found.equality], found.inequality
-    if solution.active is not None:
-        parts[0] = xp.where(solution.active.fixed, 0.0 * parts[0], parts[0])
-        rows = xp.where(solution.active.strong, rows, 0.0 * rows)
-    return xp.concat([*parts, rows]), 1
+    return _residual_of(found, solution.active), 1
+
+
+def _residual_of(found: Conditions, active: ActiveSet | None) -> Array:
+    """Return the conditions that hold with equality, (n + p + q,)."""
+    xp, rows = namespace(found.grad), found.inequality
+    free = found.lagrangian_grad
+    if active is not None:
+        free = xp.where(active.fixed, 0.0 * free, free)
+        rows = xp.where(active.strong, rows, 0.0 * rows)
+    return xp.concat([free, found.equality, rows])
 
 
 def residual_scale(problem: Problem, x: Array, y: Array) -> tuple[float, int]:
@@ -323,43 +334,129 @@ class StationarityCheck(NamedTuple):
     n_hvp: int
 
 
+def is_as_left(problem: Problem, solution: Solution) -> bool:
+    """Tell whether the conditions are still what the solution says of them.
+
+    That is its ``residual``, to rounding of its terms, and for inequalities an active set
+    that goes with the signs.  Costs one gradient.
+    """
+    stored, active, multipliers = (
+        solution.residual,
+        solution.active,
+        solution.multipliers,
+    )
+    either_side = problem.inequalities is not None or problem.bounded
+    missing = problem.constrained and multipliers is None
+    if stored is None or missing or either_side is (active is None):
+        return False
+    check_size(problem, solution.y)
+    found = conditions(problem, solution.x, solution.y, multipliers)
+    check_masks(active, solution.y.shape, found.inequality.shape)
+    xp, now = namespace(solution.y), _residual_of(found, active)
+    if now.shape != stored.shape:
+        return False
+    if not bool(xp.all(now == stored)):
+        terms = _sizes_of_terms(found, multipliers)
+        if not bool(xp.all(xp.abs(now - stored) <= 64.0 * epsilon(now) * terms)):
+            return False
+    if active is None or multipliers is None:
+        return True
+    return _signs_agree(problem, solution.y, found, multipliers, active)
+
+
+def _sizes_of_terms(found: Conditions, multipliers: Array | None) -> Array:
+    """Return the sums of the absolute values of the terms of the conditions."""
+    xp, p = namespace(found.grad), found.multipliers_of
+    total = xp.abs(found.grad)
+    if multipliers is not None:
+        for jac, part in zip(
+            found.jacobians, (multipliers[:p], multipliers[p:]), strict=True
+        ):
+            if jac is not None and is_explicit(jac):
+                total = total + abs(jac).T @ xp.abs(part)
+            elif jac is not None:
+                total = total + xp.abs(aslinearoperator(jac).T @ part)
+    return xp.concat([total, xp.abs(found.equality), xp.abs(found.inequality)])
+
+
+def _signs_agree(
+    problem: Problem, y: Array, found: Conditions, multipliers: Array, active: ActiveSet
+) -> bool:
+    """Tell whether forces act where, and only where, the active set has them."""
+    xp, values = namespace(y), found.inequality
+    part = multipliers[found.multipliers_of :]
+    agree = xp.where(active.strong, part > 0.0, (part == 0.0) & (values <= 0.0))
+    if not bool(xp.all(agree)):
+        return False
+    lower, upper = problem.bounds(y)
+    pull = found.lagrangian_grad
+    held = (lower == upper) | ((y == lower) & (pull >= 0.0))
+    held = held | ((y == upper) & (pull <= 0.0))
+    return bool(xp.all(xp.where(active.fixed, held, (lower <= y) & (y <= upper))))
+
+
+def check_size(problem: Problem, y: Array) -> None:
+    """Refuse a y of another size than the objective's."""
+    n = getattr(problem.objective, "n", None)
+    if n is not None and n != y.shape[0]:
+        raise ValueError(f"solution.y must have shape ({n},), found {tuple(y.shape)}")
+
+
+def check_masks(active: ActiveSet | None, n: Any, q: Any) -> None:
+    """Refuse an active set that is no masks of the variables and inequality rows."""
+    if active is None:
+        return
+    for name, shape in (("strong", q), ("weak", q), ("fixed", n), ("weak_fixed", n)):
+        mask = getattr(active, name)
+        found = tuple(getattr(mask, "shape", ())), getattr(mask, "dtype", type(mask))
+        if not is_array(mask) or found[1] != namespace(mask).bool:
+            raise TypeError(f"active.{name} must be a bool array, found {found[1]}")
+        if found[0] != tuple(shape):
+            raise ValueError(
+                f"active.{name} must have shape {tuple(shape)}, found {found[0]}"
+            )
+
+
 def check_conditions(
     problem: Problem, solution: Solution, tolerance: float, name: str
 ) -> StationarityCheck:
-    """Check the optimality conditions at a solution without a status.
+    """Check the optimality conditions at a solution of which nothing is known.
 
     Costs two gradients and the products of a loose linear solve.  The Newton step,
     violations and forces of the wrong sign, as lengths, are compared with ``tolerance``,
     called ``name``, times ‖y‖.
     """
-    x, y = solution.x, solution.y
-    n = getattr(problem.objective, "n", None)
-    if n is not None and n != y.shape[0]:
-        raise ValueError(f"solution.y must have shape ({n},), found {tuple(y.shape)}")
-    solution = complete(problem, solution)
-    multipliers = solution.multipliers
+    x, y, multipliers = solution.x, solution.y, solution.multipliers
+    check_size(problem, y)
+    if multipliers is None and problem.constrained:
+        multipliers = _recover(problem, x, y)
     found = conditions(problem, x, y, multipliers)
-    free = found.lagrangian_grad
-    if solution.active is not None:
-        free = namespace(y).where(solution.active.fixed, 0.0 * free, free)
+    if multipliers is None:
+        multipliers = zeros((0,), y)
+    check_masks(solution.active, y.shape, found.inequality.shape)
+    H = lagrangian_hess(problem, x, y, multipliers, found.multipliers_of)
+    metric, n_hvp = metric_of(H, y, found.grad)
+    active = None
+    if problem.inequalities is not None or problem.bounded:
+        active = classify_in(problem, y, found, multipliers, metric)
+        if solution.active is not None:
+            active = _with_weak(solution.active, active)
+    if problem.constrained:
+        solution = dataclasses.replace(solution, multipliers=multipliers, active=active)
+    free = _residual_of(found, active)[: y.shape[0]]
     size = norm(free)
     if not math.isfinite(size + norm(found.equality) + norm(found.inequality)):
         detail = "f_Y or a constraint is not finite."
-        return StationarityCheck(solution, Status.NOT_FINITE, detail, size, 0)
-    H = lagrangian_hess(
-        problem,
-        x,
-        y,
-        zeros((0,), y) if multipliers is None else multipliers,
-        found.multipliers_of,
-    )
-    metric, n_hvp = metric_of(H, y, found.grad)
-    step, products = _newton_step(H, found, free, solution.active, metric)
+        return StationarityCheck(solution, Status.NOT_FINITE, detail, size, n_hvp)
+    step, products = _newton_step(H, found, free, active, metric)
     length = metric.length(y)
-    lengths = {
-        "the Newton step that is left": step,
-        **_violations(problem, y, found, multipliers, metric),
-    }
+    lengths = {"the Newton step that is left": step}
+    if problem.constrained:
+        lengths |= _violations(problem, y, found, multipliers, active, metric)
+    n_hvp += products
+    if not math.isfinite(sum(lengths.values()) + length):
+        detail = "f_YY or the Jacobian of a constraint is not finite."
+        return StationarityCheck(solution, Status.NOT_FINITE, detail, size, n_hvp)
     wrong = [
         f"{label} is {error / length if length else math.inf:.1e} of the size of y, above "
         f"{name} = {tolerance:.0e}."
@@ -370,28 +467,42 @@ def check_conditions(
     relative = max(lengths.values()) / length if length else 0.0
     if status is Status.CONVERGED:
         solution = dataclasses.replace(solution, relative_error=relative)
-    return StationarityCheck(solution, status, " ".join(wrong), size, n_hvp + products)
+    return StationarityCheck(solution, status, " ".join(wrong), size, n_hvp)
+
+
+def _with_weak(given: ActiveSet, found: ActiveSet) -> ActiveSet:
+    """Return a given active set, in which what was found to be weak is told."""
+    return dataclasses.replace(
+        given,
+        weak=given.weak | found.weak,
+        weak_fixed=given.weak_fixed | found.weak_fixed,
+    )
 
 
 def _violations(
     problem: Problem,
     y: Array,
     found: Conditions,
-    multipliers: Array | None,
+    multipliers: Array,
+    active: ActiveSet | None,
     metric: Metric,
 ) -> dict[str, float]:
     """Return by how much constraints and signs of forces are violated, as lengths."""
-    if multipliers is None:
-        return {}
     xp, violation, mismatch = namespace(y), 0.0, 0.0
     if found.equality.shape[0]:
         sizes = metric.row_norms(found.jacobians[0])
         violation = _largest(xp.abs(found.equality) / sizes)
-    for k, (force, slack) in enumerate(_sides(problem, y, found, multipliers, metric)):
+    sides = _sides(problem, y, found, multipliers, metric)
+    for force, slack in sides:
         violation = max(violation, _largest(-slack))
-        if k == 0 and found.inequality.shape[0]:  # a row; at a bound the other may pull
-            mismatch = _largest(-force)
         mismatch = max(mismatch, _largest(xp.minimum(force, slack)))
+    if active is not None and found.inequality.shape[0]:
+        force, slack = sides.pop(0)
+        mismatch = max(mismatch, _largest(-force))  # at a bound the other may pull
+        mismatch = max(mismatch, _largest(xp.where(active.strong, slack, force)))
+    if active is not None and sides:
+        apart = xp.minimum(*(side.slack for side in sides))
+        mismatch = max(mismatch, _largest(apart[active.fixed]))
     return {
         "the violation of a constraint": violation,
         "the violation of complementarity": mismatch,

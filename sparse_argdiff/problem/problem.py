@@ -216,6 +216,10 @@ class Solution:
     n_hvp: int = 0
     n_grad: int = 0
     warnings: tuple[str, ...] = ()
+    # Whose conditions were just evaluated here; ``dataclasses.replace`` drops it.
+    _judged_for: Problem | None = dataclasses.field(
+        init=False, default=None, repr=False
+    )
 
     __repr__ = described
 
@@ -226,3 +230,17 @@ class Solution:
         for name in ("y", "x", *optional):
             object.__setattr__(self, name, checked(name, getattr(self, name)))
         namespace(self.y, self.x)
+
+    def judged_for(self, problem: Problem) -> Solution:
+        """Return a copy that ``derivative`` believes without a look, for that problem.
+
+        For a caller who has evaluated the conditions at these arrays and does not write
+        into them.
+        """
+        copy = dataclasses.replace(self)
+        object.__setattr__(copy, "_judged_for", problem)
+        return copy
+
+    def is_judged_for(self, problem: Problem) -> bool:
+        """Tell whether this very record was marked by :meth:`judged_for`."""
+        return self._judged_for is problem

@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 from scipy import sparse
 
-from ..arrays import Array, epsilon, namespace, norm, to_namespace
+from ..arrays import Array, epsilon, namespace, norm
 from ..krylov.saddle_point import SaddlePoint
 from ..operators.block_matrices import (
     diagonal_operator,
@@ -50,7 +50,7 @@ from .scaled_problem import solve_scaled
 logger = logging.getLogger(__name__)
 
 _STEPS = 30
-_NEAR = 0.1  # a start whose conditions are met to this is tried without the path
+_NEAR = 0.1  # of y: a step this short from the start is tried without the path
 _GUESSES = (1e-6, 1.0, 1e-4)  # how far the path is followed: absolute, then tol times
 _USEFUL = (Status.STAGNATED, Status.NEGATIVE_CURVATURE)  # ends to guess a set from
 _NOT_SETTLED = (
@@ -152,8 +152,7 @@ class _ActiveSetNewton:
         """
         xp = namespace(point.y)
         y, nu, z = point.y, point.nu, xp.where(active, point.z, 0.0 * point.z)
-        seen: set[bytes] = set()
-        smallest = math.inf
+        smallest, fewest = math.inf, len(z) + 1  # residual, inequalities that changed
         last: tuple[float, float] | None = None  # length and residual of the last step
         for _ in range(_STEPS):
             y = self.on_bounds(y, active)
@@ -169,9 +168,8 @@ class _ActiveSetNewton:
             wrong = active & (z < -self.tol * force)
             changed = bool(xp.any(wrong | missing))
             logger.debug("active_set: error %.2e, set to change: %s", error, changed)
-            rounding = 64.0 * epsilon(y) * (force + largest(y))
             done = last is not None and LastStep(*last, left).is_last(
-                length, self.tol, rounding
+                length, self.tol, now.rounding
             )
             if now.value is not None and not math.isfinite(now.value):
                 return None, path
@@ -183,10 +181,10 @@ class _ActiveSetNewton:
             if error <= max(self.tol, 1e-6) and changed:
                 active = (active & ~wrong) | missing
                 z = xp.where(active, z, 0.0 * z)
-                key = bytes(np.packbits(to_namespace(active, np)))
-                if key in seen:
+                count = int(xp.count_nonzero(wrong | missing))
+                if count >= fewest:
                     return None, path
-                seen.add(key)
+                fewest = count
                 y = self.on_bounds(y, active)
                 now, path = self.evaluate(y, nu, z), path.plus(n_grad=1)
                 left, smallest = math.hypot(*self.misfits(now, active)), math.inf
@@ -258,7 +256,7 @@ class _ActiveSetNewton:
             identity = sparse.eye_array(n, format="csr")
         step, n_hvp = self.step(now, active, identity)
         path = path.plus(n_hvp=n_hvp)
-        if step is None or not norm(step.y) <= _NEAR * now.scales[0]:
+        if step is None or not norm(step.y) <= _NEAR * norm(y):
             return None, path
         return self.settle(path, PrimalDualIterate(y, step.nu, step.z, zeros), active)
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from ..arrays import Array, dot, namespace, norm
+from ..arrays import Array, dot, epsilon, namespace, norm
 from ..operators.linear_operator import LinearOperator, aslinearoperator
 from ..problem.optimality import row_norms, size_of
 from ..status import Status
@@ -53,10 +53,14 @@ def contradiction(now: Residuals, radius: float) -> str:
     pull = form.inequality_vjp(now.J, z)
     if now.E is not None:
         pull = pull + aslinearoperator(now.E).T @ nu
-    proof = dot(nu, now.r_e) + dot(z, now.inequality_values)
-    if not proof > radius * norm(pull):
+    xp, values = namespace(z), now.inequality_values
+    proof = dot(nu, now.r_e) + dot(z, values)
+    # Of rows of length one, whose terms are as large as y and the values.
+    reach = max(largest(now.point.y), largest(now.r_e), largest(values))
+    weight = float(xp.sum(xp.abs(nu)) + xp.sum(xp.abs(z)))
+    rounding = 32.0 * epsilon(z) * weight * reach
+    if not proof > radius * norm(pull) + rounding:
         return ""
-    xp = namespace(z)
     rows, low, high = form.split(z)
     most = max(largest(nu), largest(z))
     named = []

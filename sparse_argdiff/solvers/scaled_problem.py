@@ -18,7 +18,16 @@ from typing import Any
 import numpy as np
 from scipy import sparse
 
-from ..arrays import Array, asarray, check_shape, full, is_array, namespace, norm
+from ..arrays import (
+    Array,
+    asarray,
+    check_shape,
+    epsilon,
+    full,
+    is_array,
+    namespace,
+    norm,
+)
 from ..operators.block_matrices import diagonal_operator, is_explicit, squares
 from ..operators.linear_operator import LinearOperator, aslinearoperator
 from ..operators.scaling import diagonal_scale, random_signs
@@ -209,9 +218,11 @@ def coordinates(problem: Problem, x: Array, y: Array, D: Array) -> Coordinates:
         sizes = row_norms(Coordinates(S, 1.0).columns(jac), y)
         off = max(off, _largest(h / sizes))
     length = math.sqrt(off * (off + _largest(S * force))) or _largest(S * force)
+    size = _largest(xp.abs(y / S))
     if not 0.0 < length < math.inf:
-        length = _largest(y / S)
-    length = length if 0.0 < length < math.inf else 1.0
+        length = size or 1.0
+    # Next to a solution the force is rounding, and no length.
+    length = max(length, epsilon(y) ** 0.5 * size)
     exponent = round(math.log2(length))
     return Coordinates(_power_of_two(S * 2.0**exponent), 4.0**exponent)
 

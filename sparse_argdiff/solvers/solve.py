@@ -24,7 +24,7 @@ from ..arrays import (
     namespace,
     zeros,
 )
-from ..problem.optimality import check_conditions
+from ..problem.optimality import check_conditions, is_as_left
 from ..problem.problem import Problem, Solution
 from ..status import OnFailure, Status, check_on_failure, raise_or_warn, warn_poor
 from .active_set import active_set
@@ -130,7 +130,10 @@ def _by_callable(
     )
     if not same:
         raise ValueError("method must return a Solution of the x that it was given")
-    return _judged(problem, solution, tol) if solution.status is None else solution
+    status = solution.status
+    failed = status is not None and not status.acceptable
+    known = failed or (status is not None and is_as_left(problem, solution))
+    return solution if known else _judged(problem, solution, tol)
 
 
 def _by_name(

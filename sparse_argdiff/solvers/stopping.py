@@ -43,7 +43,7 @@ def asks_to_stop(callback: Callback | None, iterate: NewtonIterate) -> bool:
         found = callback(iterate)
     except StopIteration:
         return True
-    if found is not None and getattr(found, "ndim", 0):
+    if getattr(found, "shape", ()):
         raise TypeError(
             f"callback must return a truth value or None, found {type(found).__name__} of "
             f"shape {tuple(found.shape)}"

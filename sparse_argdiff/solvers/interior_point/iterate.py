@@ -10,7 +10,7 @@ import math
 from functools import cached_property
 from typing import Any, NamedTuple
 
-from ...arrays import Array, dot, namespace, norm
+from ...arrays import Array, dot, epsilon, namespace, norm
 from ...operators.linear_operator import aslinearoperator
 from .standard_form import StandardForm
 
@@ -88,6 +88,13 @@ class Residuals:
         length = max(min(size, way), form.resolution * max(size, way))
         unit = self.form.unit
         return max(norm(self.grad), min(length, unit)) / unit, length
+
+    @cached_property
+    def rounding(self) -> float:
+        """The residual that rounding of the terms it adds up may leave."""
+        point, (force, length) = self.point, self.scales
+        terms = force + max(length, largest(point.y)) + norm(point.nu) + norm(point.z)
+        return 64.0 * epsilon(point.y) * terms
 
     @cached_property
     def error(self) -> float:

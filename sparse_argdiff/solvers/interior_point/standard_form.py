@@ -42,7 +42,7 @@ class StandardForm:
     p : int
         The problem's own equality rows, the first of e.
     unit : float
-        The force at the start: what f is divided by, lengths being about 1.
+        The force at the start, or 1, a length there: what f is divided by.
     resolution : float
         The least length to which the tolerance can be relative, as a share of the longest
         one: what rounding leaves of that is then within the tolerance.
@@ -179,7 +179,7 @@ def standard_form(problem: Problem, x: Array, y: Array, tol: float) -> StandardF
         e_scale=xp.concat([scales[0], xp.ones_like(y[fixed])]),
         g_scale=scales[1],
         p=int(scales[0].shape[0]),
-        unit=unit if 0.0 < unit < math.inf else 1.0,
+        unit=max(unit, 1.0) if math.isfinite(unit) else 1.0,
         resolution=min(max(least, 64.0 * least**2 / tol), 1.0) if tol else 1.0,
         y0=y,
     )
