@@ -109,11 +109,12 @@ def certify(
 
     Notes
     -----
-    On 300 random problems that were not used to choose the safety factors (logistic,
-    squared, multinomial, equality-constrained; condition 10 to 10⁶; tolerances 1e-1 to
-    1e-6) the estimate of the gradient's error was not below it in 99.2 % and within ten
-    times of it in 98.7 %; descent was shown in 73 % and true in all of these.  That of the
-    value's error was not below it in 99.1 % at 1e-3 and finer: ``tests/test_certificate.py``.
+    ``benchmarks/certificate_report.py`` compares 500 pairs of each of 24 classes with dense
+    algebra: bounds, rows and barriers, float32, badly scaled units, condition up to 10⁸,
+    tolerances 1e-1 to 1e-6.  On a seed that was not used to choose the safety factors the
+    estimate of the gradient's error was not below it in 99.6 % of every class or more, that
+    of the value's in all; the median of estimate / error was 3 to 4.  At loose tolerances
+    up to a tenth of the problems with inequalities have no estimate.
     """
     point = Point(found.solution, found.adjoint.adjoint, found.value, found.gradient)
     size = norm(point.gradient)
