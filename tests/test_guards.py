@@ -361,6 +361,33 @@ def test_an_interior_end_is_put_on_its_sides():
     assert found.solution.y[0] == 0.0
 
 
+def test_a_row_that_is_idle_has_no_force():
+    """``forces`` as they are: y is off by the force, and the residual is zero."""
+    lower = sad.FunctionObjective(
+        value=lambda x, y: 0.5 * float(y @ y) - float(x @ y),
+        grad=lambda x, y: y - x,
+        hvp=lambda x, y, v: 1.0 * v,
+        cross_vjp=lambda x, y, w: -w,
+        n=1,
+    )
+    rows = sad.Inequality(lambda x, y: y - 2.0, lambda x, y: np.eye(1))
+    upper = sad.FunctionUpper(lambda x, y: float(y.sum()), lambda x, y: 1.0 + 0.0 * y)
+    none = np.zeros(1, dtype=bool)
+    F = sad.Hypergradient(
+        sad.Problem(lower, inequality=rows),
+        upper,
+        tol=1e-3,
+        solver=lambda problem, x, y0, tol: sad.Solution(
+            y=x - 1e-6,
+            x=x,
+            multipliers=np.full(1, 1e-6),
+            active=ActiveSet(none, none, none, none),
+        ),
+    )
+    found = F.evaluate(np.ones(1), certify=False)
+    assert found.value == pytest.approx(1.0, abs=1e-12)
+
+
 # bilevel/gradient_descent.py: the line search -----------------------------------------
 
 
