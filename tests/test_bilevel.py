@@ -1446,7 +1446,8 @@ def test_hoag_returns_the_lower_of_best_and_last_by_values_of_one_accuracy():
         """Err at first, to the side of a lower value: 0.163 for F(1) = 0.25."""
         asked.append(tol)
         off = np.array([0.3, 0.0]) if len(asked) == 1 else np.zeros(2)
-        return sad.Solution(y=x - off, x=x, status=sad.Status.CONVERGED)
+        done = sad.Status.CONVERGED
+        return sad.Solution(y=x - off, x=x, status=done, residual=-off)
 
     upper = sad.FunctionUpper(
         lambda x, y: float(0.25 * y[0] ** 4 + 1e-4 * y[1]),

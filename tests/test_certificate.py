@@ -559,7 +559,8 @@ def test_a_newton_step_out_of_the_domain_estimates_nothing():
     x, y0 = np.array([3.0, -3.0]), np.full(2, 0.05)
 
     def stay(problem, x, y0, tol):
-        return sad.Solution(y=y0, x=x, status=sad.Status.CONVERGED)
+        left = problem.grad(x, y0)
+        return sad.Solution(y=y0, x=x, status=sad.Status.CONVERGED, residual=left)
 
     options = {"solver": stay, "on_failure": "ignore"}
     F = sad.Hypergradient(problem, upper, y0=y0, tol=0.95, **options)

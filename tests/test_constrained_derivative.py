@@ -796,3 +796,26 @@ def test_a_change_of_units_changes_the_derivative_in_units_alone(
             assert hessian == "products"
             continue
         np.testing.assert_allclose(found, expected, atol=1e-6 * np.abs(expected).max())
+
+
+@pytest.mark.parametrize("form", ["dense", "sparse"])
+@pytest.mark.parametrize("x", [2.0, 1e-3, 0.0, -1.0])
+def test_two_opposite_rows_are_an_equality(x, form):
+    """Without force none of them acts, but neither side of both may be left."""
+    S = np.array([[1.0, 1.0]])
+    pair = [
+        Inequality(
+            lambda x, y, s=s: s * (S @ y - x),
+            lambda x, y, s=s: FORMS[form](s * S),
+            jac_x=lambda x, y, s=s: -s * np.eye(1),
+        )
+        for s in (1.0, -3.0)
+    ]
+    objective = Quartic(np.eye(2), np.zeros((2, 1)), 0.0)
+    problem = Problem(objective, inequality=pair)
+    for solution in (
+        sad.solve(problem, np.array([x])),
+        Solution(y=np.full(2, 0.5 * x), x=np.array([x])),
+    ):
+        J = sad.derivative(problem, solution)  # without a warning
+        np.testing.assert_allclose(J @ np.ones(1), [0.5, 0.5], atol=1e-8)

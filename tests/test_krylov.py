@@ -1612,3 +1612,18 @@ def test_a_residual_as_large_as_the_right_hand_side_is_no_rounding_limit():
         found = solver(A, b, rtol=1e-10, M=M)
         small = found.residual_norm <= 0.1 * np.linalg.norm(b)
         assert small or not found.status.acceptable
+
+
+@pytest.mark.parametrize("method", [cg, minres])
+@pytest.mark.parametrize("size", [1e-38, 1e-41, 1e-43, 1e-44])
+def test_a_residual_is_that_of_the_returned_x_where_it_is_subnormal(method, size):
+    A = np.float32(np.diag([1.0, 2.0, 3.0, 4.0]) + 0.1)
+    b = np.float32(size) * np.float32([[1.0, -2.0, 3.0, 1.5], [3.0, 1.0, 0.0, 2.0]])
+    for rhs in (b[0], b.T):
+        found = method(A, rhs, rtol=1e-5)
+        wide = (np.float64(part) for part in (rhs, A, found.x))
+        left = next(wide) - next(wide) @ next(wide)
+        size_left = np.linalg.norm(left, axis=0)
+        within = size_left <= 1e-5 * np.linalg.norm(np.float64(rhs), axis=0)
+        np.testing.assert_allclose(found.residual_norm, size_left, rtol=0.3, atol=3e-45)
+        assert np.all(np.asarray(found.converged) <= within)

@@ -5,6 +5,7 @@ optimisation problems; each test is named after its trap.
 """
 
 import dataclasses
+import warnings
 
 import numpy as np
 import pytest
@@ -130,7 +131,8 @@ def test_stationarity_is_relative(factor):
 
 def test_stationarity_is_the_callers_choice():
     solution = sad.Solution(y=1.01 * ROW.solution(), x=ROW.x)
-    sad.derivative(ROW.problem, solution, stationarity=0.1)
+    with pytest.warns(sad.ConvergenceWarning, match="away from the solution"):
+        sad.derivative(ROW.problem, solution, stationarity=0.1)
     sad.derivative(ROW.problem, solution, on_failure="ignore")
     with pytest.warns(sad.ConvergenceWarning, match="NOT_STATIONARY"):
         sad.derivative(ROW.problem, solution, on_failure="warn")
@@ -956,3 +958,161 @@ def test_the_derivative_keeps_no_array_that_others_write_to():
     y *= 3.0
     x += 1.0
     np.testing.assert_array_equal(J.T @ V, before)
+
+
+# what a record says of itself ------------------------------------------------------
+
+
+def quartic_in(**constraints):
+    """Return ½ y'Qy + ¼ Σ y⁴ − x'y under constraints."""
+    Q = np.diag([1.0, 2.0])
+    objective = sad.FunctionObjective(
+        value=lambda x, y: float(0.5 * y @ Q @ y + 0.25 * np.sum(y**4) - x @ y),
+        grad=lambda x, y: Q @ y + y**3 - x,
+        hvp=lambda x, y, v: Q @ v + 3.0 * y**2 * v,
+        cross_jvp=lambda x, y, u: -u,
+        cross_vjp=lambda x, y, w: -w,
+        n=2,
+    )
+    return sad.Problem(objective, **constraints)
+
+
+def below(a, b):
+    """Return the row a'y <= b."""
+    a, b = np.asarray(a)[None, :], np.asarray([b])
+    return sad.Inequality(lambda x, y: a @ y - b, lambda x, y: a)
+
+
+def row_at(a, b):
+    """Return the row a'y = b."""
+    return sad.LinearEquality(np.asarray(a)[None, :], np.asarray([b]))
+
+
+X = np.array([1.0, -2.0])
+SETTINGS = {
+    "free": {},
+    "bounds": {"lower": -0.5},
+    "rows": {"inequality": below([1.0, 0.5], 0.1)},
+    "equality": {"equality": row_at([1.0, 1.0], 0.1)},
+    "equality+bounds": {"equality": row_at([1.0, 1.0], 0.1), "lower": -0.2},
+}
+every_setting = pytest.mark.parametrize("setting", SETTINGS)
+
+
+def ways_to_differentiate(problem, solution):
+    """Return the three doors, each with what it says."""
+
+    def built():
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            note = sad.derivative(problem, solution).note
+        assert caught or ("weakly" not in note and "away" not in note)
+        return [note, *(str(w.message) for w in caught)]
+
+    return {
+        "derivative": built,
+        "vjp": lambda: sad.vjp(problem, solution, np.ones(2)).warnings,
+        "jvp": lambda: sad.jvp(problem, solution, np.ones(2)).warnings,
+    }
+
+
+def refused(problem, solution):
+    for door in ways_to_differentiate(problem, solution).values():
+        with pytest.raises(sad.ConvergenceError) as caught:
+            door()
+        assert caught.value.status is S.NOT_STATIONARY
+
+
+@every_setting
+def test_a_solution_is_believed_of_its_own_x_alone(setting):
+    problem = quartic_in(**SETTINGS[setting])
+    solution = sad.solve(problem, X)
+    sad.vjp(problem, solution, np.ones(2))
+    refused(problem, dataclasses.replace(solution, x=3.0 * X))
+    refused(problem, dataclasses.replace(solution, y=solution.y + 0.1))
+    far = sad.Solution(y=solution.y + 0.1, x=X, status=S.CONVERGED)
+    refused(problem, far)
+    solution.y[...] += 0.1
+    refused(problem, solution)
+
+
+def test_a_solution_is_believed_of_its_own_problem_alone():
+    free, bounded = quartic_in(), quartic_in(lower=0.0)
+    of_free, of_bounded = sad.solve(free, X), sad.solve(bounded, X)
+    barrier = sad.LogBarrier(bounded, 3.0)
+    inside = sad.solve(barrier, X, np.full(2, 0.5))
+    for problem, solution in (
+        (bounded, of_free),
+        (free, of_bounded),
+        (bounded, inside),
+        (quartic_in(lower=-0.1), of_bounded),
+        (quartic_in(**SETTINGS["equality"]), of_free),
+    ):
+        refused(problem, solution)
+
+
+@pytest.mark.parametrize("setting", ["bounds", "rows", "equality+bounds"])
+@pytest.mark.parametrize("status", [None, S.CONVERGED])
+def test_an_active_set_goes_with_the_signs(setting, status):
+    problem = quartic_in(**SETTINGS[setting])
+    right = sad.solve(problem, X, tol=1e-12)
+    active = right.active
+    assert active.strong.any() or active.fixed.any()
+    for name in ("strong", "fixed"):
+        mask = getattr(active, name)
+        for i in range(mask.size):
+            flipped = mask.copy()
+            flipped[i] ^= True
+            wrong = dataclasses.replace(active, **{name: flipped})
+            given = dataclasses.replace(right, active=wrong, status=status)
+            refused(problem, given)
+    for bad in (active.fixed.astype(int), [True, False], None):
+        wrong = dataclasses.replace(active, fixed=bad)
+        with pytest.raises(TypeError, match=r"active\.fixed must be a bool array"):
+            sad.vjp(problem, dataclasses.replace(right, active=wrong), np.ones(2))
+    wrong = dataclasses.replace(active, fixed=active.fixed[:1])
+    with pytest.raises(ValueError, match=r"active\.fixed must have shape"):
+        sad.vjp(problem, dataclasses.replace(right, active=wrong), np.ones(2))
+
+
+@every_setting
+@pytest.mark.parametrize("off", [1e-5, 1e-4])
+def test_an_error_of_a_solution_from_elsewhere_is_told(setting, off):
+    problem = quartic_in(**SETTINGS[setting])
+    right = sad.solve(problem, X, tol=1e-12)
+    for y, told in ((right.y, False), (right.y + off * np.array([1.0, -1.0]), True)):
+        solution = sad.Solution(y=y, x=X)
+        for door in ways_to_differentiate(problem, solution).values():
+            assert any("away from the solution" in text for text in door()) is told
+    # Only accurate to a tolerance that was asked for: the caller knows.
+    assert not sad.vjp(problem, sad.solve(problem, X, tol=1e-4), np.ones(2)).warnings
+
+
+@pytest.mark.parametrize("off", [0.0, 1e-10])
+@pytest.mark.parametrize("kind", ["bounds", "rows", "equality+bounds"])
+def test_weak_activity_is_told_at_every_door(kind, off):
+    """Constraints that touch the minimiser without force, or nearly so."""
+    free = {"equality": row_at([1.0, 1.0], 0.1)} if kind == "equality+bounds" else {}
+    y = sad.solve(quartic_in(**free), X, tol=1e-13).y
+    touching = {"upper": np.array([y[0] + off, np.inf])}
+    if kind == "rows":
+        touching = {"inequality": below([1.0, 2.0], y[0] + 2.0 * y[1] + off)}
+    problem = quartic_in(**free, **touching)
+    brought, solved = sad.Solution(y=y, x=X), sad.solve(problem, X)
+    for solution in (brought, solved):
+        for door in ways_to_differentiate(problem, solution).values():
+            assert any("weakly active" in text for text in door())
+    upper = sad.FunctionUpper(lambda x, y: y @ y, lambda x, y: 2.0 * y)
+    with pytest.warns(sad.ConvergenceWarning, match="weakly active"):
+        sad.Hypergradient(problem, upper)(X)
+
+
+def test_a_method_is_judged_whatever_status_it_gives():
+    problem = quartic_in()
+
+    def method(problem, x, y, tol):
+        return sad.Solution(y=y + 1.0, x=x, status=S.CONVERGED)
+
+    with pytest.raises(sad.ConvergenceError) as caught:
+        sad.solve(problem, X, method=method)
+    assert caught.value.status is S.NOT_STATIONARY

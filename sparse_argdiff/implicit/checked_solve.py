@@ -80,8 +80,9 @@ class LinearizedSolve:
     system : KKTSystem
     warnings : tuple of str
         Caveats of the solution and of K.
-    one_sided : str
-        The caveat of weakly active constraints; empty without.
+    told : tuple of str
+        Those that make the derivative another one: weakly active constraints, and the
+        error of a y from elsewhere.
     """
 
     def __init__(
@@ -101,7 +102,9 @@ class LinearizedSolve:
             check_on_failure(on_failure)
         if stationarity != math.inf:
             stationarity = as_tolerance("stationarity", stationarity)
-        solution, self._n_hvp = _checked(problem, solution, stationarity, on_failure)
+        solution, self._n_hvp, inaccurate = _checked(
+            problem, solution, stationarity, on_failure
+        )
         solution = copied(solution) if own_arrays else solution
         self.system: KKTSystem = linearize(problem, solution)
         self.on_failure: OnFailure = on_failure
@@ -121,8 +124,8 @@ class LinearizedSolve:
         self._fallback: LinearOperator | None = None
         self._in_metric = isinstance(M, str | Auto)
         self.solver, self.null_space = self._solver_for(method, M)
-        self.one_sided = _one_sided(solution)
-        notes = (*solution.warnings, self.system.K.note, self.one_sided)
+        self.told = tuple(note for note in (inaccurate, _one_sided(solution)) if note)
+        notes = (*solution.warnings, self.system.K.note, *self.told)
         self.warnings = tuple(dict.fromkeys(note for note in notes if note))
 
     @property
@@ -369,14 +372,18 @@ class LinearizedSolve:
 
 def _checked(
     problem: Problem, solution: Solution, tolerance: float, on_failure: OnFailure
-) -> tuple[Solution, int]:
-    """Return the completed solution and the Hessian products spent; refuse other points."""
+) -> tuple[Solution, int, str]:
+    """Return the completed solution, the Hessian products spent, and what it lacks.
+
+    Other points are refused.
+    """
     if not isinstance(solution, Solution):
         raise TypeError(
             f"solution must be a Solution, found {type(solution).__name__}; wrap "
             "arrays as Solution(y=..., x=...)"
         )
     status, detail, n_hvp = solution.status, "the lower-level solve failed.", 0
+    inaccurate = ""
     if status is not None and (
         not status.acceptable
         or solution.is_judged_for(problem)
@@ -388,24 +395,23 @@ def _checked(
             tolerance = max(tolerance, 2.0 * (solution.relative_error or 0.0))
         check = check_conditions(problem, solution, tolerance, "stationarity")
         solution, status, detail, _, n_hvp = check
-        solution = _with_error_told(solution)
+        inaccurate = _inaccuracy(solution)
     if status is not Status.CONVERGED:
         what = "differentiating the solution"
         raise_or_warn(status, solution, what, detail, on_failure)
-    return solution, n_hvp
+    return solution, n_hvp, inaccurate
 
 
-def _with_error_told(solution: Solution) -> Solution:
-    """Return a solution from elsewhere with a note, where it is not accurate."""
+def _inaccuracy(solution: Solution) -> str:
+    """Return what is to be told of the error of a solution from elsewhere."""
     error = solution.relative_error or 0.0
     if error <= max(_ACCURATE, math.sqrt(epsilon(solution.y))):
-        return solution
-    note = (
+        return ""
+    return (
         f"y is {error:.1e} of its size away from the solution, by a Newton step: the "
         "derivative is no more accurate than that; solve(problem, x, y0=solution.y) "
         "polishes it"
     )
-    return dataclasses.replace(solution, warnings=(*solution.warnings, note))
 
 
 def linear_solver(method: str | LinearSolver | None) -> LinearSolver:
@@ -477,9 +483,13 @@ def _one_sided(solution: Solution) -> str:
     active = solution.active
     if active is None or not active.degenerate:
         return ""
+    xp = namespace(active.weak)
+    acting = xp.any(active.weak & active.strong)
+    acting = acting | xp.any(active.weak_fixed & active.fixed)
+    side = "active as the solution has it" if bool(acting) else "inactive"
     return (
         "some constraints are weakly active: the derivative is one-sided there, and this "
-        "is the one with them inactive; LogBarrier gives the average of both sides"
+        f"is the one with them {side}; LogBarrier gives the average of both sides"
     )
 
 

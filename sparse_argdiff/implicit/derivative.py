@@ -99,8 +99,10 @@ def derivative(
         maxiter : int, optional
             Of each linear solve.
         stationarity : float, 1e-3 by default
-            A solution without a status must have ‖f_Y(x, y)‖ ≤ stationarity · scale, with
-            the scale of :func:`sparse_argdiff.problem.optimality.residual_scale`.
+            Most that the Newton step that is left, and violations of the constraints, may
+            be of the size of y, in the metric of the Hessian's diagonal.  Asked of a
+            solution without a status, and of one whose conditions are no longer what
+            its ``residual`` and ``active`` say: one gradient tells.
         on_failure : {"raise", "warn", "ignore"}
             What to do when the solution is not stationary or a linear solve fails; to
             raise by default.
@@ -114,7 +116,8 @@ def derivative(
     Warns
     -----
     ConvergenceWarning
-        Where some constraints are weakly active: the derivative is one-sided there.
+        Where some constraints are weakly active, the derivative is then one-sided; and
+        where y from elsewhere is off by more than 1e-6 of its size.
 
     Raises
     ------
@@ -125,8 +128,8 @@ def derivative(
     # What is written into the solution's arrays later is not to change g'(x).
     solve = LinearizedSolve(problem, solution, own_arrays=True, **options)
     system, note = solve.system, "; ".join(solve.warnings)
-    if solve.one_sided and solve.on_failure != "ignore":
-        warnings.warn(solve.one_sided, ConvergenceWarning, stacklevel=2)
+    for caveat in solve.told if solve.on_failure != "ignore" else ():
+        warnings.warn(caveat, ConvergenceWarning, stacklevel=2)
 
     def forward(u: Array) -> Array:
         u = solve.vector("u", u, system.B.shape[1], block=True)
@@ -167,7 +170,7 @@ def vjp(
 
     Notes
     -----
-    Costs niter + 3 Hessian products at most, and 7 more where the diagonal of the Hessian
+    Costs one gradient and niter + 3 Hessian products at most, and 7 more where the diagonal of the Hessian
     is not known and the units of y differ.  The other arguments, and what is raised, are
     those of :func:`derivative`.
     """

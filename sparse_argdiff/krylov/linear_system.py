@@ -340,7 +340,7 @@ def solve_columns(
         method(_group(whole, whole.columns[first : first + width], width))
         for first in range(0, len(whole.columns), width)
     ]
-    return assemble(whole.columns, parts, b)
+    return assemble(whole.columns, parts, b, A)
 
 
 def _columns(b: Array, rtol: float, atol: float, *, metric: bool) -> list[Column]:
@@ -597,7 +597,10 @@ def _gains_by_blocks(A: LinearOperator) -> bool:
 
 
 def assemble(
-    columns: list[Column], parts: list[tuple[Array, Array]], b: Array
+    columns: list[Column],
+    parts: list[tuple[Array, Array]],
+    b: Array,
+    A: LinearOperator | None = None,
 ) -> KrylovResult:
     """Return the result of all columns, in the units of b.
 
@@ -608,12 +611,14 @@ def assemble(
     parts : sequence of (x, residual)
         Of consecutive columns: vectors, or blocks with zero columns at their end.
     b : array (n,) or (n, k)
+    A : LinearOperator, optional
+        For the residual of what the units of b round, where they were changed.
     """
     xp, count = namespace(b), len(columns)
     x, residual = (_joined([part[i] for part in parts], count, b) for i in range(2))
     for c, column in enumerate(columns):
-        if column.unit != 1.0:
-            x, residual = _in_units(x, residual, c, column)
+        if column.unit != 1.0 and A is not None:
+            x, residual = _in_units(A, x, residual, c, column)
     ended = [column.status or Status.ITERATION_LIMIT for column in columns]
     if b.ndim == 1:
         (column,) = columns
@@ -670,16 +675,27 @@ def _joined(parts: list[Array], count: int, b: Array) -> Array:
     return whole if whole.shape[1] == count else xp.asarray(whole[:, :count], copy=True)
 
 
-def _in_units(x: Array, residual: Array, c: int, column: Column) -> tuple[Array, Array]:
-    """Scale a column back; an answer that leaves the floating range is none."""
-    unit = column.unit
-    sound = is_finite(column_of(x, c))
-    if x.ndim == 1:
-        x, residual = unit * x, unit * residual
-    else:
-        x[:, c], residual[:, c] = unit * x[:, c], unit * residual[:, c]
-    if sound and not is_finite(column_of(x, c)):
+def _in_units(
+    A: LinearOperator, x: Array, residual: Array, c: int, column: Column
+) -> tuple[Array, Array]:
+    """Scale a column back; an answer that leaves the floating range is none.
+
+    Where the entries become subnormal their rounding counts in the residual.
+    """
+    xp, unit = namespace(x), column.unit
+    exact, left = column_of(x, c), column_of(residual, c)
+    back = unit * exact
+    if is_finite(exact) and not is_finite(back):
         column.status = Status.NOT_FINITE
+    elif bool(xp.any(back / unit != exact)):
+        left = left + A.matvec(exact - back / unit)
+        column.n_matvec, column.residual_norm = column.n_matvec + 1, norm(left)
+        if column.status is Status.CONVERGED and not column.met:
+            column.status = Status.ROUNDING_LIMIT
+    if x.ndim == 1:
+        x, residual = back, unit * left
+    else:
+        x[:, c], residual[:, c] = back, unit * left
     for name in (
         "residual_norm",
         "energy_error",

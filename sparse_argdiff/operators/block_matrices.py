@@ -29,7 +29,7 @@ def widened(matrix: Any, like: Array) -> Any:
     if not (is_array(matrix) or is_sparse(matrix)):
         return matrix
     xp = namespace(like)
-    single, like_single = (str(v.dtype).endswith("32") for v in (matrix, like))
+    single, like_single = (str(v.dtype).endswith("float32") for v in (matrix, like))
     if not single or like_single:
         return matrix
     return (

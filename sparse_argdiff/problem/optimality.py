@@ -17,7 +17,17 @@ import numpy as np
 from scipy import optimize, sparse
 from scipy.sparse import linalg
 
-from ..arrays import Array, check_shape, epsilon, full, is_array, namespace, norm, zeros
+from ..arrays import (
+    Array,
+    asarray,
+    check_shape,
+    epsilon,
+    full,
+    is_array,
+    namespace,
+    norm,
+    zeros,
+)
 from ..krylov.null_space import null_space_of
 from ..krylov.saddle_point import SaddlePoint
 from ..operators.block_matrices import (
@@ -151,31 +161,68 @@ def classify(problem: Problem, x: Array, y: Array, multipliers: Array) -> Active
 def classify_in(
     problem: Problem, y: Array, found: Conditions, multipliers: Array, metric: Metric
 ) -> ActiveSet:
-    """Classify in a metric that is known, see :func:`classify`."""
+    """Classify in a metric that is known, see :func:`classify`.
+
+    What is undecided to half the digits of y is told as weak, too, and keeps its place:
+    y is hardly known better.
+    """
     xp = namespace(y)
     sides = _sides(problem, y, found, multipliers, metric)
     # Forces do not change with the origin; y counts by its rounding alone.
     force = max([norm(metric.forces(found.grad)), *(_largest(s.force) for s in sides)])
-    size = metric.length(y)
-    least = max(ACTIVE_TOL * force, 64.0 * epsilon(y) * size)
-    # Slacks are as exact as y is; the farthest side is a length that has no origin.
-    near = max(least, _EXACT * min(size, max(map(_farthest, sides), default=0.0)))
+    length = metric.length(y)
+    least = max(ACTIVE_TOL * force, 64.0 * epsilon(y) * length)
+    wide = max(least, math.sqrt(epsilon(y)) * length)
+    # A solve may leave slacks larger; the farthest side is a length that has no origin.
+    farthest = max(map(_farthest, sides), default=0.0)
+    near = max(wide, _EXACT * min(length, farthest))
     strong = weak = zeros((0,), y, xp.bool)
     fixed = weak_fixed = zeros(y.shape, y, xp.bool)
     if found.inequality.shape[0]:
-        strong, weak = _activity(sides.pop(0), least, near)
+        strong, weak = _activity(sides.pop(0), least, wide, near)
+        strong, weak = _with_pairs(metric, found.jacobians[1], strong, weak)
     if problem.bounded:
         lower, upper = problem.bounds(y)
-        (low, weak_low), (high, weak_high) = (_activity(s, least, near) for s in sides)
+        (low, weak_low), (high, weak_high) = (
+            _activity(side, least, wide, near) for side in sides
+        )
         fixed = low | high | (lower == upper)
-        weak_fixed = (weak_low | weak_high) & ~fixed
+        weak_fixed = (weak_low | weak_high) & (lower < upper)
     return ActiveSet(strong, weak, fixed, weak_fixed)
 
 
-def _activity(side: _Sides, least: float, near: float) -> tuple[Array, Array]:
-    """Return where an inequality is strongly, and where it is weakly active."""
+def _activity(
+    side: _Sides, least: float, wide: float, near: float
+) -> tuple[Array, Array]:
+    """Return where an inequality is strongly, and where it may be weakly active."""
     force, slack = side
-    return (force > least) & (force > slack), (force <= least) & (slack <= near)
+    undecided = (namespace(force).abs(force) <= wide) & (slack <= near)
+    return (force > least) & (force > slack), undecided
+
+
+def _with_pairs(
+    metric: Metric, jac: Any, strong: Array, weak: Array
+) -> tuple[Array, Array]:
+    """Let one row of l(x) <= a(y) <= l(x) act, in place of both: it is an equality.
+
+    A row that may be weak is left out where an opposite one acts.
+    """
+    xp = namespace(weak)
+    (index,) = xp.nonzero(strong | weak)
+    if not (is_explicit(jac) and index.shape[0] > 1 and bool(xp.any(weak))):
+        return strong, weak
+    rows = take_rows(jac, index)
+    random = np.random.default_rng(0).standard_normal((jac.shape[1], 3))
+    seen = metric.covariant(rows) @ asarray(random, metric.root)
+    seen = seen / metric.row_norms(rows)[:, None]
+    rounding = 64.0 * epsilon(seen) * float(xp.max(xp.abs(seen)))
+    for k in range(index.shape[0]):
+        apart = xp.max(xp.abs(seen + seen[k, :]), axis=1)
+        others = index[(apart <= rounding) & (xp.max(xp.abs(seen), axis=1) > rounding)]
+        if bool(weak[index[k]]) and others.shape[0]:
+            strong[index[k]] = strong[index[k]] | ~xp.any(strong[others])
+            weak[index[k]] = False
+    return strong, weak
 
 
 def _farthest(side: _Sides) -> float:
@@ -454,7 +501,7 @@ def check_conditions(
     if problem.constrained:
         lengths |= _violations(problem, y, found, multipliers, active, metric)
     n_hvp += products
-    if not math.isfinite(sum(lengths.values()) + length):
+    if math.isnan(sum(lengths.values())) or not math.isfinite(length):
         detail = "f_YY or the Jacobian of a constraint is not finite."
         return StationarityCheck(solution, Status.NOT_FINITE, detail, size, n_hvp)
     wrong = [
@@ -500,8 +547,10 @@ def _violations(
         force, slack = sides.pop(0)
         mismatch = max(mismatch, _largest(-force))  # at a bound the other may pull
         mismatch = max(mismatch, _largest(xp.where(active.strong, slack, force)))
-    if active is not None and sides:
-        apart = xp.minimum(*(side.slack for side in sides))
+    if active is not None:
+        apart = full(y.shape, math.inf, y)
+        for side in sides:
+            apart = xp.minimum(apart, side.slack)
         mismatch = max(mismatch, _largest(apart[active.fixed]))
     return {
         "the violation of a constraint": violation,

@@ -148,11 +148,12 @@ class ActiveSet:
     strong : bool array (q,)
         Inequality rows at zero with a positive multiplier, which act as equalities.
     weak : bool array (q,)
-        Rows at zero whose multiplier is zero; the derivative is one-sided there.
+        Rows at zero whose multiplier is zero, both to half the digits of y; the
+        derivative is one-sided there.  A row of both masks acts.
     fixed : bool array (n,)
         Variables at a bound with a positive multiplier.
     weak_fixed : bool array (n,)
-        Variables at a bound whose multiplier is zero.
+        Variables at a bound whose multiplier is zero, likewise.
     """
 
     strong: Array

@@ -23,21 +23,17 @@ from ..arrays import Array, epsilon, namespace, norm
 from ..krylov.saddle_point import SaddlePoint
 from ..operators.block_matrices import (
     diagonal_operator,
-    is_explicit,
     is_factorable,
     mask_of,
-    principal,
     scatter,
-    take_columns,
-    take_rows,
-    vstack,
 )
 from ..operators.linear_operator import aslinearoperator
 from ..preconditioners import constraint_of
-from ..problem.optimality import classify, lagrangian_hess, size_of
+from ..problem.optimality import classify, size_of
 from ..problem.problem import Problem, Solution
 from ..status import Status
 from .interior_point.as_solution import complementarity_ratio
+from .interior_point.curvature import free_variables, leads_down, reduced_system
 from .interior_point.iterate import PrimalDualIterate, Residuals, evaluate, largest
 from .interior_point.ldl_factor import LDLFactor
 from .interior_point.primal_dual import MAXITER, PathState, follow_path, start
@@ -152,7 +148,10 @@ class _ActiveSetNewton:
         """
         xp = namespace(point.y)
         y, nu, z = point.y, point.nu, xp.where(active, point.z, 0.0 * point.z)
-        smallest, fewest = math.inf, len(z) + 1  # residual, inequalities that changed
+        smallest, fewest = (
+            math.inf,
+            z.shape[0] + 1,
+        )  # residual, inequalities that changed
         last: tuple[float, float] | None = None  # length and residual of the last step
         for _ in range(_STEPS):
             y = self.on_bounds(y, active)
@@ -174,10 +173,8 @@ class _ActiveSetNewton:
             if now.value is not None and not math.isfinite(now.value):
                 return None, path
             if error <= self.tol and done and not changed:
-                curved, n_hvp = self.has_negative_curvature(now, active)
-                path = path.plus(n_hvp=n_hvp)
                 z = xp.where(active, z, 0.0 * z)
-                return None if curved else self.solution(now, z, path), path
+                return self.solution(now, z, path)
             if error <= max(self.tol, 1e-6) and changed:
                 active = (active & ~wrong) | missing
                 z = xp.where(active, z, 0.0 * z)
@@ -204,7 +201,7 @@ class _ActiveSetNewton:
         """Return the force on the free variables, and by how much the rows are off."""
         xp = namespace(active)
         held = xp.where(active, now.r_g, 0.0 * now.r_g)
-        force = norm(now.r_d[self.free(now.point.y, active)])
+        force = norm(now.r_d[free_variables(self.form, active)])
         return force, math.hypot(norm(now.r_e), norm(held))
 
     def evaluate(self, y: Array, nu: Array, z: Array) -> Residuals:
@@ -221,15 +218,6 @@ class _ActiveSetNewton:
         ):
             y = xp.where(mask_of(y.shape[0], index), side, y)
         return y
-
-    def free(self, y: Array, active: Array) -> Array:
-        """Return the index of the variables at no active bound."""
-        form, xp = self.form, namespace(y)
-        _, low, high = form.split(active)
-        n = y.shape[0]
-        held = mask_of(n, form.at_lower[low]) | mask_of(n, form.at_upper[high])
-        (free,) = xp.nonzero(~held)
-        return free
 
     def bound_forces(self, r_d: Array, z: Array, active: Array) -> Array:
         """Return z with the forces of active bounds chosen such that r_d vanishes there."""
@@ -269,9 +257,7 @@ class _ActiveSetNewton:
         """
         point = now.point
         xp, n, q = namespace(point.y), point.y.shape[0], self.form.q
-        free = self.free(point.y, active)
-        (rows,) = xp.nonzero(active[:q])
-        top, C = self.system(now, free, rows, H)
+        top, C, free, rows = reduced_system(now, active, H)
         c = xp.concat([now.r_e, now.r_g[:q][rows]])
         found, n_hvp = _solve(top, C, -now.r_d[free], -c, self.tol)
         if found is None or not math.isfinite(norm(found)):
@@ -280,44 +266,21 @@ class _ActiveSetNewton:
         dz = scatter(point.z.shape[0], rows)(found[k + p :])
         return _Step(scatter(n, free)(found[:k]), found[k : k + p], dz), n_hvp
 
-    def system(
-        self, now: Residuals, free: Array, rows: Array, H: Any = None
-    ) -> tuple[Any, Any]:
-        """Return H on the free variables, and the equations of the active set."""
-        form, point = self.form, now.point
-        if H is None:
-            multipliers = form.multipliers(point.nu, point.z)
-            H = lagrangian_hess(form.problem, form.x, point.y, multipliers, form.p)
-            H = H * (1.0 / form.unit)
-        parts = [] if now.E is None else [now.E]
-        if rows.shape[0]:
-            parts.append(take_rows(now.J, rows))
-        C = take_columns(vstack(parts), free) if parts else None
-        return H[free][:, free] if is_explicit(H) else principal(H, free), C
-
-    def has_negative_curvature(self, now: Residuals, active: Array) -> tuple[bool, int]:
-        """Tell whether f has negative curvature where the active set leaves freedom.
-
-        A factorisation shows it at each step, CG may have missed it.  The products with H
-        are returned, too.
-        """
-        xp, free = namespace(active), self.free(now.point.y, active)
-        (rows,) = xp.nonzero(active[: self.form.q])
-        H, C = self.system(now, free, rows)
-        parts = [] if C is None else [C]
-        if is_factorable(active, H, *parts) or not free.shape[0]:
-            return False, 0
-        H = aslinearoperator(H)
-        found = SaddlePoint(H, C, M=constraint_of(H, C)).probe(now.point.y)
-        return found.status is Status.NEGATIVE_CURVATURE, found.n_matvec
-
-    def solution(self, now: Residuals, z: Array, path: PathState) -> Solution:
-        """Return what has converged."""
+    def solution(
+        self, now: Residuals, z: Array, path: PathState
+    ) -> tuple[Solution | None, PathState]:
+        """Return what has converged, None where it is no minimum."""
         form, point, xp = self.form, now.point, namespace(z)
         multipliers = form.multipliers(point.nu, xp.where(z > 0.0, z, 0.0 * z))
         active = classify(form.problem, form.x, point.y, multipliers)
+        strong = form.stacked(point.y, active.strong, active.fixed)
+        weak = form.stacked(point.y, active.weak, active.weak_fixed)
+        down, n_hvp = leads_down(now, strong, weak)
+        path = path.plus(n_hvp=n_hvp)
+        if down:
+            return None, dataclasses.replace(path, nonconvex=True)
         converged = dataclasses.replace(path, best=now)
-        return converged.solution(Status.CONVERGED, active, multipliers)
+        return converged.solution(Status.CONVERGED, active, multipliers), path
 
 
 def _solve(

@@ -38,6 +38,7 @@ class FormedHessian:
 
     def __init__(self, problem: Problem) -> None:
         self.problem, self.objective, self.n_hvp = problem, problem.objective, 0
+        self.convex = getattr(self.objective, "convex", False)
         self.grad, self.cross = self.objective.grad, self.objective.cross
         if problem.has_value:
             self.value = self.objective.value

@@ -23,10 +23,11 @@ from ..operators.block_matrices import is_explicit
 from ..operators.linear_operator import LinearOperator, aslinearoperator
 from ..preconditioners import constraint_of
 from ..problem.constraints import Stack
-from ..problem.optimality import row_norms
+from ..problem.optimality import lagrangian_hess, row_norms
 from ..problem.problem import Problem, Solution
 from ..status import Status
 from .infeasibility import UNSOLVED, contradict, name_row
+from .interior_point.curvature import is_convex, negative_direction
 from .interior_point.iterate import largest
 from .last_step import LastStep
 from .line_search import Step, search, search_by_size
@@ -180,7 +181,7 @@ class _NewtonKKT:
         self.notes: tuple[str, ...] = ()
         self.last = LastStep()
         self.inner = 0.0  # the residual that the last linear solve left
-        self.probed = False  # whether CG has looked for negative curvature
+        self.probed = False  # whether negative curvature was looked for
         self._jacobian: tuple[Any, Any] | None = None  # and its null space
 
     def run(self, y0: Array) -> Solution:
@@ -319,13 +320,17 @@ class _NewtonKKT:
     def continue_from_stationary(
         self, point: ConstrainedPoint
     ) -> tuple[Status | None, ConstrainedPoint]:
-        """Tell a minimum from a saddle point by a probe; descend from a saddle point."""
+        """Tell a minimum from a saddle point, once; descend from a saddle point."""
         self.probed = True
-        hess = self.lagrangian_hess(point)
-        found = SaddlePoint(hess, point.rows).probe(point.y)
-        self.n_hvp += found.n_matvec
-        if found.status is not Status.NEGATIVE_CURVATURE:
-            return Status.CONVERGED, point
+        problem, p = self.problem, point.h.shape[0]
+        H = lagrangian_hess(problem, self.x, point.y, point.multipliers, p)
+        direction, shown, n_hvp = negative_direction(
+            H, point.jac, point.y, is_convex(problem), point.rows
+        )
+        self.n_hvp += n_hvp
+        if direction is None:
+            bad = Status.NEGATIVE_CURVATURE if shown else Status.CONVERGED
+            return bad, point
         if not is_explicit(point.jac):  # MINRES would return to the saddle point
             return Status.NEGATIVE_CURVATURE, point
         self.n_hvp += 1
@@ -334,8 +339,7 @@ class _NewtonKKT:
             h = self.constraints.value(self.x, y)
             return self.at(y + point.rows.particular(-h))
 
-        assert found.direction is not None
-        new = _descend(point, found.direction, hess, restore)
+        new = _descend(point, direction, aslinearoperator(H), restore)
         self.niter, self.probed = self.niter + 1, False
         return (Status.NEGATIVE_CURVATURE, point) if new is None else (None, new)
 
@@ -378,9 +382,7 @@ class _NewtonKKT:
         self.n_hvp += result.n_matvec
         self.inner = float(result.residual_norm)
         u, direction = result.x[: force.shape[0]], result.direction
-        if system.method == "projected_cg":
-            self.probed = True
-        else:
+        if system.method != "projected_cg":
             u = point.rows.project(u)
         length = norm(u)
         if result.status is Status.NOT_FINITE or not math.isfinite(length):

@@ -118,6 +118,7 @@ class _Objective:
     def __init__(self, problem: Problem, at: Coordinates, dtype: Any) -> None:
         self.problem, self.at = problem, at
         self.n, self.dtype = at.scale.shape[0], dtype
+        self.convex = getattr(problem.objective, "convex", False)
         if problem.has_value:
             self.value = self._value
 
@@ -217,7 +218,7 @@ def coordinates(problem: Problem, x: Array, y: Array, D: Array) -> Coordinates:
         h = xp.abs(h) if stack is problem.equalities else xp.maximum(h, 0.0 * h)
         sizes = row_norms(Coordinates(S, 1.0).columns(jac), y)
         off = max(off, _largest(h / sizes))
-    length = math.sqrt(off * (off + _largest(S * force))) or _largest(S * force)
+    length = max(off, _largest(S * force))
     size = _largest(xp.abs(y / S))
     if not 0.0 < length < math.inf:
         length = size or 1.0

@@ -62,11 +62,17 @@ def complementarity_ratio(now: Residuals) -> Array:
     return (now.point.z / force) / (now.point.w / length)
 
 
+def strong_and_weak(now: Residuals) -> tuple[Array, Array]:
+    """Return which inequalities are strongly, and which are weakly active."""
+    ratio = complementarity_ratio(now)
+    strong = ratio > _UNDECIDED
+    return strong, ~strong & (ratio >= 1.0 / _UNDECIDED)
+
+
 def active_set_of(now: Residuals) -> ActiveSet:
     """Classify the inequalities by their complementarity ratios."""
-    form, n, ratio = now.form, now.point.y.shape[0], complementarity_ratio(now)
-    strong = ratio > _UNDECIDED
-    weak = ~strong & (ratio >= 1.0 / _UNDECIDED)
+    form, n = now.form, now.point.y.shape[0]
+    strong, weak = strong_and_weak(now)
     at_bound = []
     for marks in (strong, weak):
         _, low, high = form.split(marks)

@@ -116,13 +116,3 @@ class NewtonSystem:
     def curvature(self, dy: Array) -> float:
         """Return dy' (H + Σ + J' (z/w) J) dy: one product."""
         return float(dy @ self.operator.matvec(dy))
-
-    def has_negative_curvature(self) -> tuple[bool, int]:
-        """Tell whether H curves down where E leaves freedom, and the products it took.
-
-        By the inertia of the factor or, without one, by a few steps of CG.
-        """
-        if self.factor is not None:
-            return self.factor.negative_curvature, 0
-        found = self.saddle.probe(self.now.point.y)
-        return found.status is Status.NEGATIVE_CURVATURE, found.n_matvec

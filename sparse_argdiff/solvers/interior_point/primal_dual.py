@@ -19,13 +19,13 @@ from collections.abc import Callable
 from typing import Any
 
 from ...arrays import Array, epsilon, namespace, norm
-from ...problem.optimality import lagrangian_hess
 from ...problem.problem import ActiveSet, Problem, Solution
 from ...status import Status
 from ..infeasibility import detect_infeasible_or_unbounded
 from ..newton_cg import NewtonIterate, asks_to_stop
-from .as_solution import to_solution
+from .as_solution import strong_and_weak, to_solution
 from .barrier_merit import BarrierMerit, enter_monotone_mode
+from .curvature import hessian, leads_down
 from .inertia_correction import convex_step
 from .iterate import Direction, PrimalDualIterate, Residuals, evaluate, largest
 from .newton_system import NewtonSystem
@@ -187,7 +187,7 @@ def advance(state: PathState, tol: float) -> tuple[Status | None, PathState]:
         if moved:
             return None, state
     if state.best.error <= 1e3 * epsilon(state.now.point.y):
-        verified, state = _verified(dataclasses.replace(state, now=state.best), tol)
+        verified, state = _verified(dataclasses.replace(state, now=state.best))
         return (Status.ROUNDING_LIMIT if verified.acceptable else verified), state
     # The multipliers of a curved contradiction grow slowly: less will do.
     status, state = _without_solution(state, tol, far=30.0)
@@ -206,7 +206,7 @@ def newton_step(state: PathState, tol: float) -> tuple[PathState, bool]:
     if merit is not None:
         merit = merit.reduced(now, 0.1 * tol * force * length)
     mu = 0.0 if merit is None else merit.mu
-    H, note = _hessian(now)
+    H, note = hessian(now)
     system, step, shift, convex = convex_step(
         lambda shift: NewtonSystem(now, H, _rtol(now, tol), shift),
         lambda system: system.solve(mu - now.point.w * now.point.z),
@@ -274,7 +274,7 @@ def stop_test(
         return Status.NOT_FINITE, state
     # A gap of tol leaves rows that are weakly active √tol away.
     if now.error <= tol and state.ahead <= math.sqrt(tol) * now.scales[1]:
-        return _verified(state, tol)
+        return _verified(state)
     force, y = norm(now.r_d) * now.form.unit, now.point.y
     iterate = NewtonIterate(state.niter, y, now.value, force, state.n_hvp)
     if asks_to_stop(callback, iterate):
@@ -285,20 +285,16 @@ def stop_test(
     return (Status.ITERATION_LIMIT if state.niter >= maxiter else None), state
 
 
-def _verified(state: PathState, tol: float) -> tuple[Status, PathState]:
-    """Tell a minimum from a stationary point with negative curvature."""
-    now = state.now
-    if not state.unverified:
+def _verified(state: PathState) -> tuple[Status, PathState]:
+    """Tell a minimum from a stationary point that negative curvature leaves."""
+    strong, weak = strong_and_weak(state.now)
+    if not state.unverified and not bool(namespace(weak).any(weak)):
         return Status.CONVERGED, state
-    H, note = _hessian(now)
-    curved, n_hvp = NewtonSystem(now, H, _rtol(now, tol)).has_negative_curvature()
+    down, n_hvp = leads_down(state.now, strong, weak)
     state = dataclasses.replace(
-        state,
-        n_hvp=state.n_hvp + n_hvp,
-        nonconvex=state.nonconvex or curved,
-        note=note,
+        state, n_hvp=state.n_hvp + n_hvp, nonconvex=state.nonconvex or down
     )
-    return (Status.NEGATIVE_CURVATURE if curved else Status.CONVERGED), state
+    return (Status.NEGATIVE_CURVATURE if down else Status.CONVERGED), state
 
 
 def is_stalling(state: PathState) -> bool:
@@ -327,14 +323,6 @@ def _without_solution(
     status, note, n_hvp = detect_infeasible_or_unbounded(state.now, tol, far)
     note = note or state.note
     return status, dataclasses.replace(state, note=note, n_hvp=state.n_hvp + n_hvp)
-
-
-def _hessian(now: Residuals) -> tuple[Any, str]:
-    """Return the Hessian of the Lagrangian in the units of the form, and its caveat."""
-    form, point = now.form, now.point
-    multipliers = form.multipliers(point.nu, point.z)
-    H = lagrangian_hess(form.problem, form.x, point.y, multipliers, form.p)
-    return H * (1.0 / form.unit), getattr(H, "note", "")
 
 
 def _rtol(now: Residuals, tol: float) -> float:

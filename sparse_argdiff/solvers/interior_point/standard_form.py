@@ -144,6 +144,12 @@ class StandardForm:
         middle = self.q + self.at_lower.shape[0]
         return z[: self.q], z[self.q : middle], z[middle:]
 
+    def stacked(self, y: Array, rows: Array, at_bound: Array) -> Array:
+        """Return the marks of all inequalities from those of rows and of variables."""
+        low = y - self.lower <= self.upper - y
+        below, above = (at_bound & low)[self.at_lower], (at_bound & ~low)[self.at_upper]
+        return namespace(y).concat([rows, below, above])
+
     def bound_diagonal(self, z: Array) -> Array:
         """Return Σ z over the bounds of each variable, (n,)."""
         _, low, high = self.split(z)
