@@ -1169,9 +1169,8 @@ def test_warm_starts_pay(method, tol, most):
     spent = {}
     for warm in (True, False):
         F = sad.Hypergradient(problem, held, tol=tol, warm_start=warm)
-        for x in path:
-            F.evaluate(x)
-        spent[warm] = F.n_hvp
+        found = [F.evaluate(x) for x in path]  # a certificate costs the same
+        spent[warm] = sum(f.n_hvp - f.certificate.n_hvp for f in found)
     assert spent[True] < most * spent[False], spent
 
 
@@ -1460,6 +1459,7 @@ def test_hoag_returns_the_lower_of_best_and_last_by_values_of_one_accuracy():
         np.array([1.0, 0.0]),
         method="hoag",
         solver=rough,
+        on_failure="ignore",
         bounds=[(0.9, 2.0), (None, None)],
         maxiter=1,
         tol=1e-9,

@@ -15,9 +15,11 @@ import pytest
 import sparse_argdiff as sad
 from sparse_argdiff.bilevel.gradient_descent import line_search
 from sparse_argdiff.bilevel.run import Run
+from sparse_argdiff.hypergradient.error_estimate import _Linearized
 from sparse_argdiff.linear_model import Glm
 from sparse_argdiff.problem.constants import Constants
 from sparse_argdiff.problem.optimality import complete
+from sparse_argdiff.problem.problem import ActiveSet
 
 # linear_model/lipschitz_constants.py: what "proven" rests on --------------------------
 
@@ -101,8 +103,8 @@ def test_nothing_is_proven_without_convexity(convexity):
 # hypergradient/descent_stopping.py ----------------------------------------------------
 
 
-def adjoint_of(K, d, b, direct, start, *, bounded=True):
-    """Return an evaluation until descent with f_XY = −I, f_YY = K and ∂f^U/∂y = b."""
+def adjoint_of(K, d, b, direct, start, *, bounded=True, **options):
+    """Return an evaluation with f_XY = −I, f_YY = K and ∂f^U/∂y = b, until descent."""
     K, b, direct = (np.asarray(v, dtype=float) for v in (K, b, direct))
     structure = sad.Structure(split=(sad.aslinearoperator(K - np.diag(d)), np.array(d)))
     hess = sad.LinearOperator(
@@ -117,14 +119,9 @@ def adjoint_of(K, d, b, direct, start, *, bounded=True):
     upper = sad.FunctionUpper(
         lambda x, y: 0.0, lambda x, y: b, lambda x, y: direct + 0.0 * x
     )
-    F = sad.Hypergradient(sad.Problem(objective), upper, method="cg")
-    return F.evaluate(
-        zero,
-        adjoint0=np.array(start),
-        adjoint_tol=0.0,
-        until="descent",
-        certify=False,
-    )
+    F = sad.Hypergradient(sad.Problem(objective), upper, method=sad.cg, M=None)
+    options = {"adjoint_tol": 0.0, "until": "descent", "certify": False} | options
+    return F.evaluate(zero, adjoint0=np.array(start), **options)
 
 
 def ended_at_descent(found):
@@ -147,8 +144,12 @@ def test_nothing_descends_without_a_lower_bound():
 
 
 def test_a_negative_bound_bounds_nothing():
-    """``any(d < 0)`` dropped: K ≥ diag(−1) says nothing of K⁻¹."""
-    assert not ended_at_descent(adjoint_of([[1e-9]], [-1.0], [1.0], [0.0], [1.0]))
+    """``any(d < 0)`` dropped: K = [½ 1; 1 1 + d₂] has the Schur complement d₂ − 1."""
+    K, exact = np.array([[0.5, 1.0], [1.0, 2.001]]), np.ones(2)
+    start = exact - np.linalg.solve(K, [0.0, 0.01])
+    found = adjoint_of(K, [-0.5, 1.001], K @ exact, [0.0, 0.0], start)
+    assert start @ exact < 0.1 * start @ start
+    assert not ended_at_descent(found)
 
 
 def test_descent_allows_for_rounding():
@@ -239,6 +240,51 @@ def test_descent_is_not_claimed_where_the_error_reaches_the_gradient():
     assert stale(-0.5).descent == "not shown"
 
 
+@pytest.mark.parametrize(("bounded", "hides"), [(True, 1e-3), (False, 0.05)])
+def test_a_residual_may_hide_most_of_an_error(bounded, hides):
+    """``_ENERGY``, 0.15 → ∞, or ``_BLIND``, 0.01 → 0.1: the last of λ is not seen.
+
+    It is hides / 10⁻⁷, of a right-hand side whose residual is reduced to a tenth, twice.
+    """
+    w = np.r_[np.geomspace(0.1, 1.0, 20), 1e-7]
+    b = np.r_[np.full(20, 20**-0.5), hides]
+    found = adjoint_of(
+        np.diag(w),
+        np.full(21, 1e-7),
+        b,
+        np.zeros(21),
+        np.r_[0.9 * b[:20] / w[:20], 0.0],
+        bounded=bounded,
+        adjoint_tol=0.5,
+        until="tolerance",
+        certify=True,
+    )
+    error = np.linalg.norm(found.gradient - b / w)
+    assert error >= 0.9 * hides / 1e-7
+    assert found.certificate.gradient_error >= error
+
+
+def test_an_estimate_has_the_size_of_rounding_at_least():
+    """``_UNITS``, 4 → 0: residuals of zero, which thirds leave, make an error of zero."""
+    certificate = stale(0.0).gradient_error
+    assert 1e-16 <= certificate <= 1e-13
+
+
+def test_rounding_that_its_signs_hide_is_told():
+    """``hidden`` left at 1: (1, −0.9) nearly vanishes along the eigenvector (1, 1)."""
+    K = np.array([[1.0 + 1e-8, -1.0], [-1.0, 1.0 + 1e-8]])
+    lower = sad.FunctionObjective(
+        grad=lambda x, y: K @ y,
+        hvp=lambda x, y, v: K @ v,
+        cross_vjp=lambda x, y, w: 0.0 * x,
+        n=2,
+    )
+    there = sad.Solution(y=np.zeros(2), x=np.zeros(1))
+    solve = _Linearized(sad.Problem(lower), there, {"method": sad.cg, "M": None})
+    solve.solve_rounded(np.zeros(2), 1e-10 * np.array([1.0, -0.9]))
+    assert solve.hidden == pytest.approx(np.hypot(1.0, 0.9) / 0.1, rel=1e-3)
+
+
 def bounded(x, y, **bounds):
     """Return the certificate at a given y of ½ y'Ky − x'y with K = [2 1; 1 2] in bounds."""
     K = np.array([[2.0, 1.0], [1.0, 2.0]])
@@ -285,6 +331,61 @@ def test_nothing_is_estimated_at_a_kink():
     """The comparison of margins with ``>=``: slack and force zero, and nothing moves."""
     certificate = bounded([0.0, 0.0], np.zeros(2), lower=0.0)
     assert certificate.gradient_error == math.inf
+
+
+# hypergradient/hypergradient.py: what an interior end leaves ----------------------------
+
+
+def test_an_interior_end_is_put_on_its_sides():
+    """``_on_its_sides`` dropped: a gap at a held variable is in no residual, nor in F."""
+    lower = sad.FunctionObjective(
+        value=lambda x, y: 0.5 * float(y @ y) - float(x @ y),
+        grad=lambda x, y: y - x,
+        hvp=lambda x, y, v: 1.0 * v,
+        cross_vjp=lambda x, y, w: -w,
+        n=2,
+    )
+    upper = sad.FunctionUpper(lambda x, y: float(y.sum()), lambda x, y: 1.0 + 0.0 * y)
+    held = ActiveSet(
+        *(np.array(v, dtype=bool) for v in ([], [], [True, False], [False, False]))
+    )
+    F = sad.Hypergradient(
+        sad.Problem(lower, lower=0.0),
+        upper,
+        solver=lambda problem, x, y0, tol: sad.Solution(
+            y=np.array([1e-9, 1.0]), x=x, multipliers=np.zeros(0), active=held
+        ),
+    )
+    found = F.evaluate(np.array([-1.0, 1.0]), certify=False)
+    assert found.value == 1.0
+    assert found.solution.y[0] == 0.0
+
+
+def test_a_row_that_is_idle_has_no_force():
+    """``forces`` as they are: y is off by the force, and the residual is zero."""
+    lower = sad.FunctionObjective(
+        value=lambda x, y: 0.5 * float(y @ y) - float(x @ y),
+        grad=lambda x, y: y - x,
+        hvp=lambda x, y, v: 1.0 * v,
+        cross_vjp=lambda x, y, w: -w,
+        n=1,
+    )
+    rows = sad.Inequality(lambda x, y: y - 2.0, lambda x, y: np.eye(1))
+    upper = sad.FunctionUpper(lambda x, y: float(y.sum()), lambda x, y: 1.0 + 0.0 * y)
+    none = np.zeros(1, dtype=bool)
+    F = sad.Hypergradient(
+        sad.Problem(lower, inequality=rows),
+        upper,
+        tol=1e-3,
+        solver=lambda problem, x, y0, tol: sad.Solution(
+            y=x - 1e-6,
+            x=x,
+            multipliers=np.full(1, 1e-6),
+            active=ActiveSet(none, none, none, none),
+        ),
+    )
+    found = F.evaluate(np.ones(1), certify=False)
+    assert found.value == pytest.approx(1.0, abs=1e-12)
 
 
 # bilevel/gradient_descent.py: the line search -----------------------------------------

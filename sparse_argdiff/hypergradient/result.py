@@ -77,7 +77,8 @@ class Certificate:
         Estimate of |value − F(x)|, or its bound where that is smaller.
     gradient_error : float
         Estimate of ‖gradient − ∇F(x)‖₂, or its bound where that is smaller; infinite
-        where nothing could be estimated.
+        where nothing could be estimated, as where an inequality may become active, or
+        idle, within the error of y.
     bound : Bound
         Proven bounds of both errors, infinite where nothing is proven.
     descent : {"proven", "estimated", "not shown"}
