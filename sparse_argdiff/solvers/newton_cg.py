@@ -367,6 +367,9 @@ class _Steps:
         self.largest = max(self.largest, 1.0 / step.alpha)
         back = min(len(self.rho) - 1, 3)
         before = self.rho[-1 - back]
+        if step.rho < 0.0:  # M is indefinite; the next step says so
+            self.error = math.inf
+            return
         fall = (step.rho / before) ** (1.0 / back) if before > 0.0 else 0.0
         left = fall / (1.0 - fall) if fall < 1.0 else math.inf
         self.error = math.sqrt(step.decrease * left)
@@ -388,7 +391,7 @@ class _Steps:
     @property
     def reduction(self) -> float:
         """‖r‖_M / ‖f_Y‖_M."""
-        return math.sqrt(self.rho[-1] / self.rho[0]) if self.rho[0] > 0.0 else 0.0
+        return math.sqrt(abs(self.rho[-1] / self.rho[0])) if self.rho[0] > 0.0 else 0.0
 
 
 class _Step(NamedTuple):
