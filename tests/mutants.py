@@ -1,0 +1,123 @@
+"""Change each constant that a proof, a refusal or a margin rests on: a test must fail.
+
+    python tests/mutants.py [--only WORD]
+
+Each mutant is one line of a copy of the package, and the test files that should notice.
+"""
+
+import argparse
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+GUARDS, UNITS = "test_guards.py", "test_changed_units.py"
+MUTANTS = (
+    (
+        "linear_model/lipschitz_constants.py",
+        "share = 0.5 if design.intercept else 1.0",
+        "share = 1.0",
+        GUARDS,
+    ),
+    (
+        "linear_model/lipschitz_constants.py",
+        "hess = third * dot",
+        "hess = 0.1 * third * dot",
+        GUARDS,
+    ),
+    ("hypergradient/descent_stopping.py", "_ETA = 0.25", "_ETA = 0.0", GUARDS),
+    ("hypergradient/error_estimate.py", "_SAFETY = 3.0", "_SAFETY = 1.0", GUARDS),
+    ("hypergradient/hypergradient.py", "and last_tol <= tol", "", GUARDS),
+    (
+        "hypergradient/hypergradient.py",
+        "if same and last_tol",
+        "if last_tol",
+        GUARDS,
+    ),
+    (
+        "solvers/infeasibility.py",
+        "proof > radius * norm(pull) + rounding",
+        "proof > 1e-6 * radius * norm(pull) + rounding",
+        GUARDS,
+    ),
+    (
+        "solvers/infeasibility.py",
+        "rounding = 32.0 *",
+        "rounding = 0.0 *",
+        "test_solve.py",
+    ),
+    (
+        "krylov/linear_system.py",
+        "0.1 * column.b_norm)",
+        "math.inf)",
+        GUARDS,
+    ),
+    (
+        "problem/optimality.py",
+        "fitted = _fit_signed(C, force, signed)",
+        "pass",
+        GUARDS,
+    ),
+    ("preconditioners/jacobi.py", "floor=0.0)", "floor=1e-12)", UNITS),
+    (
+        "solvers/stopping.py",
+        "min(self.size, self.radius)",
+        "self.size * 1e6",
+        UNITS,
+    ),
+)
+
+
+def survives(tree: Path, name: str, old: str, new: str, tests: str) -> bool:
+    """Tell whether the tests pass with the line changed."""
+    path = tree / "sparse_argdiff" / name
+    text = path.read_text()
+    if text.count(old) < 1:
+        raise SystemExit(f"{name} does not contain {old!r} any more")
+    path.write_text(text.replace(old, new, 1))
+    try:
+        return passes(tree, tests)
+    finally:
+        path.write_text(text)
+
+
+def passes(tree: Path, tests: str) -> bool:
+    """Tell whether a test file passes on the copy."""
+    command = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider"]
+    run = subprocess.run(
+        [*command, str(tree / "tests" / tests)],
+        cwd=tree,
+        env=os.environ | {"PYTHONPATH": str(tree)},
+        capture_output=True,
+        check=False,
+    )
+    return run.returncode == 0
+
+
+def main() -> None:
+    """Report each mutant; exit with the number that survived."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--only", default="")
+    only, alive = parser.parse_args().only, 0
+    with tempfile.TemporaryDirectory() as where:
+        tree = Path(where)
+        for part in ("sparse_argdiff", "tests", "benchmarks", "examples"):
+            shutil.copytree(ROOT / part, tree / part)
+        for part in ("pyproject.toml", "README.md"):
+            shutil.copy(ROOT / part, tree / part)
+        for tests in sorted({mutant[-1] for mutant in MUTANTS}):
+            if not passes(tree, tests):
+                sys.exit(f"{tests} fails without a mutant")
+        for name, old, new, tests in MUTANTS:
+            if only in name:
+                lives = survives(tree, name, old, new, tests)
+                alive += lives
+                print("survived" if lives else "killed  ", name, repr(new), flush=True)
+    sys.exit(alive)
+
+
+if __name__ == "__main__":
+    main()
