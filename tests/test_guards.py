@@ -169,9 +169,11 @@ def test_a_coordinate_without_a_bound_is_eliminated(slope):
     K, exact = np.array([[1.0, slope], [slope, slope**2 + 1.0]]), np.ones(2)
     start = exact - np.linalg.solve(K, [0.1, 0.0])
     found = adjoint_of(K, [0.0, 1.0], K @ exact, [0.0, 0.0], start)
-    assert ended_at_descent(found) == (slope == 1.0)
     assert found.gradient @ exact > 0.0
-    if slope == 1.0:
+    if slope == 30.0:  # the start shows nothing
+        assert found.gradient == pytest.approx(exact, rel=1e-6)
+    else:
+        assert ended_at_descent(found)
         assert found.adjoint.krylov.n_matvec == 2  # the residual, and a column of K
 
 

@@ -86,7 +86,8 @@ def test_a_change_of_units_changes_nothing_with_the_diagonal(solve, decades, rto
     assert found.status.acceptable
     assert one.status.acceptable
     # The 2-norm, which is asked for as well, may take some more iterations.
-    assert one.niter <= found.niter <= one.niter + 12
+    if rtol > 0.0:  # without a tolerance rounding ends it
+        assert one.niter <= found.niter <= one.niter + 12
     error = np.abs(found.x / x - 1.0).max()
     assert error <= max(1e3 * rtol, 1e-11)
     if found.status is sad.Status.CONVERGED:

@@ -349,8 +349,12 @@ def _recover(problem: Problem, x: Array, y: Array) -> Array:
         C, force = take_columns(C, free), xp.take(force, free)
     fitted = null_space_of(C).multipliers(force)
     signed = index >= h.shape[0]
-    if bool(xp.any(fitted[signed] < 0.0)):
+    # Rounding of a force that is zero has a sign, and is none.
+    rounding = epsilon(y) ** (2 / 3) * metric.length(y)
+    pulls = fitted * row_norms(C, y[: C.shape[1]])
+    if bool(xp.any(pulls[signed] < -rounding)):
         fitted = _fit_signed(C, force, signed)
+    fitted = xp.where(signed & (fitted < 0.0), 0.0 * fitted, fitted)
     if index.shape[0] == candidates.shape[0]:
         return fitted
     return scatter(candidates.shape[0], index)(fitted)
