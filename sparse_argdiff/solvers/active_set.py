@@ -29,7 +29,7 @@ from ..operators.block_matrices import (
 )
 from ..operators.linear_operator import aslinearoperator
 from ..preconditioners import constraint_of
-from ..problem.optimality import ACTIVE_TOL, classify, size_of
+from ..problem.optimality import classify, size_of
 from ..problem.problem import Problem, Solution
 from ..status import Status
 from .interior_point.as_solution import complementarity_ratio
@@ -126,12 +126,11 @@ def _find(
             break
     if found is not None:
         return found
-    best = path.best
-    force, length = best.scales
-    # Far from the origin tol · |y| may be more than what decides on an inequality.
-    decided = best.error * length <= max(tol, ACTIVE_TOL) * max(force, 1.0)
-    if status not in _NO_MINIMUM and best.error <= tol and decided:
-        status = Status.CONVERGED
+    if status not in _NO_MINIMUM and path.best.error <= tol:
+        end = path.solution(Status.CONVERGED)
+        # A set without weak members is settled by Newton's method, or wrong.
+        weak = end.active is not None and end.active.degenerate
+        status = Status.CONVERGED if weak else Status.STAGNATED
         path = dataclasses.replace(path, note=path.note or _NOT_SETTLED)
     return path.solution(status)
 
