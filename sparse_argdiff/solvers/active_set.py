@@ -55,6 +55,7 @@ _STEPS = 30
 _NEAR = 0.1  # of y: a step this short from the start is tried without the path
 _GUESSES = (1e-6, 1.0, 1e-4)  # how far the path is followed: absolute, then tol times
 _USEFUL = (Status.STAGNATED, Status.NEGATIVE_CURVATURE)  # ends to guess a set from
+_FAR = 1e-4  # of the length one that the coordinates have
 _NO_MINIMUM = (Status.NEGATIVE_CURVATURE, Status.UNBOUNDED, Status.INFEASIBLE)
 _NOT_SETTLED = (
     "the active set did not settle: this is the end of the barrier path, where "
@@ -128,9 +129,12 @@ def _find(
         return found
     if status not in _NO_MINIMUM and path.best.error <= tol:
         end = path.solution(Status.CONVERGED)
-        # A set without weak members is settled by Newton's method, or wrong.
+        # Far from the origin, in units of the form, tol · |y| may decide on inequalities:
+        # a set without weak members is then settled by Newton's method, or wrong.
         weak = end.active is not None and end.active.degenerate
-        status = Status.CONVERGED if weak else Status.STAGNATED
+        sizes = namespace(y0).sort(namespace(y0).abs(path.best.point.y))
+        far = tol * float(sizes[sizes.shape[0] // 2]) > _FAR
+        status = Status.STAGNATED if far and not weak else Status.CONVERGED
         path = dataclasses.replace(path, note=path.note or _NOT_SETTLED)
     return path.solution(status)
 

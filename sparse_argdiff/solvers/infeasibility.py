@@ -9,6 +9,7 @@ gradient is small but not zero, none within the distance that is tested.
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 from ..arrays import Array, dot, epsilon, namespace, norm
@@ -38,7 +39,7 @@ def detect_infeasible_or_unbounded(
         proof = contradiction(now, far * max(worst, 1.0))
         if proof:
             return Status.INFEASIBLE, proof, 0
-    if largest(now.point.y - form.y0) > 1e6:
+    if largest(now.point.y - form.y0) > 1e6 and now.error > tol:
         H = form.problem.hess(form.x, now.point.y)
         return (Status.UNBOUNDED if falls_forever(H, now) else None), "", 1
     return None, "", 0
@@ -110,4 +111,5 @@ def falls_forever(H: LinearOperator, now: Residuals) -> bool:
     if now.E is not None:
         stays = stays and norm(aslinearoperator(now.E) @ d) <= 1e-5
     curvature = abs(dot(d, H.matvec(d))) * norm(y)
-    return stays and dot(now.grad, d) < 0.0 and curvature <= 1e-3 * norm(now.grad)
+    falls = dot(now.grad, d) < -math.sqrt(epsilon(y)) * norm(now.grad)
+    return stays and falls and curvature <= 1e-3 * norm(now.grad)
