@@ -29,10 +29,6 @@ class Metric:
 
     root: Array
 
-    def lengths(self, d: Array) -> Array:
-        """Return D_i^½ |d_i|, (n,)."""
-        return self.root * namespace(d).abs(d)
-
     def length(self, d: Array) -> float:
         """Return ‖d‖."""
         return norm(self.root * d)

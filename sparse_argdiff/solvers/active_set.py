@@ -45,9 +45,9 @@ from .interior_point.primal_dual import (
 )
 from .interior_point.standard_form import StandardForm
 from .last_step import LastStep
-from .newton_cg import NewtonIterate
 from .newton_kkt import newton_kkt
 from .scaled_problem import solve_scaled
+from .stopping import NewtonIterate
 
 logger = logging.getLogger(__name__)
 

@@ -30,10 +30,7 @@ from .stopping import (
     NewtonIterate,
     NewtonStep,
     StoppingTest,
-    asks_to_stop,
 )
-
-__all__ = ["NewtonIterate", "asks_to_stop", "cg_steps", "newton_cg"]
 
 logger = logging.getLogger(__name__)
 

@@ -31,9 +31,9 @@ from .interior_point.curvature import is_convex, negative_direction
 from .interior_point.iterate import largest
 from .last_step import LONG, LastStep
 from .line_search import Step, search, search_by_size
-from .newton_cg import NewtonIterate, asks_to_stop
 from .newton_stationary import newton_stationary
 from .scaled_problem import solve_scaled
+from .stopping import NewtonIterate, asks_to_stop
 
 logger = logging.getLogger(__name__)
 

@@ -37,7 +37,7 @@ from ..problem.optimality import lagrangian_hess, row_norms
 from ..problem.problem import Problem, Solution
 from ..status import Status
 from .formed_hessian import SMALL, FormedHessian, with_formed_matrices
-from .newton_cg import NewtonIterate
+from .stopping import NewtonIterate
 
 _DRIFT = 2.0**8  # of the curvature along a coordinate: then the coordinates are renewed
 _RENEWALS = 4  # of the coordinates

@@ -29,8 +29,9 @@ from ..problem.problem import Problem, Solution
 from ..status import OnFailure, Status, check_on_failure, raise_or_warn, warn_poor
 from .active_set import active_set
 from .interior_point.barrier import barrier
-from .newton_cg import NewtonIterate, newton_cg
+from .newton_cg import newton_cg
 from .newton_kkt import newton_kkt
+from .stopping import NewtonIterate
 
 LowerSolver = Callable[[Problem, Array, Array, float], Solution]
 

@@ -14,8 +14,8 @@ from typing import Any
 
 from ...arrays import Array
 from ...problem.problem import Problem, Solution
-from ..newton_cg import NewtonIterate
 from ..scaled_problem import solve_scaled
+from ..stopping import NewtonIterate
 from .primal_dual import MAXITER, follow_path, start
 
 

@@ -23,7 +23,7 @@ from ...problem.problem import ActiveSet, Problem, Solution
 from ...status import Status
 from ..infeasibility import detect_infeasible_or_unbounded
 from ..last_step import LONG, LastStep
-from ..newton_cg import NewtonIterate, asks_to_stop
+from ..stopping import NewtonIterate, asks_to_stop
 from .as_solution import strong_and_weak, to_solution
 from .barrier_merit import BarrierMerit, enter_monotone_mode
 from .curvature import hessian, leads_down
