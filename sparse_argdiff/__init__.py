@@ -30,6 +30,7 @@ from .problem.constants import Constants
 from .problem.constraints import Equality, Inequality, LinearEquality
 from .problem.log_barrier import LogBarrier
 from .problem.objective import FunctionObjective, Objective
+from .problem.penalties import L1, ElasticNet, GroupL1, Penalty
 from .problem.problem import ActiveSet, Problem, Solution
 from .solvers import solve
 from .status import ConvergenceError, ConvergenceWarning, Status
@@ -48,17 +49,21 @@ __all__ = [
     "Constants",
     "ConvergenceError",
     "ConvergenceWarning",
+    "ElasticNet",
     "Equality",
     "FunctionObjective",
     "FunctionUpper",
+    "GroupL1",
     "Hypergradient",
     "HypergradientResult",
     "Inequality",
     "KrylovResult",
+    "L1",
     "LinearEquality",
     "LinearOperator",
     "LogBarrier",
     "Objective",
+    "Penalty",
     "Problem",
     "Solution",
     "Status",

@@ -7,7 +7,8 @@
 
 Without constraints this is − f_YY⁻¹ f_XY (the paper's Lemma 3.2); with linear equalities it
 is its equation (56), of which Lemmas 4.1 and 4.2 are two ways to solve.  Variables held at
-a bound and rows that are not strongly active leave the system.
+a bound, or off the support of a penalty, and rows that are not strongly active leave the
+system; on the support the penalty's curvature and derivative by x add to those of f.
 """
 
 from __future__ import annotations
@@ -26,9 +27,10 @@ from ..operators.block_matrices import (
     vstack,
     zero,
 )
-from ..operators.linear_operator import LinearOperator
+from ..operators.linear_operator import LinearOperator, as_operator
 from ..problem.constraints import Stack
 from ..problem.problem import Problem, Solution
+from ..problem.support import on_support
 
 
 @dataclasses.dataclass(frozen=True)
@@ -98,6 +100,8 @@ def linearize(problem: Problem, solution: Solution) -> KKTSystem:
     see :func:`sparse_argdiff.problem.optimality.complete`.
     """
     x, y = solution.x, solution.y
+    if problem.nonsmooth:
+        return _on_the_support(problem, solution)
     H, cross = problem.hess(x, y), problem.cross(x, y)
     if not problem.constrained:
         return KKTSystem(H=H, C=None, B=cross, n=y.shape[0], size=y.shape[0])
@@ -133,6 +137,24 @@ def linearize(problem: Problem, solution: Solution) -> KKTSystem:
         n=n,
         size=size,
         index=None if index.shape[0] == size else index,
+    )
+
+
+def _on_the_support(problem: Problem, solution: Solution) -> KKTSystem:
+    """Linearise f + Ω where it is smooth: on the support, off the bounds."""
+    x, y, active = solution.x, solution.y, solution.active
+    assert active is not None
+    n = y.shape[0]
+    (free,) = namespace(y).nonzero(~active.fixed)
+    moved = problem.penalty.cross(x, y)
+    cross = as_operator("penalty.cross's result", moved, square=False)
+    return KKTSystem(
+        H=on_support(problem, x, y, free),
+        C=None,
+        B=take_rows(problem.cross(x, y) + cross, free),
+        n=n,
+        size=n,
+        index=None if free.shape[0] == n else free,
     )
 
 

@@ -4,17 +4,22 @@ from .constants import Constants
 from .constraints import Equality, Inequality, LinearEquality
 from .log_barrier import LogBarrier
 from .objective import FunctionObjective, Objective
+from .penalties import L1, ElasticNet, GroupL1, Penalty
 from .problem import ActiveSet, Problem, Solution
 
 __all__ = [
     "ActiveSet",
     "Constants",
+    "ElasticNet",
     "Equality",
     "FunctionObjective",
+    "GroupL1",
     "Inequality",
+    "L1",
     "LinearEquality",
     "LogBarrier",
     "Objective",
+    "Penalty",
     "Problem",
     "Solution",
 ]

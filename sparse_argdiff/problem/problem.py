@@ -35,6 +35,8 @@ from .constraints import (
 )
 from .objective import Objective
 
+_PENALTY = ("value", "prox", "support", "grad", "hess", "cross", "activity")
+
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Problem:
@@ -50,6 +52,11 @@ class Problem:
         h(x, y) <= 0.
     lower, upper : float or array (n,), optional
         Bounds on y; infinities for none.
+    penalty : Penalty, optional
+        Ω(x, y), with kinks, that is added to the function that is minimised (and taken from
+        one that is maximised): :class:`L1`, :class:`ElasticNet`, :class:`GroupL1` or your
+        own.  By default the objective's own attribute ``penalty``, which a linear model
+        with a norm has.  With bounds a separable one; not with equality or inequality.
     maximize : bool
         Whether y maximises f.
 
@@ -61,7 +68,7 @@ class Problem:
     Notes
     -----
     The methods evaluate the function that is *minimised*, −f for a maximum, and check
-    what the user's functions return.  The Lagrangian is this function + multipliers' h;
+    what the user's functions return; without the penalty, unless that is smooth.  The Lagrangian is this function + multipliers' h;
     the multipliers of inequalities are >= 0.
     """
 
@@ -71,6 +78,7 @@ class Problem:
     inequality: Any = None
     lower: Any = None
     upper: Any = None
+    penalty: Any = None
     maximize: bool = False
     equalities: Stack | None = dataclasses.field(init=False, repr=False)
     inequalities: Stack | None = dataclasses.field(init=False, repr=False)
@@ -84,6 +92,38 @@ class Problem:
         object.__setattr__(self, "equalities", equalities)
         object.__setattr__(self, "inequalities", inequalities)
         check_bounds(self.lower, self.upper, getattr(self.objective, "n", None))
+        if self.penalty is None:
+            own = getattr(self.objective, "penalty", None)
+            own = own if callable(getattr(own, "prox", None)) else None
+            object.__setattr__(self, "penalty", own)
+        if self.penalty is not None:
+            self._check_penalty()
+
+    def _check_penalty(self) -> None:
+        penalty = self.penalty
+        check_methods("penalty", penalty, *_PENALTY)
+        if not self.nonsmooth:
+            return
+        if self.equalities is not None or self.inequalities is not None:
+            raise ValueError(
+                "a penalty with kinks does not go with equality or inequality: give bounds, "
+                "its smooth version (smoothing=), or split y = p - q with p, q >= 0"
+            )
+        if self.bounded and not getattr(penalty, "separable", False):
+            raise ValueError(
+                "bounds go with a penalty whose coordinates do not meet (L1, ElasticNet), "
+                f"found {type(penalty).__name__}"
+            )
+
+    @property
+    def nonsmooth(self) -> bool:
+        """Whether there is a penalty with kinks: y then has a support."""
+        return self.penalty is not None and not getattr(self.penalty, "smooth", False)
+
+    @property
+    def one_sided(self) -> bool:
+        """Whether solutions have an active set: of inequalities, bounds or kinks."""
+        return self.inequalities is not None or self.bounded or self.nonsmooth
 
     @property
     def bounded(self) -> bool:
@@ -92,9 +132,8 @@ class Problem:
 
     @property
     def constrained(self) -> bool:
-        """Whether there is any constraint, bounds included."""
-        rows = self.equalities is not None or self.inequalities is not None
-        return rows or self.bounded
+        """Whether there is any constraint, bounds and kinks of a penalty included."""
+        return self.equalities is not None or self.one_sided
 
     def bounds(self, y: Array) -> tuple[Array, Array]:
         """Return the lower and upper bounds, (n,) each, infinite where there are none."""
@@ -108,14 +147,30 @@ class Problem:
     def value(self, x: Array, y: Array) -> float:
         """Return the function that is minimised, at (x, y)."""
         value = as_number("objective.value", self.given("value", x, y))
-        return -value if self.maximize else value
+        value = -value if self.maximize else value
+        if self._smooth_penalty is None:
+            return value
+        return value + as_number("penalty.value", self._smooth_penalty.value(x, y))
+
+    @property
+    def _smooth_penalty(self) -> Any:
+        return None if self.nonsmooth else self.penalty
+
+    def total(self, x: Array, y: Array) -> float:
+        """Return the function that is minimised with its penalty."""
+        value = self.value(x, y)
+        if self.nonsmooth:
+            value += as_number("penalty.value", self.penalty.value(x, y))
+        return value
 
     def grad(self, x: Array, y: Array) -> Array:
         """Return the gradient by y of the function that is minimised, shape (n,)."""
         grad = returned_vector("objective.grad", self.given("grad", x, y), y.shape[0])
         namespace(grad, y)
         # A copy: the user's function may write into the same buffer again.
-        return -grad if self.maximize else copied(grad)
+        grad = -grad if self.maximize else copied(grad)
+        smooth = self._smooth_penalty
+        return grad if smooth is None else grad + smooth.grad(x, y)
 
     def hess(self, x: Array, y: Array) -> LinearOperator:
         """Return the Hessian by y of the function that is minimised, an operator (n, n)."""
@@ -129,7 +184,13 @@ class Problem:
         given = self.given(name, x, y)
         operator = as_operator(f"objective.{name}'s result", given, square=False)
         check_shape(f"objective.{name}", operator, (y.shape[0], columns), "an operator")
-        return -operator if self.maximize else operator
+        operator = -operator if self.maximize else operator
+        smooth = self._smooth_penalty
+        if smooth is None:
+            return operator
+        return operator + as_operator(
+            f"penalty.{name}'s result", getattr(smooth, name)(x, y), square=False
+        )
 
     def given(self, name: str, x: Array, y: Array) -> Any:
         """Return what a user's function gives for copies of x and y.
@@ -151,9 +212,10 @@ class ActiveSet:
         Rows at zero whose multiplier is zero, both to half the digits of y; the
         derivative is one-sided there.  A row of both masks acts.
     fixed : bool array (n,)
-        Variables at a bound with a positive multiplier.
+        Variables at a bound with a positive multiplier, and off the support of a penalty.
     weak_fixed : bool array (n,)
-        Variables at a bound whose multiplier is zero, likewise.
+        Variables at a bound whose multiplier is zero, likewise; coefficients that are about
+        to enter the support, or to leave it.
     """
 
     strong: Array
@@ -202,6 +264,13 @@ class Solution:
         Iterations, Hessian products and gradients spent.
     warnings : tuple of str
         Caveats, such as products by differences.
+    gap : float or None
+        Duality gap f + Ω − dual, where the dual is known: the value is at most that far above
+        the least one.
+    support : {"proven", "estimated", "not settled"} or None
+        Of a penalty with kinks, whether the coefficients that are zero here are zero at the
+        solution, and the others not: proven by the gap; estimated, within the error of y;
+        or not settled, some are weakly active.  The support is ``~active.fixed``.
     """
 
     y: Array
@@ -217,6 +286,8 @@ class Solution:
     n_hvp: int = 0
     n_grad: int = 0
     warnings: tuple[str, ...] = ()
+    gap: float | None = None
+    support: str | None = None
     # Whose conditions were just evaluated here; ``dataclasses.replace`` drops it.
     _judged_for: Problem | None = dataclasses.field(
         init=False, default=None, repr=False

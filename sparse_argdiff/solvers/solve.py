@@ -31,6 +31,7 @@ from .active_set import active_set
 from .interior_point.barrier import barrier
 from .newton_cg import newton_cg
 from .newton_kkt import newton_kkt
+from .proximal_newton import proximal_newton
 from .stopping import NewtonIterate
 
 LowerSolver = Callable[[Problem, Array, Array, float], Solution]
@@ -66,7 +67,8 @@ def solve(
         active ones hold exactly.  "barrier": the path of the logarithmic barrier, to
         within the gap.  Both are meant for convex problems: of others they find a local
         minimum or say that f is not convex.  Where Hessian and Jacobians are explicit
-        they factorise on the host.
+        they factorise on the host.  "proximal_newton" with a penalty that has kinks (the
+        default there).
         A callable is called as ``method(problem, x, y0, tol)`` and returns a
         ``Solution``; without a status it is checked to ``tol`` here.
     tol : float
@@ -114,7 +116,7 @@ def solve(
     else:
         method = _default(problem) if method is None else method
         options: dict[str, Any] = {"maxiter": maxiter, "callback": callback}
-        if method == "newton_cg":
+        if method in {"newton_cg", "proximal_newton"}:
             options["M"] = M
         solution = _by_name(method, problem, x, y0, tol, options)
     _report(problem, solution, on_failure)
@@ -153,6 +155,12 @@ def _by_name(
         known = ", ".join(repr(name) for name in _METHODS)
         raise ValueError(
             f"method must be one of {known} or a callable, found {method!r}"
+        )
+    if (method == "proximal_newton") is not problem.nonsmooth:
+        raise ValueError(
+            "method 'proximal_newton' is for a penalty with kinks, which this problem "
+            f"{'has' if problem.nonsmooth else 'lacks'}, and the only one for it; use "
+            f"{_default(problem)!r}, found {method!r}"
         )
     if method == "newton_cg" and problem.constrained:
         raise ValueError(
@@ -196,10 +204,13 @@ _METHODS: dict[str, Callable[..., Solution]] = {
     "newton_kkt": newton_kkt,
     "barrier": barrier,
     "active_set": active_set,
+    "proximal_newton": proximal_newton,
 }
 
 
 def _default(problem: Problem) -> str:
+    if problem.nonsmooth:
+        return "proximal_newton"
     if problem.inequalities is not None or problem.bounded:
         return "active_set"
     return "newton_cg" if problem.equalities is None else "newton_kkt"
