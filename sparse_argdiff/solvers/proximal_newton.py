@@ -19,8 +19,10 @@ from typing import Any
 from ..arrays import Array, dot, epsilon, full, namespace, norm, zeros
 from ..operators.block_matrices import scatter
 from ..operators.linear_operator import LinearOperator
-from ..problem.kinks import block_means, kinks
-from ..problem.metric import Metric, metric_of
+from ..krylov import cg
+from ..preconditioners import Choice
+from ..problem.kinks import block_means, block_sums, kinks
+from ..problem.metric import metric_of
 from ..problem.optimality import classify_in, conditions
 from ..problem.problem import Problem, Solution
 from ..problem.support import on_support
@@ -34,7 +36,9 @@ logger = logging.getLogger(__name__)
 
 _PROXIMAL_STEPS = 20  # between two runs of Newton's method
 _HALVINGS = 60
-_LOOSE = 1e-2  # relative error of Newton's method on a support that is new
+_NEWTON_STEPS = 8
+_TRIALS = 10
+_LOOSE = 0.1  # relative residual of Newton steps before the support stands
 
 
 def proximal_newton(
@@ -204,6 +208,7 @@ class _OnSupports:
         self.step = 1.0
         self.error: float | None = None
         self.notes: tuple[str, ...] = ()
+        self.choice = Choice(M)
 
     def run(self, y: Array) -> PathEnd:
         """Minimise from y."""
@@ -214,21 +219,20 @@ class _OnSupports:
         self.notes = (hess.note,) if hess.note else ()
         blocks = getattr(problem.penalty, "blocks", None)
         self.weights = block_means(self.metric.root**2, blocks)
-        tol, before = _LOOSE, None
         while True:
             y, grad, moved, status = self.proximal_steps(y, grad)
             status = status or self.ends(y, grad, moved)
             if status is not None:
                 return self.end(y, status)
+            y, grad, stands = self.newton_steps(y, grad)
+            if not stands:
+                continue
             S = self.free(y, grad)
-            known = before is not None and bool(namespace(y).all(before == S))
-            tol = self.tol if known else max(_LOOSE, self.tol)
-            y, grad, status, whole = self.newton(y, grad, S, tol)
-            if status is Status.UNBOUNDED or status is Status.NOT_FINITE:
+            y, grad, status = self.settle(y, grad, S)
+            if status in {Status.UNBOUNDED, Status.NOT_FINITE}:
                 return self.end(y, status)
-            before = S if whole else None
-            stands = whole and known and bool(namespace(y).all(self.free(y, grad) == S))
-            if stands and status.acceptable and self.is_settled(y, grad):
+            same = bool(namespace(y).all(self.free(y, grad) == S))
+            if same and status.acceptable and self.is_settled(y, grad):
                 return self.end(y, status)
 
     def grad(self, y: Array) -> Array:
@@ -309,57 +313,124 @@ class _OnSupports:
             free = free & ~held
         return free
 
-    def newton(
-        self, y: Array, grad: Array, S: Array, tol: float
-    ) -> tuple[Array, Array, Status, bool]:
-        """Return the end of Newton's method on a support, and whether no sign changed."""
+    def newton_steps(self, y: Array, grad: Array) -> tuple[Array, Array, bool]:
+        """Take Newton steps while they make coefficients vanish.
+
+        Return whether the last one was a full step that kept the support.
+        """
+        for _ in range(_NEWTON_STEPS):
+            S = self.free(y, grad)
+            (index,) = namespace(y).nonzero(S)
+            if index.shape[0] == 0:
+                return y, grad, False
+            d = self.direction(y, grad, index)
+            if d is None:
+                return y, grad, False
+            self.niter += 1
+            new, whole = self.projected(y, grad, d)
+            if new is None:
+                return y, grad, False
+            y, grad = new, self.grad(new)
+            if whole:
+                return y, grad, True
+            if self.niter >= self.maxiter:
+                break
+        return y, grad, False
+
+    def direction(self, y: Array, grad: Array, index: Array) -> Array | None:
+        """Return a Newton step on the support to a digit; None where it leads nowhere."""
+        problem, xp = self.problem, namespace(y)
+        K = on_support(problem, self.x, y, index)
+        M, n_setup = self.choice(K)
+        pull = xp.take(grad + problem.penalty.grad(self.x, y), index)
+        found = cg(K, -pull, rtol=_LOOSE, M=M)
+        self.n_hvp += n_setup + found.n_matvec
+        d = found.x
+        if not dot(pull, d) < 0.0:
+            return None
+        spread: Array = scatter(y.shape[0], index)(d)
+        return spread
+
+    def projected(
+        self, y: Array, grad: Array, d: Array
+    ) -> tuple[Array | None, bool]:
+        """Return a point along the step, with zeros for what would change its sign.
+
+        That is the first of y + d, y + d/2, ... with a lower f + Ω, and whether it is the
+        full step.
+        """
+        before, xp, alpha = self.merit(y, grad), namespace(y), 1.0
+        for _ in range(_TRIALS):
+            new = y + alpha * d
+            kept = self.keeps(y, new)
+            whole = alpha == 1.0 and bool(xp.all(kept))
+            new = self.within(xp.where(kept, new, xp.zeros_like(new)))
+            after = self.merit(new, None)
+            if math.isfinite(after) and after < before + self.noise(before, y):
+                return new, whole
+            alpha *= 0.5
+        return None, False
+
+    def merit(self, y: Array, grad: Array | None) -> float:
+        """Return f + Ω, or without values the length of the proximal step."""
+        if self.problem.has_value:
+            return self.problem.total(self.x, y)
+        grad = self.grad(y) if grad is None else grad
+        steps = 1.0 / self.weights
+        moved = self.problem.penalty.prox(self.x, y - steps * grad, steps) - y
+        return norm(self.metric.root * moved)
+
+    def noise(self, value: float, y: Array) -> float:
+        """Return what rounding makes of a value."""
+        return 16.0 * epsilon(y) * abs(value) if self.problem.has_value else 0.0
+
+    def within(self, y: Array) -> Array:
+        """Return y moved to the bounds that it violates."""
+        if not self.problem.bounded:
+            return y
+        xp, (lower, upper) = namespace(y), self.problem.bounds(y)
+        return xp.minimum(xp.maximum(y, lower), upper)
+
+    def settle(
+        self, y: Array, grad: Array, S: Array
+    ) -> tuple[Array, Array, Status]:
+        """Return the end of Newton's method on a support, left when a sign changes."""
         xp = namespace(y)
         (index,) = xp.nonzero(S)
-        if index.shape[0] == 0:
-            return y, grad, Status.CONVERGED, True
         kind = _Smooth if self.problem.has_value else _SmoothByGradient
         smooth = kind(self.problem, self.x, y, index)
-        start = xp.take(y, index)
-        signs = xp.sign(y)
 
         def left(iterate: NewtonIterate) -> bool:
-            return not bool(xp.all(self.keeps(signs, smooth.whole(iterate.y))))
+            return not bool(xp.all(self.keeps(y, smooth.whole(iterate.y))))
 
         found = newton_cg(
             Problem(smooth),
             self.x,
-            start,
-            tol=tol,
+            xp.take(y, index),
+            tol=self.tol,
             maxiter=max(self.maxiter - self.niter, 1),
             callback=left,
             M=self.M,
         )
         self.niter += found.niter
         self.n_hvp, self.n_grad = self.n_hvp + found.n_hvp, self.n_grad + found.n_grad
-        self.error = found.relative_error
-        status = found.status
+        self.error, status = found.relative_error, found.status
         assert status is not None
         new = smooth.whole(found.y)
-        kept = self.keeps(signs, new)
-        whole = bool(xp.all(kept))
-        if status is Status.UNBOUNDED and whole:
-            return new, grad, status, whole
-        if not whole:
-            new = xp.where(kept, new, xp.zeros_like(new))
-            if self.problem.bounded:
-                lower, upper = self.problem.bounds(y)
-                new = xp.minimum(xp.maximum(new, lower), upper)
-        if not is_lower(self.problem, self.x, new, y, whole):
-            return y, grad, status, False
-        return new, self.grad(new), status, whole
+        kept = self.keeps(y, new)
+        if bool(xp.all(kept)):
+            return new, self.grad(new), status
+        new = self.within(xp.where(kept, new, xp.zeros_like(new)))
+        if not self.merit(new, None) < self.merit(y, grad):
+            new = y
+        return new, self.grad(new), Status.STOPPED_BY_CALLBACK
 
-    def keeps(self, signs: Array, y: Array) -> Array:
-        """Return where y is within the bounds and has the sign that it had."""
+    def keeps(self, before: Array, y: Array) -> Array:
+        """Return where y is within the bounds and on the side of zero that it was on."""
         problem, xp = self.problem, namespace(y)
-        kept = xp.isfinite(y)
-        if getattr(problem.penalty, "separable", False):
-            free = problem.penalty.support(self.x, xp.zeros_like(y))
-            kept = kept & (free | (signs * y >= 0.0))
+        blocks = getattr(problem.penalty, "blocks", None)
+        free = problem.penalty.support(self.x, xp.zeros_like(y))
+        kept = xp.isfinite(y) & (free | (block_sums(before * y, blocks) >= 0.0))
         if problem.bounded:
             lower, upper = problem.bounds(y)
             kept = kept & (lower <= y) & (y <= upper)
@@ -369,24 +440,7 @@ class _OnSupports:
         """Tell whether forces off the support exceed nothing by more than the tolerance."""
         found = kinks(self.problem, self.x, y, grad)
         assert found is not None
-        metric = Metric(self.metric.root)
         unit = 64.0 * epsilon(y)
-        length = max(self.tol, unit) * metric.length(y)
-        rounding = unit * norm(metric.forces(grad))
-        over = norm(found.excess(metric))
-        pull = xp_where(~found.held & ~self.free(y, grad), grad + found.grad)
-        return over <= max(length, rounding) and math.isfinite(norm(pull))
-
-
-def xp_where(mask: Array, values: Array) -> Array:
-    """Return values where the mask is true, zero elsewhere."""
-    xp = namespace(values)
-    return xp.where(mask, values, xp.zeros_like(values))
-
-
-def is_lower(problem: Problem, x: Array, new: Array, y: Array, whole: bool) -> bool:
-    """Tell whether f + Ω did not rise, as far as values tell."""
-    if whole or not problem.has_value:
-        return True
-    before, after = problem.total(x, y), problem.total(x, new)
-    return math.isfinite(after) and after <= before + epsilon(y) ** (2 / 3) * abs(before)
+        length = max(self.tol, unit) * self.metric.length(y)
+        rounding = unit * norm(self.metric.forces(grad))
+        return norm(found.excess(self.metric)) <= max(length, rounding)
