@@ -49,10 +49,11 @@ class Kinks:
 
     def excess(self, metric: Metric) -> Array:
         """Return the lengths by which forces exceed what the kinks hold, zero where none."""
-        size, a = self._force_lengths(metric), self.activity
-        xp = namespace(a)
-        over = xp.where(a > 1.0, size * (1.0 - 1.0 / xp.where(a > 1.0, a, 1.0 + 0.0 * a)), 0.0 * a)
-        return over
+        size, a, xp = self._force_lengths(metric), self.activity, namespace(metric.root)
+        one = xp.ones_like(a)
+        inside = a <= 1.0  # NaN is not taken for what holds
+        share = 1.0 - one / xp.where(inside, one, a)
+        return xp.where(inside, 0.0 * one, size * share)
 
     def weak(self, metric: Metric, y: Array) -> Array:
         """Return the mask of what is undecided to half the digits of y."""
@@ -84,6 +85,8 @@ def kinks(problem: Problem, x: Array, y: Array, grad: Array) -> Kinks | None:
         force = xp.where((lower >= 0.0) & (force < 0.0), zero, force)
         force = xp.where((upper <= 0.0) & (force > 0.0), zero, force)
     force = xp.where(held, force, zero)
+    # Of a coefficient that is excluded no force matters.
+    force = xp.where(penalty.support(x, zero + 1.0), force, zero)
     activity = xp.where(held, penalty.activity(x, y, force), zero)
     return Kinks(
         held,

@@ -267,8 +267,8 @@ class L1:
         """Return y_j ≠ 0, or w_j = 0, and w_j finite."""
         w = self.weights(x, y)
         if self.smooth:
-            return namespace(y).isfinite(w)
-        return ((y != 0.0) | (w == 0.0)) & namespace(y).isfinite(w)
+            return w != math.inf
+        return ((y != 0.0) | (w == 0.0)) & (w != math.inf)
 
     def _acting(self, x: Array, y: Array) -> Array:
         """Return the weights on the support, zero off it."""
@@ -385,7 +385,7 @@ class ElasticNet(L1):
 
     def support(self, x: Array, y: Array) -> Array:
         """Return y_j ≠ 0, or w_j = 0, with finite weights."""
-        return super().support(x, y) & namespace(y).isfinite(self.ridge(x, y))
+        return super().support(x, y) & (self.ridge(x, y) != math.inf)
 
     def _ridge_acting(self, x: Array, y: Array) -> Array:
         xp, v = namespace(y), self.ridge(x, y)
@@ -518,13 +518,13 @@ class GroupL1:
         """Return the members of groups that are not zero, or free."""
         xp, w = namespace(y), self.group_weights(x, y)
         there = (self._sums.norms(y, 0.0) > 0.0) | (w == 0.0)
-        there = (there | self.smooth) & xp.isfinite(w)
+        there = (there | self.smooth) & (w != math.inf)
         return self._sums.spread(xp.astype(there, y.dtype), 1.0) > 0.0
 
     def _acting(self, x: Array, y: Array) -> tuple[Array, Array, Array]:
         """Return weights and norms per group, zero and one off the support, and u = y/‖y‖."""
         xp, w, r = namespace(y), self.group_weights(x, y), self.norms(y)
-        there = (r > 0.0) & xp.isfinite(w)
+        there = (r > 0.0) & (w != math.inf)
         w = xp.where(there, w, xp.zeros_like(w))
         r = xp.where(there, r, xp.ones_like(r))
         inside = self._sums.spread(xp.astype(there, y.dtype), 0.0)
@@ -666,7 +666,7 @@ def _soft(v: Array, least: Array) -> Array:
 def _ratio(sizes: Array, weights: Array) -> Array:
     """Return sizes / weights, zero where a weight is zero or infinite."""
     xp = namespace(sizes)
-    some = (weights > 0.0) & xp.isfinite(weights)
+    some = (weights != 0.0) & (weights != math.inf)
     with np.errstate(over="ignore"):
         found = sizes / xp.where(some, weights, xp.ones_like(weights))
     return xp.where(some, found, xp.zeros_like(found))

@@ -22,7 +22,7 @@ from ..operators.linear_operator import LinearOperator
 from ..krylov import cg
 from ..preconditioners import Choice
 from ..problem.kinks import block_means, block_sums, kinks
-from ..problem.metric import metric_of
+from ..problem.metric import Metric, metric_of
 from ..problem.optimality import classify_in, conditions
 from ..problem.problem import Problem, Solution
 from ..problem.support import on_support
@@ -79,6 +79,9 @@ def proximal_newton(
     """
     y = start_of(problem, x, y0)
     ended = None
+    if math.isnan(problem.penalty.value(x, namespace(y).ones_like(y))):
+        ended = PathEnd(y, Status.NOT_FINITE)
+        return as_solution(problem, x, ended, tol)
     if has_columns(problem, x, y):
         ended = WorkingSetNewton(problem, x, StoppingTest(tol, maxiter, callback)).run(y)
     if ended is None:
@@ -101,7 +104,7 @@ def as_solution(problem: Problem, x: Array, ended: PathEnd, tol: float) -> Solut
     n_grad, none = ended.n_grad + 1, zeros((0,), y)
     found = conditions(problem, x, y, none)
     grad, total = found.grad, None
-    n_hvp, notes = ended.n_hvp, ended.notes
+    n_hvp, notes = ended.n_hvp, (*ended.notes, *excluded(problem, x, y))
     active, label, gap = None, "not settled", None
     xp = namespace(y)
     if math.isfinite(norm(grad)):
@@ -116,7 +119,7 @@ def as_solution(problem: Problem, x: Array, ended: PathEnd, tol: float) -> Solut
             label = "proven" if proven and not active.degenerate else label
             if status is Status.CONVERGED and not dual.closes(tol):
                 status = Status.ROUNDING_LIMIT if dual.is_rounding else Status.STAGNATED
-    if not status.acceptable:
+    if ended.singular or not status.acceptable:
         label = "not settled"
     if problem.has_value:
         total = problem.total(x, y)
@@ -124,9 +127,7 @@ def as_solution(problem: Problem, x: Array, ended: PathEnd, tol: float) -> Solut
     fixed = ~problem.penalty.support(x, y) if active is None else active.fixed
     residual = xp.where(fixed, xp.zeros_like(y), found.lagrangian_grad)
     assert found.kinks is not None
-    over = found.kinks.force * xp.where(
-        found.kinks.activity > 1.0, 1.0 - 1.0 / xp.maximum(found.kinks.activity, xp.ones_like(y)), xp.zeros_like(y)
-    )
+    over = norm(found.kinks.excess(Metric(xp.ones_like(y))))
     return Solution(
         y=y,
         x=x,
@@ -134,7 +135,7 @@ def as_solution(problem: Problem, x: Array, ended: PathEnd, tol: float) -> Solut
         multipliers=none,
         active=active,
         status=status,
-        residual_norm=math.hypot(norm(residual), norm(over)),
+        residual_norm=math.hypot(norm(residual), over),
         relative_error=ended.relative_error,
         residual=residual,
         niter=ended.niter,
@@ -143,6 +144,22 @@ def as_solution(problem: Problem, x: Array, ended: PathEnd, tol: float) -> Solut
         warnings=notes,
         gap=gap,
         support=label,
+    )
+
+
+def excluded(problem: Problem, x: Array, y: Array) -> tuple[str, ...]:
+    """Return a note that names the coefficients of infinite weight."""
+    xp = namespace(y)
+    out = ~problem.penalty.support(x, xp.ones_like(y))
+    if not bool(xp.any(out)):
+        return ()
+    if bool(xp.all(out)):
+        return ("all coefficients have infinite weights: y = 0, with derivative zero",)
+    (index,) = xp.nonzero(out)
+    names = ", ".join(str(int(index[k])) for k in range(min(5, index.shape[0])))
+    more = ", ..." if index.shape[0] > 5 else ""
+    return (
+        f"coefficients of infinite weight are zero, with derivative zero: {names}{more}",
     )
 
 

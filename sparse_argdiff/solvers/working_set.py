@@ -44,6 +44,7 @@ class PathEnd:
     n_grad: int = 0
     relative_error: float | None = None
     notes: tuple[str, ...] = ()
+    singular: bool = False  # the curvature on the support
 
 
 class WorkingSet:
@@ -192,8 +193,9 @@ class WorkingSetNewton:
         )
         error = self.test.relative_error
         return PathEnd(
-            y, status, self.niter, self.n_hvp, self.n_grad, error or 0.0, notes
-        )
+            y, status, self.niter, self.n_hvp, self.n_grad, error or 0.0, notes,
+            self.singular,
+        )  # fmt: skip
 
     def step(
         self,
