@@ -39,7 +39,7 @@ __version__ = "0.1.0"
 
 logging.getLogger(__name__).addHandler(logging.NullHandler())
 
-__all__ = [
+__all__ = [  # noqa: RUF022  (in the order of sorted)
     "ActiveSet",
     "Adjoint",
     "BilevelResult",

@@ -8,6 +8,7 @@ from .penalties import L1, ElasticNet, GroupL1, Penalty
 from .problem import ActiveSet, Problem, Solution
 
 __all__ = [
+    "L1",
     "ActiveSet",
     "Constants",
     "ElasticNet",
@@ -15,7 +16,6 @@ __all__ = [
     "FunctionObjective",
     "GroupL1",
     "Inequality",
-    "L1",
     "LinearEquality",
     "LogBarrier",
     "Objective",

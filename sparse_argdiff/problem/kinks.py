@@ -81,7 +81,7 @@ def kinks(problem: Problem, x: Array, y: Array, grad: Array) -> Kinks | None:
     zero = xp.zeros_like(y)
     force = -grad
     if problem.bounded:
-        lower, upper = problem.bounds(y)
+        lower, upper = problem.bounds(x, y)
         force = xp.where((lower >= 0.0) & (force < 0.0), zero, force)
         force = xp.where((upper <= 0.0) & (force > 0.0), zero, force)
     force = xp.where(held, force, zero)

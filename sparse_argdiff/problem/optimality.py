@@ -136,7 +136,12 @@ class _Sides(NamedTuple):
 
 
 def _sides(
-    problem: Problem, y: Array, found: Conditions, multipliers: Array, metric: Metric
+    problem: Problem,
+    x: Array,
+    y: Array,
+    found: Conditions,
+    multipliers: Array,
+    metric: Metric,
 ) -> list[_Sides]:
     """Return force and slack of the rows, the lower and the upper bounds."""
     sides = []
@@ -145,13 +150,15 @@ def _sides(
         part = multipliers[found.multipliers_of :]
         sides.append(_Sides(part * sizes, -found.inequality / sizes))
     if problem.bounded:
-        lower, upper = problem.bounds(y)
+        lower, upper = problem.bounds(x, y)
         pull = metric.forces(found.lagrangian_grad)
         below, above = metric.root * (y - lower), metric.root * (upper - y)
         if found.kinks is not None:  # what a kink holds pulls at no bound
             xp, held = namespace(y), found.kinks.held
             pull = xp.where(held, xp.zeros_like(pull), pull)
-            below, above = (xp.where(held, math.inf + 0.0 * y, s) for s in (below, above))
+            below, above = (
+                xp.where(held, math.inf + 0.0 * y, s) for s in (below, above)
+            )
         sides.append(_Sides(pull, below))
         sides.append(_Sides(-pull, above))
     return sides
@@ -166,11 +173,16 @@ def classify(problem: Problem, x: Array, y: Array, multipliers: Array) -> Active
     found = conditions(problem, x, y, multipliers)
     H = lagrangian_hess(problem, x, y, multipliers, found.multipliers_of)
     metric, _ = metric_of(H, y, found.grad)
-    return classify_in(problem, y, found, multipliers, metric)
+    return classify_in(problem, x, y, found, multipliers, metric)
 
 
 def classify_in(
-    problem: Problem, y: Array, found: Conditions, multipliers: Array, metric: Metric
+    problem: Problem,
+    x: Array,
+    y: Array,
+    found: Conditions,
+    multipliers: Array,
+    metric: Metric,
 ) -> ActiveSet:
     """Classify in a metric that is known, see :func:`classify`.
 
@@ -178,7 +190,7 @@ def classify_in(
     y is hardly known better.
     """
     xp = namespace(y)
-    sides = _sides(problem, y, found, multipliers, metric)
+    sides = _sides(problem, x, y, found, multipliers, metric)
     # Forces do not change with the origin; y counts by its rounding alone.
     force = max([norm(metric.forces(found.grad)), *(_largest(s.force) for s in sides)])
     length = metric.length(y)
@@ -193,7 +205,7 @@ def classify_in(
         strong, weak = _activity(sides.pop(0), least, wide, near)
         strong, weak = _with_pairs(metric, found.jacobians[1], strong, weak)
     if problem.bounded:
-        lower, upper = problem.bounds(y)
+        lower, upper = problem.bounds(x, y)
         (low, weak_low), (high, weak_high) = (
             _activity(side, least, wide, near) for side in sides
         )
@@ -361,7 +373,7 @@ def _recover(problem: Problem, x: Array, y: Array) -> Array:
     C = metric.covariant(take_rows(vstack(jacobians), index))
     force = metric.forces(-grad)
     if problem.bounded:
-        lower, upper = problem.bounds(y)
+        lower, upper = problem.bounds(x, y)
         apart = xp.minimum(y - lower, upper - y)
         (free,) = xp.nonzero(metric.root * apart > near)
         C, force = take_columns(C, free), xp.take(force, free)
@@ -430,7 +442,7 @@ def is_as_left(problem: Problem, solution: Solution) -> bool:
             return False
     if active is None or multipliers is None:
         return True
-    return _signs_agree(problem, solution.y, found, multipliers, active)
+    return _signs_agree(problem, solution, found, multipliers, active)
 
 
 def _sizes_of_terms(found: Conditions, multipliers: Array | None) -> Array:
@@ -451,15 +463,20 @@ def _sizes_of_terms(found: Conditions, multipliers: Array | None) -> Array:
 
 
 def _signs_agree(
-    problem: Problem, y: Array, found: Conditions, multipliers: Array, active: ActiveSet
+    problem: Problem,
+    solution: Solution,
+    found: Conditions,
+    multipliers: Array,
+    active: ActiveSet,
 ) -> bool:
     """Tell whether forces act where, and only where, the active set has them."""
-    xp, values = namespace(y), found.inequality
+    x, y, values = solution.x, solution.y, found.inequality
+    xp = namespace(y)
     part = multipliers[found.multipliers_of :]
     agree = xp.where(active.strong, part > 0.0, (part == 0.0) & (values <= 0.0))
     if not bool(xp.all(agree)):
         return False
-    lower, upper = problem.bounds(y)
+    lower, upper = problem.bounds(x, y)
     pull = found.lagrangian_grad
     held = (lower == upper) | ((y == lower) & (pull >= 0.0))
     held = held | ((y == upper) & (pull <= 0.0))
@@ -514,7 +531,7 @@ def check_conditions(
     metric, n_hvp = metric_of(H, y, found.grad)
     active = None
     if problem.one_sided:
-        active = classify_in(problem, y, found, multipliers, metric)
+        active = classify_in(problem, x, y, found, multipliers, metric)
         if solution.active is not None:
             active = _with_weak(solution.active, active)
     if problem.constrained:
@@ -528,7 +545,7 @@ def check_conditions(
     length = metric.length(y)
     lengths = {"the Newton step that is left": step}
     if problem.constrained:
-        lengths |= _violations(problem, y, found, multipliers, active, metric)
+        lengths |= _violations(problem, x, y, found, multipliers, active, metric)
     n_hvp += products
     if math.isnan(sum(lengths.values())) or not math.isfinite(length):
         detail = "f_YY or the Jacobian of a constraint is not finite."
@@ -557,6 +574,7 @@ def _with_weak(given: ActiveSet, found: ActiveSet) -> ActiveSet:
 
 def _violations(
     problem: Problem,
+    x: Array,
     y: Array,
     found: Conditions,
     multipliers: Array,
@@ -568,7 +586,7 @@ def _violations(
     if found.equality.shape[0]:
         sizes = metric.row_norms(found.jacobians[0])
         violation = _largest(xp.abs(found.equality) / sizes)
-    sides = _sides(problem, y, found, multipliers, metric)
+    sides = _sides(problem, x, y, found, multipliers, metric)
     for force, slack in sides:
         violation = max(violation, _largest(-slack))
         mismatch = max(mismatch, _largest(xp.minimum(force, slack)))

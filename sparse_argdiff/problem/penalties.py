@@ -101,8 +101,9 @@ class Weights:
     def __call__(self, x: Array, like: Array, count: int) -> Array:
         """Return w(x), shape (count,), of the dtype of ``like``; not to be written to."""
         memo, xp = self._memo, namespace(like)
-        if memo is not None and memo[1] == count and memo[2].dtype == like.dtype:
-            if memo[0].shape == x.shape and bool(xp.all(memo[0] == x)):
+        if memo is not None and (memo[1], memo[2].dtype) == (count, like.dtype):
+            same = memo[0].shape == x.shape and bool(xp.all(memo[0] == x))
+            if same:
                 return memo[2]
         found = self._values(x, like, count)
         self._memo = (copied(x), count, found)
@@ -138,7 +139,9 @@ class Weights:
         """Return w'(x) u, (count,), zero for infinite weights."""
         xp, w = namespace(like), self(x, like, count)
         if self._function is not None:
-            product = returned_vector(f"{self.name}_jvp", self._need("jvp")(x, u), count)
+            product = returned_vector(
+                f"{self.name}_jvp", self._need("jvp")(x, u), count
+            )
             return xp.where(xp.isfinite(w), product, xp.zeros_like(w))
         if self._given is not None:
             return xp.zeros_like(w)
@@ -397,9 +400,7 @@ class ElasticNet(L1):
 
     def hess(self, x: Array, y: Array) -> LinearOperator:
         """Return diag(v), with the curvature of a smooth penalty."""
-        return _diagonal(
-            super().hess(x, y).diagonal() + self._ridge_acting(x, y)
-        )
+        return _diagonal(super().hess(x, y).diagonal() + self._ridge_acting(x, y))
 
     def cross(self, x: Array, y: Array) -> LinearOperator:
         """Return diag(sign y) w'(x) + diag(y) v'(x) on the support."""
@@ -482,7 +483,9 @@ class GroupL1:
         self.blocks = blocks
 
     def __repr__(self) -> str:
-        return f"GroupL1({self.n_groups} groups of {self._labels.shape[0]} coefficients)"
+        return (
+            f"GroupL1({self.n_groups} groups of {self._labels.shape[0]} coefficients)"
+        )
 
     def group_weights(self, x: Array, y: Array) -> Array:
         """Return w(x), shape (G,)."""
@@ -640,7 +643,7 @@ def _diagonal(entries: Array) -> LinearOperator:
         return entries * v if v.ndim == 1 else entries[:, None] * v
 
     return LinearOperator(
-        2 * entries.shape,
+        (entries.shape[0], entries.shape[0]),
         product,
         matmat=product,
         dtype=entries.dtype,
@@ -678,7 +681,9 @@ def _scaled(factor: float, weights: Array) -> Array:
         return weights
     xp = namespace(weights)
     finite = xp.isfinite(weights)
-    return xp.where(finite, factor * xp.where(finite, weights, xp.zeros_like(weights)), weights)
+    return xp.where(
+        finite, factor * xp.where(finite, weights, xp.zeros_like(weights)), weights
+    )
 
 
 def _weighted_sum(weights: Array, sizes: Array) -> float:

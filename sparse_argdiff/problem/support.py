@@ -63,10 +63,10 @@ def on_support(problem: Problem, x: Array, y: Array, index: Array) -> LinearOper
     )
 
 
-def dense_curvature(curvature: LinearOperator, index: Array) -> HostArray:
+def dense_curvature(curvature: LinearOperator, index: Any) -> HostArray:
     """Return the entries of a curvature on an index."""
     if curvature.is_diagonal:
-        return np.diag(curvature.diagonal()[index])
+        return np.diag(np.asarray(curvature.diagonal()[index]))
     k, n = index.shape[0], curvature.shape[0]
     columns = np.zeros((n, k), dtype=curvature.dtype)
     columns[index, np.arange(k)] = 1.0

@@ -73,7 +73,7 @@ class Gap:
         return self.gap <= 1e3 * self.floor
 
 
-def duality_gap(problem: Problem, x: Array, y: Array, grad: Array) -> Gap | None:
+def duality_gap(problem: Problem, x: Array, y: Array) -> Gap | None:
     """Return the gap at y, None where the dual is not known."""
     penalty = problem.penalty
     dual_point = getattr(problem.objective, "dual_point", None)

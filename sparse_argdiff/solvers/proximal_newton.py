@@ -11,15 +11,14 @@ iteration is Newton's.  Only products with f_YY are needed, on arrays of any kin
 
 from __future__ import annotations
 
-import dataclasses
 import logging
 import math
 from typing import Any
 
-from ..arrays import Array, dot, epsilon, full, namespace, norm, zeros
+from ..arrays import Array, dot, epsilon, namespace, norm, zeros
+from ..krylov import cg
 from ..operators.block_matrices import scatter
 from ..operators.linear_operator import LinearOperator
-from ..krylov import cg
 from ..preconditioners import Choice
 from ..problem.kinks import block_means, block_sums, kinks
 from ..problem.metric import Metric, metric_of
@@ -83,7 +82,9 @@ def proximal_newton(
         ended = PathEnd(y, Status.NOT_FINITE)
         return as_solution(problem, x, ended, tol)
     if has_columns(problem, x, y):
-        ended = WorkingSetNewton(problem, x, StoppingTest(tol, maxiter, callback)).run(y)
+        ended = WorkingSetNewton(problem, x, StoppingTest(tol, maxiter, callback)).run(
+            y
+        )
     if ended is None:
         ended = _OnSupports(problem, x, tol, maxiter, callback, M).run(y)
     return as_solution(problem, x, ended, tol)
@@ -93,7 +94,7 @@ def start_of(problem: Problem, x: Array, y0: Array) -> Array:
     """Return a start within the bounds, zero where the penalty excludes a coefficient."""
     xp = namespace(y0)
     if problem.bounded:
-        lower, upper = problem.bounds(y0)
+        lower, upper = problem.bounds(x, y0)
         y0 = xp.minimum(xp.maximum(y0, lower), upper)
     return xp.where(problem.penalty.support(x, y0), y0, xp.zeros_like(y0))
 
@@ -110,9 +111,9 @@ def as_solution(problem: Problem, x: Array, ended: PathEnd, tol: float) -> Solut
     if math.isfinite(norm(grad)):
         metric, products = metric_of(problem.hess(x, y), y, grad)
         n_hvp += products
-        active = classify_in(problem, y, found, none, metric)
+        active = classify_in(problem, x, y, found, none, metric)
         label = "not settled" if active.degenerate else "estimated"
-        dual = duality_gap(problem, x, y, grad)
+        dual = duality_gap(problem, x, y)
         if dual is not None:
             gap = dual.gap
             proven = bool(xp.all(dual.zero | ~active.fixed)) and dual.unique
@@ -288,7 +289,7 @@ class _OnSupports:
             if status is not None:
                 return y, grad, moved, status
             y, grad = new, new_grad
-            stands = bool(xp.all(S == self.problem.penalty.support(self.x, y)))
+            stands = bool(xp.all(self.problem.penalty.support(self.x, y) == S))
             if moved == 0.0 or (stands and count > 0):
                 break
         return y, grad, moved, None
@@ -305,7 +306,7 @@ class _OnSupports:
             steps = self.step / self.weights
             new = problem.penalty.prox(x, y - steps * grad, steps)
             if problem.bounded:
-                lower, upper = problem.bounds(y)
+                lower, upper = problem.bounds(x, y)
                 new = xp.minimum(xp.maximum(new, lower), upper)
             s = new - y
             square = dot(s, self.weights * s)
@@ -314,7 +315,10 @@ class _OnSupports:
             new_grad = self.grad(new)
             bent = dot(s, new_grad - grad)
             rounding = epsilon(y) * math.sqrt(square) * norm(self.metric.forces(grad))
-            if math.isfinite(bent) and bent <= 0.5 * square / self.step + 4.0 * rounding:
+            if (
+                math.isfinite(bent)
+                and bent <= 0.5 * square / self.step + 4.0 * rounding
+            ):
                 return new, new_grad, math.sqrt(square), None
             self.step *= 0.5
         return y, grad, 0.0, Status.LINE_SEARCH_FAILED
@@ -324,7 +328,7 @@ class _OnSupports:
         problem = self.problem
         free = problem.penalty.support(self.x, y)
         if problem.bounded:
-            lower, upper = problem.bounds(y)
+            lower, upper = problem.bounds(self.x, y)
             pull = grad + problem.penalty.grad(self.x, y)
             held = ((y <= lower) & (pull >= 0.0)) | ((y >= upper) & (pull <= 0.0))
             free = free & ~held
@@ -368,9 +372,7 @@ class _OnSupports:
         spread: Array = scatter(y.shape[0], index)(d)
         return spread
 
-    def projected(
-        self, y: Array, grad: Array, d: Array
-    ) -> tuple[Array | None, bool]:
+    def projected(self, y: Array, grad: Array, d: Array) -> tuple[Array | None, bool]:
         """Return a point along the step, with zeros for what would change its sign.
 
         That is the first of y + d, y + d/2, ... with a lower f + Ω, and whether it is the
@@ -405,12 +407,10 @@ class _OnSupports:
         """Return y moved to the bounds that it violates."""
         if not self.problem.bounded:
             return y
-        xp, (lower, upper) = namespace(y), self.problem.bounds(y)
+        xp, (lower, upper) = namespace(y), self.problem.bounds(self.x, y)
         return xp.minimum(xp.maximum(y, lower), upper)
 
-    def settle(
-        self, y: Array, grad: Array, S: Array
-    ) -> tuple[Array, Array, Status]:
+    def settle(self, y: Array, grad: Array, S: Array) -> tuple[Array, Array, Status]:
         """Return the end of Newton's method on a support, left when a sign changes."""
         xp = namespace(y)
         (index,) = xp.nonzero(S)
@@ -449,7 +449,7 @@ class _OnSupports:
         free = problem.penalty.support(self.x, xp.zeros_like(y))
         kept = xp.isfinite(y) & (free | (block_sums(before * y, blocks) >= 0.0))
         if problem.bounded:
-            lower, upper = problem.bounds(y)
+            lower, upper = problem.bounds(self.x, y)
             kept = kept & (lower <= y) & (y <= upper)
         return kept
 

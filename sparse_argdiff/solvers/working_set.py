@@ -16,9 +16,9 @@ from typing import Any
 
 import numpy as np
 
-from ..arrays import HostArray, epsilon, norm
+from ..arrays import epsilon, norm
 from ..problem.kinks import Kinks, kinks
-from ..problem.metric import Metric, metric_of
+from ..problem.metric import metric_of
 from ..problem.penalties import L1, GroupL1
 from ..problem.problem import Problem
 from ..problem.support import LARGEST_BLOCK, hess_block
@@ -50,38 +50,43 @@ class PathEnd:
 class WorkingSet:
     """The blocks of a penalty of norms, and those of them that are in the working set."""
 
-    def __init__(self, problem: Problem, x: HostArray, y: HostArray) -> None:
+    def __init__(self, problem: Problem, x: Any, y: Any) -> None:
         penalty, n = problem.penalty, y.shape[0]
         if isinstance(penalty, GroupL1):
             labels = np.asarray(penalty.blocks)
             weights = np.zeros(int(labels.max(initial=-1)) + 1)
             weights[: penalty.n_groups] = penalty.group_weights(x, y)
             self.order = np.argsort(labels, kind="stable")
-            self.labels: HostArray | None = labels
+            self.labels: Any | None = labels
             self.scalar = weights.shape[0] == n
         else:
-            labels, weights = np.arange(n), np.asarray(penalty.weights(x, y), np.float64)
+            labels, weights = (
+                np.arange(n),
+                np.asarray(penalty.weights(x, y), np.float64),
+            )
             self.order, self.labels, self.scalar = labels, None, True
         self.ridge = np.asarray(penalty.ridge(x, y), np.float64)
-        self.lower, self.upper = (np.asarray(v, np.float64) for v in problem.bounds(y))
+        self.lower, self.upper = (
+            np.asarray(v, np.float64) for v in problem.bounds(x, y)
+        )
         self._labels, self.weights = labels, weights
         self.chosen = weights == 0.0
         self.excluded = ~np.isfinite(weights)
         self.target = _FIRST
 
-    def members(self) -> HostArray:
+    def members(self) -> Any:
         """Return the coordinates of the working set, sorted by block."""
         if self.labels is None:
             return np.flatnonzero(self.chosen)
-        found: HostArray = self.order[self.chosen[self._labels[self.order]]]
+        found: Any = self.order[self.chosen[self._labels[self.order]]]
         return found
 
-    def grow(self, y: HostArray, found: Kinks) -> int:
+    def grow(self, y: Any, found: Kinks) -> int:
         """Add the support and the blocks that exceed their weights most; return how many."""
         before = int(self.chosen.sum())
         self.chosen[self._labels[y != 0.0]] = True
         over = np.zeros(self.chosen.shape[0])
-        np.maximum.at(over, self._labels, found.activity)
+        np.maximum.at(over, self._labels, np.asarray(found.activity))
         over[self.chosen | self.excluded] = 0.0
         (outside,) = np.nonzero(over > 1.0)
         room = max(self.target, before)
@@ -90,7 +95,7 @@ class WorkingSet:
         self.chosen[outside] = True
         return int(outside.shape[0])
 
-    def blocks(self, index: HostArray) -> Blocks:
+    def blocks(self, index: Any) -> Blocks:
         """Return the penalty on the members."""
         labels = self._labels[index]
         first = np.flatnonzero(np.diff(labels, prepend=-1))
@@ -103,7 +108,7 @@ class WorkingSet:
         )
 
 
-def has_columns(problem: Problem, x: HostArray, y: HostArray) -> bool:
+def has_columns(problem: Problem, x: Any, y: Any) -> bool:
     """Tell whether the entries of f_YY can be formed, and the penalty is one of norms."""
     if not isinstance(y, np.ndarray) or not isinstance(problem.penalty, L1 | GroupL1):
         return False
@@ -114,13 +119,13 @@ def has_columns(problem: Problem, x: HostArray, y: HostArray) -> bool:
 class WorkingSetNewton:
     """One run; the counters are its state."""
 
-    def __init__(self, problem: Problem, x: HostArray, test: StoppingTest) -> None:
+    def __init__(self, problem: Problem, x: Any, test: StoppingTest) -> None:
         self.problem, self.x, self.test = problem, x, test
         self.niter = self.n_grad = self.n_hvp = 0
         self.singular = False
         self.excess = math.inf
 
-    def run(self, y: HostArray) -> PathEnd | None:
+    def run(self, y: Any) -> PathEnd | None:
         """Minimise from y; None where the working set outgrows what is formed."""
         problem, x = self.problem, self.x
         grad, value = self.at(y)
@@ -145,13 +150,13 @@ class WorkingSetNewton:
             found = self.kinks(y, grad)
             working.target = 2 * int((y != 0.0).sum())
 
-    def at(self, y: HostArray) -> tuple[HostArray, float]:
+    def at(self, y: Any) -> tuple[Any, float]:
         """Return f_Y and f + Ω."""
         self.n_grad += 1
         grad = self.problem.grad(self.x, y)
         return grad, self.problem.total(self.x, y)
 
-    def kinks(self, y: HostArray, grad: HostArray) -> Kinks:
+    def kinks(self, y: Any, grad: Any) -> Kinks:
         """Return the kinks, and note by how much forces exceed them."""
         found = kinks(self.problem, self.x, y, grad)
         assert found is not None
@@ -160,14 +165,14 @@ class WorkingSetNewton:
 
     def before(
         self,
-        y: HostArray,
-        grad: HostArray,
+        y: Any,
+        grad: Any,
         value: float,
         found: Kinks,
         settled: Status | None,
     ) -> Status | None:
         """Return how the iteration ends at this point, None: a step is wanted."""
-        pull = np.where(found.held, 0.0, grad + found.grad)
+        pull = np.where(np.asarray(found.held), 0.0, grad + found.grad)
         size = math.hypot(norm(pull), self.excess)
         if not math.isfinite(norm(grad)):
             size = math.nan
@@ -182,12 +187,10 @@ class WorkingSetNewton:
                 return settled
         return status
 
-    def end(self, y: HostArray, status: Status) -> PathEnd:
+    def end(self, y: Any, status: Status) -> PathEnd:
         """Return the record."""
         notes = (
-            (
-                "columns of the support depend on each other: the solution is not unique",
-            )
+            ("columns of the support depend on each other: the solution is not unique",)
             if self.singular
             else ()
         )
@@ -199,12 +202,12 @@ class WorkingSetNewton:
 
     def step(
         self,
-        y: HostArray,
-        grad: HostArray,
+        y: Any,
+        grad: Any,
         value: float,
         working: WorkingSet,
-        index: HostArray,
-    ) -> tuple[HostArray, HostArray, float, Status | None] | Status:
+        index: Any,
+    ) -> tuple[Any, Any, float, Status | None] | Status:
         """Return the next point with gradient and value, and how Newton's test ended."""
         G = hess_block(self.problem, self.x, y, index)
         assert G is not None
@@ -233,13 +236,18 @@ class WorkingSetNewton:
         )  # fmt: skip
         if alpha < 1.0:
             return new, new_grad, new_value, None
-        return new, new_grad, new_value, self.after(model, found, new_grad[index], length)
+        return (
+            new,
+            new_grad,
+            new_value,
+            self.after(model, found, new_grad[index], length),
+        )
 
     def after(
         self,
         model: PenalisedModel,
         found: ModelSolution,
-        grad: HostArray,
+        grad: Any,
         length: float,
     ) -> Status | None:
         """Return what the test says of a full step."""
@@ -264,8 +272,8 @@ class WorkingSetNewton:
         return self.test.after(step)
 
     def search(
-        self, y: HostArray, grad: HostArray, value: float, d: HostArray
-    ) -> tuple[float, HostArray, HostArray, float]:
+        self, y: Any, grad: Any, value: float, d: Any
+    ) -> tuple[float, Any, Any, float]:
         """Return α, the point y + α d, its gradient and value; α = 0 where none is lower."""
         problem, x = self.problem, self.x
         penalty = problem.penalty
@@ -284,7 +292,7 @@ class WorkingSetNewton:
         return 0.0, y, grad, value
 
     def without_step(
-        self, model: PenalisedModel, found: ModelSolution, b: HostArray
+        self, model: PenalisedModel, found: ModelSolution, b: Any
     ) -> Status:
         """Tell rounding from a search that failed."""
         size = model.length(b)
@@ -295,6 +303,6 @@ class WorkingSetNewton:
         return Status.LINE_SEARCH_FAILED
 
 
-def _of_size(factor: HostArray | None, S: HostArray) -> HostArray | None:
+def _of_size(factor: Any | None, S: Any) -> Any | None:
     """Return the factor where it is that of the final support."""
     return factor if factor is not None and factor.shape[0] == int(S.sum()) else None
