@@ -10,6 +10,7 @@ Lee, Battle, Raina & Ng, NIPS 2006).  Every step lowers the model.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import math
 from typing import Any
 
@@ -17,10 +18,11 @@ import numpy as np
 from scipy.linalg import lapack
 
 from ..arrays import HostArray
+from ..kernels.coordinate_descent import compiled_sweep, is_worth_compiling
 
 _ROUNDS = 200
-_SWEEPS = 3
-_NEWTON_STEPS = 8
+_SWEEPS = 20  # between two Newton runs, fewer where no sign changes
+_NEWTON_STEPS = 30
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,7 +44,12 @@ class Blocks:
     lower: HostArray
     upper: HostArray
 
-    @property
+    @functools.cached_property
+    def bounded(self) -> bool:
+        """Whether any bound is finite."""
+        return bool(np.isfinite(self.lower).any() or np.isfinite(self.upper).any())
+
+    @functools.cached_property
     def scalar(self) -> bool:
         """Whether each block is one coordinate."""
         return self.starts.shape[0] == self.ridge.shape[0] + 1
@@ -113,7 +120,8 @@ class PenalisedModel:
     """A model that is minimised from a start."""
 
     def __init__(self, G: HostArray, c: HostArray, blocks: Blocks) -> None:
-        self.G, self.c, self.blocks = G, c, blocks
+        self.G, self.c, self.blocks = np.ascontiguousarray(G), c, blocks
+        self.work = 0
         diagonal = np.diagonal(G).copy()
         self.root = np.sqrt(np.where(diagonal > 0.0, diagonal, 1.0))
         self.curvatures = self._curvatures(diagonal)
@@ -134,24 +142,23 @@ class PenalisedModel:
         """Minimise from b until the step that is left is ≤ tol of the length of b."""
         b = np.array(b)
         r = self.G @ b + self.c
-        error, sweeps = math.inf, 0
+        error, sweeps, most = math.inf, 0, 3
         factor: HostArray | None = None
         free = self.free(b, r)
         for round_ in range(_ROUNDS):
-            for _ in range(_SWEEPS):
-                self.sweep(b, r)
-                sweeps += 1
+            sweeps += self.sweep(b, r, most)
+            most = _SWEEPS
             b, r, factor, free = self.newton(b, r)
             error = self.left(b, r)
-            if error <= tol * self.length(b):
+            if error <= tol * self.length(b, r):
                 break
             if round_ % 20 == 19:
                 r = self.G @ b + self.c
         return ModelSolution(b, free, factor, error, sweeps)
 
-    def length(self, b: HostArray) -> float:
-        """Return ‖b‖ in the metric of G."""
-        return math.sqrt(max(float(b @ (self.G @ b)), 0.0))
+    def length(self, b: HostArray, r: HostArray) -> float:
+        """Return ‖b‖ in the metric of G, for r = G b + c."""
+        return math.sqrt(max(float(b @ (r - self.c)), 0.0))
 
     def left(self, b: HostArray, r: HostArray) -> float:
         """Return the length of a proximal step of all coordinates at once."""
@@ -159,19 +166,39 @@ class PenalisedModel:
         moved = self.blocks.prox(b - self.blocks.spread(steps) * r, steps) - b
         return float(np.linalg.norm(self.root * moved))
 
-    def sweep(self, b: HostArray, r: HostArray) -> None:
-        """Minimise along each block in turn; b and r = G b + c change in place."""
-        if self.blocks.scalar:
-            self._sweep_scalars(b, r)
-        else:
-            self._sweep_blocks(b, r)
+    def sweep(self, b: HostArray, r: HostArray, most: int) -> int:
+        """Minimise along each block in turn until no sign changes, ``most`` times at most.
 
-    def _sweep_scalars(self, b: HostArray, r: HostArray) -> None:
+        b and r = G b + c change in place; returns the number of sweeps.
+        """
+        blocks = self.blocks
+        if blocks.scalar and is_worth_compiling(self.work):
+            return int(
+                compiled_sweep()(
+                    self.G,
+                    blocks.weights,
+                    blocks.ridge,
+                    blocks.lower,
+                    blocks.upper,
+                    b,
+                    r,
+                    most,
+                )
+            )
+        once = self._sweep_scalars if blocks.scalar else self._sweep_blocks
+        for count in range(most):
+            if not once(b, r):
+                return count + 1
+        return most
+
+    def _sweep_scalars(self, b: HostArray, r: HostArray) -> bool:
         G, blocks, L = self.G, self.blocks, self.curvatures
         w, v, lower, upper = blocks.weights, blocks.ridge, blocks.lower, blocks.upper
         # Those that stay at zero are most, and need no look one by one; a force that
         # changes on the way is seen in the next sweep.
         (index,) = np.nonzero((b != 0.0) | (np.abs(r) > w))
+        self.work += index.shape[0] * b.shape[0]
+        changed = False
         for j in index.tolist():
             bend = L[j] + v[j]
             old = b[j]
@@ -184,10 +211,13 @@ class PenalisedModel:
             if new != old:
                 r += (new - old) * G[j]
                 b[j] = new
+                changed = changed or new * old <= 0.0
+        return changed
 
-    def _sweep_blocks(self, b: HostArray, r: HostArray) -> None:
+    def _sweep_blocks(self, b: HostArray, r: HostArray) -> bool:
         G, blocks, L = self.G, self.blocks, self.curvatures
         starts, w, v = blocks.starts, blocks.weights, blocks.ridge
+        changed = False
         for g in range(w.shape[0]):
             a, z = int(starts[g]), int(starts[g + 1])
             if L[g] <= 0.0:
@@ -202,7 +232,9 @@ class PenalisedModel:
             moved = new - old
             if moved.any():
                 r += moved @ G[a:z]
+                changed = changed or not (new.any() and old.any())
                 b[a:z] = new
+        return changed
 
     def free(self, b: HostArray, r: HostArray) -> HostArray:
         """Return which unknowns are on the support and at no bound that holds them."""
@@ -230,19 +262,66 @@ class PenalisedModel:
             if factor is None:
                 break
             step, _ = lapack.dpotrs(factor, -pull, lower=1)
+            size = math.sqrt(max(float(-(pull @ step)), 0.0))
             new = self.trial(b, S, step)
+            whole = bool(np.all(new[S] == b[S] + step))
+            small = size <= 1e-6 * self.length(b, r)
             d = new - b
-            moved = self.G @ d
+            moved = self.moved(d)
             change = float((r + 0.5 * moved) @ d)
             change += self.blocks.value(new) - self.blocks.value(b)
-            whole = bool(np.all(new[S] == b[S] + step))
-            small = self.size(step, factor) <= 1e-6 * self.length(new)
+            if not whole and self.blocks.scalar and not self.blocks.bounded:
+                # The exact minimum on the way, which ends at a kink or before.
+                there = self.on_the_way(b, r, S, step)
+                e = there - b
+                way = self.moved(e)
+                fall = float((r + 0.5 * way) @ e)
+                fall += self.blocks.value(there) - self.blocks.value(b)
+                if fall < change:
+                    new, moved, change = there, way, fall
             if not (change < 0.0 or (whole and small)):
                 break
             b, r = new, r + moved
             if whole and (self.blocks.scalar or small):
                 break
         return b, r, factor, free
+
+    def moved(self, d: HostArray) -> HostArray:
+        """Return G d, of the entries that are not zero."""
+        (some,) = np.nonzero(d)
+        if 2 * some.shape[0] > d.shape[0]:
+            return self.G @ d
+        return d[some] @ self.G[some]
+
+    def on_the_way(
+        self, b: HostArray, r: HostArray, S: HostArray, step: HostArray
+    ) -> HostArray:
+        """Return the minimum of the model on the segment from b to b + step on S."""
+        blocks = self.blocks
+        d = np.zeros_like(b)
+        d[S] = step
+        w = blocks.weights[S]
+        slope = float((r + blocks.ridge * b) @ d) + float((w * np.sign(b[S])) @ step)
+        bend = float(d @ self.moved(d)) + float((blocks.ridge * d) @ d)
+        crossing = (b[S] * step < 0.0) & (w > 0.0)
+        places = -b[S][crossing] / step[crossing]
+        order = np.argsort(places)
+        kinks, jumps = places[order], (2.0 * w * np.abs(step))[crossing][order]
+        # The slope before each kink, and after it.
+        after = slope + bend * kinks + np.cumsum(jumps)
+        before = after - jumps
+        ends = np.flatnonzero(after >= 0.0)
+        first = int(ends[0]) if ends.shape[0] else kinks.shape[0]
+        new = b.copy()
+        if first < kinks.shape[0] and before[first] <= 0.0:
+            alpha = float(kinks[first])
+            new[S] += alpha * step
+            new[S[np.flatnonzero(crossing)[order[first]]]] = 0.0
+            return new
+        passed = float(np.sum(jumps[:first]))
+        alpha = min(-(slope + passed) / bend if bend > 0.0 else 1.0, 1.0)
+        new[S] += alpha * step
+        return new
 
     def trial(self, b: HostArray, S: HostArray, step: HostArray) -> HostArray:
         """Return b + step on S, zero where a coefficient would change its sign."""
@@ -285,11 +364,6 @@ class PenalisedModel:
                     blocks.weights[g] / sizes[g] * (np.eye(z - a) - np.outer(u, u))
                 )
         return found
-
-    @staticmethod
-    def size(step: HostArray, factor: HostArray) -> float:
-        """Return ‖step‖ in the metric of the factor."""
-        return float(np.linalg.norm(np.tril(factor).T @ step))
 
 
 def metric_norm(factor: HostArray | None, root: HostArray, force: Any) -> float:

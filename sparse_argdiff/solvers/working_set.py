@@ -23,6 +23,7 @@ from ..problem.penalties import L1, GroupL1
 from ..problem.problem import Problem
 from ..problem.support import LARGEST_BLOCK, hess_block
 from ..status import Status
+from .duality import duality_gap
 from .penalised_model import Blocks, ModelSolution, PenalisedModel, metric_norm
 from .stopping import NewtonIterate, NewtonStep, StoppingTest
 
@@ -30,6 +31,7 @@ logger = logging.getLogger(__name__)
 
 _FIRST = 64  # blocks that a working set starts with, beside the support
 _HALVINGS = 40
+_REFINED = 3  # models minimised to the last digits for the sake of the gap
 _DELTA = 1e-4
 
 
@@ -124,6 +126,7 @@ class WorkingSetNewton:
         self.niter = self.n_grad = self.n_hvp = 0
         self.singular = False
         self.excess = math.inf
+        self.refined = 0
 
     def run(self, y: Any) -> PathEnd | None:
         """Minimise from y; None where the working set outgrows what is formed."""
@@ -138,7 +141,7 @@ class WorkingSetNewton:
             if status is not None:
                 return self.end(y, status)
             grown = working.grow(y, found)
-            if settled is not None and grown == 0:
+            if settled is not None and grown == 0 and not self.refined:
                 return self.end(y, settled)
             index = working.members()
             if index.shape[0] > LARGEST_BLOCK:
@@ -183,9 +186,20 @@ class WorkingSetNewton:
             unit = 64.0 * epsilon(y)
             least = max(self.test.tol, unit) * self.test.length
             rounding = unit * norm(self.metric.forces(grad))
-            if self.excess <= max(least, rounding):
+            if self.excess <= max(least, rounding) and self.closes(y):
                 return settled
         return status
+
+    def closes(self, y: Any) -> bool:
+        """Tell whether the duality gap is small enough, or will not get smaller.
+
+        Otherwise the next model is minimised to the last digits.
+        """
+        gap = duality_gap(self.problem, self.x, y)
+        if gap is None or gap.closes(self.test.tol) or self.refined >= _REFINED:
+            return True
+        self.refined += 1
+        return False
 
     def end(self, y: Any, status: Status) -> PathEnd:
         """Return the record."""
@@ -217,7 +231,10 @@ class WorkingSetNewton:
         if not (np.isfinite(G).all() and np.isfinite(grad[index]).all()):
             return Status.NOT_FINITE
         model = PenalisedModel(G, grad[index] - G @ b, blocks)
+        # No more digits than what is left outside, or changes f_YY, leaves to them.
         tol = max(0.1 * self.test.tol, epsilon(b))
+        if self.test.size > 0.0 and not self.refined:
+            tol = max(tol, min(0.1 * self.excess / self.test.size, 0.1))
         found = model.minimise(b, tol)
         d = np.zeros_like(y)
         d[index] = found.b - b
@@ -295,8 +312,9 @@ class WorkingSetNewton:
         self, model: PenalisedModel, found: ModelSolution, b: Any
     ) -> Status:
         """Tell rounding from a search that failed."""
-        size = model.length(b)
-        length = model.length(found.b - b)
+        size, length = (
+            math.sqrt(max(float(v @ (model.G @ v)), 0.0)) for v in (b, found.b - b)
+        )
         self.test.relative_error = length / (size or 1.0)
         if length <= 1e-6 * size:
             return Status.ROUNDING_LIMIT
