@@ -26,7 +26,6 @@ class Columns:
     def __init__(self, data: DataTerm, shift: float = 0.0) -> None:
         self.data, self.shift = data, shift
         self.design = data.design
-        self._by_columns: Any = None
         self._kept: _KeptGram | None = None
 
     @property
@@ -35,7 +34,7 @@ class Columns:
         features = self.design.features
         return isinstance(features, np.ndarray) or sparse.issparse(features)
 
-    def block(self, y: HostArray, index: HostArray) -> HostArray:
+    def block(self, y: Any, index: Any) -> HostArray:
         """Return f_YY on an index of y, (k, k)."""
         data = self.data
         if self.design.outputs > 1:
@@ -56,9 +55,7 @@ class Columns:
         p = self.design.n_features
         features = index[index < p]
         if sparse.issparse(self.design.features):
-            if self._by_columns is None:
-                self._by_columns = sparse.csc_array(self.design.features)
-            found = self._by_columns[:, features]
+            found = self.design.by_columns[:, features]
         else:
             found = self.design.features[:, features]
         if features.shape[0] == index.shape[0]:

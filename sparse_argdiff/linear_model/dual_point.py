@@ -58,7 +58,7 @@ def dual_point(data: DataTerm, y: Array, free: Array) -> LossDualPoint | None:
     if not isinstance(loss, Squared | Logistic | Poisson | Huber | Multinomial):
         return None
     xp, design = namespace(y), data.design
-    slopes = data.counted(loss.slope(data.predictor(y), data.targets))
+    slopes: Any = data.counted(loss.slope(data.predictor(y), data.targets))
     zero = xp.zeros_like(y)
     others = free[: design.n_coefficients]
     if design.intercept and design.outputs == 1 and not bool(xp.any(others)):
@@ -76,7 +76,7 @@ def dual_point(data: DataTerm, y: Array, free: Array) -> LossDualPoint | None:
     return LossDualPoint(data, slopes, force, lengths, design.n_samples)
 
 
-def _projected(data: DataTerm, slopes: Array, free: Array) -> Array | None:
+def _projected(data: DataTerm, slopes: Any, free: Any) -> Any:
     """Return u with F_S'(w u) = 0 for the free columns, the least change of it."""
     if not isinstance(slopes, np.ndarray) or not data.design.has_squares:
         return None

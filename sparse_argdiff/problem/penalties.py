@@ -471,10 +471,21 @@ class GroupL1:
     ) -> None:
         if rest not in {"refuse", "free"}:
             raise ValueError(f"rest must be 'refuse' or 'free', found {rest!r}")
-        labels, self.n_groups = _labels_of(groups, rest == "free", n)
-        self._weights = Weights("weights", weights, weights_jvp, weights_vjp)
         self._smoothing = _checked_smoothing(smoothing)
         self.smooth = smoothing is not None
+        own = Weights("weights", weights, weights_jvp, weights_vjp)
+        self._set(*_labels_of(groups, rest == "free", n), own)
+
+    @classmethod
+    def of_labels(cls, labels: Any, n_groups: int, weights: Any) -> GroupL1:
+        """Return the penalty of groups 0 ... G − 1, with label G for what is free."""
+        found = object.__new__(cls)
+        found._smoothing, found.smooth = 0.0, False
+        found._set(labels, n_groups, Weights("weights", weights))
+        return found
+
+    def _set(self, labels: Any, n_groups: int, weights: Weights) -> None:
+        self.n_groups, self._weights = n_groups, weights
         self._labels, self._sums = labels, _Sums(labels, self.n_groups)
         # Free coefficients are a block each: they have steps of their own.
         free = labels == self.n_groups

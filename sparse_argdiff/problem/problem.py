@@ -307,9 +307,10 @@ class Solution:
         Duality gap f + Ω − dual, where the dual is known: the value is at most that far above
         the least one.
     support : {"proven", "estimated", "not settled"} or None
-        Of a penalty with kinks, whether the coefficients that are zero here are zero at the
-        solution, and the others not: proven by the gap; estimated, within the error of y;
-        or not settled, some are weakly active.  The support is ``~active.fixed``.
+        Of a penalty with kinks, what is known of the coefficients that are zero here, which
+        ``active.fixed`` marks: the gap proves that they are zero at every solution; their
+        forces are below the weights by more than the error of y; or some coefficients are
+        weakly active, the solution is not unique, or the solve failed.
     """
 
     y: Array

@@ -11,11 +11,12 @@ iteration is Newton's.  Only products with f_YY are needed, on arrays of any kin
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 import math
 from typing import Any
 
-from ..arrays import Array, dot, epsilon, namespace, norm, zeros
+from ..arrays import Array, copied, dot, epsilon, namespace, norm, zeros
 from ..krylov import cg
 from ..operators.block_matrices import scatter
 from ..operators.linear_operator import LinearOperator
@@ -77,17 +78,45 @@ def proximal_newton(
     the gap proves).
     """
     y = start_of(problem, x, y0)
-    ended = None
+    ended = _separately(problem, x, y, tol, maxiter, callback)
     if math.isnan(problem.penalty.value(x, namespace(y).ones_like(y))):
         ended = PathEnd(y, Status.NOT_FINITE)
         return as_solution(problem, x, ended, tol)
-    if has_columns(problem, x, y):
+    if ended is None and has_columns(problem, x, y):
         ended = WorkingSetNewton(problem, x, StoppingTest(tol, maxiter, callback)).run(
             y
         )
     if ended is None:
         ended = _OnSupports(problem, x, tol, maxiter, callback, M).run(y)
     return as_solution(problem, x, ended, tol)
+
+
+def _separately(
+    problem: Problem,
+    x: Array,
+    y: Array,
+    tol: float,
+    maxiter: int | None,
+    callback: Callback | None,
+) -> PathEnd | None:
+    """Return the end of several problems that do not meet, such as folds; None of one."""
+    objective: Any = problem.objective
+    separate = getattr(objective, "separate", None)
+    if not callable(separate) or problem.bounded:
+        return None
+    parts = separate() if problem.penalty is objective.penalty else []
+    if not parts or not has_columns(parts[0][0], x[parts[0][1]], y[parts[0][2]]):
+        return None
+    y, ended = copied(y), None
+    for part, of_x, of_y in parts:
+        run = WorkingSetNewton(part, x[of_x], StoppingTest(tol, maxiter, callback))
+        found = run.run(start_of(part, x[of_x], y[of_y]))
+        if found is None:
+            return None
+        y[of_y] = found.y
+        ended = found if ended is None else ended.with_another(found)
+    assert ended is not None
+    return dataclasses.replace(ended, y=y)
 
 
 def start_of(problem: Problem, x: Array, y0: Array) -> Array:

@@ -48,6 +48,22 @@ class PathEnd:
     notes: tuple[str, ...] = ()
     singular: bool = False  # the curvature on the support
 
+    def with_another(self, other: PathEnd) -> PathEnd:
+        """Return the record of two runs side by side: the worse status, all costs."""
+        worse = other.status is not Status.CONVERGED
+        if not self.status.acceptable:
+            worse = False
+        return PathEnd(
+            other.y,
+            other.status if worse else self.status,
+            max(self.niter, other.niter),
+            self.n_hvp + other.n_hvp,
+            self.n_grad + other.n_grad,
+            max(self.relative_error or 0.0, other.relative_error or 0.0),
+            tuple(dict.fromkeys((*self.notes, *other.notes))),
+            self.singular or other.singular,
+        )
+
 
 class WorkingSet:
     """The blocks of a penalty of norms, and those of them that are in the working set."""
