@@ -243,14 +243,32 @@ def _start(problem: Problem, x: Array, y0: Any) -> Array:
     if y0 is not None:
         y0 = as_vector("y0", y0, n)
         namespace(x, y0)
-        return _inside(problem, x, y0)
+        return _without_fixed(problem, x, _inside(problem, x, y0))
     if n is None:
         raise ValueError(
             "y0 is needed: the objective does not know n, the size of y; pass y0=..., "
             "or give the objective an attribute n"
         )
     dtype = getattr(problem.objective, "dtype", None) or x.dtype
-    return _inside(problem, x, zeros(n, x, dtype))
+    start = _inside(problem, x, zeros(n, x, dtype))
+    return _without_fixed(problem, x, start)
+
+
+def _without_fixed(problem: Problem, x: Array, y0: Array) -> Array:
+    """Return the start with zeros where an objective has entries of y that x fixes at 0.
+
+    Its ``fixed(x)`` is the mask.  Gradient and Hessian do not couple them to the others:
+    they stay zero in each step.
+    """
+    fixed = problem.fixed(x)
+    if fixed is None:
+        return y0
+    if problem.constrained:
+        raise ValueError(
+            "coefficients of infinite weight are fixed at 0, which constraints may "
+            "contradict; leave these features out"
+        )
+    return namespace(y0).where(fixed, namespace(y0).zeros_like(y0), y0)
 
 
 def _inside(problem: Problem, x: Array, y0: Array) -> Array:
