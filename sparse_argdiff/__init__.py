@@ -10,7 +10,7 @@ import logging
 
 from . import linear_model, preconditioners
 from .arrays.transfer import from_dlpack, to_device, to_host
-from .bilevel import BilevelResult, minimize
+from .bilevel import BilevelResult, Sum, minimize, prior
 from .checks import (
     CheckError,
     CheckReport,
@@ -65,6 +65,7 @@ __all__ = [
     "Solution",
     "Status",
     "Structure",
+    "Sum",
     "Tangent",
     "UpperObjective",
     "aslinearoperator",
@@ -80,6 +81,7 @@ __all__ = [
     "minimize",
     "minres",
     "preconditioners",
+    "prior",
     "projected_cg",
     "solve",
     "to_device",
