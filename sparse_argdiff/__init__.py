@@ -31,6 +31,7 @@ from .problem.constraints import Equality, Inequality, LinearEquality
 from .problem.log_barrier import LogBarrier
 from .problem.objective import FunctionObjective, Objective
 from .problem.problem import ActiveSet, Problem, Solution
+from .problem.quadratic import QuadraticProgram
 from .solvers import solve
 from .status import ConvergenceError, ConvergenceWarning, Status
 
@@ -60,6 +61,7 @@ __all__ = [
     "LogBarrier",
     "Objective",
     "Problem",
+    "QuadraticProgram",
     "Solution",
     "Status",
     "Structure",
