@@ -32,6 +32,7 @@ from .active_set import active_set
 from .interior_point.barrier import barrier
 from .newton_cg import newton_cg
 from .newton_kkt import newton_kkt
+from .projected_newton import is_box, projected_newton
 from .stopping import NewtonIterate
 
 LowerSolver = Callable[[Problem, Array, Array, float], Solution]
@@ -67,7 +68,9 @@ def solve(
         active ones hold exactly.  "barrier": the path of the logarithmic barrier, to
         within the gap.  Both are meant for convex problems: of others they find a local
         minimum or say that f is not convex.  Where Hessian and Jacobians are explicit
-        they factorise on the host.
+        they factorise on the host.  "projected_newton" for a large convex f in a box with at
+        most one linear equality (the default for a ``SupportVector``): Newton on the
+        variables that no bound holds.
         A callable is called as ``method(problem, x, y0, tol)`` and returns a
         ``Solution``; without a status it is checked to ``tol`` here.
     tol : float
@@ -214,12 +217,14 @@ _METHODS: dict[str, Callable[..., Solution]] = {
     "newton_kkt": newton_kkt,
     "barrier": barrier,
     "active_set": active_set,
+    "projected_newton": projected_newton,
 }
 
 
 def _default(problem: Problem) -> str:
     if problem.inequalities is not None or problem.bounded:
-        return "active_set"
+        known = callable(getattr(problem.objective, "hess_entries", None))
+        return "projected_newton" if known and is_box(problem) else "active_set"
     return "newton_cg" if problem.equalities is None else "newton_kkt"
 
 
