@@ -20,6 +20,7 @@ from scipy import linalg
 from ..arrays import Array, namespace
 
 STACKED = 16  # unknowns up to which one call for all is faster, measured
+BY_ROOTS = 48  # unknowns up to which one LU costs less than the calls of two roots, measured
 
 
 def apply(M: Array, v: Array) -> Array:
@@ -76,7 +77,8 @@ class StackedFactor:
         if xp is not np or n + p <= STACKED:
             self._stack = saddle_stack(xp.broadcast_to(H, (k, n, n)), C, delta)
             return
-        roots: list[Any] = [_well_conditioned_root(M) for M in H]
+        small = n + p <= BY_ROOTS
+        roots: list[Any] = [None if small else _well_conditioned_root(M) for M in H]
         getrf, trtrs, potrf = linalg.get_lapack_funcs(("getrf", "trtrs", "potrf"), (C,))
         for i in range(k):
             j = p if sizes is None else int(sizes[i])
@@ -101,14 +103,14 @@ class StackedFactor:
         if self._stack is not None:
             return solve_each(self._stack, r)
         z, n = np.zeros_like(r), self._n
-        (substitute,) = linalg.get_lapack_funcs(("getrs",), (r,))
+        getrs, *roots = linalg.get_lapack_funcs(("getrs", "trtrs", "potrs"), (r,))
         for i, factor in enumerate(self._factors):
             if len(factor) == 2:
                 j = factor[0].shape[0]
-                z[i, :j], _ = substitute(*factor, r[i, :j])
+                z[i, :j], _ = getrs(*factor, r[i, :j])
             else:
                 j = n + (0 if factor[1] is None else factor[1].shape[1])
-                z[i, :j] = _by_roots(factor, r[i, :j])
+                z[i, :j] = _by_roots(factor, r[i, :j], *roots)
         return z
 
 
@@ -125,11 +127,10 @@ def _well_conditioned_root(H: Any) -> Any:
     return L if reciprocal > _LEAST else None
 
 
-def _by_roots(factor: tuple[Any, Any, Any], r: Any) -> Any:
+def _by_roots(factor: Any, r: Any, trtrs: Any, potrs: Any) -> Any:
     """Solve [L L' C'; C −δ] z = r by the roots of H and of C H⁻¹ C' + δ."""
     L, V, S = factor
     n = L.shape[0]
-    trtrs, potrs = linalg.get_lapack_funcs(("trtrs", "potrs"), (L,))
     z = np.empty_like(r)
     u, _ = trtrs(L, r[:n], lower=True)
     if S is not None:
@@ -154,7 +155,7 @@ class StackedRegularFactor:
         if xp is not np or n + p <= STACKED:
             self._stack = saddle_stack(H, C, delta)
             return
-        by_roots = n + p > 2 * STACKED
+        by_roots = n + p > BY_ROOTS
         K = None if by_roots else saddle_stack(H, C, delta)
         (getrf,) = linalg.get_lapack_funcs(("getrf",), (H,))
         for i in range(k):
@@ -169,12 +170,12 @@ class StackedRegularFactor:
         if self._stack is not None:
             return solve_each(self._stack, r)
         z = np.full_like(r, np.nan)
-        (substitute,) = linalg.get_lapack_funcs(("getrs",), (r,))
+        getrs, *roots = linalg.get_lapack_funcs(("getrs", "trtrs", "potrs"), (r,))
         for i, factor in enumerate(self._factors):
             if factor is not None and len(factor) == 2:
-                z[i], _ = substitute(*factor, r[i])
+                z[i], _ = getrs(*factor, r[i])
             elif factor is not None:
-                z[i] = _by_roots(factor, r[i])
+                z[i] = _by_roots(factor, r[i], *roots)
         return z
 
 
