@@ -196,7 +196,7 @@ def margin(data, problem, sol):
         nu = sol.multipliers[data.equal.size :]
         found += [*(nu[sol.active.strong] / scale), *(g[~sol.active.strong] / length)]
     if problem.bounded:
-        lower, upper = problem.bounds(sol.y)
+        lower, upper = problem.bounds(sol.x, sol.y)
         left = np.abs(data.P @ sol.y + data.q + data.A.T @ (z := data.duals(sol)))
         left = np.abs(
             data.A.T @ np.where(np.isin(np.arange(z.size), data.single), z, 0)

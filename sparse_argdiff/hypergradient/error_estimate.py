@@ -310,13 +310,14 @@ def _differentiate(
     K = _Linearized(problem, there, options, rtol)
     system = K.system
     old = system.restrict(adjoint)
-    wanted = system.right_hand_side(gradient_y(upper, there))
+    v = gradient_y(upper, there)
+    wanted = system.right_hand_side(v)
     change = K.solve(wanted - system.K @ old)
     n_hvp = K.n_hvp + 1
     if not change.status.acceptable:
         return None, 0.0, n_hvp
     z = old + change.x
-    gradient, direct = K.solver.pull_back(z), gradient_x(upper, there)
+    gradient, direct = K.solver.pull_back(z, v), gradient_x(upper, there)
     rounding = norm(gradient) + norm(system.B.T @ (_signs(z) * z))
     if direct is not None:
         gradient, rounding = gradient + direct, rounding + norm(direct)
@@ -352,7 +353,7 @@ def _margins(problem: Problem, solution: Solution) -> Array:
         forces = solution.multipliers[found.equality.shape[0] :]
         parts.append(xp.where(active.strong, forces, -found.inequality))
     if problem.bounded:
-        lower, upper = problem.bounds(y)
+        lower, upper = problem.bounds(x, y)
         pull = found.lagrangian_grad
         gap = xp.minimum(y - lower, upper - y)
         force = xp.where(y - lower <= upper - y, pull, -pull)

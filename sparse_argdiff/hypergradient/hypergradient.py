@@ -299,7 +299,7 @@ def _on_its_sides(problem: Problem, found: Solution) -> Solution:
         return found
     xp = namespace(y)
     if problem.bounded:
-        lower, upper = problem.bounds(y)
+        lower, upper = problem.bounds(found.x, y)
         bound = xp.where(y - lower <= upper - y, lower, upper)
         y = xp.where(active.fixed, bound, y)
     if problem.inequalities is not None and multipliers is not None:

@@ -42,6 +42,7 @@ from ..operators.scaling import Probe
 from ..preconditioners import Auto, Choice, constraint_of, galerkin_start
 from ..preconditioners.auto.choice import preconditioned_solve, relative_residual
 from ..preconditioners.jacobi import jacobi_where_definite
+from ..problem.bounds import move_apart
 from ..problem.optimality import check_conditions, complete, is_as_left
 from ..problem.problem import Problem, Solution
 from ..status import OnFailure, Status, check_on_failure, raise_or_warn, warn_poor
@@ -124,7 +125,8 @@ class LinearizedSolve:
         self._fallback: LinearOperator | None = None
         self._in_metric = isinstance(M, str | Auto)
         self.solver, self.null_space = self._solver_for(method, M)
-        self.told = tuple(note for note in (inaccurate, _one_sided(solution)) if note)
+        caveats = inaccurate, _one_sided(solution), _moved_apart(problem, solution)
+        self.told = tuple(note for note in caveats if note)
         notes = (*solution.warnings, self.system.K.note, *self.told)
         self.warnings = tuple(dict.fromkeys(note for note in notes if note))
 
@@ -271,10 +273,16 @@ class LinearizedSolve:
 
     def push_forward(self, u: Array, start: Array | None = None) -> KrylovResult:
         """Solve K z = B u, where the minimiser is isolated."""
+        self._count_motion(u)
         rhs = self._right_hand_side("u", u, lambda u: self.system.B @ u)
         if not (self._isolated or _vanishes(u)):
             self._isolated = self._check_isolated()
         return self(rhs, start)
+
+    def _count_motion(self, of: Array) -> None:
+        """Count the products with H that variables held at moving bounds take."""
+        if self.system.motion is not None:
+            self._n_hvp += 1 if of.ndim == 1 else int(of.shape[1])
 
     def _check_isolated(self) -> bool:
         """Refuse a singular K: B u may be in its range, and z is then not unique.
@@ -300,8 +308,8 @@ class LinearizedSolve:
         rhs = xp.concat([random, zeros((k - n,), self.like)])
         return self(rhs, loosely=0.01 / math.sqrt(n)).status.acceptable
 
-    def pull_back(self, adjoint: Array) -> Array:
-        """Return − Bᵀ adjoint, checked."""
+    def pull_back(self, adjoint: Array, v: Array) -> Array:
+        """Return g'(x)ᵀ v = − Bᵀ adjoint + motionᵀ v, checked."""
         moved = self._motion_of_dependent_rows
         if moved > math.sqrt(epsilon(adjoint)):
             self._fail(
@@ -311,7 +319,8 @@ class LinearizedSolve:
                 f"their right-hand side moves with x, {moved:.1e} of it against "
                 "the rows that depend on others.",
             )
-        product = -(self.system.B.T @ adjoint)
+        self._count_motion(adjoint)
+        product = self.system.pull_back(adjoint, v)
         if is_finite(adjoint) and not is_finite(product):
             what = "the product with the cross derivative"
             self._fail(Status.NOT_FINITE, product, what, "f_XYᵀ λ is not finite.")
@@ -491,6 +500,23 @@ def _one_sided(solution: Solution) -> str:
     return (
         "some constraints are weakly active: the derivative is one-sided there, and this "
         f"is the one with them {side}; LogBarrier gives the average of both sides"
+    )
+
+
+def _moved_apart(problem: Problem, solution: Solution) -> str:
+    """Return what is to be told of variables between bounds that are equal and part."""
+    active, x, y = solution.active, solution.x, solution.y
+    if active is None or not problem.bounds_move:
+        return ""
+    lower, upper = problem.bounds(x, y)
+    ties = active.fixed & (lower == upper)
+    if not bool(namespace(y).any(ties)) or not move_apart(
+        *problem.bound_derivatives(x, y), ties, x, y
+    ):
+        return ""
+    return (
+        "lower = upper for some variables, and x moves these bounds apart: the derivative "
+        "is one-sided, with the variables on the bound that they are pushed against"
     )
 
 

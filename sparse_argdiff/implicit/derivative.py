@@ -133,11 +133,11 @@ def derivative(
 
     def forward(u: Array) -> Array:
         u = solve.vector("u", u, system.B.shape[1], block=True)
-        return -system.expand(solve.push_forward(u).x)[: system.n, ...]
+        return system.tangent(solve.push_forward(u).x, u)[: system.n, ...]
 
     def adjoint(v: Array) -> Array:
         v = solve.vector("v", v, system.n, block=True)
-        return solve.pull_back(solve.solve_adjoint(v).x)
+        return solve.pull_back(solve.solve_adjoint(v).x, v)
 
     return LinearOperator(
         (system.n, system.B.shape[1]),
@@ -181,7 +181,7 @@ def vjp(
         adjoint0 = solve.vector("adjoint0", adjoint0, system.size, block=True)
         start = system.restrict(adjoint0)
     found = solve.solve_adjoint(v, start)
-    x, adjoint = solve.pull_back(found.x), system.expand(found.x)
+    x, adjoint = solve.pull_back(found.x, v), system.expand(found.x)
     return Adjoint(x, adjoint, found, solve.n_hvp, solve.warnings)
 
 
@@ -214,5 +214,5 @@ def jvp(
     if tangent0 is not None:
         start = -system.restrict(solve.vector("tangent0", tangent0, system.size))
     found = solve.push_forward(u, start)
-    tangent = -system.expand(found.x)
+    tangent = system.tangent(found.x, u)
     return Tangent(tangent[: system.n], tangent, found, solve.n_hvp, solve.warnings)

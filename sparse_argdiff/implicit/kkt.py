@@ -7,7 +7,9 @@
 
 Without constraints this is − f_YY⁻¹ f_XY (the paper's Lemma 3.2); with linear equalities it
 is its equation (56), of which Lemmas 4.1 and 4.2 are two ways to solve.  Variables held at
-a bound and rows that are not strongly active leave the system.
+a bound and rows that are not strongly active leave the system.  Where the bound moves with
+x, so do they, y_F = bound(x), and B has [H; C] bound_X, with the columns of the held
+variables, in addition.
 """
 
 from __future__ import annotations
@@ -26,8 +28,10 @@ from ..operators.block_matrices import (
     vstack,
     zero,
 )
-from ..operators.linear_operator import LinearOperator
+from ..operators.linear_operator import LinearOperator, aslinearoperator
+from ..problem.bounds import selected
 from ..problem.constraints import Stack
+from ..problem.optimality import conditions
 from ..problem.problem import Problem, Solution
 
 
@@ -49,6 +53,8 @@ class KKTSystem:
         Of y and all multipliers together.
     index : int array (k + p,) or None
         The unknowns of K among those; None for all.
+    motion : LinearOperator (n, m) or None
+        The derivative by x of the variables held at bounds that move; None without any.
     """
 
     H: LinearOperator
@@ -57,6 +63,7 @@ class KKTSystem:
     n: int
     size: int
     index: Array | None = None
+    motion: LinearOperator | None = None
 
     @cached_property
     def K(self) -> LinearOperator:
@@ -79,6 +86,19 @@ class KKTSystem:
     def expand(self, z: Array) -> Array:
         """Return (y, all multipliers), zero where K has no unknown."""
         return z if self.index is None else scatter(self.size, self.index)(z)
+
+    def tangent(self, z: Array, u: Array) -> Array:
+        """Return the derivative along u of (y, all multipliers), for K z = B u."""
+        whole = -self.expand(z)
+        if self.motion is None:
+            return whole
+        y = whole[: self.n, ...] + self.motion @ u
+        return namespace(z).concat([y, whole[self.n :, ...]])
+
+    def pull_back(self, z: Array, v: Array) -> Array:
+        """Return g'(x)ᵀ v, for K z = (v, 0)."""
+        product = -(self.B.T @ z)
+        return product if self.motion is None else product + self.motion.T @ v
 
 
 def copied(solution: Solution) -> Solution:
@@ -104,6 +124,7 @@ def linearize(problem: Problem, solution: Solution) -> KKTSystem:
     assert solution.multipliers is not None
     xp, n = namespace(y), y.shape[0]
     size = n + solution.multipliers.shape[0]
+    motion = _motion_of_fixed(problem, solution)
     jacobians: list[Any] = []
     moves: list[Any] = []
     rows: list[Array] = []
@@ -115,10 +136,16 @@ def linearize(problem: Problem, solution: Solution) -> KKTSystem:
         cross = cross if mixed is None else cross + mixed
         if index.shape[0]:
             moved = constraints.jac_x(x, y)
-            jacobians.append(take_rows(constraints.jac(x, y), index))
+            jacobian = take_rows(constraints.jac(x, y), index)
+            jacobians.append(jacobian)
             shape = (index.shape[0], x.shape[0])
-            moves.append(zero(shape, y) if moved is None else take_rows(moved, index))
+            move = zero(shape, y) if moved is None else take_rows(moved, index)
+            if motion is not None:
+                move = aslinearoperator(move) + aslinearoperator(jacobian) @ motion
+            moves.append(move)
             rows.append(n + start + index)
+    if motion is not None:
+        cross = cross + _symmetric_product(H, motion)
     free = arange(n, y)
     fixed = None if solution.active is None else solution.active.fixed
     if fixed is not None and bool(xp.any(fixed)):
@@ -133,6 +160,32 @@ def linearize(problem: Problem, solution: Solution) -> KKTSystem:
         n=n,
         size=size,
         index=None if index.shape[0] == size else index,
+        motion=motion,
+    )
+
+
+def _motion_of_fixed(problem: Problem, solution: Solution) -> LinearOperator | None:
+    """Return the derivative by x of the variables that bounds hold, (n, m).
+
+    Between bounds that are equal a variable goes with the one that it is pushed against.
+    """
+    x, y, active = solution.x, solution.y, solution.active
+    if not problem.bounds_move or active is None:
+        return None
+    xp, (lower, upper) = namespace(y), problem.bounds(x, y)
+    low = y - lower <= upper - y
+    ties = active.fixed & (lower == upper)
+    if bool(xp.any(ties)):
+        force = conditions(problem, x, y, solution.multipliers).lagrangian_grad
+        low = xp.where(ties, force >= 0.0, low)
+    derivatives = problem.bound_derivatives(x, y)
+    return selected(*derivatives, active.fixed & low, active.fixed & ~low, y)
+
+
+def _symmetric_product(H: LinearOperator, motion: LinearOperator) -> LinearOperator:
+    """Return H motion for a symmetric H that may know its products in one direction."""
+    return LinearOperator(
+        motion.shape, lambda u: H @ (motion @ u), lambda w: motion.T @ (H @ w)
     )
 
 

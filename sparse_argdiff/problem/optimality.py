@@ -130,7 +130,12 @@ class _Sides(NamedTuple):
 
 
 def _sides(
-    problem: Problem, y: Array, found: Conditions, multipliers: Array, metric: Metric
+    problem: Problem,
+    x: Array,
+    y: Array,
+    found: Conditions,
+    multipliers: Array,
+    metric: Metric,
 ) -> list[_Sides]:
     """Return force and slack of the rows, the lower and the upper bounds."""
     sides = []
@@ -139,7 +144,7 @@ def _sides(
         part = multipliers[found.multipliers_of :]
         sides.append(_Sides(part * sizes, -found.inequality / sizes))
     if problem.bounded:
-        lower, upper = problem.bounds(y)
+        lower, upper = problem.bounds(x, y)
         pull = metric.forces(found.lagrangian_grad)
         sides.append(_Sides(pull, metric.root * (y - lower)))
         sides.append(_Sides(-pull, metric.root * (upper - y)))
@@ -155,11 +160,16 @@ def classify(problem: Problem, x: Array, y: Array, multipliers: Array) -> Active
     found = conditions(problem, x, y, multipliers)
     H = lagrangian_hess(problem, x, y, multipliers, found.multipliers_of)
     metric, _ = metric_of(H, y, found.grad)
-    return classify_in(problem, y, found, multipliers, metric)
+    return classify_in(problem, x, y, found, multipliers, metric)
 
 
 def classify_in(
-    problem: Problem, y: Array, found: Conditions, multipliers: Array, metric: Metric
+    problem: Problem,
+    x: Array,
+    y: Array,
+    found: Conditions,
+    multipliers: Array,
+    metric: Metric,
 ) -> ActiveSet:
     """Classify in a metric that is known, see :func:`classify`.
 
@@ -167,7 +177,7 @@ def classify_in(
     y is hardly known better.
     """
     xp = namespace(y)
-    sides = _sides(problem, y, found, multipliers, metric)
+    sides = _sides(problem, x, y, found, multipliers, metric)
     # Forces do not change with the origin; y counts by its rounding alone.
     force = max([norm(metric.forces(found.grad)), *(_largest(s.force) for s in sides)])
     length = metric.length(y)
@@ -182,7 +192,7 @@ def classify_in(
         strong, weak = _activity(sides.pop(0), least, wide, near)
         strong, weak = _with_pairs(metric, found.jacobians[1], strong, weak)
     if problem.bounded:
-        lower, upper = problem.bounds(y)
+        lower, upper = problem.bounds(x, y)
         (low, weak_low), (high, weak_high) = (
             _activity(side, least, wide, near) for side in sides
         )
@@ -343,7 +353,7 @@ def _recover(problem: Problem, x: Array, y: Array) -> Array:
     C = metric.covariant(take_rows(vstack(jacobians), index))
     force = metric.forces(-grad)
     if problem.bounded:
-        lower, upper = problem.bounds(y)
+        lower, upper = problem.bounds(x, y)
         apart = xp.minimum(y - lower, upper - y)
         (free,) = xp.nonzero(metric.root * apart > near)
         C, force = take_columns(C, free), xp.take(force, free)
@@ -412,7 +422,7 @@ def is_as_left(problem: Problem, solution: Solution) -> bool:
             return False
     if active is None or multipliers is None:
         return True
-    return _signs_agree(problem, solution.y, found, multipliers, active)
+    return _signs_agree(problem, solution, found, multipliers, active)
 
 
 def _sizes_of_terms(found: Conditions, multipliers: Array | None) -> Array:
@@ -431,15 +441,20 @@ def _sizes_of_terms(found: Conditions, multipliers: Array | None) -> Array:
 
 
 def _signs_agree(
-    problem: Problem, y: Array, found: Conditions, multipliers: Array, active: ActiveSet
+    problem: Problem,
+    solution: Solution,
+    found: Conditions,
+    multipliers: Array,
+    active: ActiveSet,
 ) -> bool:
     """Tell whether forces act where, and only where, the active set has them."""
-    xp, values = namespace(y), found.inequality
+    x, y, values = solution.x, solution.y, found.inequality
+    xp = namespace(y)
     part = multipliers[found.multipliers_of :]
     agree = xp.where(active.strong, part > 0.0, (part == 0.0) & (values <= 0.0))
     if not bool(xp.all(agree)):
         return False
-    lower, upper = problem.bounds(y)
+    lower, upper = problem.bounds(x, y)
     pull = found.lagrangian_grad
     held = (lower == upper) | ((y == lower) & (pull >= 0.0))
     held = held | ((y == upper) & (pull <= 0.0))
@@ -489,7 +504,7 @@ def check_conditions(
     metric, n_hvp = metric_of(H, y, found.grad)
     active = None
     if problem.inequalities is not None or problem.bounded:
-        active = classify_in(problem, y, found, multipliers, metric)
+        active = classify_in(problem, x, y, found, multipliers, metric)
         if solution.active is not None:
             active = _with_weak(solution.active, active)
     if problem.constrained:
@@ -503,7 +518,7 @@ def check_conditions(
     length = metric.length(y)
     lengths = {"the Newton step that is left": step}
     if problem.constrained:
-        lengths |= _violations(problem, y, found, multipliers, active, metric)
+        lengths |= _violations(problem, x, y, found, multipliers, active, metric)
     n_hvp += products
     if math.isnan(sum(lengths.values())) or not math.isfinite(length):
         detail = "f_YY or the Jacobian of a constraint is not finite."
@@ -532,6 +547,7 @@ def _with_weak(given: ActiveSet, found: ActiveSet) -> ActiveSet:
 
 def _violations(
     problem: Problem,
+    x: Array,
     y: Array,
     found: Conditions,
     multipliers: Array,
@@ -543,7 +559,7 @@ def _violations(
     if found.equality.shape[0]:
         sizes = metric.row_norms(found.jacobians[0])
         violation = _largest(xp.abs(found.equality) / sizes)
-    sides = _sides(problem, y, found, multipliers, metric)
+    sides = _sides(problem, x, y, found, multipliers, metric)
     for force, slack in sides:
         violation = max(violation, _largest(-slack))
         mismatch = max(mismatch, _largest(xp.minimum(force, slack)))

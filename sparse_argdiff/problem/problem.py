@@ -24,15 +24,13 @@ from ..arrays import (
 )
 from ..operators.linear_operator import LinearOperator, as_operator
 from ..status import Status
-from .constraints import (
-    Equality,
-    Inequality,
-    LinearEquality,
-    Stack,
+from .bounds import (
     bound_arrays,
+    bound_derivative,
+    check_bound_products,
     check_bounds,
-    stack,
 )
+from .constraints import Equality, Inequality, LinearEquality, Stack, stack
 from .objective import Objective
 
 
@@ -48,8 +46,12 @@ class Problem:
         h(x, y) = 0.
     inequality : Inequality or a sequence of them, optional
         h(x, y) <= 0.
-    lower, upper : float or array (n,), optional
-        Bounds on y; infinities for none.
+    lower, upper : float, array (n,) or callable, optional
+        Bounds on y; infinities for none.  A function ``lower(x)`` returns a number or (n,).
+    lower_jvp, lower_vjp, upper_jvp, upper_vjp : callable, optional
+        ``lower_jvp(x, u)`` returns lower_X u (n,), ``lower_vjp(x, w)`` returns
+        lower_Xᵀ w (m,).  A bound that is a function and holds variables needs one for each
+        mode of differentiation that is used.
     maximize : bool
         Whether y maximises f.
 
@@ -71,6 +73,10 @@ class Problem:
     inequality: Any = None
     lower: Any = None
     upper: Any = None
+    lower_jvp: Any = None
+    lower_vjp: Any = None
+    upper_jvp: Any = None
+    upper_vjp: Any = None
     maximize: bool = False
     equalities: Stack | None = dataclasses.field(init=False, repr=False)
     inequalities: Stack | None = dataclasses.field(init=False, repr=False)
@@ -84,6 +90,8 @@ class Problem:
         object.__setattr__(self, "equalities", equalities)
         object.__setattr__(self, "inequalities", inequalities)
         check_bounds(self.lower, self.upper, getattr(self.objective, "n", None))
+        check_bound_products(self.lower, "lower", self.lower_jvp, self.lower_vjp)
+        check_bound_products(self.upper, "upper", self.upper_jvp, self.upper_vjp)
 
     @property
     def bounded(self) -> bool:
@@ -96,9 +104,26 @@ class Problem:
         rows = self.equalities is not None or self.inequalities is not None
         return rows or self.bounded
 
-    def bounds(self, y: Array) -> tuple[Array, Array]:
+    @property
+    def bounds_move(self) -> bool:
+        """Whether a bound is a function of x."""
+        return callable(self.lower) or callable(self.upper)
+
+    def bounds(self, x: Array, y: Array) -> tuple[Array, Array]:
         """Return the lower and upper bounds, (n,) each, infinite where there are none."""
-        return bound_arrays(self.lower, self.upper, y)
+        return bound_arrays(self.lower, self.upper, x, y)
+
+    def bound_derivatives(
+        self, x: Array, y: Array
+    ) -> tuple[LinearOperator | None, LinearOperator | None]:
+        """Return the derivatives (n, m) of both bounds by x, None for constants."""
+        n = y.shape[0]
+        lower = self.lower, self.lower_jvp, self.lower_vjp
+        upper = self.upper, self.upper_jvp, self.upper_vjp
+        return (
+            bound_derivative("lower", *lower, x, n),
+            bound_derivative("upper", *upper, x, n),
+        )
 
     @property
     def has_value(self) -> bool:

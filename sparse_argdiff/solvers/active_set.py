@@ -35,7 +35,7 @@ from ..status import Status
 from .interior_point.as_solution import complementarity_ratio
 from .interior_point.curvature import free_variables, leads_down, reduced_system
 from .interior_point.iterate import PrimalDualIterate, Residuals, evaluate, largest
-from .interior_point.ldl_factor import LDLFactor
+from ..krylov.ldl_factor import LDLFactor
 from .interior_point.primal_dual import (
     MAXITER,
     PathState,

@@ -24,6 +24,7 @@ from ..arrays import (
     namespace,
     zeros,
 )
+from ..problem.bounds import crossing
 from ..problem.optimality import check_conditions, is_as_left
 from ..problem.problem import Problem, Solution
 from ..status import OnFailure, Status, check_on_failure, raise_or_warn, warn_poor
@@ -109,7 +110,10 @@ def solve(
         raise TypeError(
             f"callback must be callable or None, found {type(callback).__name__}"
         )
-    if callable(method):
+    refused = _without_room(problem, x, y0)
+    if refused is not None:
+        solution = refused
+    elif callable(method):
         solution = _by_callable(method, problem, x, y0, tol)
     else:
         method = _default(problem) if method is None else method
@@ -119,6 +123,20 @@ def solve(
         solution = _by_name(method, problem, x, y0, tol, options)
     _report(problem, solution, on_failure)
     return solution
+
+
+def _without_room(problem: Problem, x: Array, y0: Array) -> Solution | None:
+    """Return what failed where bounds that depend on x are NaN or cross there."""
+    if not problem.bounds_move:
+        return None
+    lower, upper = problem.bounds(x, y0)
+    crossed = crossing(lower, upper)
+    if not crossed:
+        return None
+    xp = namespace(y0)
+    finite = not bool(xp.any(xp.isnan(lower) | xp.isnan(upper)))
+    status = Status.INFEASIBLE if finite else Status.NOT_FINITE
+    return Solution(y=y0, x=x, status=status, warnings=(crossed,))
 
 
 def _by_callable(

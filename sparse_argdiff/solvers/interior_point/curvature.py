@@ -30,7 +30,7 @@ from ...preconditioners import constraint_of
 from ...problem.optimality import lagrangian_hess, row_norms
 from ...problem.problem import Problem
 from .iterate import Residuals
-from .ldl_factor import LDLFactor
+from ...krylov.ldl_factor import LDLFactor
 from .standard_form import StandardForm, scale_rows
 
 _DENSE = 128  # variables up to which the eigenvalues of the reduced Hessian are found

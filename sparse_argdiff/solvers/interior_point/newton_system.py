@@ -24,7 +24,7 @@ from ...operators.linear_operator import LinearOperator, aslinearoperator
 from ...preconditioners import jacobi_of
 from ...status import Status
 from .iterate import Direction, Residuals, evaluate
-from .ldl_factor import LDLFactor
+from ...krylov.ldl_factor import LDLFactor
 
 
 class NewtonSystem:
