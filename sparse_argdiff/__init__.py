@@ -23,15 +23,17 @@ from .hypergradient.influence import influence
 from .hypergradient.result import Certificate, HypergradientResult
 from .hypergradient.upper_objective import FunctionUpper, UpperObjective
 from .implicit.derivative import Adjoint, Tangent, derivative, jvp, vjp
+from .implicit.many import jvp_many, vjp_many
 from .krylov import KrylovResult, cg, minres, projected_cg
 from .operators.linear_operator import LinearOperator, aslinearoperator
 from .operators.structure import Structure
+from .problem.batch_solution import BatchSolution
 from .problem.constants import Constants
 from .problem.constraints import Equality, Inequality, LinearEquality
 from .problem.log_barrier import LogBarrier
 from .problem.objective import FunctionObjective, Objective
 from .problem.problem import ActiveSet, Problem, Solution
-from .solvers import solve
+from .solvers import solve, solve_many
 from .status import ConvergenceError, ConvergenceWarning, Status
 
 __version__ = "0.1.0"
@@ -41,6 +43,7 @@ logging.getLogger(__name__).addHandler(logging.NullHandler())
 __all__ = [
     "ActiveSet",
     "Adjoint",
+    "BatchSolution",
     "BilevelResult",
     "Certificate",
     "CheckError",
@@ -74,15 +77,18 @@ __all__ = [
     "from_dlpack",
     "influence",
     "jvp",
+    "jvp_many",
     "linear_model",
     "minimize",
     "minres",
     "preconditioners",
     "projected_cg",
     "solve",
+    "solve_many",
     "to_device",
     "to_host",
     "vjp",
+    "vjp_many",
 ]
 
 

@@ -267,9 +267,15 @@ class LinearizedSolve:
         lost = xp.full_like(rhs, math.nan)
         return xp.where(xp.all(sound, axis=0), rhs, lost)
 
-    def solve_adjoint(self, v: Array, start: Array | None = None) -> KrylovResult:
-        """Solve K λ = (v, 0)."""
-        return self(self._right_hand_side("v", v, self.system.right_hand_side), start)
+    def solve_adjoint(
+        self, v: Array, start: Array | None = None, multipliers: Array | None = None
+    ) -> KrylovResult:
+        """Solve K λ = (v, 0), or (v, multipliers)."""
+
+        def rhs(v: Array) -> Array:
+            return self.system.right_hand_side(v, multipliers)
+
+        return self(self._right_hand_side("v", v, rhs), start)
 
     def push_forward(self, u: Array, start: Array | None = None) -> KrylovResult:
         """Solve K z = B u, where the minimiser is isolated."""

@@ -155,6 +155,7 @@ def vjp(
     solution: Solution,
     v: Array,
     *,
+    multipliers: Array | None = None,
     adjoint0: Array | None = None,
     **options: Unpack[SolveOptions],
 ) -> Adjoint:
@@ -164,6 +165,9 @@ def vjp(
     ----------
     v : array (n,)
         For a hypergradient, ∇_y f^U.
+    multipliers : array (p + q,), optional
+        Seeds of the multipliers ν, as they stand in the solution: the result is then
+        (∂y/∂x)ᵀ v + (∂ν/∂x)ᵀ ``multipliers``.  Those of rows that do not act stay zero.
     adjoint0 : array (N,) or (N, k), optional
         Start of the linear solve, such as the adjoint of a neighbouring problem.  Of
         several the best combination is taken, for k products.
@@ -180,7 +184,11 @@ def vjp(
     if adjoint0 is not None:
         adjoint0 = solve.vector("adjoint0", adjoint0, system.size, block=True)
         start = system.restrict(adjoint0)
-    found = solve.solve_adjoint(v, start)
+    if multipliers is not None:
+        if system.size == system.n:
+            raise ValueError("multipliers: the problem has no rows, and no multipliers")
+        multipliers = solve.vector("multipliers", multipliers, system.size - system.n)
+    found = solve.solve_adjoint(v, start, multipliers)
     x, adjoint = solve.pull_back(found.x, v), system.expand(found.x)
     return Adjoint(x, adjoint, found, solve.n_hvp, solve.warnings)
 

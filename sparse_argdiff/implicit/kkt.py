@@ -70,10 +70,12 @@ class KKTSystem:
         """The symmetric operator (k + p, k + p); positive definite only without rows."""
         return self.H if self.C is None else saddle_operator(self.H, self.C)
 
-    def right_hand_side(self, v: Array) -> Array:
-        """Return (v, 0) on the unknowns of K, for v (n,) or (n, j)."""
+    def right_hand_side(self, v: Array, multipliers: Array | None = None) -> Array:
+        """Return (v, 0) on the unknowns of K, for v (n,) or (n, j); seeds of multipliers for 0."""
         if self.size > self.n:
-            rest = zeros((self.size - self.n, *v.shape[1:]), v)
+            rest = multipliers
+            if rest is None:
+                rest = zeros((self.size - self.n, *v.shape[1:]), v)
             v = namespace(v).concat([v, rest])
         return self.restrict(v)
 

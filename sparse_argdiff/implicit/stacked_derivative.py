@@ -23,43 +23,12 @@ import numpy as np
 from ..arrays import Array, asarray, epsilon, namespace
 from ..krylov.stacked import apply, apply_transposed
 from ..problem.equilibrate import Equilibrated, equilibrate
-from ..problem.stacked_active import FIXED, HeldSet, HeldSystem
+from ..problem.stacked_active import HeldSystem
+from ..problem.stacked_point import StackedPoint
 from ..problem.stacked_quadratic import StackedQuadratic
 
 _STEPS = 8  # proximal steps of a linear solve
 REGULAR = 1e-10  # residual of a random right-hand side that a regular K meets
-
-
-@dataclasses.dataclass(frozen=True, eq=False)
-class StackedPoint:
-    """Solutions of k programs.
-
-    Attributes
-    ----------
-    y : array (k, n)
-    nu, rows, bounds : arrays (k, p), (k, r), (k, n)
-        Multipliers, of rows and bounds positive for upper sides.
-    held : HeldSet
-        What acts.
-    """
-
-    y: Array
-    nu: Array
-    rows: Array
-    bounds: Array
-    held: HeldSet
-
-    @property
-    def upper_rows(self) -> Array:
-        """Where a row that acts does so at its upper side."""
-        held = self.held.rows
-        return namespace(held).where(held == FIXED, self.rows >= 0.0, held > 0)
-
-    @property
-    def upper_bounds(self) -> Array:
-        """Where a variable that a bound holds is at the upper one."""
-        held = self.held.bounds
-        return namespace(held).where(held == FIXED, self.bounds >= 0.0, held > 0)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -104,6 +73,41 @@ class StackedDerivative:
         )
         self.regular = left <= REGULAR
 
+    def error(self) -> Array:
+        """Return the residual of the conditions at the points, relative to their terms, (k,)."""
+        xp, at, data, system = (
+            namespace(self.point.y),
+            self.point,
+            self.data,
+            self.system,
+        )
+        Py, Ay, Gy = apply(data.P, at.y), apply(data.A, at.y), apply(data.G, at.y)
+        pull = apply_transposed(data.A, at.nu) + apply_transposed(data.G, at.rows)
+        pull = pull + at.bounds
+        units = self.units
+        scale = units.D * units.gamma
+        size = xp.maximum(_sup(Py * scale), _sup(data.q * scale))
+        size = xp.maximum(size, _sup(pull * scale))
+        one = xp.ones_like(size)
+        left = _sup((Py + data.q + pull) * scale) / xp.where(size > 0.0, size, one)
+        sides = xp.where(at.upper_rows, data.h, data.h_lower)
+        length = _sup(at.y / units.D)
+        for value, side, factor, held in (
+            (Ay, data.b, units.E, None),
+            (Gy, sides, units.F, at.held.rows != 0),
+            (
+                at.y,
+                xp.where(at.upper_bounds, data.upper, data.lower),
+                1.0 / units.D,
+                ~system.free,
+            ),
+        ):
+            off = (value - side) * factor
+            off = off if held is None else xp.where(held, off, xp.zeros_like(off))
+            miss = _sup(off) / xp.where(length > 0.0, length, one)
+            left = xp.maximum(left, miss)
+        return left
+
     def _solve(self, dual: Array, primal: Array) -> tuple[Array, Array, Array]:
         """Solve K (u, w) = (dual, primal) on free variables and active rows.
 
@@ -117,17 +121,19 @@ class StackedDerivative:
         size = xp.maximum(_sup(dual), _sup(primal))
         size = xp.where(size > 0.0, size, xp.ones_like(size))
         least, best = xp.full_like(size, xp.inf), (u, w)
+        going = xp.isfinite(size)  # a member stops by its own residuals
         for _ in range(_STEPS):
             du, dw = system.product(u, w)
             left = (du - dual) * system.free, (dw - primal) * acting
             error = xp.maximum(_sup(left[0]), _sup(left[1])) / size
-            better = error < 0.25 * least
+            going = going & (error < 0.25 * least)
             best = tuple(
-                xp.where(better[:, None], new, old)
+                xp.where(going[:, None], new, old)
                 for new, old in zip((u, w), best, strict=True)
             )
-            least = xp.where(error < least, error, least)
-            if not bool(xp.any(better & (error > 32.0 * epsilon(u)))):
+            least = xp.where(going, error, least)
+            going = going & (error > 32.0 * epsilon(u))
+            if not bool(xp.any(going)):
                 break
             du, dw = system.step(*left)
             u, w = u + du * system.free, w + dw * acting
@@ -171,7 +177,12 @@ class StackedDerivative:
 
         ``change``: the direction in all data, zeros where a datum stays.
         """
-        xp, units, system, at = namespace(self.point.y), self.units, self.system, self.point
+        xp, units, system, at = (
+            namespace(self.point.y),
+            self.units,
+            self.system,
+            self.point,
+        )
         y = at.y
         moved = xp.where(at.upper_bounds, change.upper, change.lower)
         fixed = xp.where(system.free, xp.zeros_like(y), moved)

@@ -20,7 +20,8 @@ from scipy import linalg
 from ..arrays import Array, namespace
 
 STACKED = 16  # unknowns up to which one call for all is faster, measured
-BY_ROOTS = 48  # unknowns up to which one LU costs less than the calls of two roots, measured
+# Variables up to which one LU costs less than the calls of two roots, measured.
+BY_ROOTS = 32
 
 
 def apply(M: Array, v: Array) -> Array:
@@ -49,7 +50,9 @@ def solve_each(K: Array, r: Array) -> Array:
         if K.shape[0] == 1:
             return xp.full_like(r, math.nan)
         half = K.shape[0] // 2
-        return xp.concat([solve_each(K[:half], r[:half]), solve_each(K[half:], r[half:])])
+        return xp.concat(
+            [solve_each(K[:half], r[:half]), solve_each(K[half:], r[half:])]
+        )
 
 
 class StackedFactor:
@@ -61,7 +64,8 @@ class StackedFactor:
     C : array (k, p, n)
     delta : array (k, p)
     sizes : int array (k,) on the host, optional
-        Rows of C that count, the first ones; the others are zero.
+        Rows of C that count, the first ones; the others are zero.  With them each system is
+        factorised by itself, without them all are solved in one call.
 
     Notes
     -----
@@ -74,20 +78,26 @@ class StackedFactor:
         self._n = n
         self._stack: Array | None = None
         self._factors: list[Any] = []
-        if xp is not np or n + p <= STACKED:
-            self._stack = saddle_stack(xp.broadcast_to(H, (k, n, n)), C, delta)
-            return
-        small = n + p <= BY_ROOTS
-        roots: list[Any] = [None if small else _well_conditioned_root(M) for M in H]
+        small = n <= BY_ROOTS
+        if xp is not np or sizes is None or small:
+            K = saddle_stack(xp.broadcast_to(H, (k, n, n)), C, delta)
+            if xp is not np or sizes is None:
+                self._stack = K
+                return
+        roots = [None if small else _well_conditioned_root(M) for M in np.asarray(H)]
         getrf, trtrs, potrf = linalg.get_lapack_funcs(("getrf", "trtrs", "potrf"), (C,))
         for i in range(k):
-            j = p if sizes is None else int(sizes[i])
+            j = int(sizes[i])
             one = 0 if H.shape[0] == 1 else i
             L = roots[one]
             if L is None:
-                K = saddle_stack(H[one : one + 1], C[i : i + 1, :j], delta[i : i + 1, :j])
+                if small:
+                    K_i = K[i, : n + j, : n + j]
+                else:
+                    own = slice(i, i + 1)
+                    (K_i,) = saddle_stack(H[one : one + 1], C[own, :j], delta[own, :j])
                 # A row-major matrix is its transpose to LAPACK, and K is symmetric.
-                lu, pivots, _ = getrf(K[0].T)
+                lu, pivots, _ = getrf(K_i.T)
                 self._factors.append((lu, pivots))
                 continue
             V = S = None
@@ -155,7 +165,7 @@ class StackedRegularFactor:
         if xp is not np or n + p <= STACKED:
             self._stack = saddle_stack(H, C, delta)
             return
-        by_roots = n + p > BY_ROOTS
+        by_roots = n > BY_ROOTS
         K = None if by_roots else saddle_stack(H, C, delta)
         (getrf,) = linalg.get_lapack_funcs(("getrf",), (H,))
         for i in range(k):

@@ -1,6 +1,6 @@
 """The solutions of one problem for many x, as arrays with a row for each.
 
-    y_i = argmin_y f(x_i, y),    i = 1 … k
+y_i = argmin_y f(x_i, y),    i = 1 … k
 """
 
 from __future__ import annotations
@@ -88,7 +88,9 @@ class BatchSolution:
         counts = Counter(status.name for status in self.status)
         ends = ", ".join(f"{count} {name}" for name, count in counts.most_common())
         k, n = self.y.shape
-        return f"BatchSolution(y ({k}, {n}), x ({k}, {self.x.shape[1]}): {ends or 'none'})"
+        return (
+            f"BatchSolution(y ({k}, {n}), x ({k}, {self.x.shape[1]}): {ends or 'none'})"
+        )
 
 
 def named(index: list[int]) -> str:

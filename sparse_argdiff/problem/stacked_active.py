@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from ..arrays import Array, namespace
-from ..krylov.stacked import StackedFactor, apply, apply_transposed
+from ..krylov.stacked import STACKED, StackedFactor, apply, apply_transposed
 from .stacked_quadratic import StackedQuadratic
 
 _DELTA = 1e-11  # of the proximal steps, in equilibrated units
@@ -64,7 +64,11 @@ class HeldSystem:
         self.free = held.bounds == 0
         acting = held.rows != 0
         counts = xp.sum(xp.astype(acting, xp.int64), axis=1)
-        j = int(xp.max(counts)) if counts.shape[0] else 0
+        j, r = 0, acting.shape[1]
+        if data.n + data.A.shape[1] + r <= STACKED:
+            j = r  # whatever the neighbours have
+        elif counts.shape[0]:
+            j = int(xp.max(counts))
         order = xp.argsort(xp.astype(~acting, xp.int8), axis=1, stable=True)
         self.rows = order[:, :j]
         self.acting = xp.take_along_axis(acting, self.rows, axis=1)
@@ -106,12 +110,15 @@ class HeldSystem:
         H = xp.zeros((1 if shared else k, n, n), dtype=self.data.q.dtype)
         H += self.P
         diagonal = xp.arange(n)
-        H[:, diagonal, diagonal] += _DELTA if shared else xp.where(self.free, _DELTA, 1.0)
+        H[:, diagonal, diagonal] += (
+            _DELTA if shared else xp.where(self.free, _DELTA, 1.0)
+        )
         delta = xp.full((k, p + j), _DELTA, dtype=H.dtype)
         if j:
             delta[:, p:] = xp.where(self.acting, _DELTA, 1.0)
         C = xp.broadcast_to(self.C, (k, p + j, n))
-        return StackedFactor(H, C, delta, p + self._counts if xp is np else None)
+        whole = n + p + self.held.rows.shape[1] <= STACKED or xp is not np
+        return StackedFactor(H, C, delta, None if whole else p + self._counts)
 
     def step(self, dual: Array, primal: Array) -> tuple[Array, Array]:
         """Return dy and dμ against residuals (k, n) and (k, p + j); dy is zero where held."""

@@ -32,10 +32,28 @@ class StackedParameters:
     """
 
     def __init__(self, problem: Problem) -> None:
-        self.named = problem.objective.data
+        objective: Any = problem.objective
+        self.named = objective.data
         self.sign = -1.0 if problem.maximize else 1.0
         self.constant = self.named.constant
         self.n = int(self.constant.q.shape[0])
+        # Sides of G for each of which the problem has a row.
+        self.sides = [
+            s for s in ("h", "h_lower") if getattr(self.constant, s) is not None
+        ]
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Variables, equality rows, rows of G."""
+        A, G = self.constant.A, self.constant.G
+        p, r = (0 if M is None else int(M.shape[0]) for M in (A, G))
+        return self.n, p, r
+
+    @property
+    def rows(self) -> tuple[int, int]:
+        """Equality and inequality rows of the problem."""
+        _, p, r = self.shape
+        return p, r * len(self.sides)
 
     def stacked(self, X: Array) -> StackedQuadratic:
         """Return the data of the program that is minimised for each row of X."""
@@ -73,14 +91,15 @@ class StackedParameters:
             return entries
         if not hasattr(part, "rows"):
             return xp.reshape(entries, (k, *part.shape))
-        dense = np.zeros((k, *part.shape))
+        dense: Any = np.zeros((k, *part.shape))
         member = np.arange(k)[:, None]
-        np.add.at(dense, (member, part.rows[None, :], part.columns[None, :]), entries)
+        np.add.at(dense, (member, part.rows[None, :], part.columns[None, :]), np.asarray(entries))
         return dense
 
     def change(self, U: Array) -> StackedQuadratic:
         """Return the directions in all data along rows of U, zero where a datum stays."""
-        xp, parts = namespace(U), {}
+        xp = namespace(U)
+        parts: dict[str, Any] = {}
         for name in _NAMES:
             if name in self.named.parts:
                 place, part = self.named.parts[name]
@@ -118,7 +137,7 @@ class StackedParameters:
             if name in simple:
                 columns.append(simple[name])
             else:
-                total = 0.0
+                total: Any = 0.0
                 for factor, w, y in pairs[name]:
                     total = total + factor * _outer(part, w, y)
                 columns.append(total)

@@ -17,6 +17,7 @@ from ..arrays import Array, namespace
 from ..krylov.stacked import apply, apply_transposed
 
 ROWS = 1e19  # a side from here on is none, as everywhere in collections of programs
+STACK = 1 << 25  # bytes of one stack of Newton matrices
 _PARTS = ("P", "q", "A", "b", "G", "h", "h_lower", "lower", "upper")
 
 
@@ -62,17 +63,20 @@ class StackedQuadratic:
         """Variables, equality rows and inequality rows."""
         return self.n, int(self.A.shape[1]), int(self.G.shape[1])
 
+    def widened(self, count: int) -> StackedQuadratic:
+        """Return the same with a q for each of ``count`` programs, as ``take`` expects."""
+        if self.q.shape[0] == count:
+            return self
+        q = namespace(self.q).broadcast_to(self.q, (count, self.n))
+        return dataclasses.replace(self, q=q)
+
     def take(self, index: Any) -> StackedQuadratic:
         """Return the programs of an index (array, slice) on the leading axis."""
         parts: dict[str, Any] = {}
         for name in _PARTS:
             value = getattr(self, name)
-            parts[name] = value if value.shape[0] == 1 else value[index, ...]
-        if all(value.shape[0] == 1 for value in parts.values()):
-            # Of programs that share everything each still is one.
-            count = len(range(*index.indices(1))) if isinstance(index, slice) else len(index)
-            q = parts["q"]
-            parts["q"] = namespace(q).broadcast_to(q, (count, q.shape[1]))
+            shared = value.shape[0] == 1 and name != "q"
+            parts[name] = value if shared else value[index, ...]
         return StackedQuadratic(**parts, kinds=self.blocks)
 
     @cached_property
@@ -87,9 +91,7 @@ class StackedQuadratic:
             ("bounds", 1.0, self.upper),
             ("bounds", -1.0, -self.lower),
         )
-        return tuple(
-            (kind, sign) for kind, sign, c in kinds if bool(xp.any(c < ROWS))
-        )
+        return tuple((kind, sign) for kind, sign, c in kinds if bool(xp.any(c < ROWS)))
 
     @cached_property
     def limits(self) -> Array:
@@ -151,3 +153,9 @@ class StackedQuadratic:
     def gradient(self, y: Array) -> Array:
         """Return P y + q, (k, n)."""
         return apply(self.P, y) + self.q
+
+
+def stack_size(n: int, p: int, r: int) -> int:
+    """Return how many programs of n variables, p and r rows are treated at a time."""
+    each = 8 * ((n + p) ** 2 + (n + p + r) * n + 1)
+    return max(1, STACK // each)

@@ -82,8 +82,11 @@ def _where(mask: Array, v: Array) -> Array:
 
 
 def relative(a: Array, size: Array) -> Array:
+    """Return a / size, where 0 / 0 is 0, a / 0 is 1, and NaN stays."""
     xp = namespace(a)
-    return _where(a > 0.0, a / xp.where(size > 0.0, size, xp.where(a > 0.0, a, 1.0 + a)))
+    zero, one = xp.zeros_like(a), xp.ones_like(a)
+    ratio = xp.where(size > 0.0, a / xp.where(size > 0.0, size, one), one + 0.0 * a)
+    return xp.where(a == 0.0, zero, ratio)
 
 
 def _residuals(data: StackedQuadratic, at: Iterate) -> _Residuals:
@@ -161,7 +164,9 @@ def _longest(v: Array, dv: Array) -> Array:
     if v.shape[1] == 0:
         return xp.ones((v.shape[0],), dtype=v.dtype)
     falls = dv < 0.0
-    ratio = xp.where(falls, -v / xp.where(falls, dv, -xp.ones_like(dv)), xp.ones_like(v))
+    ratio = xp.where(
+        falls, -v / xp.where(falls, dv, -xp.ones_like(dv)), xp.ones_like(v)
+    )
     return xp.minimum(xp.min(ratio, axis=1), xp.ones_like(ratio[:, 0]))
 
 
@@ -170,7 +175,9 @@ def _advance(data: StackedQuadratic, at: Iterate, found: _Residuals) -> Iterate:
     newton, xp = _Newton(data, at), namespace(at.y)
     sz = at.s * at.z
     predictor = newton.step(found, sz)
-    alpha = xp.minimum(_longest(at.s, predictor.s), _longest(at.z, predictor.z))[:, None]
+    alpha = xp.minimum(_longest(at.s, predictor.s), _longest(at.z, predictor.z))[
+        :, None
+    ]
     after = (at.s + alpha * predictor.s) * (at.z + alpha * predictor.z)
     count = xp.maximum(
         _sum(xp.astype(newton.present, at.y.dtype)), xp.ones_like(found.mu)
@@ -182,7 +189,9 @@ def _advance(data: StackedQuadratic, at: Iterate, found: _Residuals) -> Iterate:
     step = newton.step(found, sz + predictor.s * predictor.z - target)
     alpha = xp.minimum(_longest(at.s, step.s), _longest(at.z, step.z))
     near = xp.maximum(1.0 - found.mu, _TO_THE_BOUNDARY + 0.0 * found.mu)
-    alpha = xp.where(alpha < 1.0, alpha * xp.minimum(near, 1.0 - 1e-3 + 0.0 * near), alpha)
+    alpha = xp.where(
+        alpha < 1.0, alpha * xp.minimum(near, 1.0 - 1e-3 + 0.0 * near), alpha
+    )
     alpha = alpha[:, None]
     return Iterate(
         at.y + alpha * step.y,
@@ -208,8 +217,12 @@ def start(data: StackedQuadratic) -> Iterate:
     point = newton._factor.solve(rhs)
     y, nu = point[:, :n], point[:, n:]
     s = _where(present, c - data.sides(y))
-    return Iterate(y, nu, xp.where(present, _shifted(s, present), one),
-                   _where(present, _shifted(-s, present)))
+    return Iterate(
+        y,
+        nu,
+        xp.where(present, _shifted(s, present), one),
+        _where(present, _shifted(-s, present)),
+    )
 
 
 def _shifted(v: Array, present: Array) -> Array:
@@ -273,8 +286,13 @@ def interior_point(
         (alive,) = xp.nonzero(~ended)
         if alive.shape[0] < index.shape[0]:
             index, at, part, stale = (
-                index[alive], at.take(alive), part.take(alive), stale[alive],
+                index[alive],
+                at.take(alive),
+                part.take(alive),
+                stale[alive],
             )
-            found = _Residuals(*(getattr(found, f.name)[alive] for f in dataclasses.fields(found)))
+            found = _Residuals(
+                *(getattr(found, f.name)[alive] for f in dataclasses.fields(found))
+            )
         at = _advance(part, at, found)
     return best, error, infeasible, unbounded, niter

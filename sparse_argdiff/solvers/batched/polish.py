@@ -35,8 +35,8 @@ class Polished:
         Multipliers of rows and bounds, positive for the upper side.
     held : HeldSet
         The sides that act with a multiplier that is not zero.
-    weak_rows, weak_bounds : bool arrays (k, r), (k, n)
-        What may act or not: slack and multiplier are both zero.
+    weak_rows, weak_bounds : int arrays (k, r), (k, n)
+        1 above, −1 below, where a side may act or not: slack and multiplier are zero.
     error : array (k,)
         The largest residual, relative to the terms that cancel in it.
     settled : bool array (k,)
@@ -77,7 +77,9 @@ def proposed(data: StackedQuadratic, reduced: StackedQuadratic, at: Iterate) -> 
         xp.astype(xp.sign(xp.where(xp.isfinite(v), v, xp.zeros_like(v))), xp.int8)
         for v in (none if rows is None else rows, none if bounds is None else bounds)
     ]
-    held = (xp.broadcast_to(v, (k, size)) for v, size in zip(signs, (r, n), strict=True))
+    held = (
+        xp.broadcast_to(v, (k, size)) for v, size in zip(signs, (r, n), strict=True)
+    )
     return _with_fixed(data, HeldSet(*held))
 
 
@@ -136,8 +138,9 @@ def _on_held(
     y = xp.where(held.bounds != 0, bound_target, y)
     mu = system.gathered(nu, rows)
     c = system.gathered(xp.broadcast_to(data.b, nu.shape), row_target)
-    C, last, best = system.whole_rows, None, (y, mu)
+    C, best = system.whole_rows, (y, mu)
     least = xp.full((y.shape[0],), xp.inf, dtype=y.dtype)
+    going = least > 0.0  # a member stops by its own residuals
     for _ in range(_REFINEMENTS):
         Py, pull, Cy = apply(data.P, y), apply_transposed(C, mu), apply(C, y)
         gradient, miss = (Py + data.q + pull), Cy - c
@@ -147,18 +150,15 @@ def _on_held(
             relative(largest(gradient * system.free), forces),
             relative(largest(miss), lengths),
         )
-        better = error < least
+        going = going & (error < 0.5 * least)
         best = tuple(
-            xp.where(better[:, None], new, old)
+            xp.where(going[:, None], new, old)
             for new, old in zip((y, mu), best, strict=True)
         )
-        least = xp.where(better, error, least)
-        falls = (error > 8.0 * epsilon(y)) & (error < 1e300)
-        if last is not None:
-            falls = falls & (error <= 0.25 * last)
-        if not bool(xp.any(falls)):
+        least = xp.where(going, error, least)
+        going = going & (error > 8.0 * epsilon(y))
+        if not bool(xp.any(going)):
             break
-        last = error
         dy, dmu = system.step(gradient, miss)
         y, mu = y + dy, mu + dmu
     return _judged(system, *best)
@@ -168,7 +168,7 @@ def _judged(system: HeldSystem, y: Array, mu: Array) -> tuple[Polished, HeldSet]
     """Return the points with what is wrong with them, and the next set to try."""
     xp, data, held = namespace(y), system.data, system.held
     nu, rows = system.scattered(mu)
-    C, (row_target, bound_target) = system.whole_rows, _targets(data, held)
+    C, row_target = system.whole_rows, _targets(data, held)[0]
     Py, pull = apply(data.P, y), apply_transposed(C, mu)
     # Not |P| |y|, which a y that runs away along a flat direction makes as large as it likes.
     gradient, forces = Py + data.q + pull, xp.abs(Py) + xp.abs(data.q) + xp.abs(pull)
@@ -207,8 +207,8 @@ def _judged(system: HeldSystem, y: Array, mu: Array) -> tuple[Polished, HeldSet]
             xp.where(weak_rows & ~fixed[0], 0 * held.rows, held.rows),
             xp.where(weak_bounds & ~fixed[1], 0 * held.bounds, held.bounds),
         ),
-        weak_rows=weak_rows & ~fixed[0],
-        weak_bounds=weak_bounds & ~fixed[1],
+        weak_rows=_sided(weak_rows & ~fixed[0], data.h - Gy, Gy - data.h_lower),
+        weak_bounds=_sided(weak_bounds & ~fixed[1], data.upper - y, y - data.lower),
         error=error,
         settled=~xp.any(wrong, axis=1) & xp.isfinite(error),
     )
@@ -234,6 +234,13 @@ def _next(
         )
     )
     return HeldSet(rows, bounds)
+
+
+def _sided(weak: Array, above: Array, below: Array) -> Array:
+    """Return 1 where the upper side is the weak one, −1 where the lower one is, else 0."""
+    xp = namespace(weak)
+    nearer = 2 * xp.astype(above <= below, xp.int8) - 1
+    return xp.where(weak, nearer, 0 * nearer)
 
 
 def _along(side: Array, multiplier: Array) -> Array:

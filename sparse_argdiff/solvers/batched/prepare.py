@@ -40,7 +40,7 @@ def prepare(data: StackedQuadratic) -> Prepared:
     xp, k = namespace(data.q), data.count
     undefined = xp.zeros((k,), dtype=xp.bool)
     empty = xp.zeros((k,), dtype=xp.bool)
-    parts: dict[str, Array] = {}
+    parts: dict[str, Any] = {}
     for name in ("P", "q", "A", "b", "G"):
         value = getattr(data, name)
         bad = ~xp.isfinite(value)
@@ -79,7 +79,7 @@ def indefinite(P: Array) -> Array:
     found = np.zeros(P.shape[0], dtype=bool)
     diagonal = np.arange(n)
     for i in range(P.shape[0]):
-        shifted = P[i].copy()
+        shifted = np.array(P[i])
         shifted[diagonal, diagonal] += shift[i] + np.finfo(P.dtype).tiny
         _, failed = factorise(shifted, lower=True, clean=False, overwrite_a=True)
         found[i] = failed != 0
@@ -111,7 +111,11 @@ def convexified(data: StackedQuadratic, at: Array) -> tuple[StackedQuadratic, Ar
         Z, R = V[j, r:, :], V[j, :r, :]
         Pi = P[i]
         size = xp.sqrt(xp.sum(Pi * Pi))
-        least = float(xp.min(xp.linalg.eigvalsh(Z @ Pi @ Z.T))) if Z.shape[0] else float(size)
+        least = (
+            float(xp.min(xp.linalg.eigvalsh(Z @ Pi @ Z.T)))
+            if Z.shape[0]
+            else float(size)
+        )
         if least <= 1e-12 * float(size):
             failed[i] = True
             continue
@@ -150,5 +154,3 @@ def without_fixed(data: StackedQuadratic) -> tuple[StackedQuadratic, Array, Arra
         fixed,
         value,
     )
-
-

@@ -1,26 +1,24 @@
-"""Solve a stack of dense quadratic programs, chunk by chunk, each to its exact active set.
+"""Solve a stack of dense quadratic programs, each to its exact active set.
 
-    equilibrate  →  interior point  →  polish and certify  →  (closer, and again)
+equilibrate  →  interior point  →  polish and certify  →  (closer, and again)
 """
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator
 
 import numpy as np
 
 from ...arrays import Array, namespace
+from ...problem.equilibrate import Equilibrated, equilibrate
 from ...problem.stacked_active import HeldSet
 from ...problem.stacked_quadratic import StackedQuadratic
 from ...status import Status
-from ...problem.equilibrate import Equilibrated, equilibrate
 from .interior_point import Iterate, interior_point
 from .polish import CERTIFIED, Polished, polish, proposed
 from .prepare import convexified, indefinite, prepare, without_fixed
 
 _ROUNDS = (1e-7, 1e-11)  # errors of the interior point before the active set is guessed
-CHUNK = 1 << 27  # bytes of one stack of Newton matrices
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -36,8 +34,8 @@ class StackedSolutions:
         Multipliers of rows and bounds, positive for the upper side, negative for the lower.
     held : HeldSet
         The sides that act.
-    weak_rows, weak_bounds : bool arrays (k, r), (k, n)
-        Sides whose slack and multiplier are both zero.
+    weak_rows, weak_bounds : int arrays (k, r), (k, n)
+        1 above, −1 below, where slack and multiplier of a side are both zero.
     error : array (k,)
         Largest residual of the conditions relative to the terms that cancel in it.
     status : list of Status or None, k long
@@ -57,44 +55,14 @@ class StackedSolutions:
     niter: Array
 
 
-def solve_stack(data: StackedQuadratic) -> StackedSolutions:
-    """Solve the programs, as many at a time as ``CHUNK`` allows."""
+def solve_stack(given: StackedQuadratic) -> StackedSolutions:
+    """Solve the programs of one stack."""
     # Members that fail overflow on the way, and are told apart at the end.
     with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
-        return joined([_solve_chunk(part) for part in chunks(data)])
+        return _solved(given.widened(given.count))
 
 
-def chunks(data: StackedQuadratic) -> Iterator[StackedQuadratic]:
-    """Yield the programs in stacks whose Newton matrices fill ``CHUNK`` bytes."""
-    n, p, r = data.shape
-    each = 8 * ((n + p) ** 2 + (n + p + r) * n + 1)
-    size = max(1, CHUNK // each)
-    if size >= data.count:
-        yield data
-        return
-    for first in range(0, data.count, size):
-        yield data.take(slice(first, min(first + size, data.count)))
-
-
-def joined(parts: list[StackedSolutions]) -> StackedSolutions:
-    """Return the solutions of several chunks as one."""
-    if len(parts) == 1:
-        return parts[0]
-    xp = namespace(parts[0].y)
-
-    def of(name: str) -> Array:
-        return xp.concat([getattr(part, name) for part in parts], axis=0)
-
-    held = HeldSet(
-        xp.concat([part.held.rows for part in parts], axis=0),
-        xp.concat([part.held.bounds for part in parts], axis=0),
-    )
-    names = {f.name for f in dataclasses.fields(StackedSolutions)} - {"held", "status"}
-    status = [status for part in parts for status in part.status]
-    return StackedSolutions(held=held, status=status, **{name: of(name) for name in names})
-
-
-def _solve_chunk(given: StackedQuadratic) -> StackedSolutions:
+def _solved(given: StackedQuadratic) -> StackedSolutions:
     prepared = prepare(given)
     xp, k = namespace(given.q), given.count
     units = equilibrate(prepared.data)
@@ -124,7 +92,7 @@ def _rounds(
     lost: Array,
 ) -> tuple[Polished, Array, dict[Status, Array]]:
     """Alternate between the interior point and the polish for what is not certified."""
-    xp, k = namespace(data.q), data.count
+    xp = namespace(data.q)
     at, _, infeasible, unbounded, niter = interior_point(reduced, _ROUNDS[0])
     found = _polished(data, reduced, at, fixed, value)
     for tol in _ROUNDS[1:]:
