@@ -22,8 +22,10 @@ from .hypergradient.hypergradient import Hypergradient
 from .hypergradient.influence import influence
 from .hypergradient.result import Certificate, HypergradientResult
 from .hypergradient.upper_objective import FunctionUpper, UpperObjective
+from .implicit.active_range import ActiveRange, active_range
 from .implicit.derivative import Adjoint, Tangent, derivative, jvp, vjp
 from .implicit.many import jvp_many, vjp_many
+from .implicit.value_gradient import value_gradient
 from .krylov import KrylovResult, cg, minres, projected_cg
 from .operators.linear_operator import LinearOperator, aslinearoperator
 from .operators.structure import Structure
@@ -33,6 +35,7 @@ from .problem.constraints import Equality, Inequality, LinearEquality
 from .problem.log_barrier import LogBarrier
 from .problem.objective import FunctionObjective, Objective
 from .problem.problem import ActiveSet, Problem, Solution
+from .report import SolutionReport, report
 from .solvers import solve, solve_many
 from .status import ConvergenceError, ConvergenceWarning, Status
 
@@ -41,6 +44,7 @@ __version__ = "0.1.0"
 logging.getLogger(__name__).addHandler(logging.NullHandler())
 
 __all__ = [
+    "ActiveRange",
     "ActiveSet",
     "Adjoint",
     "BatchSolution",
@@ -64,10 +68,12 @@ __all__ = [
     "Objective",
     "Problem",
     "Solution",
+    "SolutionReport",
     "Status",
     "Structure",
     "Tangent",
     "UpperObjective",
+    "active_range",
     "aslinearoperator",
     "cg",
     "check_derivatives",
@@ -83,10 +89,12 @@ __all__ = [
     "minres",
     "preconditioners",
     "projected_cg",
+    "report",
     "solve",
     "solve_many",
     "to_device",
     "to_host",
+    "value_gradient",
     "vjp",
     "vjp_many",
 ]

@@ -103,7 +103,7 @@ class LinearizedSolve:
             check_on_failure(on_failure)
         if stationarity != math.inf:
             stationarity = as_tolerance("stationarity", stationarity)
-        solution, self._n_hvp, inaccurate = _checked(
+        solution, self._n_hvp, inaccurate = checked_solution(
             problem, solution, stationarity, on_failure
         )
         solution = copied(solution) if own_arrays else solution
@@ -129,6 +129,11 @@ class LinearizedSolve:
         self.told = tuple(note for note in caveats if note)
         notes = (*solution.warnings, self.system.K.note, *self.told)
         self.warnings = tuple(dict.fromkeys(note for note in notes if note))
+
+    @property
+    def factored(self) -> bool:
+        """Whether a factor of K shows that it is regular, and definite on the null space of C."""
+        return self._factor is not None and self._factor.status is None
 
     @property
     def n_hvp(self) -> int:
@@ -385,7 +390,7 @@ class LinearizedSolve:
         return value
 
 
-def _checked(
+def checked_solution(
     problem: Problem, solution: Solution, tolerance: float, on_failure: OnFailure
 ) -> tuple[Solution, int, str]:
     """Return the completed solution, the Hessian products spent, and what it lacks.

@@ -20,6 +20,7 @@ from ..operators.structure import Structure
 from ..problem.problem import Problem, Solution
 from ..status import ConvergenceWarning
 from .checked_solve import LinearizedSolve, SolveOptions
+from .one_sided import one_sided_tangent
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -198,6 +199,7 @@ def jvp(
     solution: Solution,
     u: Array,
     *,
+    one_sided: bool = False,
     tangent0: Array | None = None,
     **options: Unpack[SolveOptions],
 ) -> Tangent:
@@ -207,6 +209,10 @@ def jvp(
     ----------
     u : array (m,)
         A direction in the parameters.
+    one_sided : bool
+        Whether constraints that are weakly active take the side that u leads to: the result is
+        the limit of (g(x + t u) − g(x)) / t for t → 0, t > 0, which is not linear in u.
+        Refused where the rows that push leave a flat direction, as it is then not unique.
     tangent0 : array (N,), optional
         Start of the linear solve.
 
@@ -216,6 +222,11 @@ def jvp(
     loose solve for a random right-hand side: where it is singular y is not isolated, and
     B u may not show it.  With ``derivative`` this is done once.
     """
+    if one_sided:
+        found_side = one_sided_tangent(problem, solution, u, dict(options))
+        if found_side is not None:
+            n = solution.y.shape[0]
+            return Tangent(found_side.tangent[:n], *found_side)
     solve = LinearizedSolve(problem, solution, **options)
     system, start = solve.system, None
     u = solve.vector("u", u, system.B.shape[1])

@@ -126,7 +126,7 @@ def linearize(problem: Problem, solution: Solution) -> KKTSystem:
     assert solution.multipliers is not None
     xp, n = namespace(y), y.shape[0]
     size = n + solution.multipliers.shape[0]
-    motion = _motion_of_fixed(problem, solution)
+    motion = motion_of_fixed(problem, solution)
     jacobians: list[Any] = []
     moves: list[Any] = []
     rows: list[Array] = []
@@ -166,7 +166,7 @@ def linearize(problem: Problem, solution: Solution) -> KKTSystem:
     )
 
 
-def _motion_of_fixed(problem: Problem, solution: Solution) -> LinearOperator | None:
+def motion_of_fixed(problem: Problem, solution: Solution) -> LinearOperator | None:
     """Return the derivative by x of the variables that bounds hold, (n, m).
 
     Between bounds that are equal a variable goes with the one that it is pushed against.

@@ -95,7 +95,7 @@ class StackedFactor:
                     K_i = K[i, : n + j, : n + j]
                 else:
                     own = slice(i, i + 1)
-                    (K_i,) = saddle_stack(H[one : one + 1], C[own, :j], delta[own, :j])
+                    K_i = saddle_stack(H[one : one + 1], C[own, :j], delta[own, :j])[0]
                 # A row-major matrix is its transpose to LAPACK, and K is symmetric.
                 lu, pivots, _ = getrf(K_i.T)
                 self._factors.append((lu, pivots))

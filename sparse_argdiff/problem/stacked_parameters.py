@@ -93,7 +93,11 @@ class StackedParameters:
             return xp.reshape(entries, (k, *part.shape))
         dense: Any = np.zeros((k, *part.shape))
         member = np.arange(k)[:, None]
-        np.add.at(dense, (member, part.rows[None, :], part.columns[None, :]), np.asarray(entries))
+        np.add.at(
+            dense,
+            (member, part.rows[None, :], part.columns[None, :]),
+            np.asarray(entries),
+        )
         return dense
 
     def change(self, U: Array) -> StackedQuadratic:
