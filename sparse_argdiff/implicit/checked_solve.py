@@ -108,7 +108,7 @@ class LinearizedSolve:
             check_on_failure(on_failure)
         if stationarity != math.inf:
             stationarity = as_tolerance("stationarity", stationarity)
-        solution, self._n_hvp, inaccurate = _checked(
+        solution, self._n_hvp, inaccurate = checked_solution(
             problem, solution, stationarity, on_failure
         )
         solution = copied(solution) if own_arrays else solution
@@ -147,6 +147,11 @@ class LinearizedSolve:
         self._kept = None
         self._factor = _factor_of_small(self.system, self._probe) if exact else None
         self.solver, self.null_space = self._solver_for(*self._asked)
+
+    @property
+    def factored(self) -> bool:
+        """Whether a factor of K shows that it is regular, and definite on the null space of C."""
+        return self._factor is not None and self._factor.status is None
 
     @property
     def n_hvp(self) -> int:
@@ -291,9 +296,15 @@ class LinearizedSolve:
         lost = xp.full_like(rhs, math.nan)
         return xp.where(xp.all(sound, axis=0), rhs, lost)
 
-    def solve_adjoint(self, v: Array, start: Array | None = None) -> KrylovResult:
-        """Solve K λ = (v, 0)."""
-        return self(self._right_hand_side("v", v, self.system.right_hand_side), start)
+    def solve_adjoint(
+        self, v: Array, start: Array | None = None, multipliers: Array | None = None
+    ) -> KrylovResult:
+        """Solve K λ = (v, 0), or (v, multipliers)."""
+
+        def rhs(v: Array) -> Array:
+            return self.system.right_hand_side(v, multipliers)
+
+        return self(self._right_hand_side("v", v, rhs), start)
 
     def push_forward(self, u: Array, start: Array | None = None) -> KrylovResult:
         """Solve K z = B u, where the minimiser is isolated."""
@@ -403,7 +414,7 @@ class LinearizedSolve:
         return value
 
 
-def _checked(
+def checked_solution(
     problem: Problem, solution: Solution, tolerance: float, on_failure: OnFailure
 ) -> tuple[Solution, int, str]:
     """Return the completed solution, the Hessian products spent, and what it lacks.

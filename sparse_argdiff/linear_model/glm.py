@@ -232,6 +232,10 @@ class Glm:
         """
         return self._model.weight_slopes(x, y, v)
 
+    def grad_x(self, x: Array, y: Array) -> Array:
+        """Return ∇_x f at fixed y, (m,): the penalty is quadratic in y, half of f_XYᵀ y."""
+        return 0.5 * (self.cross(x, y).T @ y)
+
     def scale(self, x: Array) -> float:
         """Return ‖f_Y(x, 0)‖, which does not depend on x; computed once."""
         return self._model.scale(x)
