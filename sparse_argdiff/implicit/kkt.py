@@ -75,10 +75,12 @@ class KKTSystem:
         """The symmetric operator (k + p, k + p); positive definite only without rows."""
         return self.H if self.C is None else saddle_operator(self.H, self.C)
 
-    def right_hand_side(self, v: Array) -> Array:
-        """Return (v, 0) on the unknowns of K, for v (n,) or (n, j)."""
+    def right_hand_side(self, v: Array, multipliers: Array | None = None) -> Array:
+        """Return (v, 0) on the unknowns of K, for v (n,) or (n, j); seeds of multipliers for 0."""
         if self.size > self.n:
-            rest = zeros((self.size - self.n, *v.shape[1:]), v)
+            rest = multipliers
+            if rest is None:
+                rest = zeros((self.size - self.n, *v.shape[1:]), v)
             v = namespace(v).concat([v, rest])
         if self.fixed is not None:
             mask = self.fixed if v.ndim == 1 else self.fixed[:, None]
@@ -135,7 +137,7 @@ def linearize(problem: Problem, solution: Solution) -> KKTSystem:
     assert solution.multipliers is not None
     xp, n = namespace(y), y.shape[0]
     size = n + solution.multipliers.shape[0]
-    motion = _motion_of_fixed(problem, solution)
+    motion = motion_of_fixed(problem, solution)
     jacobians: list[Any] = []
     moves: list[Any] = []
     rows: list[Array] = []
@@ -175,7 +177,7 @@ def linearize(problem: Problem, solution: Solution) -> KKTSystem:
     )
 
 
-def _motion_of_fixed(problem: Problem, solution: Solution) -> LinearOperator | None:
+def motion_of_fixed(problem: Problem, solution: Solution) -> LinearOperator | None:
     """Return the derivative by x of the variables that bounds hold, (n, m).
 
     Between bounds that are equal a variable goes with the one that it is pushed against.

@@ -21,6 +21,7 @@ from ..problem.problem import Problem
 from .lipschitz_constants import lipschitz_of
 from .mean_loss import DataTerm
 from .stacked_models import Rows, StackedModels
+from .third_derivative import observations, second_of_loss
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -214,6 +215,12 @@ class FoldedGlm:
         """Return a mask (K n,) of what x fixes at 0, None where nothing is."""
         return self.models.fixed(x)
 
+    def third_product(
+        self, x: Array, y: Array, w: Array, dx: Array, dy: Array
+    ) -> tuple[Array, Array]:
+        """Return the derivatives of (f_XYᵀ w, f_YY w) along (dx, dy), (m,) and (K n,)."""
+        return self.models.third_product(x, y, w, dx, dy)
+
     def weight_slopes(self, x: Array, y: Array, v: Array) -> Array:
         """Return v' ∂f_Y/∂w_i for each sample weight w_i, shape (N,)."""
         return self.models.weight_slopes(x, y, v)
@@ -312,6 +319,20 @@ class HeldOutFolds:
 
     def grad_x(self, x: Array, y: Array) -> None:
         """Return None: x does not enter directly."""
+
+    def hess_product(self, x: Array, y: Array, dx: Array, dy: Array) -> Any:
+        """Return the derivatives of (∂f^U/∂x, ∂f^U/∂y) along (dx, dy), None for zero."""
+        z, models, found = self._models.predictors(y), self._models, []
+        pairs = zip(self._rows, self._shares(), models.blocks(dy), strict=True)
+        for q, (rows, share, d) in enumerate(pairs):
+            own = 0.0 * d if rows is None else second_of_loss(rows.term, z[q], d)
+            found.append(share * own)
+        return None, namespace(y).concatenate(found)
+
+    @property
+    def n_observations(self) -> int:
+        """Numbers that the loss compares: samples of positive weight, times outputs."""
+        return observations([rows.term for rows in self._rows if rows is not None])
 
     def lipschitz(self, metric: Array) -> float:
         """Return a Lipschitz constant of ``grad_y`` in a metric, see ``Constants``."""

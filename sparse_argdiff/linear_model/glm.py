@@ -237,6 +237,15 @@ class Glm:
         """Return a mask (n,) of the coefficients that x fixes at 0, None without any."""
         return self._model.fixed(x)
 
+    def third_product(
+        self, x: Array, y: Array, w: Array, dx: Array, dy: Array
+    ) -> tuple[Array, Array]:
+        """Return the derivatives of (f_XYᵀ w, f_YY w) along (dx, dy), (m,) and (n,).
+
+        What :meth:`Hypergradient.hessp` needs: three products with the features.
+        """
+        return self._model.third_product(x, as_vector("y", y, self.n), w, dx, dy)
+
     def weight_slopes(self, x: Array, y: Array, v: Array) -> Array:
         """Return v' ∂f_Y/∂w_i for each sample weight w_i, shape (N,).
 
@@ -244,6 +253,10 @@ class Glm:
         ones without it; f divides them by their sum, so that w' of the result is zero.
         """
         return self._model.weight_slopes(x, y, v)
+
+    def grad_x(self, x: Array, y: Array) -> Array:
+        """Return ∇_x f at fixed y, (m,): the penalty is quadratic in y, half of f_XYᵀ y."""
+        return 0.5 * (self.cross(x, y).T @ y)
 
     def scale(self, x: Array) -> float:
         """Return ‖f_Y(x, 0)‖, which does not depend on x; computed once."""

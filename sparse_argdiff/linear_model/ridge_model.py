@@ -24,6 +24,7 @@ from .losses import Curvature
 from .mean_loss import DataTerm
 from .norms import NoRidge
 from .penalty import RidgePenalty, held, without
+from .third_derivative import third_of_loss, third_of_ridge
 
 
 class RidgeModel:
@@ -127,6 +128,16 @@ class RidgeModel:
             lambda w: penalty.gather(slope * w[:count]),
             dtype=self.dtype,
         )
+
+    def third_product(
+        self, x: Array, y: Array, w: Array, dx: Array, dy: Array
+    ) -> tuple[Array, Array]:
+        """Return the derivatives of (f_XYᵀ w, f_YY w) along (dx, dy), (m,) and (n,)."""
+        penalty, fixed = self.penalty, self.fixed(x)
+        y, w, dy = (without(fixed, v) for v in (y, w, dy))
+        along = third_of_loss(self.data, self.data.predictor(y), w, dy)
+        by_x = third_of_ridge(penalty, x, (y, w, dx, dy), along)
+        return penalty.gather(by_x), without(fixed, along)
 
     def weight_slopes(self, x: Array, y: Array, v: Array) -> Array:
         """Return v' ∂f_Y/∂w_i for each sample weight w_i as given, shape (N,)."""

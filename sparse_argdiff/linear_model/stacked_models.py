@@ -28,6 +28,7 @@ from .mean_loss import DataTerm, quiet
 from .norms import NoRidge
 from .penalty import RidgePenalty, held, without
 from .ridge_model import RidgeModel
+from .third_derivative import third_of_loss, third_of_ridge
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -146,8 +147,13 @@ class StackedModels:
 
     def parts(self, x: Array) -> list[Array]:
         """Return the part of x of each model."""
+        split = self._split(x)
+        return [split[k] for k in self.part_of]
+
+    def _split(self, x: Array) -> list[Array]:
+        """Return the parts of x, or of what is like it."""
         m = self.m // len(self.penalties)
-        return [x[k * m : (k + 1) * m] for k in self.part_of]
+        return [x[k * m : (k + 1) * m] for k in range(len(self.penalties))]
 
     def _per_part(self, x: Array) -> list[Any]:
         """Return the weights of each part of x."""
@@ -156,11 +162,8 @@ class StackedModels:
             raise ValueError(
                 f"x must have shape ({self.m},), found shape {tuple(x.shape)}"
             )
-        m = self.m // len(self.penalties)
-        return [
-            penalty.at(x[k * m : (k + 1) * m], self.dtype)
-            for k, penalty in enumerate(self.penalties)
-        ]
+        pairs = zip(self.penalties, self._split(x), strict=True)
+        return [penalty.at(part, self.dtype) for penalty, part in pairs]
 
     def weights(self, x: Array) -> tuple[list[Array], Array | None, str]:
         """Return the weights of each model (p K,), a mask (Q n,) of what is fixed, a note."""
@@ -320,6 +323,24 @@ class StackedModels:
             return xp.concatenate(gathered)
 
         return LinearOperator((self.n, self.m), forward, backward, dtype=self.dtype)
+
+    def third_product(
+        self, x: Array, y: Array, w: Array, dx: Array, dy: Array
+    ) -> tuple[Array, Array]:
+        """Return the derivatives of (f_XYᵀ w, f_YY w) along (dx, dy), (m,) and (Q n,)."""
+        fixed, xp = self.fixed(x), namespace(y)
+        y, w, dy = (without(fixed, v) for v in (y, w, dy))
+        z, found, sums = self.predictors(y), [], [0.0 * dx for dx in self._split(dx)]
+        pieces, along_x = self._split(x), self._split(dx)
+        blocks = zip(self.blocks(y), self.blocks(w), self.blocks(dy), strict=True)
+        for q, (y_q, w_q, dy_q) in enumerate(blocks):
+            k = self.part_of[q]
+            along = third_of_loss(self.terms[q], z[q], w_q, dy_q)
+            at = y_q, w_q, along_x[k], dy_q
+            by_x = third_of_ridge(self.penalties[k], pieces[k], at, along)
+            sums[k] = sums[k] + self.penalties[k].gather(by_x)
+            found.append(along)
+        return xp.concatenate(sums), without(fixed, xp.concatenate(found))
 
     # what else others ask for -------------------------------------------------------
 

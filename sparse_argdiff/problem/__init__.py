@@ -6,6 +6,7 @@ from .log_barrier import LogBarrier
 from .objective import FunctionObjective, Objective
 from .penalties import L1, ElasticNet, GroupL1, Penalty
 from .problem import ActiveSet, Problem, Solution
+from .quadratic import QuadraticProgram
 
 __all__ = [
     "L1",
@@ -21,5 +22,6 @@ __all__ = [
     "Objective",
     "Penalty",
     "Problem",
+    "QuadraticProgram",
     "Solution",
 ]

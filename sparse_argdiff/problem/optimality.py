@@ -217,6 +217,53 @@ def classify_in(
     return ActiveSet(strong, weak, fixed, weak_fixed)
 
 
+class Touching(NamedTuple):
+    """Inequalities at zero, by whether they push: masks of rows (q,) and bounds (n,)."""
+
+    rows: Array  # that push
+    low: Array  # bounds that push
+    high: Array
+    weak_rows: Array  # at zero without a force, to half the digits of y
+    weak_low: Array
+    weak_high: Array
+
+    @property
+    def weak(self) -> bool:
+        """Whether anything at zero has no force."""
+        weak = self.weak_rows, self.weak_low, self.weak_high
+        return any(bool(namespace(mask).any(mask)) for mask in weak)
+
+
+def touching(problem: Problem, solution: Solution) -> Touching:
+    """Return which inequalities are at zero, and which of them push.
+
+    Unlike :func:`classify`, without a word on pairs of rows that make an equality.
+    """
+    x, y, multipliers = solution.x, solution.y, solution.multipliers
+    assert multipliers is not None
+    found = conditions(problem, x, y, multipliers)
+    H = lagrangian_hess(problem, x, y, multipliers, found.multipliers_of)
+    metric, _ = metric_of(H, y, found.grad)
+    xp, sides = namespace(y), _sides(problem, x, y, found, multipliers, metric)
+    length = metric.length(y)
+    force = max([norm(metric.forces(found.grad)), *(_largest(s.force) for s in sides)])
+    wide = math.sqrt(epsilon(y)) * max(length, force)
+    none = zeros((0,), y, xp.bool), zeros(y.shape, y, xp.bool)
+    masks = [none[0], none[1], none[1], none[0], none[1], none[1]]
+    for j in range(3):
+        if (j == 0 and not found.inequality.shape[0]) or (
+            j > 0 and not problem.bounded
+        ):
+            continue
+        side = sides.pop(0)
+        at_zero = side.slack <= wide
+        masks[j] = (side.force > wide) & (side.force > side.slack)
+        masks[j + 3] = at_zero & ~masks[j]
+    # A variable that one of two equal bounds pushes at is not held by the other.
+    masks[4], masks[5] = masks[4] & ~masks[2], masks[5] & ~masks[1]
+    return Touching(*masks)
+
+
 def _activity(
     side: _Sides, least: float, wide: float, near: float
 ) -> tuple[Array, Array]:
@@ -280,10 +327,10 @@ def residual(problem: Problem, solution: Solution) -> tuple[Array, int]:
         return problem.grad(solution.x, solution.y), 1
     solution = complete(problem, solution)
     found = conditions(problem, solution.x, solution.y, solution.multipliers)
-    return _residual_of(found, solution.active), 1
+    return residual_of(found, solution.active), 1
 
 
-def _residual_of(found: Conditions, active: ActiveSet | None) -> Array:
+def residual_of(found: Conditions, active: ActiveSet | None) -> Array:
     """Return the conditions that hold with equality, (n + p + q,)."""
     xp, rows = namespace(found.grad), found.inequality
     free = found.lagrangian_grad
@@ -433,7 +480,7 @@ def is_as_left(problem: Problem, solution: Solution) -> bool:
     check_size(problem, solution.y)
     found = conditions(problem, solution.x, solution.y, multipliers)
     check_masks(active, solution.y.shape, found.inequality.shape)
-    xp, now = namespace(solution.y), _residual_of(found, active)
+    xp, now = namespace(solution.y), residual_of(found, active)
     if now.shape != stored.shape:
         return False
     if not bool(xp.all(now == stored)):
@@ -536,7 +583,7 @@ def check_conditions(
             active = _with_weak(solution.active, active)
     if problem.constrained:
         solution = dataclasses.replace(solution, multipliers=multipliers, active=active)
-    free = _residual_of(found, active)[: y.shape[0]]
+    free = residual_of(found, active)[: y.shape[0]]
     size = norm(free)
     if not math.isfinite(size + norm(found.equality) + norm(found.inequality)):
         detail = "f_Y or a constraint is not finite."

@@ -43,7 +43,7 @@ class Penalty(Protocol):
     leave the support together, which get one common step; ``smooth``, true where the support
     is everything and f + Ω is a smooth function; ``convex``; ``ridge(x, y)``, the v of
     Ω = ½ Σ v_j y_j² + a sum of norms of the blocks, whose dual norms ``activity`` has, with
-    which the duality gap is known.
+    which the duality gap is known; ``grad_x(x, y)``, Ω_X, for ``value_gradient``.
     """
 
     def value(self, x: Array, y: Array) -> float:
@@ -273,6 +273,10 @@ class L1:
             return w != math.inf
         return ((y != 0.0) | (w == 0.0)) & (w != math.inf)
 
+    def grad_x(self, x: Array, y: Array) -> Array:
+        """Return Ω_X, Σ_j |y_j| ∂w_j/∂x, shape (m,)."""
+        return self._weights.vjp(x, self._sizes(y), y, y.shape[0])
+
     def _acting(self, x: Array, y: Array) -> Array:
         """Return the weights on the support, zero off it."""
         w = self.weights(x, y)
@@ -389,6 +393,13 @@ class ElasticNet(L1):
     def support(self, x: Array, y: Array) -> Array:
         """Return y_j ≠ 0, or w_j = 0, with finite weights."""
         return super().support(x, y) & (self.ridge(x, y) != math.inf)
+
+    def grad_x(self, x: Array, y: Array) -> Array:
+        """Return Ω_X, shape (m,)."""
+        n, (of_w, of_v) = y.shape[0], self._of(x)
+        first = self._weights.vjp(of_w, self._parts[0] * self._sizes(y), y, n)
+        second = self._ridge.vjp(of_v, 0.5 * self._parts[1] * y * y, y, n)
+        return namespace(y).concat([first, second]) if self._halves else first + second
 
     def _ridge_acting(self, x: Array, y: Array) -> Array:
         xp, v = namespace(y), self.ridge(x, y)
@@ -534,6 +545,11 @@ class GroupL1:
         there = (self._sums.norms(y, 0.0) > 0.0) | (w == 0.0)
         there = (there | self.smooth) & (w != math.inf)
         return self._sums.spread(xp.astype(there, y.dtype), 1.0) > 0.0
+
+    def grad_x(self, x: Array, y: Array) -> Array:
+        """Return Ω_X, Σ_g ‖y_g‖ ∂w_g/∂x, shape (m,)."""
+        sizes = self.norms(y) - self._smoothing
+        return self._weights.vjp(x, sizes, y, self.n_groups)
 
     def _acting(self, x: Array, y: Array) -> tuple[Array, Array, Array]:
         """Return weights and norms per group, zero and one off the support, and u = y/‖y‖."""

@@ -9,6 +9,7 @@ a file of its own.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import math
 from collections.abc import Callable
 from typing import Any
@@ -32,7 +33,9 @@ from .active_set import active_set
 from .interior_point.barrier import barrier
 from .newton_cg import newton_cg
 from .newton_kkt import newton_kkt
+from .projected_newton import is_box, projected_newton
 from .proximal_newton import proximal_newton
+from .quadratic_program import ENGINES, engine_for
 from .stopping import NewtonIterate
 
 LowerSolver = Callable[[Problem, Array, Array, float], Solution]
@@ -68,7 +71,9 @@ def solve(
         active ones hold exactly.  "barrier": the path of the logarithmic barrier, to
         within the gap.  Both are meant for convex problems: of others they find a local
         minimum or say that f is not convex.  Where Hessian and Jacobians are explicit
-        they factorise on the host.  "proximal_newton" with a penalty that has kinks (the
+        they factorise on the host.  "projected_newton" for a large convex f in a box with at
+        most one linear equality (the default for a ``SupportVector``): Newton on the
+        variables that no bound holds.  "proximal_newton" with a penalty that has kinks (the
         default there).
         A callable is called as ``method(problem, x, y0, tol)`` and returns a
         ``Solution``; without a status it is checked to ``tol`` here.
@@ -112,6 +117,9 @@ def solve(
         raise TypeError(
             f"callback must be callable or None, found {type(callback).__name__}"
         )
+    check_parameters = getattr(problem.objective, "check_parameters", None)
+    if callable(check_parameters):
+        check_parameters(x)
     refused = _without_room(problem, x, y0)
     if refused is not None:
         solution = refused
@@ -123,6 +131,8 @@ def solve(
         if method in {"newton_cg", "proximal_newton"}:
             options["M"] = M
         solution = _by_name(method, problem, x, y0, tol, options)
+        if not solution.method:
+            solution = dataclasses.replace(solution, method=method)
     _report(problem, solution, on_failure)
     return solution
 
@@ -223,14 +233,20 @@ _METHODS: dict[str, Callable[..., Solution]] = {
     "barrier": barrier,
     "active_set": active_set,
     "proximal_newton": proximal_newton,
+    **{engine: functools.partial(active_set, engine=engine) for engine in ENGINES},
+    "projected_newton": projected_newton,
 }
 
 
 def _default(problem: Problem) -> str:
     if problem.nonsmooth:
         return "proximal_newton"
+    engine = engine_for(problem)
+    if engine is not None:
+        return engine
     if problem.inequalities is not None or problem.bounded:
-        return "active_set"
+        known = callable(getattr(problem.objective, "hess_entries", None))
+        return "projected_newton" if known and is_box(problem) else "active_set"
     return "newton_cg" if problem.equalities is None else "newton_kkt"
 
 
