@@ -30,7 +30,7 @@ class Glm:
         SciPy CSR or CSC is used as it is.
     targets : array (N,)
         Real numbers, labels 0/1 or −1/+1, counts, or classes, by the loss.
-    loss : {"logistic", "squared", "poisson", "huber", "multinomial"} or Loss
+    loss : {"logistic", "squared", "poisson", "huber", "multinomial", "squared-hinge"} or Loss
     penalty : {"per-feature", "per-group", "per-coefficient", "scalar"}
         The coefficients that one entry of x weighs; "per-coefficient" differs from "per-feature" for
         several outputs.
@@ -144,10 +144,11 @@ class Glm:
         curvature = data.loss.curvature(data.predictor(y), data.targets, data.weights)
         core = self._hess(curvature, xp.zeros_like(weights))
         rest = xp.zeros(self.n - weights.shape[0], dtype=self.dtype)
-        return self._hess(curvature, weights, (core, xp.concatenate([weights, rest])))
+        split = core, xp.concatenate([weights, rest])
+        return self._hess(curvature, weights, split, data.kinks(y))
 
     def _hess(
-        self, curvature: Curvature, weights: Array, split: Any = None
+        self, curvature: Curvature, weights: Array, split: Any = None, note: str = ""
     ) -> LinearOperator:
         design, count = self._data.design, self._penalty.n_coefficients
         products = self._products.products(curvature, weights, self._shift)
@@ -165,7 +166,9 @@ class Glm:
             dtype=self.dtype,
             symmetric=True,
             diagonal=diagonal if design.has_squares else None,
-            structure=Structure(split=split, rank=None if split else self._rank),
+            structure=Structure(
+                split=split, rank=None if split else self._rank, note=note
+            ),
         )
         return operator.with_product(products.into, blocks=products.into_blocks)
 

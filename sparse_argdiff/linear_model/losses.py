@@ -34,6 +34,8 @@ class Loss(Protocol):
     Predictors z have shape (N,), or (N, K) for a loss of K outputs a sample.
     Optional attributes: ``curvature_bound`` and ``third_bound``, of the second and third
     derivatives by z for all z; without them nothing is proven about a hypergradient.
+    ``kinks(z, targets)``, the relative distances to where the curvature jumps: samples
+    there make a derivative one-sided, which is told.
     ``mean_range``, the open interval of the means that the model can predict: targets all
     at one end have no finite intercept.
     """
@@ -226,6 +228,11 @@ class Huber(_Scalar):
     def _second(self, z: Array, targets: Array, weights: Array) -> Array:
         return weights * (namespace(z).abs(z - targets) <= self.delta)
 
+    def kinks(self, z: Array, targets: Array) -> Array:
+        """Return how far the predictors are from where the curvature jumps, relatively."""
+        xp = namespace(z)
+        return xp.abs(xp.abs(z - targets) / self.delta - 1.0)
+
 
 @dataclasses.dataclass(frozen=True)
 class SquaredHinge(_Scalar):
@@ -258,7 +265,7 @@ class SquaredHinge(_Scalar):
         return 2.0 * weights * (targets * z < 1.0)
 
     def kinks(self, z: Array, targets: Array) -> Array:
-        """Return the distances of the predictors to where the curvature jumps."""
+        """Return how far the predictors are from where the curvature jumps, of their size."""
         return namespace(z).abs(1.0 - targets * z)
 
     @staticmethod

@@ -20,6 +20,7 @@ from ..arrays import (
     as_vector,
     copied,
     dot,
+    epsilon,
     is_array,
     is_sparse,
     namespace,
@@ -123,6 +124,24 @@ class DataTerm:
             grad = self.design.backward(slope * weights)
         self._grad_memo = (z, grad)
         return copied(grad)
+
+    def kinks(self, y: Array) -> str:
+        """Say how many samples are where the curvature of the loss jumps, to half the digits.
+
+        Empty without any, and for losses that are twice differentiable.
+        """
+        distances = getattr(self.loss, "kinks", None)
+        if distances is None:
+            return ""
+        z = self.predictor(y)
+        near = distances(z, self.targets) <= math.sqrt(epsilon(z))
+        count = int(namespace(z).count_nonzero(near & (self.weights > 0.0)))
+        if count == 0:
+            return ""
+        return (
+            f"{count} samples are at a kink of the slope of the loss, where its curvature "
+            "jumps: the derivative is one-sided there"
+        )
 
     def weight_slopes(self, y: Array, v: Array) -> Array:
         """Return v' ∂(gradient)/∂w_i for the weights w as they were given."""
