@@ -26,8 +26,8 @@ from typing import Any
 import numpy as np
 
 import sparse_argdiff as sad
+from sparse_argdiff.krylov import ldl_factor
 from sparse_argdiff.solvers.interior_point import (
-    ldl_factor,
     newton_system,
     predictor_corrector,
     primal_dual,

@@ -10,7 +10,7 @@ import logging
 
 from . import linear_model, preconditioners
 from .arrays.transfer import from_dlpack, to_device, to_host
-from .bilevel import BilevelResult, minimize
+from .bilevel import BilevelResult, Sum, minimize, prior
 from .checks import (
     CheckError,
     CheckReport,
@@ -31,6 +31,7 @@ from .problem.constraints import Equality, Inequality, LinearEquality
 from .problem.log_barrier import LogBarrier
 from .problem.objective import FunctionObjective, Objective
 from .problem.problem import ActiveSet, Problem, Solution
+from .problem.quadratic import QuadraticProgram
 from .solvers import solve
 from .status import ConvergenceError, ConvergenceWarning, Status
 
@@ -60,9 +61,11 @@ __all__ = [
     "LogBarrier",
     "Objective",
     "Problem",
+    "QuadraticProgram",
     "Solution",
     "Status",
     "Structure",
+    "Sum",
     "Tangent",
     "UpperObjective",
     "aslinearoperator",
@@ -78,6 +81,7 @@ __all__ = [
     "minimize",
     "minres",
     "preconditioners",
+    "prior",
     "projected_cg",
     "solve",
     "to_device",

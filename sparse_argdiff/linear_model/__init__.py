@@ -1,6 +1,8 @@
 """Linear models and support vector machines whose penalties are learned."""
 
-from .glm import Glm, HeldOutLoss
+from .cross_validation import HeldOutFolds
+from .glm import Glm
+from .held_out import HeldOutLoss
 from .kernel import GaussianKernel, Kernel, linear_kernel
 from .losses import Huber, Logistic, Loss, Multinomial, Poisson, Squared, SquaredHinge
 from .support_vector import (
@@ -14,6 +16,7 @@ __all__ = [
     "GaussianKernel",
     "Glm",
     "HeldOutDecision",
+    "HeldOutFolds",
     "HeldOutLoss",
     "Huber",
     "Intercept",

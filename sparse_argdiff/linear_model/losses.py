@@ -17,7 +17,7 @@ from typing import Any, ClassVar, NamedTuple, Protocol
 
 import numpy as np
 
-from ..arrays import Array, as_data, namespace
+from ..arrays import Array, as_data, epsilon, namespace
 
 
 class Curvature(NamedTuple):
@@ -37,7 +37,9 @@ class Loss(Protocol):
     ``kinks(z, targets)``, the relative distances to where the curvature jumps: samples
     there make a derivative one-sided, which is told.
     ``mean_range``, the open interval of the means that the model can predict: targets all
-    at one end have no finite intercept.
+    at one end have no finite intercept.  ``third(z, targets, weights, a, b)``, the third
+    derivative times the weights along a and b, of the shape of z: without it the Hessian
+    of a hypergradient's F takes differences.
     """
 
     def prepare(self, targets: Array, dtype: Any, outputs: int | None = None) -> Array:
@@ -91,8 +93,17 @@ class _Scalar:
 
         return Curvature(diagonal, product)
 
+    def third(
+        self, z: Array, targets: Array, weights: Array, a: Array, b: Array
+    ) -> Array:
+        """Return ∂³ℓ/∂z³ times the weights along a and b."""
+        return self._third(z, targets, weights) * a * b
+
     def _second(self, z: Array, targets: Array, weights: Array) -> Array:
         raise NotImplementedError
+
+    def _third(self, z: Array, targets: Array, weights: Array) -> Array:
+        return 0.0 * weights
 
 
 @dataclasses.dataclass(frozen=True)
@@ -159,6 +170,10 @@ class Logistic(_Scalar):
         curvature *= weights
         return curvature
 
+    def _third(self, z: Array, targets: Array, weights: Array) -> Array:
+        p = self.probability(z)
+        return weights * p * (1.0 - p) * (1.0 - 2.0 * p)
+
     @staticmethod
     def probability(z: Array) -> Array:
         """Return 1 / (1 + e^-z) without overflow, a fresh array."""
@@ -190,6 +205,9 @@ class Poisson(_Scalar):
         return self.mean(z) - targets
 
     def _second(self, z: Array, targets: Array, weights: Array) -> Array:
+        return weights * self.mean(z)
+
+    def _third(self, z: Array, targets: Array, weights: Array) -> Array:
         return weights * self.mean(z)
 
     @staticmethod
@@ -344,6 +362,18 @@ class Multinomial:
 
         return Curvature(weighted * (1.0 - p), product, (p, weights))
 
+    def third(
+        self, z: Array, targets: Array, weights: Array, a: Array, b: Array
+    ) -> Array:
+        """Return the derivative of (diag(p) − p p') a along b per sample, weighted."""
+        p, xp = self.probability(z), namespace(z)
+
+        def mean(v: Array) -> Array:
+            return xp.sum(p * v, axis=1, keepdims=True)
+
+        a, b = a - mean(a), b - mean(b)
+        return weights[:, None] * p * (a * b - mean(a * b))
+
     @staticmethod
     def probability(z: Array) -> Array:
         """Return the soft-max of each row."""
@@ -364,6 +394,24 @@ def _count_of(classes: Array) -> int:
                 "them by numpy.unique(labels, return_inverse=True)[1]"
             )
     return count
+
+
+def kink_note(loss: Loss, z: Array, targets: Array, weights: Array) -> str:
+    """Say how many samples are where the curvature of a loss jumps, to half the digits.
+
+    Empty without any, and for losses that are twice differentiable.
+    """
+    distances = getattr(loss, "kinks", None)
+    if distances is None:
+        return ""
+    near = (distances(z, targets) <= math.sqrt(epsilon(z))) & (weights > 0.0)
+    count = int(namespace(z).count_nonzero(near))
+    if count == 0:
+        return ""
+    return (
+        f"{count} samples are at a kink of the slope of the loss, where its curvature "
+        "jumps: the derivative is one-sided there"
+    )
 
 
 LOSSES: dict[str, type[Any]] = {

@@ -9,6 +9,7 @@ a file of its own.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import math
 from collections.abc import Callable
 from typing import Any
@@ -33,6 +34,7 @@ from .interior_point.barrier import barrier
 from .newton_cg import newton_cg
 from .newton_kkt import newton_kkt
 from .projected_newton import is_box, projected_newton
+from .quadratic_program import ENGINES, engine_for
 from .stopping import NewtonIterate
 
 LowerSolver = Callable[[Problem, Array, Array, float], Solution]
@@ -113,6 +115,9 @@ def solve(
         raise TypeError(
             f"callback must be callable or None, found {type(callback).__name__}"
         )
+    check_parameters = getattr(problem.objective, "check_parameters", None)
+    if callable(check_parameters):
+        check_parameters(x)
     refused = _without_room(problem, x, y0)
     if refused is not None:
         solution = refused
@@ -124,6 +129,8 @@ def solve(
         if method == "newton_cg":
             options["M"] = M
         solution = _by_name(method, problem, x, y0, tol, options)
+        if not solution.method:
+            solution = dataclasses.replace(solution, method=method)
     _report(problem, solution, on_failure)
     return solution
 
@@ -218,10 +225,14 @@ _METHODS: dict[str, Callable[..., Solution]] = {
     "barrier": barrier,
     "active_set": active_set,
     "projected_newton": projected_newton,
+    **{engine: functools.partial(active_set, engine=engine) for engine in ENGINES},
 }
 
 
 def _default(problem: Problem) -> str:
+    engine = engine_for(problem)
+    if engine is not None:
+        return engine
     if problem.inequalities is not None or problem.bounded:
         known = callable(getattr(problem.objective, "hess_entries", None))
         return "projected_newton" if known and is_box(problem) else "active_set"
@@ -248,14 +259,32 @@ def _start(problem: Problem, x: Array, y0: Any) -> Array:
     if y0 is not None:
         y0 = as_vector("y0", y0, n)
         namespace(x, y0)
-        return _inside(problem, x, y0)
+        return _without_fixed(problem, x, _inside(problem, x, y0))
     if n is None:
         raise ValueError(
             "y0 is needed: the objective does not know n, the size of y; pass y0=..., "
             "or give the objective an attribute n"
         )
     dtype = getattr(problem.objective, "dtype", None) or x.dtype
-    return _inside(problem, x, zeros(n, x, dtype))
+    start = _inside(problem, x, zeros(n, x, dtype))
+    return _without_fixed(problem, x, start)
+
+
+def _without_fixed(problem: Problem, x: Array, y0: Array) -> Array:
+    """Return the start with zeros where an objective has entries of y that x fixes at 0.
+
+    Its ``fixed(x)`` is the mask.  Gradient and Hessian do not couple them to the others:
+    they stay zero in each step.
+    """
+    fixed = problem.fixed(x)
+    if fixed is None:
+        return y0
+    if problem.constrained:
+        raise ValueError(
+            "coefficients of infinite weight are fixed at 0, which constraints may "
+            "contradict; leave these features out"
+        )
+    return namespace(y0).where(fixed, namespace(y0).zeros_like(y0), y0)
 
 
 def _inside(problem: Problem, x: Array, y0: Array) -> Array:
