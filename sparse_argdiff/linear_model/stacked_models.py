@@ -23,7 +23,7 @@ from ..problem.constants import Constants
 from .design import Design
 from .dual_point import LossDualPoint
 from .lipschitz_constants import constants_of
-from .losses import Curvature, Loss
+from .losses import Curvature, Loss, kink_note
 from .mean_loss import DataTerm, quiet
 from .norms import NoRidge
 from .penalty import RidgePenalty, held, without
@@ -91,6 +91,10 @@ class Rows:
     def curvature(self, z: Array) -> Curvature:
         """Return the weighted curvature of the samples that count."""
         return self.loss.curvature(self.part(z), self.targets, self.weights)
+
+    def kinks(self, z: Array) -> str:
+        """Say how many samples are at a kink."""
+        return kink_note(self.loss, self.part(z), self.targets, self.weights)
 
 
 class StackedModels:
@@ -245,6 +249,8 @@ class StackedModels:
         core = self._hess(curved, none)
         if fixed is not None:
             core = held(core, fixed, none)
+        kinks = (rows.kinks(z[q]) for q, rows in enumerate(self.rows))
+        note = "; ".join(dict.fromkeys(part for part in (note, *kinks) if part))
         whole = self._hess(curved, ridge, Structure(split=(core, ridge), note=note))
         return whole if fixed is None else held(whole, fixed, ridge)
 
