@@ -10,7 +10,7 @@ import logging
 
 from . import linear_model, preconditioners
 from .arrays.transfer import from_dlpack, to_device, to_host
-from .bilevel import BilevelResult, minimize
+from .bilevel import BilevelResult, Sum, minimize, prior
 from .checks import (
     CheckError,
     CheckReport,
@@ -35,6 +35,7 @@ from .problem.constraints import Equality, Inequality, LinearEquality
 from .problem.log_barrier import LogBarrier
 from .problem.objective import FunctionObjective, Objective
 from .problem.problem import ActiveSet, Problem, Solution
+from .problem.quadratic import QuadraticProgram
 from .report import SolutionReport, report
 from .solvers import solve, solve_many
 from .status import ConvergenceError, ConvergenceWarning, Status
@@ -67,10 +68,12 @@ __all__ = [
     "LogBarrier",
     "Objective",
     "Problem",
+    "QuadraticProgram",
     "Solution",
     "SolutionReport",
     "Status",
     "Structure",
+    "Sum",
     "Tangent",
     "UpperObjective",
     "active_range",
@@ -88,6 +91,7 @@ __all__ = [
     "minimize",
     "minres",
     "preconditioners",
+    "prior",
     "projected_cg",
     "report",
     "solve",

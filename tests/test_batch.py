@@ -71,7 +71,9 @@ def test_members_are_what_they_are_alone(parameters):
         np.testing.assert_allclose(one.y[0], found.y[i], rtol=1e-12, atol=1e-12)
 
 
-@pytest.mark.parametrize(("n", "p", "r"), [(4, 0, 3), (6, 2, 0), (20, 3, 25), (60, 5, 70)])
+@pytest.mark.parametrize(
+    ("n", "p", "r"), [(4, 0, 3), (6, 2, 0), (20, 3, 25), (60, 5, 70)]
+)
 def test_derivatives_are_those_of_members_and_of_differences(n, p, r):
     """Below and above the sizes at which stacks, LU and two roots take turns."""
     problem = program(n, p, r, seed=n, parameters=ALL)
@@ -247,7 +249,10 @@ def test_equal_bounds_hold_their_variable():
 def test_dependent_rows():
     """pounce#313: rows (1, 1, 0 : 2) and (2, 2, 0 : 4)."""
     problem = sad.QuadraticProgram(
-        np.eye(3), np.zeros(3), np.array([[1.0, 1, 0], [2.0, 2, 0]]), np.array([2.0, 4.0])
+        np.eye(3),
+        np.zeros(3),
+        np.array([[1.0, 1, 0], [2.0, 2, 0]]),
+        np.array([2.0, 4.0]),
     )
     found = sad.solve_many(problem, np.array([[-1.0, -2.0, -3.0]] * 2))
     np.testing.assert_allclose(found.y, [[0.5, 1.5, 3.0]] * 2, atol=1e-10)
@@ -313,7 +318,10 @@ def test_memory_layouts_and_dtypes():
     frozen.flags.writeable = False
     for same in (np.asfortranarray(X), wide[:, ::2], frozen):
         assert (sad.solve_many(problem, same).y == found.y).all()
-    data = {k: v.astype(np.float32) for k, v in vars(problem.objective.data.constant).items()}
+    data = {
+        k: v.astype(np.float32)
+        for k, v in vars(problem.objective.data.constant).items()
+    }
     single = sad.QuadraticProgram(**data)
     small = sad.solve_many(single, X.astype(np.float32))
     assert small.y.dtype == np.float32

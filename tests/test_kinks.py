@@ -12,7 +12,11 @@ def degenerate_program(seed, n=6):
     """Return a program with two rows that push, two rows and a bound that just touch."""
     rng = np.random.default_rng(seed)
     M = rng.standard_normal((n, n))
-    P, A, G = M @ M.T + np.eye(n), rng.standard_normal((1, n)), rng.standard_normal((6, n))
+    P, A, G = (
+        M @ M.T + np.eye(n),
+        rng.standard_normal((1, n)),
+        rng.standard_normal((6, n)),
+    )
     y = rng.standard_normal(n)
     pushes = np.where(np.arange(6) < 2, rng.random(6) + 0.1, 0.0)
     slack = np.where(np.arange(6) < 4, 0.0, rng.random(6) + 0.1)
@@ -91,8 +95,8 @@ def test_an_equality_of_two_rows(q, u, expected):
 def test_a_direction_without_feasible_y_is_refused():
     for q in ([0.0, 0.0], [1.0, 2.0]):
         problem, solution = opposing_rows(q)
+        u = np.array([0.0, 0.0, -1.0, 0.0])
         with pytest.raises(sad.ConvergenceError, match="INFEASIBLE"):
-            u = np.array([0.0, 0.0, -1.0, 0.0])
             sad.jvp(problem, solution, u, one_sided=True)
 
 
@@ -193,6 +197,10 @@ def test_active_range_without_an_end():
     assert (down.kind, down.index, down.becomes) == ("lower", 0, "active")
     assert down.step == pytest.approx(0.25)
     free = sad.QuadraticProgram(np.eye(1), np.zeros(1))
-    assert sad.active_range(free, sad.solve(free, np.ones(1)), np.ones(1)).step == np.inf
+    assert (
+        sad.active_range(free, sad.solve(free, np.ones(1)), np.ones(1)).step == np.inf
+    )
     kink = sad.solve(problem, np.array([0.0, 1.0]))
-    assert sad.active_range(problem, kink, np.array([1.0, 0.0])).step == pytest.approx(0.0)
+    assert sad.active_range(problem, kink, np.array([1.0, 0.0])).step == pytest.approx(
+        0.0
+    )

@@ -14,14 +14,16 @@ def slope_of_value(problem, x, step=1e-5):
     for j in range(x.shape[0]):
         h = np.zeros(x.shape)
         h[j] = step
-        ahead, behind = (sad.solve(problem, x + s * h, tol=1e-11).value for s in (1, -1))
+        ahead, behind = (
+            sad.solve(problem, x + s * h, tol=1e-11).value for s in (1, -1)
+        )
         found.append((ahead - behind) / (2 * step))
     return np.array(found)
 
 
-def quadratic(parameters, maximize=False):
-    rng = np.random.default_rng(3)
-    n = 4
+def quadratic(parameters, maximize=False, seed=3):
+    rng = np.random.default_rng(seed)
+    n = 5
     M = rng.standard_normal((n, n))
     A, G, y = rng.standard_normal((1, n)), rng.standard_normal((3, n)), 0.1 * np.ones(n)
     sign = -1.0 if maximize else 1.0
@@ -31,10 +33,10 @@ def quadratic(parameters, maximize=False):
         A,
         A @ y,
         G,
-        G @ y + 0.2,
-        h_lower=G @ y - 0.3,
-        lower=np.full(n, -0.5),
-        upper=np.full(n, 0.7),
+        G @ y + 0.3,
+        h_lower=G @ y - 0.2,
+        lower=np.full(n, -0.1),
+        upper=np.full(n, 0.3),
         maximize=maximize,
         parameters=parameters,
     )
@@ -116,7 +118,10 @@ def test_what_is_refused():
     with pytest.raises(sad.ConvergenceError, match="NOT_STATIONARY"):
         sad.value_gradient(problem, sad.Solution(y=np.ones(2), x=x))
     bare = sad.FunctionObjective(
-        grad=lambda x, y: y - x, hvp=lambda x, y, v: v, cross_jvp=lambda x, y, u: -u, n=2
+        grad=lambda x, y: y - x,
+        hvp=lambda x, y, v: v,
+        cross_jvp=lambda x, y, u: -u,
+        n=2,
     )
     with pytest.raises(TypeError, match="grad_x"):
         sad.value_gradient(sad.Problem(bare), sad.Solution(y=np.ones(2), x=np.ones(2)))
@@ -139,10 +144,12 @@ def test_report_on_a_brought_solution():
     x = problem.pack()
     solution = sad.solve(problem, x)
     brought = sad.Solution(y=solution.y, x=x)
-    v = np.arange(4.0)
+    v = np.arange(5.0)
     found = sad.report(problem, brought, v)
     assert found
-    np.testing.assert_allclose(found.gradient, sad.vjp(problem, solution, v).x, atol=1e-8)
+    np.testing.assert_allclose(
+        found.gradient, sad.vjp(problem, solution, v).x, atol=1e-8
+    )
     assert found.adjoint_residual < 1e-8
     assert any("isolated local minimum" in line for line in found.proven)
     assert "stationarity: CONVERGED" in str(found)

@@ -88,12 +88,18 @@ def prove(
         metric = namespace(y).ones_like(y) if known.metric is None else known.metric
         known = dataclasses.replace(known, upper_lipschitz=lipschitz(metric))
     if math.isinf(known.direct_lipschitz):
-        absent = upper.grad_x(x, y) is None
-        direct = 0.0 if absent else getattr(upper, "direct_lipschitz", math.inf)
+        direct = sum(
+            0.0 if part.grad_x(x, y) is None else _direct_lipschitz(part)
+            for part in getattr(upper, "parts", (upper,))
+        )
         known = dataclasses.replace(known, direct_lipschitz=direct)
     return bound(
         known, found, gradient_y(upper, found.solution), scale_of(problem, x, y)
     )
+
+
+def _direct_lipschitz(upper: UpperObjective) -> float:
+    return float(getattr(upper, "direct_lipschitz", math.inf))
 
 
 def certify(

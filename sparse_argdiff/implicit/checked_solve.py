@@ -34,7 +34,12 @@ from ..arrays import (
 )
 from ..krylov import KrylovResult
 from ..krylov.direct import LARGEST as LARGEST_FACTOR
-from ..krylov.direct import ReducedFactor, ReducedNullSpace, reduced_factor
+from ..krylov.direct import (
+    KeptSolve,
+    ReducedFactor,
+    ReducedNullSpace,
+    reduced_factor,
+)
 from ..krylov.saddle_point import SaddlePoint, null_space_of
 from ..operators.block_matrices import is_explicit, is_factorable
 from ..operators.linear_operator import LinearOperator, aslinearoperator
@@ -118,22 +123,30 @@ class LinearizedSolve:
         self.options = {k: o for k, o in options.items() if k not in self._fixed}
         self._probe = Probe(self.system.H, self.like)
         exact = not callable(method) and method != "diagonal"
-        self._factor = _factor_of_small(self.system, self._probe) if exact else None
         self._definite = method != "minres"
         self._isolated = not exact or self.system.H.positive_definite
         self.choice: Choice | None = None
         self._fallback: LinearOperator | None = None
         self._in_metric = isinstance(M, str | Auto)
-        self.solver, self.null_space = self._solver_for(method, M)
+        self._asked = method, M
+        self._factor: ReducedFactor | None = None
+        by_default = method is None and M == "auto"
+        self._kept = _kept_solve(self.system, solution) if by_default else None
+        if self._kept is None:
+            self._set_up(exact)
+        else:
+            self.null_space: Any = self._kept
+            self._isolated = self._isolated or self._kept.factor.isolated
         caveats = inaccurate, _one_sided(solution), _moved_apart(problem, solution)
         self.told = tuple(note for note in caveats if note)
         notes = (*solution.warnings, self.system.K.note, *self.told)
         self.warnings = tuple(dict.fromkeys(note for note in notes if note))
 
-    @property
-    def factored(self) -> bool:
-        """Whether a factor of K shows that it is regular, and definite on the null space of C."""
-        return self._factor is not None and self._factor.status is None
+    def _set_up(self, exact: bool) -> None:
+        """Choose the solver, where no factor is kept or it does not solve."""
+        self._kept = None
+        self._factor = _factor_of_small(self.system, self._probe) if exact else None
+        self.solver, self.null_space = self._solver_for(*self._asked)
 
     @property
     def n_hvp(self) -> int:
@@ -171,6 +184,12 @@ class LinearizedSolve:
         ``loosely``: a relative tolerance that is enough, if it is the larger one.
         """
         K = self.system.K
+        if self._kept is not None:
+            found = self._kept(K, rhs, max(self.rtol, loosely))
+            if found is not None:
+                self._n_hvp += found.n_matvec
+                return found
+            self._set_up(exact=True)
         if start is not None and start.ndim > rhs.ndim:
             if self.system.C is None:
                 start, n_matvec = galerkin_start(K, rhs, start)
@@ -447,6 +466,15 @@ def linear_solver(method: str | LinearSolver | None) -> LinearSolver:
     return _METHODS[method]
 
 
+def _kept_solve(system: KKTSystem, solution: Solution) -> KeptSolve | None:
+    """Return the solves by the factor that a solver kept for this very system."""
+    factor, n = solution.factor, system.H.shape[0]
+    if factor is None or not factor.is_of(solution.y, solution.x, system.index):
+        return None
+    C = np.zeros((0, n)) if system.C is None else system.C
+    return KeptSolve(factor, C) if is_explicit(C) else None
+
+
 def _factor_of_small(system: KKTSystem, probe: Probe) -> ReducedFactor | None:
     """Return the factor of a small K whose entries are known, else None."""
     H, C = system.H, system.C
@@ -497,7 +525,8 @@ def _is_redundant(rows: Any, w: Array, size: float) -> bool:
     random = asarray(np.random.default_rng(1).standard_normal(p), w)
     left = norm(rows.C.T @ w)
     whole = norm(rows.C.T @ (random / rows.metric_row_lengths))
-    return size > 1e-3 and left <= math.sqrt(epsilon(w)) * max(whole, left) * size
+    least = getattr(rows, "resolution", math.sqrt(epsilon(w)))
+    return size > 1e-3 and left <= least * max(whole, left) * size
 
 
 def _one_sided(solution: Solution) -> str:

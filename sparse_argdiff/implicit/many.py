@@ -99,7 +99,25 @@ def jvp_many(
     U: Any,
     **options: Unpack[SolveOptions],
 ) -> Array:
-    """Return g'(x_i) u_i, (k, n), for directions U (k, m); see :func:`vjp_many`."""
+    """Return g'(x_i) u_i for each member.
+
+    Parameters
+    ----------
+    problem, solutions, **options
+        Those of :func:`vjp_many`.
+    U : array (k, m)
+        A direction in the parameters for each member.
+
+    Returns
+    -------
+    array (k, n)
+        Rows of members that are named in the warning are NaN.
+
+    Raises
+    ------
+    ConvergenceError, ValueError, TypeError
+        As for :func:`vjp_many`.
+    """
     given = _checked(problem, solutions, options)
     U = _seeds("U", U, given.k, given.m)
 

@@ -138,7 +138,7 @@ def is_semidefinite(H: Any) -> bool:
     scale = np.where(d > 0.0, 1.0 / np.sqrt(np.where(d > 0.0, d, 1.0)), 0.0)
     if sparse.issparse(H):
         H = sparse.csr_array(H)
-        flat = np.repeat(d == 0.0, np.diff(H.indptr))
+        flat: Any = np.repeat(d == 0.0, np.diff(H.indptr))
         if bool(np.any(H.data[flat] != 0.0)):
             return False
         if H.count_nonzero() == np.count_nonzero(d):
@@ -154,7 +154,7 @@ def is_semidefinite(H: Any) -> bool:
         return False
     W = scale[:, None] * H * scale
     W[np.diag_indices_from(W)] += _SHIFT
-    kept = d > 0.0
-    W = W if kept.all() else W[np.ix_(kept, kept)]
+    positive = d > 0.0
+    W = W if positive.all() else W[np.ix_(positive, positive)]
     _, failed = linalg.lapack.dpotrf(W, lower=True)
     return bool(failed == 0)

@@ -19,6 +19,7 @@ from .lipschitz_constants import constants_of, lipschitz_of
 from .losses import Curvature, Loss, as_loss
 from .mean_loss import DataTerm
 from .penalty import RidgePenalty
+from .third_derivative import second_of_loss, third_of_loss
 
 
 class Glm:
@@ -188,6 +189,22 @@ class Glm:
             dtype=self.dtype,
         )
 
+    def third_product(
+        self, x: Array, y: Array, w: Array, dx: Array, dy: Array
+    ) -> tuple[Array, Array]:
+        """Return the derivatives of (f_XYᵀ w, f_YY w) along (dx, dy), (m,) and (n,).
+
+        What :meth:`Hypergradient.hessp` needs: three products with the features.
+        """
+        y = as_vector("y", y, self.n)
+        penalty, count = self._penalty, self._penalty.n_coefficients
+        weights = penalty.weights(x, self.dtype)
+        moved = weights * penalty.spread(namespace(y).asarray(dx, dtype=self.dtype))
+        along_y = third_of_loss(self._data, y, w, dy)
+        along_y[:count] += moved * w[:count]
+        change = moved * y[:count] + weights * dy[:count]
+        return penalty.gather(change * w[:count]), along_y
+
     def weight_slopes(self, x: Array, y: Array, v: Array) -> Array:
         """Return v' ∂f_Y/∂w_i for each sample weight w_i, shape (N,).
 
@@ -291,6 +308,20 @@ class HeldOutLoss:
 
     def grad_x(self, x: Array, y: Array) -> None:
         """Return None: x does not enter directly."""
+
+    def hess_product(self, x: Array, y: Array, dx: Array, dy: Array) -> Any:
+        """Return the derivatives of (∂f^U/∂x, ∂f^U/∂y) along (dx, dy), None for zero."""
+        return None, second_of_loss(self._data, y, dy)
+
+    @property
+    def n_observations(self) -> int:
+        """Numbers that the loss compares: samples of positive weight, times outputs."""
+        samples = self._data.weights.shape[0]
+        if self._data.weighted:
+            samples = int(namespace(self._data.weights).sum(self._data.weights > 0.0))
+        outputs = self._data.design.outputs
+        # The probabilities of K classes are K - 1 numbers.
+        return samples * max(outputs - 1, 1)
 
     def lipschitz(self, metric: Array) -> float:
         """Return a Lipschitz constant of ``grad_y`` in a metric, see ``Constants``."""

@@ -34,7 +34,9 @@ class Loss(Protocol):
     Optional attributes: ``curvature_bound`` and ``third_bound``, of the second and third
     derivatives by z for all z; without them nothing is proven about a hypergradient.
     ``mean_range``, the open interval of the means that the model can predict: targets all
-    at one end have no finite intercept.
+    at one end have no finite intercept.  ``third(z, targets, weights, a, b)``, the third
+    derivative times the weights along a and b, of the shape of z: without it the Hessian
+    of a hypergradient's F takes differences.
     """
 
     def prepare(self, targets: Array, dtype: Any, outputs: int | None = None) -> Array:
@@ -88,8 +90,17 @@ class _Scalar:
 
         return Curvature(diagonal, product)
 
+    def third(
+        self, z: Array, targets: Array, weights: Array, a: Array, b: Array
+    ) -> Array:
+        """Return ∂³ℓ/∂z³ times the weights along a and b."""
+        return self._third(z, targets, weights) * a * b
+
     def _second(self, z: Array, targets: Array, weights: Array) -> Array:
         raise NotImplementedError
+
+    def _third(self, z: Array, targets: Array, weights: Array) -> Array:
+        return 0.0 * weights
 
 
 @dataclasses.dataclass(frozen=True)
@@ -156,6 +167,10 @@ class Logistic(_Scalar):
         curvature *= weights
         return curvature
 
+    def _third(self, z: Array, targets: Array, weights: Array) -> Array:
+        p = self.probability(z)
+        return weights * p * (1.0 - p) * (1.0 - 2.0 * p)
+
     @staticmethod
     def probability(z: Array) -> Array:
         """Return 1 / (1 + e^-z) without overflow, a fresh array."""
@@ -187,6 +202,9 @@ class Poisson(_Scalar):
         return self.mean(z) - targets
 
     def _second(self, z: Array, targets: Array, weights: Array) -> Array:
+        return weights * self.mean(z)
+
+    def _third(self, z: Array, targets: Array, weights: Array) -> Array:
         return weights * self.mean(z)
 
     @staticmethod
@@ -295,6 +313,18 @@ class Multinomial:
             return dz
 
         return Curvature(weighted * (1.0 - p), product, (p, weights))
+
+    def third(
+        self, z: Array, targets: Array, weights: Array, a: Array, b: Array
+    ) -> Array:
+        """Return the derivative of (diag(p) − p p') a along b per sample, weighted."""
+        p, xp = self.probability(z), namespace(z)
+
+        def mean(v: Array) -> Array:
+            return xp.sum(p * v, axis=1, keepdims=True)
+
+        a, b = a - mean(a), b - mean(b)
+        return weights[:, None] * p * (a * b - mean(a * b))
 
     @staticmethod
     def probability(z: Array) -> Array:

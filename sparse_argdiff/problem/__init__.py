@@ -5,6 +5,7 @@ from .constraints import Equality, Inequality, LinearEquality
 from .log_barrier import LogBarrier
 from .objective import FunctionObjective, Objective
 from .problem import ActiveSet, Problem, Solution
+from .quadratic import QuadraticProgram
 
 __all__ = [
     "ActiveSet",
@@ -16,5 +17,6 @@ __all__ = [
     "LogBarrier",
     "Objective",
     "Problem",
+    "QuadraticProgram",
     "Solution",
 ]

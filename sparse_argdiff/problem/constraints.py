@@ -241,6 +241,8 @@ class Stack:
         may be that of differences: it changes where more than half its digits do, over a
         step that is longer than its own.
         """
+        if self.affine:
+            return
         unit, start = epsilon(y), 0
         active = mask_of(multipliers.shape[0], index)
         other_x, other_y = (_nearby(v, unit**0.25) for v in (x, y))

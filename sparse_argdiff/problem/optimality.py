@@ -311,10 +311,10 @@ def residual(problem: Problem, solution: Solution) -> tuple[Array, int]:
         return problem.grad(solution.x, solution.y), 1
     solution = complete(problem, solution)
     found = conditions(problem, solution.x, solution.y, solution.multipliers)
-    return _residual_of(found, solution.active), 1
+    return residual_of(found, solution.active), 1
 
 
-def _residual_of(found: Conditions, active: ActiveSet | None) -> Array:
+def residual_of(found: Conditions, active: ActiveSet | None) -> Array:
     """Return the conditions that hold with equality, (n + p + q,)."""
     xp, rows = namespace(found.grad), found.inequality
     free = found.lagrangian_grad
@@ -460,7 +460,7 @@ def is_as_left(problem: Problem, solution: Solution) -> bool:
     check_size(problem, solution.y)
     found = conditions(problem, solution.x, solution.y, multipliers)
     check_masks(active, solution.y.shape, found.inequality.shape)
-    xp, now = namespace(solution.y), _residual_of(found, active)
+    xp, now = namespace(solution.y), residual_of(found, active)
     if now.shape != stored.shape:
         return False
     if not bool(xp.all(now == stored)):
@@ -556,7 +556,7 @@ def check_conditions(
             active = _with_weak(solution.active, active)
     if problem.constrained:
         solution = dataclasses.replace(solution, multipliers=multipliers, active=active)
-    free = _residual_of(found, active)[: y.shape[0]]
+    free = residual_of(found, active)[: y.shape[0]]
     size = norm(free)
     if not math.isfinite(size + norm(found.equality) + norm(found.inequality)):
         detail = "f_Y or a constraint is not finite."

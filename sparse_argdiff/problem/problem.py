@@ -130,6 +130,26 @@ class Problem:
         """Whether the objective has a value beside its derivatives."""
         return callable(getattr(self.objective, "value", None))
 
+    def pack(self, **data: Any) -> Array:
+        """Return x for the data of a :func:`QuadraticProgram`, by their names.
+
+        Data that are left out are those that the problem was built with.
+        """
+        return self._named_data("pack").pack(data)
+
+    def unpack(self, x: Array) -> dict[str, Any]:
+        """Return the data in x, or in a gradient by x, by their names."""
+        return self._named_data("unpack").unpack(x)
+
+    def _named_data(self, method: str) -> Any:
+        data = getattr(self.objective, "data", None)
+        if not callable(getattr(data, method, None)):
+            raise TypeError(
+                f"{method} is there for a QuadraticProgram, whose x consists of data with "
+                f"names; found a problem of {type(self.objective).__name__}"
+            )
+        return data
+
     def value(self, x: Array, y: Array) -> float:
         """Return the function that is minimised, at (x, y)."""
         value = as_number("objective.value", self.given("value", x, y))
@@ -223,6 +243,14 @@ class Solution:
         metric of the Hessian: to first order the error of y.
     residual : array (n + p + q,) or None
         The residual of the optimality conditions, where the solver has it.
+    bound_multipliers : array (n,) or None
+        s = f_Y + h_Y' ν + J' λ, what bounds must carry: > 0 at lower, < 0 at upper bounds.
+        Of a solution from elsewhere it helps to find the other multipliers.
+    factor : object or None
+        The factorised matrix of the last Newton step, which a derivative at these y, x and
+        active set uses; made by the solver.
+    method : str
+        Which method or engine found it.
     niter, n_hvp, n_grad : int
         Iterations, Hessian products and gradients spent.
     warnings : tuple of str
@@ -238,6 +266,9 @@ class Solution:
     residual_norm: float | None = None
     relative_error: float | None = None
     residual: Array | None = dataclasses.field(default=None, repr=False)
+    bound_multipliers: Array | None = None
+    factor: Any = dataclasses.field(default=None, repr=False)
+    method: str = ""
     niter: int = 0
     n_hvp: int = 0
     n_grad: int = 0
@@ -250,7 +281,8 @@ class Solution:
     __repr__ = described
 
     def __post_init__(self) -> None:
-        optional = () if self.multipliers is None else ("multipliers",)
+        given = ("multipliers", "bound_multipliers")
+        optional = [name for name in given if getattr(self, name) is not None]
         # A copy: whoever brings a solution may write the next one into its arrays.
         checked = copied_vector if self.status is None else as_vector
         for name in ("y", "x", *optional):

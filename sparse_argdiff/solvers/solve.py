@@ -9,6 +9,7 @@ a file of its own.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import math
 from collections.abc import Callable
 from typing import Any
@@ -32,6 +33,7 @@ from .active_set import active_set
 from .interior_point.barrier import barrier
 from .newton_cg import newton_cg
 from .newton_kkt import newton_kkt
+from .quadratic_program import ENGINES, engine_for
 from .stopping import NewtonIterate
 
 LowerSolver = Callable[[Problem, Array, Array, float], Solution]
@@ -110,6 +112,9 @@ def solve(
         raise TypeError(
             f"callback must be callable or None, found {type(callback).__name__}"
         )
+    check_parameters = getattr(problem.objective, "check_parameters", None)
+    if callable(check_parameters):
+        check_parameters(x)
     refused = _without_room(problem, x, y0)
     if refused is not None:
         solution = refused
@@ -121,6 +126,8 @@ def solve(
         if method == "newton_cg":
             options["M"] = M
         solution = _by_name(method, problem, x, y0, tol, options)
+        if not solution.method:
+            solution = dataclasses.replace(solution, method=method)
     _report(problem, solution, on_failure)
     return solution
 
@@ -214,10 +221,14 @@ _METHODS: dict[str, Callable[..., Solution]] = {
     "newton_kkt": newton_kkt,
     "barrier": barrier,
     "active_set": active_set,
+    **{engine: functools.partial(active_set, engine=engine) for engine in ENGINES},
 }
 
 
 def _default(problem: Problem) -> str:
+    engine = engine_for(problem)
+    if engine is not None:
+        return engine
     if problem.inequalities is not None or problem.bounded:
         return "active_set"
     return "newton_cg" if problem.equalities is None else "newton_kkt"
