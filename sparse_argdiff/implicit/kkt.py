@@ -55,6 +55,8 @@ class KKTSystem:
         The unknowns of K among those; None for all.
     motion : LinearOperator (n, m) or None
         The derivative by x of the variables held at bounds that move; None without any.
+    fixed : bool array (n,) or None
+        What x fixes at 0, which K does not couple to the rest; without constraints only.
     """
 
     H: LinearOperator
@@ -64,6 +66,7 @@ class KKTSystem:
     size: int
     index: Array | None = None
     motion: LinearOperator | None = None
+    fixed: Array | None = None
 
     @cached_property
     def K(self) -> LinearOperator:
@@ -77,6 +80,9 @@ class KKTSystem:
             if rest is None:
                 rest = zeros((self.size - self.n, *v.shape[1:]), v)
             v = namespace(v).concat([v, rest])
+        if self.fixed is not None:
+            mask = self.fixed if v.ndim == 1 else self.fixed[:, None]
+            v = namespace(v).where(mask, namespace(v).zeros_like(v), v)
         return self.restrict(v)
 
     def restrict(self, full: Array) -> Array:
@@ -122,7 +128,8 @@ def linearize(problem: Problem, solution: Solution) -> KKTSystem:
     x, y = solution.x, solution.y
     H, cross = problem.hess(x, y), problem.cross(x, y)
     if not problem.constrained:
-        return KKTSystem(H=H, C=None, B=cross, n=y.shape[0], size=y.shape[0])
+        n = y.shape[0]
+        return KKTSystem(H=H, C=None, B=cross, n=n, size=n, fixed=problem.fixed(x))
     assert solution.multipliers is not None
     xp, n = namespace(y), y.shape[0]
     size = n + solution.multipliers.shape[0]

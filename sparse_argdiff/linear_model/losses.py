@@ -5,6 +5,7 @@ Each gives ℓ, ∂ℓ/∂z and the curvature ∂²ℓ/∂z² as a product, all 
     Squared      ½ (z − t)²                     Huber     ½ r² inside δ, δ|r| − ½ δ² outside
     Logistic     log(1 + e^z) − t z             Poisson   e^z − t z
     Multinomial  log Σ_k e^{z_k} − z_t          (K predictors a sample)
+    SquaredHinge max(0, 1 − t z)²
 """
 
 from __future__ import annotations
@@ -245,6 +246,46 @@ class Huber(_Scalar):
 
 
 @dataclasses.dataclass(frozen=True)
+class SquaredHinge(_Scalar):
+    """max(0, 1 − t z)² for labels −1/+1; 0/1 become −1/+1."""
+
+    mean_range: ClassVar[tuple[float, float]] = (-1.0, 1.0)
+
+    def prepare(self, targets: Array, dtype: Any, outputs: int | None = None) -> Array:
+        """Return the labels −1/+1."""
+        targets = _numeric(targets, dtype)
+        xp = namespace(targets)
+        if bool(xp.all((targets == 0.0) | (targets == 1.0))):
+            return 2.0 * targets - 1.0
+        if not bool(xp.all((targets == -1.0) | (targets == 1.0))):
+            raise ValueError(
+                "targets must be labels -1/+1 or 0/1, found values from "
+                f"{float(xp.min(targets))} to {float(xp.max(targets))}"
+            )
+        return targets
+
+    def value(self, z: Array, targets: Array) -> Array:
+        """Return ℓ per sample."""
+        return self._missing(z, targets) ** 2
+
+    def slope(self, z: Array, targets: Array) -> Array:
+        """Return −2 t max(0, 1 − t z)."""
+        return -2.0 * targets * self._missing(z, targets)
+
+    def _second(self, z: Array, targets: Array, weights: Array) -> Array:
+        return 2.0 * weights * (targets * z < 1.0)
+
+    def kinks(self, z: Array, targets: Array) -> Array:
+        """Return the distances of the predictors to where the curvature jumps."""
+        return namespace(z).abs(1.0 - targets * z)
+
+    @staticmethod
+    def _missing(z: Array, targets: Array) -> Array:
+        short = 1.0 - targets * z
+        return namespace(z).maximum(short, 0.0 * short)
+
+
+@dataclasses.dataclass(frozen=True)
 class Multinomial:
     """log Σ_k e^{z_k} − z_t for classes t = 0 … K−1, or (N, K) class probabilities."""
 
@@ -351,7 +392,7 @@ def _count_of(classes: Array) -> int:
 LOSSES: dict[str, type[Any]] = {
     loss.__name__.lower(): loss
     for loss in (Squared, Logistic, Poisson, Huber, Multinomial)
-}
+} | {"squared-hinge": SquaredHinge}
 
 
 def as_loss(loss: str | Loss) -> Loss:

@@ -170,6 +170,16 @@ class Problem:
         """Return the derivative of that gradient by x, an operator (n, m)."""
         return self._operator("cross", x, y, x.shape[0])
 
+    def fixed(self, x: Array) -> Array | None:
+        """Return a mask (n,) of the entries of y that x fixes at 0, None without any.
+
+        That of an objective with a method ``fixed(x)``: a linear model with infinite
+        weights.
+        """
+        fixed = getattr(self.objective, "fixed", None)
+        found: Array | None = fixed(copied(x)) if callable(fixed) else None
+        return found
+
     def _operator(self, name: str, x: Array, y: Array, columns: int) -> LinearOperator:
         given = self.given(name, x, y)
         operator = as_operator(f"objective.{name}'s result", given, square=False)
