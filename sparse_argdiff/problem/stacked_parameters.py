@@ -43,6 +43,11 @@ class StackedParameters:
         ]
 
     @property
+    def rows_stay(self) -> bool:
+        """Whether x moves neither rows nor bounds."""
+        return set(self.named.parts) <= {"P", "q"}
+
+    @property
     def shape(self) -> tuple[int, int, int]:
         """Variables, equality rows, rows of G."""
         A, G = self.constant.A, self.constant.G

@@ -208,7 +208,7 @@ def _solve_stack_of(
             multipliers_of_rows(sides, found.nu, found.rows), into.y.dtype
         )
     if into.bound_multipliers is not None:
-        into.bound_multipliers[rows, :] = xp.astype(found.bounds, into.y.dtype)
+        into.bound_multipliers[rows, :] = -xp.astype(found.bounds, into.y.dtype)
     if into.active is not None:
         acting = xp.where(
             found.held.rows == FIXED,
@@ -284,12 +284,13 @@ def _fill(
         for name in ("strong", "weak", "fixed", "weak_fixed"):
             getattr(active, name)[i, :] = getattr(one.active, name)
         if found.bound_multipliers is not None:
-            at = conditions(problem, one.x, one.y, one.multipliers)
-            pull = -at.lagrangian_grad
-            held = one.active.fixed
-            found.bound_multipliers[i, :] = namespace(pull).where(
-                held, pull, 0.0 * pull
-            )
+            force = one.bound_multipliers
+            if force is None:
+                force = conditions(
+                    problem, one.x, one.y, one.multipliers
+                ).lagrangian_grad
+            xp, held = namespace(force), one.active.fixed
+            found.bound_multipliers[i, :] = xp.where(held, force, xp.zeros_like(force))
     return one.status
 
 
