@@ -17,11 +17,14 @@ from typing import Any
 import numpy as np
 
 from ..arrays import Array, as_vector, copied, dot, namespace, norm, zeros
+from ..operators.diagonal_blocks import block_diagonal
 from ..operators.linear_operator import LinearOperator
 from ..operators.structure import Structure
 from ..problem.constants import Constants
 from .design import Design
 from .dual_point import LossDualPoint
+from .hessian_product.columns import ModelColumns
+from .hessian_product.one_pass import products_of
 from .lipschitz_constants import constants_of
 from .losses import Curvature, Loss, kink_note
 from .mean_loss import DataTerm, quiet
@@ -122,7 +125,9 @@ class StackedModels:
         threads: int = 1,
     ) -> None:
         self.terms, self.penalties, self.part_of = terms, penalties, part_of
-        self._counts, self._kernels, self._threads = counts, kernels, threads
+        self._counts = counts
+        self.products = products_of(terms[0].design, kernels, threads)
+        self._kernels, self._threads = kernels, threads
         self.rows = [Rows.of(term) for term in terms]
         self.design: Design = terms[0].design
         self.count, self.dtype = len(terms), self.design.dtype
@@ -257,41 +262,17 @@ class StackedModels:
     def _hess(
         self, curved: list[Curvature], ridge: Array, known: Structure | None = None
     ) -> LinearOperator:
-        design, Q, n = self.design, self.count, self.size
-        D = self.columns(ridge)
-        count = design.n_coefficients
-
-        def product(v: Array) -> Array:
-            xp, k = namespace(v), v.size // (Q * n)
-            rows = xp.moveaxis(v.reshape((Q, n, k)), 0, 1)
-            V = xp.ascontiguousarray(rows).reshape((n, Q * k))
-            z, pairs = design.forward(V), zip(self.rows, curved, strict=True)
-            for q, (rows, curvature) in enumerate(pairs):
-                for c in range(q * k, (q + 1) * k):
-                    own = curvature.product(copied(rows.part(z[..., c])))
-                    z[..., c] = rows.whole(own)
-            out = design.backward(z) + xp.repeat(D, k, axis=1) * V
-            if self.shift:
-                out[count:] += self.shift * xp.sum(V[count:], axis=0)
-            out = xp.moveaxis(out.reshape((n, Q, k)), 0, 1)
-            return xp.ascontiguousarray(out).reshape(v.shape)
-
-        def diagonal() -> Array:
-            found = []
-            for rows, curvature in zip(self.rows, curved, strict=True):
-                squares = design.squares(rows.whole(curvature.diagonal))
-                squares[count:] += self.shift
-                found.append(squares)
-            return namespace(ridge).concatenate(found) + ridge
-
-        rank = Q * (design.n_samples * design.outputs + bool(self.shift))
-        return LinearOperator(
-            (self.n, self.n),
-            product,
-            matmat=product,
+        design = self.design
+        columns = ModelColumns(
+            design, self.products, self.rows, curved, self.blocks(ridge), self.shift
+        )
+        rank = self.count * (design.n_samples * design.outputs + bool(self.shift))
+        return block_diagonal(
+            columns,
+            self.count,
+            self.size,
             dtype=self.dtype,
-            symmetric=True,
-            diagonal=diagonal if design.has_squares else None,
+            diagonal=columns.diagonals if design.has_squares else None,
             structure=Structure(rank=rank) if known is None else known,
         )
 
