@@ -103,7 +103,11 @@ def glm_problem(loss, penalty="per-feature", intercept=True, weights=False, seed
         t[:3] = 0, 1, 2
     else:
         t, s = (z > 0).astype(float), (v > 0).astype(float)
-    groups = np.array([0, 1, 1, 0, 2]) if penalty == "per-group" else None
+    groups = (
+        np.array([0, 1, 1, 0, 2])
+        if isinstance(penalty, str) and penalty == "per-group"
+        else None
+    )
     w = rng.random(40) * (rng.random(40) > 0.2) if weights else None
     glm = Glm(
         A,
@@ -132,6 +136,29 @@ def test_linear_models_are_exact(loss, penalty):
     step = 1e-5 if loss == "huber" else 1e-3  # within two of its kinks
     assert close(H, differences(lambda x: F(x)[1], x, step), 2e-6)
     assert close(H, H.T, 1e-8)
+
+
+@pytest.mark.parametrize("loss", ["logistic", "multinomial"])
+def test_folds_and_maps_of_few_parameters_are_exact(loss):
+    glm, _, _ = glm_problem(loss, np.stack([np.ones(5), np.arange(5.0)], axis=1))
+    problem, upper = glm.cross_validation(3)
+    x = np.array([-1.0, -0.3])
+    F = sad.Hypergradient(problem, upper, tol=1e-11)
+    assert F.hessian_product(x, np.ones(2)).error == 0.0
+    H = columns(F, x)
+    assert close(H, differences(lambda x: F(x)[1], x), 2e-6)
+    assert upper.n_observations == 40 * (2 if loss == "multinomial" else 1)
+
+
+def test_several_targets_are_exact():
+    rng = np.random.default_rng(5)
+    A, T = rng.standard_normal((30, 4)), rng.standard_normal((30, 3))
+    glm = Glm(A[:20], T[:20], loss="squared", penalty="scalar")
+    upper = glm.held_out(A[20:], T[20:])
+    F, x = sad.Hypergradient(sad.Problem(glm), upper, tol=1e-11), rng.random(3)
+    H = columns(F, x)
+    assert F.hessian_product(x, np.ones(3)).error == 0.0
+    assert close(H, differences(lambda x: F(x)[1], x), 2e-6)
 
 
 @pytest.mark.parametrize("loss", LOSSES)

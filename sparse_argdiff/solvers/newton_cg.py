@@ -118,7 +118,10 @@ class _NewtonCG:
             if status is not None:
                 break
             status, point = self.step(point)
-        value, note = point.value, "" if self.hess is None else self.hess.note
+        value, hess = point.value, self.hess
+        if hess is None and self.problem.fixed(self.x) is not None:
+            hess = self.problem.hess(self.x, point.y)  # its note names them
+        note = "" if hess is None else hess.note
         return Solution(
             y=point.y,
             x=self.x,
