@@ -100,6 +100,7 @@ class _NewtonCG:
         self.modelled = False  # whether the last step was full and shows ρ
         self.hess: LinearOperator | None = None
         self.probed = False  # whether negative curvature was looked for
+        self.confirmed = False  # whether a zero gradient was asked for again
 
     def run(self, y0: Array) -> Solution:
         point, status = self.at(namespace(y0).asarray(y0, copy=True)), None
@@ -108,6 +109,10 @@ class _NewtonCG:
             logger.debug("newton_cg %d: |grad| %.3e", self.niter, size)
             iterate = NewtonIterate(self.niter, y, value, size, self.n_hvp)
             status = status or self.test.before(iterate)
+            if size == 0.0 and not self.confirmed:
+                # A gradient that is exactly zero ends all: it is asked for once more.
+                point, status, self.confirmed = self.at(y), None, True
+                continue
             if status is Status.CONVERGED and not self.is_probed():
                 status, point = self.leave_saddle_point(point)
             if status is not None:
@@ -259,14 +264,15 @@ class _NewtonCG:
         short of the solution's eigenvectors of small curvature, their lengths do not
         show it.  Along p of curvature ≤ 0 the model has no minimum: p is added.
         """
-        r, test = -point.grad, self.test
+        test, unit = self.test, _unit_of(point.size)
+        r = -point.grad if unit == 1.0 else point.grad * (-1.0 / unit)
         d = namespace(r).zeros_like(r)
         wanted = 0.3 * test.tol * test.length
-        limit, run = max(10 * d.shape[0], 20), _Steps()
+        limit, run = max(10 * d.shape[0], 20), _Steps(unit)
         for niter, step in enumerate(cg_steps(hess, d, r, M), 1):
             run.n_hvp += step.products
             if step.direction is not None:
-                return self.downhill(hess, point, d, step.direction, run)
+                return self.downhill(hess, point, unit * d, step.direction, run)
             if step.status is not None:
                 return _Direction(d, r, run.n_hvp, status=step.status)
             run.add(step)
@@ -276,6 +282,8 @@ class _NewtonCG:
             if run.converged(share) or niter >= limit:
                 self.choice.record(niter, run.reduction)
                 break
+        if unit != 1.0:
+            d, r = unit * d, unit * r
         return _Direction(
             d, r, run.n_hvp, run.length, run.error, run.first, run.largest
         )
@@ -330,6 +338,11 @@ class _NewtonCG:
         return Status.NEGATIVE_CURVATURE, point
 
 
+def _unit_of(size: float) -> float:
+    """Return a power of two, 1 for ordinary sizes: squares of single precision underflow."""
+    return 1.0 if 1e-8 < size < 1e8 else 2.0 ** math.floor(math.log2(size or 1.0))
+
+
 def _metric(M: LinearOperator | None, g: Array) -> float:
     """Return ‖g‖ in the metric of M."""
     return norm(g) if M is None else math.sqrt(max(dot(g, M.matvec(g)), 0.0))
@@ -349,10 +362,13 @@ class _Direction:
 
 
 class _Steps:
-    """The steps of CG from zero: length, error and residual of d in invariant norms."""
+    """The steps of CG from zero: length, error and residual of d in invariant norms.
 
-    def __init__(self) -> None:
-        self.n_hvp = 0
+    ``unit`` is what the recurrence's vectors are in units of.
+    """
+
+    def __init__(self, unit: float) -> None:
+        self.unit, self.n_hvp = unit, 0
         self.square = 0.0  # ‖d‖²_H
         self.rho: list[float] = []  # ‖r‖²_M, the first before any step
         self.largest = 0.0
@@ -372,7 +388,7 @@ class _Steps:
             return
         fall = (step.rho / before) ** (1.0 / back) if before > 0.0 else 0.0
         left = fall / (1.0 - fall) if fall < 1.0 else math.inf
-        self.error = math.sqrt(step.decrease * left)
+        self.error = self.unit * math.sqrt(step.decrease * left)
 
     def converged(self, share: float) -> bool:
         """Tell whether error and residual are at most a share of what they were."""
@@ -381,12 +397,12 @@ class _Steps:
     @property
     def length(self) -> float:
         """‖d‖_H."""
-        return math.sqrt(self.square)
+        return self.unit * math.sqrt(self.square)
 
     @property
     def first(self) -> float:
         """‖f_Y‖_M."""
-        return math.sqrt(self.rho[0])
+        return self.unit * math.sqrt(self.rho[0])
 
     @property
     def reduction(self) -> float:
