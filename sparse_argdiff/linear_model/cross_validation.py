@@ -177,6 +177,11 @@ class FoldedGlm:
         self.n, self.m, self.dtype = models.n, models.m, models.dtype
         self.n_folds = len(folds)
 
+    @property
+    def parts(self) -> StackedModels:
+        """The folds, which solvers minimise each by itself."""
+        return self.models
+
     def __repr__(self) -> str:
         return f"FoldedGlm({self.n_folds} folds of {self.glm!r}, n={self.n})"
 

@@ -69,8 +69,6 @@ class RidgeModel:
         core = self._hess(curvature, xp.zeros_like(weights))
         rest = xp.zeros(self.n - weights.shape[0], dtype=self.dtype)
         ridge = xp.concatenate([weights, rest])
-        if fixed is not None:
-            core = held(core, fixed, xp.zeros_like(ridge))
         whole = self._hess(curvature, weights, (core, ridge), note)
         return whole if fixed is None else held(whole, fixed, ridge)
 
