@@ -9,9 +9,12 @@ gradient and Hessian product read F once for all models.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import math
 from collections.abc import Sequence
 from typing import Any
+
+import numpy as np
 
 from ..arrays import Array, as_vector, copied, dot, namespace, norm, zeros
 from ..operators.diagonal_blocks import DiagonalBlocks, block_diagonal
@@ -19,12 +22,16 @@ from ..operators.linear_operator import LinearOperator
 from ..operators.structure import Structure
 from ..problem.constants import Constants
 from .design import Design
+from .dual_point import LossDualPoint
 from .hessian_product.columns import ModelColumns
 from .hessian_product.one_pass import products_of
 from .lipschitz_constants import constants_of
-from .losses import Curvature, Loss
+from .losses import Curvature, Loss, kink_note
 from .mean_loss import DataTerm, quiet
+from .norms import NoRidge
 from .penalty import RidgePenalty, Weights, held, without
+from .ridge_model import RidgeModel
+from .third_derivative import third_of_loss, third_of_ridge
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -88,6 +95,10 @@ class Rows:
         """Return the weighted curvature of the samples that count."""
         return self.loss.curvature(self.part(z), self.targets, self.weights)
 
+    def kinks(self, z: Array) -> str:
+        """Say how many samples are at a kink."""
+        return kink_note(self.loss, self.part(z), self.targets, self.weights)
+
 
 class StackedModels:
     """f, f_Y, f_YY and f_XY of Q models of one design.
@@ -107,7 +118,7 @@ class StackedModels:
     def __init__(
         self,
         terms: Sequence[DataTerm],
-        penalties: Sequence[RidgePenalty],
+        penalties: Sequence[RidgePenalty | NoRidge],
         part_of: Sequence[int],
         counts: Sequence[Array] | None = None,
         kernels: str | None = None,
@@ -116,6 +127,7 @@ class StackedModels:
         self.terms, self.penalties, self.part_of = terms, penalties, part_of
         self._counts = counts
         self.products = products_of(terms[0].design, kernels, threads)
+        self._kernels, self._threads = kernels, threads
         self.rows = [Rows.of(term) for term in terms]
         self.design: Design = terms[0].design
         self.count, self.dtype = len(terms), self.design.dtype
@@ -145,8 +157,13 @@ class StackedModels:
 
     def parts(self, x: Array) -> list[Array]:
         """Return the part of x of each model."""
+        split = self._split(x)
+        return [split[k] for k in self.part_of]
+
+    def _split(self, x: Array) -> list[Array]:
+        """Return the parts of x, or of what is like it."""
         m = self.m // len(self.penalties)
-        return [x[k * m : (k + 1) * m] for k in self.part_of]
+        return [x[k * m : (k + 1) * m] for k in range(len(self.penalties))]
 
     def _per_part(self, x: Array) -> list[Any]:
         """Return the weights of each part of x."""
@@ -155,11 +172,8 @@ class StackedModels:
             raise ValueError(
                 f"x must have shape ({self.m},), found shape {tuple(x.shape)}"
             )
-        m = self.m // len(self.penalties)
-        return [
-            penalty.at(x[k * m : (k + 1) * m], self.dtype)
-            for k, penalty in enumerate(self.penalties)
-        ]
+        pairs = zip(self.penalties, self._split(x), strict=True)
+        return [penalty.at(part, self.dtype) for penalty, part in pairs]
 
     def fixed(self, x: Array) -> Array | None:
         """Return a mask (Q n,) of what x fixes at 0, None where nothing is."""
@@ -265,31 +279,27 @@ class StackedModels:
         self, x: Array, places: Sequence[int], ys: Sequence[Array]
     ) -> DiagonalBlocks:
         """Return the Hessians of some models, the first one at place 0."""
-        each = [self._weights(x)[q] for q in places]
-        seen = [without(w.fixed, y) for w, y in zip(each, ys, strict=True)]
-        zs, xp = self._predict(places, seen), namespace(x)
-        rows = [self.rows[q] for q in places]
-        curved = [own.curvature(z) for own, z in zip(rows, zs, strict=True)]
-        rest = xp.zeros(self.size - self.design.n_coefficients, dtype=self.dtype)
-        ridge = xp.stack([xp.concatenate([w.values, rest]) for w in each])
-        notes = dict.fromkeys(w.note for w in each if w.note)
-        whole = self._hess(rows, curved, ridge, "; ".join(notes))
-        fixed = self._mask(each)
-        if fixed is not None:
-            whole = held(whole, fixed, ridge.reshape(-1))
-        found: DiagonalBlocks = whole.blocks
+        found: DiagonalBlocks = self._linearized(x, places, ys).blocks
         return found
 
     def hess(self, x: Array, y: Array) -> LinearOperator:
         """Return f_YY, an operator (Q n, Q n) of Q diagonal blocks."""
-        each, xp = self._weights(x), namespace(y)
-        fixed = self._mask(each)
-        z = self.predictors(without(fixed, y))
-        curved = [rows.curvature(z[q]) for q, rows in enumerate(self.rows)]
+        return self._linearized(x, range(self.count), list(self.blocks(y)))
+
+    def _linearized(
+        self, x: Array, places: Sequence[int], ys: Sequence[Array]
+    ) -> LinearOperator:
+        """Return the Hessians of some models as diagonal blocks of one operator."""
+        each, xp = [self._weights(x)[q] for q in places], namespace(x)
+        seen = [without(w.fixed, y) for w, y in zip(each, ys, strict=True)]
+        zs, rows = self._predict(places, seen), [self.rows[q] for q in places]
+        curved = [own.curvature(z) for own, z in zip(rows, zs, strict=True)]
         rest = xp.zeros(self.size - self.design.n_coefficients, dtype=self.dtype)
         ridge = xp.stack([xp.concatenate([w.values, rest]) for w in each])
-        notes = dict.fromkeys(w.note for w in each if w.note)
-        whole = self._hess(self.rows, curved, ridge, "; ".join(notes))
+        kinks = [own.kinks(z) for own, z in zip(rows, zs, strict=True)]
+        notes = dict.fromkeys((*(w.note for w in each), *kinks))
+        note = "; ".join(part for part in notes if part)
+        whole, fixed = self._hess(rows, curved, ridge, note), self._mask(each)
         return whole if fixed is None else held(whole, fixed, ridge.reshape(-1))
 
     def _hess(
@@ -367,6 +377,24 @@ class StackedModels:
 
         return LinearOperator((self.n, self.m), forward, backward, dtype=self.dtype)
 
+    def third_product(
+        self, x: Array, y: Array, w: Array, dx: Array, dy: Array
+    ) -> tuple[Array, Array]:
+        """Return the derivatives of (f_XYᵀ w, f_YY w) along (dx, dy), (m,) and (Q n,)."""
+        fixed, xp = self.fixed(x), namespace(y)
+        y, w, dy = (without(fixed, v) for v in (y, w, dy))
+        z, found, sums = self.predictors(y), [], [0.0 * dx for dx in self._split(dx)]
+        pieces, along_x = self._split(x), self._split(dx)
+        blocks = zip(self.blocks(y), self.blocks(w), self.blocks(dy), strict=True)
+        for q, (y_q, w_q, dy_q) in enumerate(blocks):
+            k = self.part_of[q]
+            along = third_of_loss(self.terms[q], z[q], w_q, dy_q)
+            at = y_q, w_q, along_x[k], dy_q
+            by_x = third_of_ridge(self.penalties[k], pieces[k], at, along)
+            sums[k] = sums[k] + self.penalties[k].gather(by_x)
+            found.append(along)
+        return xp.concatenate(sums), without(fixed, xp.concatenate(found))
+
     # what else others ask for -------------------------------------------------------
 
     def weight_slopes(self, x: Array, y: Array, v: Array) -> Array:
@@ -391,6 +419,8 @@ class StackedModels:
 
     def constants(self, x: Array, y: Array) -> Constants | None:
         """Return bounds that prove errors at (x, y), or None where there are none."""
+        if isinstance(self.penalties[0], NoRidge):
+            return None
         weights = [own.values for own in self._weights(x)]
         found = []
         for term, k, w, y_q in zip(
@@ -400,7 +430,7 @@ class StackedModels:
             self.blocks(y),
             strict=True,
         ):
-            known = constants_of(term, self.penalties[k], w, y_q)
+            known = constants_of(term, self.penalties[k], w, y_q)  # type: ignore[arg-type]
             if known is None:
                 return None
             found.append(known)
@@ -411,3 +441,51 @@ class StackedModels:
             cross_lipschitz=max(c.cross_lipschitz for c in found),
             metric=namespace(y).concatenate([c.metric for c in found]),
         )
+
+    # of norms -----------------------------------------------------------------------
+
+    @functools.cached_property
+    def singles(self) -> list[RidgeModel]:
+        """The models one by one."""
+        return [
+            RidgeModel(term, self.penalties[k], self._kernels, self._threads)
+            for term, k in zip(self.terms, self.part_of, strict=True)
+        ]
+
+    def hess_block(self, x: Array, y: Array, index: Array) -> Any:
+        """Return f_YY on an ascending index, (k, k), block-diagonal; None if not explicit."""
+        block = np.zeros((index.shape[0], index.shape[0]))
+        blocks, parts = self.blocks(y), self.parts(x)
+        for q, model in enumerate(self.singles):
+            (own,) = np.nonzero(index // self.size == q)
+            found = model.hess_block(parts[q], blocks[q], index[own] - q * self.size)
+            if found is None:
+                return None
+            block[np.ix_(own, own)] = found
+        return block
+
+    def dual_point(self, x: Array, y: Array, free: Array) -> StackedDualPoint | None:
+        """Return the dual points of all models as one, None where one is not known."""
+        blocks, parts, frees = self.blocks(y), self.parts(x), self.blocks(free)
+        points = [
+            model.dual_point(parts[q], blocks[q], frees[q])
+            for q, model in enumerate(self.singles)
+        ]
+        known = [point for point in points if point is not None]
+        return StackedDualPoint(known) if len(known) == len(points) else None
+
+
+class StackedDualPoint:
+    """The dual points of several models, which do not meet."""
+
+    def __init__(self, points: list[LossDualPoint]) -> None:
+        self._points = points
+        xp = namespace(points[0].force)
+        self.force = xp.concat([point.force for point in points])
+        lengths = [point.lengths for point in points if point.lengths is not None]
+        self.lengths = xp.concat(lengths) if len(lengths) == len(points) else None
+        self.terms = sum(point.terms for point in points)
+
+    def conjugate(self, scale: float) -> float:
+        """Return the sum of the conjugates."""
+        return sum(point.conjugate(scale) for point in self._points)

@@ -57,7 +57,8 @@ def parts_of(problem: Problem, M: Any, callback: Callback | None) -> Any:
     A callback sees the whole y, and so does a preconditioner of its size.
     """
     parts = getattr(problem.objective, "parts", None)
-    if parts is None or problem.maximize or problem.constrained or callback is not None:
+    whole = problem.maximize or problem.constrained or callback is not None
+    if parts is None or whole or problem.penalty is not None:
         return None
     shape = getattr(M, "shape", None)
     return parts if shape is None or shape[0] == parts.size else None
