@@ -226,6 +226,14 @@ class QuadraticObjective:
         """Return P y + q."""
         return aslinearoperator(self.matrix(x)) @ y + self.data.get("q", x)
 
+    def grad_x(self, x: Array, y: Array) -> Array:
+        """Return the derivative by x at fixed y, (m,)."""
+        total = self.cross(x, y).T @ y
+        if "P" in self.data.parts:  # of which f has half
+            place, _ = self.data.parts["P"]
+            total[place] = 0.5 * total[place]
+        return total
+
     def hess(self, x: Array, y: Array) -> Any:
         """Return P."""
         return self.matrix(x)
