@@ -34,6 +34,7 @@ from .problem.constants import Constants
 from .problem.constraints import Equality, Inequality, LinearEquality
 from .problem.log_barrier import LogBarrier
 from .problem.objective import FunctionObjective, Objective
+from .problem.penalties import L1, ElasticNet, GroupL1, Penalty
 from .problem.problem import ActiveSet, Problem, Solution
 from .problem.quadratic import QuadraticProgram
 from .report import SolutionReport, report
@@ -44,7 +45,7 @@ __version__ = "0.1.0"
 
 logging.getLogger(__name__).addHandler(logging.NullHandler())
 
-__all__ = [
+__all__ = [  # noqa: RUF022  (in the order of sorted)
     "ActiveRange",
     "ActiveSet",
     "Adjoint",
@@ -56,17 +57,21 @@ __all__ = [
     "Constants",
     "ConvergenceError",
     "ConvergenceWarning",
+    "ElasticNet",
     "Equality",
     "FunctionObjective",
     "FunctionUpper",
+    "GroupL1",
     "Hypergradient",
     "HypergradientResult",
     "Inequality",
     "KrylovResult",
+    "L1",
     "LinearEquality",
     "LinearOperator",
     "LogBarrier",
     "Objective",
+    "Penalty",
     "Problem",
     "QuadraticProgram",
     "Solution",

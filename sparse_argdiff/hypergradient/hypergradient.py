@@ -429,7 +429,10 @@ def _on_its_sides(problem: Problem, found: Solution) -> Solution:
     if problem.bounded:
         lower, upper = problem.bounds(found.x, y)
         bound = xp.where(y - lower <= upper - y, lower, upper)
-        y = xp.where(active.fixed, bound, y)
+        fixed = active.fixed
+        if problem.nonsmooth:  # off the support y is zero, not at a bound
+            fixed = fixed & problem.penalty.support(found.x, y)
+        y = xp.where(fixed, bound, y)
     if problem.inequalities is not None and multipliers is not None:
         p = multipliers.shape[0] - active.strong.shape[0]
         forces = xp.where(active.strong, multipliers[p:], 0.0 * multipliers[p:])

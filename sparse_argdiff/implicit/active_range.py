@@ -62,6 +62,11 @@ def active_range(
     -------
     ActiveRange
     """
+    if problem.nonsmooth:
+        raise ValueError(
+            "active_range knows no penalty with kinks: solution.active.weak_fixed tells "
+            "what is about to enter the support or to leave it"
+        )
     solution, _, _ = checked_solution(
         problem,
         solution,

@@ -537,6 +537,12 @@ def _one_sided(solution: Solution) -> str:
     acting = xp.any(active.weak & active.strong)
     acting = acting | xp.any(active.weak_fixed & active.fixed)
     side = "active as the solution has it" if bool(acting) else "inactive"
+    if solution.support is not None:
+        return (
+            "some coefficients are about to enter the support, or to leave it: the "
+            "derivative is one-sided there, and this is the one of the support as it is; "
+            "jvp(..., one_sided=True) gives that along a direction"
+        )
     return (
         "some constraints are weakly active: the derivative is one-sided there, and this "
         f"is the one with them {side}; LogBarrier gives the average of both sides"

@@ -7,9 +7,10 @@
 
 Without constraints this is − f_YY⁻¹ f_XY (the paper's Lemma 3.2); with linear equalities it
 is its equation (56), of which Lemmas 4.1 and 4.2 are two ways to solve.  Variables held at
-a bound and rows that are not strongly active leave the system.  Where the bound moves with
-x, so do they, y_F = bound(x), and B has [H; C] bound_X, with the columns of the held
-variables, in addition.
+a bound, or off the support of a penalty, and rows that are not strongly active leave the
+system; on the support the penalty's curvature and derivative by x add to those of f.  Where
+the bound moves with x, so do they, y_F = bound(x), and B has [H; C] bound_X, with the
+columns of the held variables, in addition.
 """
 
 from __future__ import annotations
@@ -28,11 +29,12 @@ from ..operators.block_matrices import (
     vstack,
     zero,
 )
-from ..operators.linear_operator import LinearOperator, aslinearoperator
+from ..operators.linear_operator import LinearOperator, as_operator, aslinearoperator
 from ..problem.bounds import selected
 from ..problem.constraints import Stack
 from ..problem.optimality import conditions
 from ..problem.problem import Problem, Solution
+from ..problem.support import on_support
 
 
 @dataclasses.dataclass(frozen=True)
@@ -126,6 +128,8 @@ def linearize(problem: Problem, solution: Solution) -> KKTSystem:
     see :func:`sparse_argdiff.problem.optimality.complete`.
     """
     x, y = solution.x, solution.y
+    if problem.nonsmooth:
+        return _on_the_support(problem, solution)
     H, cross = problem.hess(x, y), problem.cross(x, y)
     if not problem.constrained:
         n = y.shape[0]
@@ -195,6 +199,24 @@ def _symmetric_product(H: LinearOperator, motion: LinearOperator) -> LinearOpera
     """Return H motion for a symmetric H that may know its products in one direction."""
     return LinearOperator(
         motion.shape, lambda u: H @ (motion @ u), lambda w: motion.T @ (H @ w)
+    )
+
+
+def _on_the_support(problem: Problem, solution: Solution) -> KKTSystem:
+    """Linearise f + Ω where it is smooth: on the support, off the bounds."""
+    x, y, active = solution.x, solution.y, solution.active
+    assert active is not None
+    n = y.shape[0]
+    (free,) = namespace(y).nonzero(~active.fixed)
+    moved = problem.penalty.cross(x, y)
+    cross = as_operator("penalty.cross's result", moved, square=False)
+    return KKTSystem(
+        H=on_support(problem, x, y, free),
+        C=None,
+        B=take_rows(problem.cross(x, y) + cross, free),
+        n=n,
+        size=n,
+        index=None if free.shape[0] == n else free,
     )
 
 

@@ -76,6 +76,7 @@ def value_gradient(
     solution, _, _ = checked_solution(problem, solution, stationarity, on_failure)
     x, y = solution.x, solution.y
     total = _partial_gradient(problem, x, y)
+    total = total + _of_penalty(problem, x, y)
     sign = -1.0 if problem.maximize else 1.0
     if problem.constrained and solution.multipliers is not None:
         total = total + sign * _of_constraints(problem, solution)
@@ -84,6 +85,20 @@ def value_gradient(
     what, detail = "the gradient of the value", "f_X or a constraint's is not finite."
     raise_or_warn(Status.NOT_FINITE, total, what, detail, on_failure)
     return total
+
+
+def _of_penalty(problem: Problem, x: Array, y: Array) -> Array:
+    """Return Ω_X of a penalty, of the user's own sign, (m,)."""
+    if problem.penalty is None:
+        return zeros((x.shape[0],), y)
+    grad_x = getattr(problem.penalty, "grad_x", None)
+    if not callable(grad_x):
+        raise TypeError(
+            "penalty must have grad_x(x, y), the derivative of its value by x, found a "
+            f"{type(problem.penalty).__name__} without"
+        )
+    found = returned_vector("penalty.grad_x", grad_x(x, y), x.shape[0])
+    return -found if problem.maximize else found
 
 
 def _of_constraints(problem: Problem, solution: Solution) -> Array:

@@ -17,6 +17,7 @@ import numpy as np
 
 from ..arrays import Array, as_array, as_count, asarray, namespace
 from ..problem.constants import Constants
+from ..problem.problem import Problem
 from .lipschitz_constants import lipschitz_of
 from .mean_loss import DataTerm
 from .stacked_models import Rows, StackedModels
@@ -167,6 +168,8 @@ class FoldedGlm:
         Sizes of y, K times that of the ``Glm``, and of x.
     n_folds : int
         K.
+    penalty : Penalty or None
+        The norm of all folds as a penalty of y; None of a ridge.
     dtype : dtype
         Of y.
     """
@@ -177,6 +180,7 @@ class FoldedGlm:
         self.glm, self._folds, self.models = glm, folds, models
         self.n, self.m, self.dtype = models.n, models.m, models.dtype
         self.n_folds = len(folds)
+        self.penalty = glm.penalty_of(models)
 
     def __repr__(self) -> str:
         return f"FoldedGlm({self.n_folds} folds of {self.glm!r}, n={self.n})"
@@ -228,6 +232,18 @@ class FoldedGlm:
     def constants(self, x: Array, y: Array) -> Constants | None:
         """Return bounds that prove errors at (x, y), or None where there are none."""
         return self.models.constants(x, y)
+
+    def separate(self) -> list[tuple[Problem, slice, slice]]:
+        """Return each model as a problem of its own, with its part of x and of y."""
+        return self.glm.separate_models(self.models)
+
+    def hess_block(self, x: Array, y: Array, index: Array) -> Any:
+        """Return f_YY on an index of y, None where it is not explicit."""
+        return self.models.hess_block(x, y, index)
+
+    def dual_point(self, x: Array, y: Array, free: Array) -> Any:
+        """Return the dual point of the losses of all folds, None where none is known."""
+        return self.models.dual_point(x, y, free)
 
     def held_out(self) -> HeldOutFolds:
         """Return the pooled loss of the held-out samples: the upper objective."""

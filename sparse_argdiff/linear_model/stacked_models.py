@@ -9,19 +9,25 @@ gradient and Hessian product read F once for all models.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import math
 from collections.abc import Sequence
 from typing import Any
+
+import numpy as np
 
 from ..arrays import Array, as_vector, copied, dot, namespace, norm, zeros
 from ..operators.linear_operator import LinearOperator
 from ..operators.structure import Structure
 from ..problem.constants import Constants
 from .design import Design
+from .dual_point import LossDualPoint
 from .lipschitz_constants import constants_of
-from .losses import Curvature, Loss
+from .losses import Curvature, Loss, kink_note
 from .mean_loss import DataTerm, quiet
+from .norms import NoRidge
 from .penalty import RidgePenalty, held, without
+from .ridge_model import RidgeModel
 from .third_derivative import third_of_loss, third_of_ridge
 
 
@@ -86,6 +92,10 @@ class Rows:
         """Return the weighted curvature of the samples that count."""
         return self.loss.curvature(self.part(z), self.targets, self.weights)
 
+    def kinks(self, z: Array) -> str:
+        """Say how many samples are at a kink."""
+        return kink_note(self.loss, self.part(z), self.targets, self.weights)
+
 
 class StackedModels:
     """f, f_Y, f_YY and f_XY of Q models of one design.
@@ -105,7 +115,7 @@ class StackedModels:
     def __init__(
         self,
         terms: Sequence[DataTerm],
-        penalties: Sequence[RidgePenalty],
+        penalties: Sequence[RidgePenalty | NoRidge],
         part_of: Sequence[int],
         counts: Sequence[Array] | None = None,
         kernels: str | None = None,
@@ -239,6 +249,8 @@ class StackedModels:
         core = self._hess(curved, none)
         if fixed is not None:
             core = held(core, fixed, none)
+        kinks = (rows.kinks(z[q]) for q, rows in enumerate(self.rows))
+        note = "; ".join(dict.fromkeys(part for part in (note, *kinks) if part))
         whole = self._hess(curved, ridge, Structure(split=(core, ridge), note=note))
         return whole if fixed is None else held(whole, fixed, ridge)
 
@@ -358,6 +370,8 @@ class StackedModels:
 
     def constants(self, x: Array, y: Array) -> Constants | None:
         """Return bounds that prove errors at (x, y), or None where there are none."""
+        if isinstance(self.penalties[0], NoRidge):
+            return None
         weights, _, _ = self.weights(x)
         found = []
         for term, k, w, y_q in zip(
@@ -367,7 +381,7 @@ class StackedModels:
             self.blocks(y),
             strict=True,
         ):
-            known = constants_of(term, self.penalties[k], w, y_q)
+            known = constants_of(term, self.penalties[k], w, y_q)  # type: ignore[arg-type]
             if known is None:
                 return None
             found.append(known)
@@ -378,3 +392,51 @@ class StackedModels:
             cross_lipschitz=max(c.cross_lipschitz for c in found),
             metric=namespace(y).concatenate([c.metric for c in found]),
         )
+
+    # of norms -----------------------------------------------------------------------
+
+    @functools.cached_property
+    def singles(self) -> list[RidgeModel]:
+        """The models one by one."""
+        return [
+            RidgeModel(term, self.penalties[k], self._kernels, self._threads)
+            for term, k in zip(self.terms, self.part_of, strict=True)
+        ]
+
+    def hess_block(self, x: Array, y: Array, index: Array) -> Any:
+        """Return f_YY on an ascending index, (k, k), block-diagonal; None if not explicit."""
+        block = np.zeros((index.shape[0], index.shape[0]))
+        blocks, parts = self.blocks(y), self.parts(x)
+        for q, model in enumerate(self.singles):
+            (own,) = np.nonzero(index // self.size == q)
+            found = model.hess_block(parts[q], blocks[q], index[own] - q * self.size)
+            if found is None:
+                return None
+            block[np.ix_(own, own)] = found
+        return block
+
+    def dual_point(self, x: Array, y: Array, free: Array) -> StackedDualPoint | None:
+        """Return the dual points of all models as one, None where one is not known."""
+        blocks, parts, frees = self.blocks(y), self.parts(x), self.blocks(free)
+        points = [
+            model.dual_point(parts[q], blocks[q], frees[q])
+            for q, model in enumerate(self.singles)
+        ]
+        known = [point for point in points if point is not None]
+        return StackedDualPoint(known) if len(known) == len(points) else None
+
+
+class StackedDualPoint:
+    """The dual points of several models, which do not meet."""
+
+    def __init__(self, points: list[LossDualPoint]) -> None:
+        self._points = points
+        xp = namespace(points[0].force)
+        self.force = xp.concat([point.force for point in points])
+        lengths = [point.lengths for point in points if point.lengths is not None]
+        self.lengths = xp.concat(lengths) if len(lengths) == len(points) else None
+        self.terms = sum(point.terms for point in points)
+
+    def conjugate(self, scale: float) -> float:
+        """Return the sum of the conjugates."""
+        return sum(point.conjugate(scale) for point in self._points)

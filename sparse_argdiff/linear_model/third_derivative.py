@@ -13,7 +13,6 @@ from typing import Any
 
 from ..arrays import Array, namespace
 from .mean_loss import DataTerm
-from .penalty import RidgePenalty
 
 
 def third_of_loss(term: DataTerm, z: Array, w: Array, dy: Array) -> Array:
@@ -29,7 +28,7 @@ def third_of_loss(term: DataTerm, z: Array, w: Array, dy: Array) -> Array:
 
 
 def third_of_ridge(
-    penalty: RidgePenalty, x: Array, at: tuple[Array, ...], along: Array
+    penalty: Any, x: Array, at: tuple[Array, ...], along: Array
 ) -> Array:
     """Add the ridge's part to that of the loss; return that of f_XYᵀ w per coefficient.
 

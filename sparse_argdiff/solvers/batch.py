@@ -239,7 +239,7 @@ def _blank(
     def mask(size: int) -> Array:
         return full((k, size), False, like, xp.bool)
 
-    sided = problem.inequalities is not None or problem.bounded
+    sided = problem.one_sided
     return BatchSolution(
         y=nan(k, n),
         x=X,

@@ -34,6 +34,7 @@ from .interior_point.barrier import barrier
 from .newton_cg import newton_cg
 from .newton_kkt import newton_kkt
 from .projected_newton import is_box, projected_newton
+from .proximal_newton import proximal_newton
 from .quadratic_program import ENGINES, engine_for
 from .stopping import NewtonIterate
 
@@ -72,7 +73,8 @@ def solve(
         minimum or say that f is not convex.  Where Hessian and Jacobians are explicit
         they factorise on the host.  "projected_newton" for a large convex f in a box with at
         most one linear equality (the default for a ``SupportVector``): Newton on the
-        variables that no bound holds.
+        variables that no bound holds.  "proximal_newton" with a penalty that has kinks (the
+        default there).
         A callable is called as ``method(problem, x, y0, tol)`` and returns a
         ``Solution``; without a status it is checked to ``tol`` here.
     tol : float
@@ -126,7 +128,7 @@ def solve(
     else:
         method = _default(problem) if method is None else method
         options: dict[str, Any] = {"maxiter": maxiter, "callback": callback}
-        if method == "newton_cg":
+        if method in {"newton_cg", "proximal_newton"}:
             options["M"] = M
         solution = _by_name(method, problem, x, y0, tol, options)
         if not solution.method:
@@ -182,6 +184,12 @@ def _by_name(
         raise ValueError(
             f"method must be one of {known} or a callable, found {method!r}"
         )
+    if (method == "proximal_newton") is not problem.nonsmooth:
+        raise ValueError(
+            "method 'proximal_newton' is for a penalty with kinks, which this problem "
+            f"{'has' if problem.nonsmooth else 'lacks'}, and the only one for it; use "
+            f"{_default(problem)!r}, found {method!r}"
+        )
     if method == "newton_cg" and problem.constrained:
         raise ValueError(
             "method 'newton_cg' knows no constraints, and this problem has some; "
@@ -224,12 +232,15 @@ _METHODS: dict[str, Callable[..., Solution]] = {
     "newton_kkt": newton_kkt,
     "barrier": barrier,
     "active_set": active_set,
+    "proximal_newton": proximal_newton,
     **{engine: functools.partial(active_set, engine=engine) for engine in ENGINES},
     "projected_newton": projected_newton,
 }
 
 
 def _default(problem: Problem) -> str:
+    if problem.nonsmooth:
+        return "proximal_newton"
     engine = engine_for(problem)
     if engine is not None:
         return engine
