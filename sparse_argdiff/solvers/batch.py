@@ -19,6 +19,7 @@ from ..arrays import (
     as_count,
     as_floating,
     as_tolerance,
+    asarray,
     copied,
     full,
     namespace,
@@ -258,8 +259,11 @@ def _finished(
     found: BatchSolution, status: list[Any], method: list[str], notes: list[str]
 ) -> BatchSolution:
     """Return the record with how its members ended."""
-    for i, one in enumerate(status):
-        found.converged[i] = one.acceptable
+    if status:
+        good = asarray(
+            [one.acceptable for one in status], found.y, found.converged.dtype
+        )
+        found.converged[...] = good
     return dataclasses.replace(
         found, status=tuple(status), method=tuple(method), warnings=tuple(notes)
     )
