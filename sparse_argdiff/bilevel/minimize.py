@@ -19,6 +19,7 @@ from .checkpoint import Store, describe
 from .gradient_descent import gradient_descent
 from .hoag import hoag
 from .lbfgs import lbfgs
+from .prior import overfitting_note
 from .result import BilevelResult
 from .run import Run
 
@@ -144,6 +145,8 @@ def minimize(
     if result is None:
         with _bar(progress, maxiter, len(run.history)) as run.bar:
             result = _METHODS[method](run, run.project(x0))
+    note = overfitting_note(upper, x0.shape[0])
+    result.warnings = (*result.warnings, *([note] if note else []))
     show(result.warnings, F.on_failure)
     return result
 

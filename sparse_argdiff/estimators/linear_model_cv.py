@@ -406,9 +406,10 @@ class LinearModelCV(BaseEstimator):  # type: ignore[misc]  # scikit-learn is unt
         self.penalty_names_ = table.names
         self.dropped_ = table.dropped
         self.groups_ = table.labels
-        side = single.at_bound if not take.any() else learned.at_bound
+        asked = bool(take.any()) and not table.single
+        side = learned.at_bound if asked else single.at_bound
         assert side is not None
-        self.at_bound_ = _bounds_said(side, table if take.any() else None)
+        self.at_bound_ = _bounds_said(side, table if asked else None)
         self.n_products_ = single.products + learned.products
 
     def _notes(

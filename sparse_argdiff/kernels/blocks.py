@@ -40,6 +40,8 @@ class Blocks:
     ) -> tuple[Block, Block]:
         """Step the residuals, r −= α q; return r'r and r'(d ∘ r) of each column."""
         loop = block_loops().cg_residual
+        if d is not None and d.ndim == 2:
+            loop, d = block_loops().cg_residual_own, _flat(d)
         found: tuple[Block, Block] = loop(
             _flat(R), _flat(Q), _repeated(R, alpha), d, _width(R)
         )
@@ -58,6 +60,10 @@ class Blocks:
         moves = alpha != 0.0
         scalars = (_repeated(X, a) for a in (alpha, np.where(moves, beta, 1.0), moves))
         loop = block_loops().cg_advance
+        if d is not None and d.ndim == 2:
+            own = block_loops().cg_advance_own
+            own(_flat(X), _flat(P), _flat(Z), *scalars, _flat(d))
+            return
         loop(_flat(X), _flat(P), _flat(Z), *scalars, d, _width(X))
 
     def lanczos(

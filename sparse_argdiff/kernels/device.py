@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from ..arrays import Array, asarray, namespace
+from ..arrays import Array, asarray, namespace, zeros
 from ..operators.linear_operator import LinearOperator
 from .reference import Line, Scalar
 
@@ -60,6 +60,10 @@ class Device:
     def block_width(self, columns: int, A: LinearOperator, like: Array) -> int:
         """Return 1: the passes are those of vectors."""
         return 1
+
+    def zeros(self, shape: tuple[int, int], like: Array) -> Array:
+        """Return a block of zeros."""
+        return zeros(shape, like)
 
     def operator(self, A: LinearOperator) -> LinearOperator:
         """Return A as it is."""

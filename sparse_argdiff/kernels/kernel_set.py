@@ -85,6 +85,9 @@ class KernelSet(Protocol):
     def block_width(self, columns: int, A: LinearOperator, like: Array) -> int:
         """Return the width of a block that holds so many columns; 1 for none."""
 
+    def zeros(self, shape: tuple[int, int], like: Array) -> Array:
+        """Return a block of zeros, stored as the passes like it."""
+
     def operator(self, A: LinearOperator) -> LinearOperator:
         """Return A, or the same A with a fused product."""
 

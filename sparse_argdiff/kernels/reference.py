@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from ..arrays import Array, HostArray, asarray, axpy, dot, namespace, norm
+from ..arrays import Array, HostArray, asarray, axpy, dot, namespace, norm, zeros
 from ..operators.linear_operator import LinearOperator
 
 Scalar = Any  # a float, or an array of shape (k,) where the vectors live
@@ -166,6 +166,12 @@ class Reference:
     def block_width(self, columns: int, A: LinearOperator, like: Array) -> int:
         """Return the width of a block that holds so many columns."""
         return min(columns, WIDEST)
+
+    def zeros(self, shape: tuple[int, int], like: Array) -> Array:
+        """Return a block of zeros; on NumPy its columns are contiguous, and passes long."""
+        if isinstance(like, np.ndarray):
+            return np.zeros(shape[::-1], like.dtype).T
+        return zeros(shape, like)
 
     def operator(self, A: LinearOperator) -> LinearOperator:
         """Return A as it is."""

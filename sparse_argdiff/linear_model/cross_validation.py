@@ -17,9 +17,11 @@ import numpy as np
 
 from ..arrays import Array, as_array, as_count, asarray, namespace
 from ..problem.constants import Constants
+from ..problem.problem import Problem
 from .lipschitz_constants import lipschitz_of
 from .mean_loss import DataTerm
 from .stacked_models import Rows, StackedModels
+from .third_derivative import observations, second_of_loss
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -166,6 +168,8 @@ class FoldedGlm:
         Sizes of y, K times that of the ``Glm``, and of x.
     n_folds : int
         K.
+    penalty : Penalty or None
+        The norm of all folds as a penalty of y; None of a ridge.
     dtype : dtype
         Of y.
     """
@@ -176,6 +180,7 @@ class FoldedGlm:
         self.glm, self._folds, self.models = glm, folds, models
         self.n, self.m, self.dtype = models.n, models.m, models.dtype
         self.n_folds = len(folds)
+        self.penalty = glm.penalty_of(models)
 
     def __repr__(self) -> str:
         return f"FoldedGlm({self.n_folds} folds of {self.glm!r}, n={self.n})"
@@ -210,6 +215,12 @@ class FoldedGlm:
         """Return a mask (K n,) of what x fixes at 0, None where nothing is."""
         return self.models.fixed(x)
 
+    def third_product(
+        self, x: Array, y: Array, w: Array, dx: Array, dy: Array
+    ) -> tuple[Array, Array]:
+        """Return the derivatives of (f_XYᵀ w, f_YY w) along (dx, dy), (m,) and (K n,)."""
+        return self.models.third_product(x, y, w, dx, dy)
+
     def weight_slopes(self, x: Array, y: Array, v: Array) -> Array:
         """Return v' ∂f_Y/∂w_i for each sample weight w_i, shape (N,)."""
         return self.models.weight_slopes(x, y, v)
@@ -221,6 +232,18 @@ class FoldedGlm:
     def constants(self, x: Array, y: Array) -> Constants | None:
         """Return bounds that prove errors at (x, y), or None where there are none."""
         return self.models.constants(x, y)
+
+    def separate(self) -> list[tuple[Problem, slice, slice]]:
+        """Return each model as a problem of its own, with its part of x and of y."""
+        return self.glm.separate_models(self.models)
+
+    def hess_block(self, x: Array, y: Array, index: Array) -> Any:
+        """Return f_YY on an index of y, None where it is not explicit."""
+        return self.models.hess_block(x, y, index)
+
+    def dual_point(self, x: Array, y: Array, free: Array) -> Any:
+        """Return the dual point of the losses of all folds, None where none is known."""
+        return self.models.dual_point(x, y, free)
 
     def held_out(self) -> HeldOutFolds:
         """Return the pooled loss of the held-out samples: the upper objective."""
@@ -296,6 +319,20 @@ class HeldOutFolds:
 
     def grad_x(self, x: Array, y: Array) -> None:
         """Return None: x does not enter directly."""
+
+    def hess_product(self, x: Array, y: Array, dx: Array, dy: Array) -> Any:
+        """Return the derivatives of (∂f^U/∂x, ∂f^U/∂y) along (dx, dy), None for zero."""
+        z, models, found = self._models.predictors(y), self._models, []
+        pairs = zip(self._rows, self._shares(), models.blocks(dy), strict=True)
+        for q, (rows, share, d) in enumerate(pairs):
+            own = 0.0 * d if rows is None else second_of_loss(rows.term, z[q], d)
+            found.append(share * own)
+        return None, namespace(y).concatenate(found)
+
+    @property
+    def n_observations(self) -> int:
+        """Numbers that the loss compares: samples of positive weight, times outputs."""
+        return observations([rows.term for rows in self._rows if rows is not None])
 
     def lipschitz(self, metric: Array) -> float:
         """Return a Lipschitz constant of ``grad_y`` in a metric, see ``Constants``."""

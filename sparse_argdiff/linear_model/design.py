@@ -75,6 +75,11 @@ class Design:
         return not isinstance(self.features, LinearOperator)
 
     @functools.cached_property
+    def by_columns(self) -> Any:
+        """Sparse features of the host in CSC, a copy where they are not, made once."""
+        return sparse.csc_array(self.features)
+
+    @functools.cached_property
     def _squared(self) -> Any:
         return _squares(self.features) if is_sparse(self.features) else None
 

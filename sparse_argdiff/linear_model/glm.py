@@ -7,6 +7,7 @@ y = (c, b): coefficients, then intercepts.  x: parameters of the log-penalties.
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 from ..arrays import (
@@ -18,14 +19,15 @@ from ..arrays import (
 )
 from ..operators.linear_operator import LinearOperator
 from ..problem.constants import Constants
+from ..problem.penalties import Penalty
 from ..problem.problem import Problem
 from .cross_validation import FoldedGlm, HeldOutFolds, list_folds, training_terms
 from .design import Design, as_features
 from .held_out import HeldOutLoss
 from .log_weight_range import log_weight_range
-from .log_weights import LogWeights
 from .losses import Loss, as_loss
 from .mean_loss import DataTerm, several_targets, terms_of
+from .norms import NoRidge, norm_of
 from .penalty import RidgePenalty
 from .ridge_model import RidgeModel
 from .stacked_models import StackedModels
@@ -44,7 +46,7 @@ class Glm:
         Real numbers, labels 0/1 or −1/+1, counts, or classes, by the loss.  Of t targets
         each has coefficients and log-penalties of its own: y has size n t, x size m t,
         one target after the other, and f is the sum over them.
-    loss : {"logistic", "squared", "poisson", "huber", "multinomial"} or Loss
+    loss : {"logistic", "squared", "poisson", "huber", "multinomial", "squared-hinge"} or Loss
     penalty : {"per-feature", "per-group", "per-coefficient", "scalar"} or Z (p, m)
         How the log-weights depend on x.  An array, a sparse matrix or an operator with
         matvec and rmatvec: η = o + Z x, one row a feature, the intercept has none; its
@@ -52,8 +54,17 @@ class Glm:
         second moment.  A name stands for ones, for one-hot rows, and for identities.
         Several outputs: a row weighs all coefficients of a feature; "per-coefficient", or
         p K rows, weigh each, in C order.
+    norm : {"l2", "l1", "elastic-net", "group-l1"}
+        What the weights multiply: ½ c_j²; |c_j| (the lasso: no ridge); both, with
+        x = (x₁, x₂) of log-weights of |c_j| and of ½ c_j², or one x with ``l1_ratio``;
+        √p_g ‖c_g‖₂ of the p_g coefficients of a group, where the weights, and the rows of
+        Z, are those of the groups ("scalar", "per-group" or Z (G, m)).  ``Problem(glm)``
+        takes the norm from here; its solutions have a support.
     groups : int array (p,), optional
-        Group of each feature for "per-group".
+        Group of each feature for "per-group", and for "group-l1", by default a feature
+        with all its outputs.
+    l1_ratio : float, optional
+        ρ of the elastic net: e^η (ρ |c_j| + ½ (1 − ρ) c_j²).
     log_offset : array (p,) or (p K,), optional
         o, 0 by default.  −∞: the feature is not penalised.  +∞: its coefficient is fixed
         at 0.
@@ -130,7 +141,9 @@ class Glm:
         *,
         loss: str | Loss = "logistic",
         penalty: Any = "per-feature",
+        norm: str = "l2",
         groups: Any = None,
+        l1_ratio: float | None = None,
         log_offset: Any = None,
         intercept: bool = True,
         sample_weight: Any = None,
@@ -144,17 +157,14 @@ class Glm:
         design = self._data.design
         if intercept:
             self._data.refuse_extreme_targets()
-        self._log_weights = LogWeights(
-            penalty,
-            design.n_features,
-            design.outputs,
-            self._data.weights,
-            groups,
-            log_offset,
+        self._norm = norm_of(
+            norm, penalty, design, self._data.weights, groups, log_offset, l1_ratio
         )
+        self._log_weights = self._norm.log_weights
         self.loss, self.dtype = self._data.loss, design.dtype
         self._terms = terms_of(self._data, several)
         self._kernels, self._threads = kernels, threads
+        self._separate: dict[int, Any] = {}
         self._model: RidgeModel | StackedModels
         if len(self._terms) == 1:
             self._model = RidgeModel(self._data, self._ridge(), kernels, threads)
@@ -162,8 +172,11 @@ class Glm:
             self._model = self._stack(self._terms)
         self.n, self.m = self._model.n, self._model.m
 
-    def _ridge(self) -> RidgePenalty:
-        return RidgePenalty(self._log_weights, self._data.design.n)
+    def _ridge(self) -> RidgePenalty | NoRidge:
+        design = self._data.design
+        if self._norm.kind == "l2":
+            return RidgePenalty(self._log_weights, design.n)
+        return NoRidge(self._norm, design.n_coefficients)
 
     def _stack(self, terms: list[DataTerm], counts: Any = None) -> StackedModels:
         """Return the models of some terms, all targets of a fold one after the other."""
@@ -179,8 +192,12 @@ class Glm:
         several = f", targets={len(self._terms)}" if len(self._terms) > 1 else ""
         return (
             f"Glm({rows} x {columns}, loss={self.loss}{several}, "
-            f"penalty={self._log_weights!r}, n={self.n}, m={self.m})"
+            f"penalty={self._log_weights!r}{self._named_norm()}, n={self.n}, "
+            f"m={self.m})"
         )
+
+    def _named_norm(self) -> str:
+        return "" if self._norm.kind == "l2" else f", norm={self._norm.kind!r}"
 
     def to(self, backend: str) -> Glm:
         """Return the same model with its data in "cupy" or "numpy" arrays."""
@@ -190,7 +207,12 @@ class Glm:
             arguments["targets"] = to_namespace(self._targets, xp)
         log_weights = self._log_weights.arguments(xp)
         return Glm(
-            **arguments, **log_weights, kernels=self._kernels, threads=self._threads
+            **arguments,
+            **log_weights,
+            norm=self._norm.kind,
+            l1_ratio=self._norm.l1_ratio,
+            kernels=self._kernels,
+            threads=self._threads,
         )
 
     # the objective ----------------------------------------------------------------
@@ -215,6 +237,15 @@ class Glm:
         """Return a mask (n,) of the coefficients that x fixes at 0, None without any."""
         return self._model.fixed(x)
 
+    def third_product(
+        self, x: Array, y: Array, w: Array, dx: Array, dy: Array
+    ) -> tuple[Array, Array]:
+        """Return the derivatives of (f_XYᵀ w, f_YY w) along (dx, dy), (m,) and (n,).
+
+        What :meth:`Hypergradient.hessp` needs: three products with the features.
+        """
+        return self._model.third_product(x, as_vector("y", y, self.n), w, dx, dy)
+
     def weight_slopes(self, x: Array, y: Array, v: Array) -> Array:
         """Return v' ∂f_Y/∂w_i for each sample weight w_i, shape (N,).
 
@@ -222,6 +253,10 @@ class Glm:
         ones without it; f divides them by their sum, so that w' of the result is zero.
         """
         return self._model.weight_slopes(x, y, v)
+
+    def grad_x(self, x: Array, y: Array) -> Array:
+        """Return ∇_x f at fixed y, (m,): the penalty is quadratic in y, half of f_XYᵀ y."""
+        return 0.5 * (self.cross(x, y).T @ y)
 
     def scale(self, x: Array) -> float:
         """Return ‖f_Y(x, 0)‖, which does not depend on x; computed once."""
@@ -245,6 +280,55 @@ class Glm:
         number, the mean, from a random product.
         """
         return log_weight_range(self._terms)
+
+    # of norms -----------------------------------------------------------------------
+
+    @functools.cached_property
+    def penalty(self) -> Penalty | None:
+        """The norm as a penalty of y, which ``Problem(glm)`` takes; None of a ridge."""
+        return self.penalty_of(self._model)
+
+    def penalty_of(self, model: RidgeModel | StackedModels) -> Penalty | None:
+        """Return the norm of some models as a penalty of their y; None of a ridge."""
+        if self._norm.kind == "l2":
+            return None
+        part_of = list(getattr(model, "part_of", [0]))
+        return self._norm.penalty(self._data.design, part_of, len(self._terms))
+
+    def separate(self) -> list[tuple[Problem, slice, slice]]:
+        """Return each target as a problem of its own, with its part of x and of y."""
+        return self.separate_models(self._model)
+
+    def separate_models(
+        self, models: RidgeModel | StackedModels
+    ) -> list[tuple[Problem, slice, slice]]:
+        """Return models as problems of their own, made once; none of a single one."""
+        if not isinstance(models, StackedModels):
+            return []
+        found = self._separate.get(id(models))
+        if found is None:
+            penalty = self._norm.penalty(self._data.design, [0], 1)
+            m, n = self._norm.m, models.size
+            found = [
+                (
+                    Problem(single, penalty=penalty),
+                    slice(k * m, (k + 1) * m),
+                    slice(q * n, (q + 1) * n),
+                )
+                for q, (single, k) in enumerate(
+                    zip(models.singles, models.part_of, strict=True)
+                )
+            ]
+            self._separate[id(models)] = found
+        return found
+
+    def hess_block(self, x: Array, y: Array, index: Array) -> Any:
+        """Return f_YY on an index of y, (k, k); None where features are not explicit."""
+        return self._model.hess_block(x, y, index)
+
+    def dual_point(self, x: Array, y: Array, free: Array) -> Any:
+        """Return the dual point of the loss at y; None with a ridge, or where unknown."""
+        return self._model.dual_point(x, y, free)
 
     # data -------------------------------------------------------------------------
 

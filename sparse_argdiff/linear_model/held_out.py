@@ -17,6 +17,7 @@ from ..arrays import (
 from .lipschitz_constants import lipschitz_of
 from .losses import Loss, as_loss
 from .mean_loss import DataTerm, quiet, several_targets, terms_of
+from .third_derivative import observations, second_of_loss
 
 
 class HeldOutLoss:
@@ -87,6 +88,17 @@ class HeldOutLoss:
 
     def grad_x(self, x: Array, y: Array) -> None:
         """Return None: x does not enter directly."""
+
+    def hess_product(self, x: Array, y: Array, dx: Array, dy: Array) -> Any:
+        """Return the derivatives of (∂f^U/∂x, ∂f^U/∂y) along (dx, dy), None for zero."""
+        pairs = zip(self._terms, self._blocks(y), self._blocks(dy), strict=True)
+        found = [second_of_loss(term, term.predictor(b), d) for term, b, d in pairs]
+        return None, namespace(y).concatenate(found)
+
+    @property
+    def n_observations(self) -> int:
+        """Numbers that the loss compares: samples of positive weight, times outputs."""
+        return observations(self._terms)
 
     def lipschitz(self, metric: Array) -> float:
         """Return a Lipschitz constant of ``grad_y`` in a metric, see ``Constants``."""

@@ -10,22 +10,34 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
+
 from ..arrays import Array, dot, namespace, norm, zeros
 from ..operators.linear_operator import LinearOperator
 from ..operators.structure import Structure
 from ..problem.constants import Constants
+from .columns import Columns
+from .dual_point import LossDualPoint, dual_point
 from .hessian_product.one_pass import products_of
 from .lipschitz_constants import constants_of
-from .losses import Curvature
+from .losses import Curvature, kink_note
 from .mean_loss import DataTerm
+from .norms import NoRidge
 from .penalty import RidgePenalty, held, without
+from .third_derivative import third_of_loss, third_of_ridge
 
 
 class RidgeModel:
     """f, f_Y, f_YY and f_XY of one model; ``Glm`` describes the arguments."""
 
+    convex = True
+
     def __init__(
-        self, data: DataTerm, penalty: RidgePenalty, kernels: str | None, threads: int
+        self,
+        data: DataTerm,
+        penalty: RidgePenalty | NoRidge,
+        kernels: str | None,
+        threads: int,
     ) -> None:
         design = data.design
         self.data, self.penalty, self.dtype = data, penalty, design.dtype
@@ -35,6 +47,7 @@ class RidgeModel:
         self.shift = 1.0 / design.outputs**2 if shifts else 0.0
         self.rank = design.n_samples * design.outputs + bool(shifts)
         self._scale: float | None = None
+        self._columns = Columns(data, self.shift)
 
     def fixed(self, x: Array) -> Array | None:
         """Return a mask (n,) of what x fixes at 0, None where nothing is."""
@@ -66,12 +79,14 @@ class RidgeModel:
         weights, fixed, note = self.penalty.at(x, self.dtype)
         z = data.predictor(without(fixed, y))
         curvature = data.loss.curvature(z, data.targets, data.weights)
+        kinks = kink_note(data.loss, z, data.targets, data.weights)
         core = self._hess(curvature, xp.zeros_like(weights))
         rest = xp.zeros(self.n - weights.shape[0], dtype=self.dtype)
         ridge = xp.concatenate([weights, rest])
         if fixed is not None:
             core = held(core, fixed, xp.zeros_like(ridge))
-        whole = self._hess(curvature, weights, (core, ridge), note)
+        notes = "; ".join(part for part in (note, kinks) if part)
+        whole = self._hess(curvature, weights, (core, ridge), notes)
         return whole if fixed is None else held(whole, fixed, ridge)
 
     def _hess(
@@ -116,6 +131,16 @@ class RidgeModel:
             dtype=self.dtype,
         )
 
+    def third_product(
+        self, x: Array, y: Array, w: Array, dx: Array, dy: Array
+    ) -> tuple[Array, Array]:
+        """Return the derivatives of (f_XYᵀ w, f_YY w) along (dx, dy), (m,) and (n,)."""
+        penalty, fixed = self.penalty, self.fixed(x)
+        y, w, dy = (without(fixed, v) for v in (y, w, dy))
+        along = third_of_loss(self.data, self.data.predictor(y), w, dy)
+        by_x = third_of_ridge(penalty, x, (y, w, dx, dy), along)
+        return penalty.gather(by_x), without(fixed, along)
+
     def weight_slopes(self, x: Array, y: Array, v: Array) -> Array:
         """Return v' ∂f_Y/∂w_i for each sample weight w_i as given, shape (N,)."""
         fixed = self.penalty.at(x, self.dtype).fixed
@@ -130,5 +155,30 @@ class RidgeModel:
 
     def constants(self, x: Array, y: Array) -> Constants | None:
         """Return bounds that prove errors at (x, y), or None where there are none."""
+        if isinstance(self.penalty, NoRidge):
+            return None
         weights = self.penalty.weights(x, self.dtype)
         return constants_of(self.data, self.penalty, weights, y)
+
+    def hess_block(self, x: Array, y: Array, index: Any) -> Any:
+        """Return f_YY on an index, (k, k), or None: features are no array of the host."""
+        weights, fixed, _ = self.penalty.at(x, self.dtype)
+        if not self._columns.known or fixed is not None:
+            return None
+        block, count = self._columns.block(y, index), self.penalty.n_coefficients
+        if isinstance(self.penalty, NoRidge):
+            return block
+        block, own = (
+            block.copy(),
+            np.append(np.asarray(weights), np.zeros(self.n - count)),
+        )
+        block[np.diag_indices_from(block)] += own[index]
+        return block
+
+    def dual_point(self, x: Array, y: Array, free: Array) -> LossDualPoint | None:
+        """Return the dual point of the loss at y, None with a ridge."""
+        return (
+            dual_point(self.data, y, free)
+            if isinstance(self.penalty, NoRidge)
+            else None
+        )

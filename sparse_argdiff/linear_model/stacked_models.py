@@ -9,19 +9,29 @@ gradient and Hessian product read F once for all models.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import math
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
+
 from ..arrays import Array, as_vector, copied, dot, namespace, norm, zeros
+from ..operators.diagonal_blocks import block_diagonal
 from ..operators.linear_operator import LinearOperator
 from ..operators.structure import Structure
 from ..problem.constants import Constants
 from .design import Design
+from .dual_point import LossDualPoint
+from .hessian_product.columns import ModelColumns
+from .hessian_product.one_pass import products_of
 from .lipschitz_constants import constants_of
-from .losses import Curvature, Loss
+from .losses import Curvature, Loss, kink_note
 from .mean_loss import DataTerm, quiet
+from .norms import NoRidge
 from .penalty import RidgePenalty, held, without
+from .ridge_model import RidgeModel
+from .third_derivative import third_of_loss, third_of_ridge
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -85,6 +95,10 @@ class Rows:
         """Return the weighted curvature of the samples that count."""
         return self.loss.curvature(self.part(z), self.targets, self.weights)
 
+    def kinks(self, z: Array) -> str:
+        """Say how many samples are at a kink."""
+        return kink_note(self.loss, self.part(z), self.targets, self.weights)
+
 
 class StackedModels:
     """f, f_Y, f_YY and f_XY of Q models of one design.
@@ -104,14 +118,16 @@ class StackedModels:
     def __init__(
         self,
         terms: Sequence[DataTerm],
-        penalties: Sequence[RidgePenalty],
+        penalties: Sequence[RidgePenalty | NoRidge],
         part_of: Sequence[int],
         counts: Sequence[Array] | None = None,
         kernels: str | None = None,
         threads: int = 1,
     ) -> None:
         self.terms, self.penalties, self.part_of = terms, penalties, part_of
-        self._counts, self._kernels, self._threads = counts, kernels, threads
+        self._counts = counts
+        self.products = products_of(terms[0].design, kernels, threads)
+        self._kernels, self._threads = kernels, threads
         self.rows = [Rows.of(term) for term in terms]
         self.design: Design = terms[0].design
         self.count, self.dtype = len(terms), self.design.dtype
@@ -140,8 +156,13 @@ class StackedModels:
 
     def parts(self, x: Array) -> list[Array]:
         """Return the part of x of each model."""
+        split = self._split(x)
+        return [split[k] for k in self.part_of]
+
+    def _split(self, x: Array) -> list[Array]:
+        """Return the parts of x, or of what is like it."""
         m = self.m // len(self.penalties)
-        return [x[k * m : (k + 1) * m] for k in self.part_of]
+        return [x[k * m : (k + 1) * m] for k in range(len(self.penalties))]
 
     def _per_part(self, x: Array) -> list[Any]:
         """Return the weights of each part of x."""
@@ -150,11 +171,8 @@ class StackedModels:
             raise ValueError(
                 f"x must have shape ({self.m},), found shape {tuple(x.shape)}"
             )
-        m = self.m // len(self.penalties)
-        return [
-            penalty.at(x[k * m : (k + 1) * m], self.dtype)
-            for k, penalty in enumerate(self.penalties)
-        ]
+        pairs = zip(self.penalties, self._split(x), strict=True)
+        return [penalty.at(part, self.dtype) for penalty, part in pairs]
 
     def weights(self, x: Array) -> tuple[list[Array], Array | None, str]:
         """Return the weights of each model (p K,), a mask (Q n,) of what is fixed, a note."""
@@ -236,47 +254,25 @@ class StackedModels:
         core = self._hess(curved, none)
         if fixed is not None:
             core = held(core, fixed, none)
+        kinks = (rows.kinks(z[q]) for q, rows in enumerate(self.rows))
+        note = "; ".join(dict.fromkeys(part for part in (note, *kinks) if part))
         whole = self._hess(curved, ridge, Structure(split=(core, ridge), note=note))
         return whole if fixed is None else held(whole, fixed, ridge)
 
     def _hess(
         self, curved: list[Curvature], ridge: Array, known: Structure | None = None
     ) -> LinearOperator:
-        design, Q, n = self.design, self.count, self.size
-        D = self.columns(ridge)
-        count = design.n_coefficients
-
-        def product(v: Array) -> Array:
-            xp, k = namespace(v), v.size // (Q * n)
-            rows = xp.moveaxis(v.reshape((Q, n, k)), 0, 1)
-            V = xp.ascontiguousarray(rows).reshape((n, Q * k))
-            z, pairs = design.forward(V), zip(self.rows, curved, strict=True)
-            for q, (rows, curvature) in enumerate(pairs):
-                for c in range(q * k, (q + 1) * k):
-                    own = curvature.product(copied(rows.part(z[..., c])))
-                    z[..., c] = rows.whole(own)
-            out = design.backward(z) + xp.repeat(D, k, axis=1) * V
-            if self.shift:
-                out[count:] += self.shift * xp.sum(V[count:], axis=0)
-            out = xp.moveaxis(out.reshape((n, Q, k)), 0, 1)
-            return xp.ascontiguousarray(out).reshape(v.shape)
-
-        def diagonal() -> Array:
-            found = []
-            for rows, curvature in zip(self.rows, curved, strict=True):
-                squares = design.squares(rows.whole(curvature.diagonal))
-                squares[count:] += self.shift
-                found.append(squares)
-            return namespace(ridge).concatenate(found) + ridge
-
-        rank = Q * (design.n_samples * design.outputs + bool(self.shift))
-        return LinearOperator(
-            (self.n, self.n),
-            product,
-            matmat=product,
+        design = self.design
+        columns = ModelColumns(
+            design, self.products, self.rows, curved, self.blocks(ridge), self.shift
+        )
+        rank = self.count * (design.n_samples * design.outputs + bool(self.shift))
+        return block_diagonal(
+            columns,
+            self.count,
+            self.size,
             dtype=self.dtype,
-            symmetric=True,
-            diagonal=diagonal if design.has_squares else None,
+            diagonal=columns.diagonals if design.has_squares else None,
             structure=Structure(rank=rank) if known is None else known,
         )
 
@@ -315,6 +311,24 @@ class StackedModels:
 
         return LinearOperator((self.n, self.m), forward, backward, dtype=self.dtype)
 
+    def third_product(
+        self, x: Array, y: Array, w: Array, dx: Array, dy: Array
+    ) -> tuple[Array, Array]:
+        """Return the derivatives of (f_XYᵀ w, f_YY w) along (dx, dy), (m,) and (Q n,)."""
+        fixed, xp = self.fixed(x), namespace(y)
+        y, w, dy = (without(fixed, v) for v in (y, w, dy))
+        z, found, sums = self.predictors(y), [], [0.0 * dx for dx in self._split(dx)]
+        pieces, along_x = self._split(x), self._split(dx)
+        blocks = zip(self.blocks(y), self.blocks(w), self.blocks(dy), strict=True)
+        for q, (y_q, w_q, dy_q) in enumerate(blocks):
+            k = self.part_of[q]
+            along = third_of_loss(self.terms[q], z[q], w_q, dy_q)
+            at = y_q, w_q, along_x[k], dy_q
+            by_x = third_of_ridge(self.penalties[k], pieces[k], at, along)
+            sums[k] = sums[k] + self.penalties[k].gather(by_x)
+            found.append(along)
+        return xp.concatenate(sums), without(fixed, xp.concatenate(found))
+
     # what else others ask for -------------------------------------------------------
 
     def weight_slopes(self, x: Array, y: Array, v: Array) -> Array:
@@ -337,6 +351,8 @@ class StackedModels:
 
     def constants(self, x: Array, y: Array) -> Constants | None:
         """Return bounds that prove errors at (x, y), or None where there are none."""
+        if isinstance(self.penalties[0], NoRidge):
+            return None
         weights, _, _ = self.weights(x)
         found = []
         for term, k, w, y_q in zip(
@@ -346,7 +362,7 @@ class StackedModels:
             self.blocks(y),
             strict=True,
         ):
-            known = constants_of(term, self.penalties[k], w, y_q)
+            known = constants_of(term, self.penalties[k], w, y_q)  # type: ignore[arg-type]
             if known is None:
                 return None
             found.append(known)
@@ -357,3 +373,51 @@ class StackedModels:
             cross_lipschitz=max(c.cross_lipschitz for c in found),
             metric=namespace(y).concatenate([c.metric for c in found]),
         )
+
+    # of norms -----------------------------------------------------------------------
+
+    @functools.cached_property
+    def singles(self) -> list[RidgeModel]:
+        """The models one by one."""
+        return [
+            RidgeModel(term, self.penalties[k], self._kernels, self._threads)
+            for term, k in zip(self.terms, self.part_of, strict=True)
+        ]
+
+    def hess_block(self, x: Array, y: Array, index: Array) -> Any:
+        """Return f_YY on an ascending index, (k, k), block-diagonal; None if not explicit."""
+        block = np.zeros((index.shape[0], index.shape[0]))
+        blocks, parts = self.blocks(y), self.parts(x)
+        for q, model in enumerate(self.singles):
+            (own,) = np.nonzero(index // self.size == q)
+            found = model.hess_block(parts[q], blocks[q], index[own] - q * self.size)
+            if found is None:
+                return None
+            block[np.ix_(own, own)] = found
+        return block
+
+    def dual_point(self, x: Array, y: Array, free: Array) -> StackedDualPoint | None:
+        """Return the dual points of all models as one, None where one is not known."""
+        blocks, parts, frees = self.blocks(y), self.parts(x), self.blocks(free)
+        points = [
+            model.dual_point(parts[q], blocks[q], frees[q])
+            for q, model in enumerate(self.singles)
+        ]
+        known = [point for point in points if point is not None]
+        return StackedDualPoint(known) if len(known) == len(points) else None
+
+
+class StackedDualPoint:
+    """The dual points of several models, which do not meet."""
+
+    def __init__(self, points: list[LossDualPoint]) -> None:
+        self._points = points
+        xp = namespace(points[0].force)
+        self.force = xp.concat([point.force for point in points])
+        lengths = [point.lengths for point in points if point.lengths is not None]
+        self.lengths = xp.concat(lengths) if len(lengths) == len(points) else None
+        self.terms = sum(point.terms for point in points)
+
+    def conjugate(self, scale: float) -> float:
+        """Return the sum of the conjugates."""
+        return sum(point.conjugate(scale) for point in self._points)
