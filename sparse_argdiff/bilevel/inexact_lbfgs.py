@@ -100,10 +100,10 @@ class _Search:
     def step(self, found: HypergradientResult) -> HypergradientResult | None:
         """Return the next iterate; None where no trial is accepted, or none is needed.
 
-        A direction that fails is refined, first by its adjoint; one that fails at the
-        finest tolerances is replaced by the scaled gradient alone.
+        A direction that fails is refined, first by its adjoint; where it fails again the
+        learned pairs are dropped, and the scaled gradient alone is searched along.
         """
-        for _ in range(_ROUNDS):
+        for failed in range(_ROUNDS):
             direction, is_capped = self.direction(found)
             trial, refusals, found = self.search(found, direction)
             if trial is not None:
@@ -111,15 +111,16 @@ class _Search:
                 return trial
             if self.run.ended is not None:
                 return None
-            if not self.is_finest(found):
+            finest = self.is_finest(found)
+            if self.moves and (finest or failed % 2 == 1):
+                self.moves, self.changes = [], []
+            elif finest:
+                return None
+            else:
                 sharper = self.refined(found)
                 if sharper is None or self.run.ended is not None:
                     return None
                 found = sharper
-            elif self.moves:
-                self.moves, self.changes = [], []
-            else:
-                return None
         return None
 
     def direction(self, found: HypergradientResult) -> tuple[Array, bool]:
