@@ -274,6 +274,12 @@ class Hypergradient:
         self._last = last.judged_for(self.problem), tol
         return found.judged_for(self.problem)
 
+    def recall(self, solution: Solution, tol: float) -> None:
+        """Let the next evaluation start from an earlier solution, found to ``tol``."""
+        self.y, self._valued = solution.y, True
+        last = dataclasses.replace(solution, niter=0, n_hvp=0, n_grad=0)
+        self._last = last.judged_for(self.problem), tol
+
     def _start(self, x: Array) -> Any:
         """Return the last y, or y0 where that has left the domain of a ``LogBarrier``."""
         if not self.warm_start or self.y is None:
