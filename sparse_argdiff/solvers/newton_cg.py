@@ -19,8 +19,9 @@ from ..arrays import Array, dot, epsilon, namespace, norm
 from ..kernels import Workspace, choose
 from ..krylov.cg import ConjugateGradients, vectors_of_scratch
 from ..krylov.saddle_point import SaddlePoint
+from ..operators.checked_products import asymmetry, symmetry_tolerance
 from ..operators.linear_operator import LinearOperator
-from ..operators.scaling import diagonal_scale
+from ..operators.scaling import diagonal_scale, random_signs
 from ..preconditioners import Choice, jacobi
 from ..problem.problem import Problem, Solution
 from ..status import Status
@@ -100,6 +101,7 @@ class _NewtonCG:
         self.modelled = False  # whether the last step was full and shows ρ
         self.hess: LinearOperator | None = None
         self.probed = False  # whether negative curvature was looked for
+        self.given: LinearOperator | None = None  # the caller's M, of the last step
         self.confirmed = False  # whether a zero gradient was asked for again
 
     def run(self, y0: Array) -> Solution:
@@ -118,6 +120,8 @@ class _NewtonCG:
             if status is not None:
                 break
             status, point = self.step(point)
+        if status.acceptable and not self.has_symmetric_preconditioner(point.y):
+            status = Status.NOT_SYMMETRIC
         value, hess = point.value, self.hess
         if hess is None and self.problem.fixed(self.x) is not None:
             hess = self.problem.hess(self.x, point.y)  # its note names them
@@ -182,6 +186,7 @@ class _NewtonCG:
         """Return M; without another, the sizes of the unknowns where they differ."""
         M, n_setup = self.choice(hess)
         self.n_hvp += n_setup
+        self.given = M if self.choice.auto is None else None
         if M is not None or hess.has_diagonal or self.choice.auto is None:
             return M
         if not self.sized:
@@ -189,6 +194,14 @@ class _NewtonCG:
             self.sized, self.n_hvp = True, self.n_hvp + products
             self.by_size = None if sizes is None else jacobi(sizes, floor=0.0)
         return self.by_size
+
+    def has_symmetric_preconditioner(self, like: Array) -> bool:
+        """Test u'M v = v'M u: in another M the lengths, and what has converged, mean nothing."""
+        M = self.given
+        if M is None or M.symmetric or like.shape[0] == 0:
+            return True
+        u = random_signs(like.shape[0], like, 1)
+        return not asymmetry(M, u, M.matvec(u)) > symmetry_tolerance(M, u)
 
     def search(
         self, point: _Point, direction: _Direction, M: LinearOperator | None
