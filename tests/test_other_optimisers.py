@@ -1,6 +1,8 @@
 """F in the optimisers of SciPy, nlopt and Optuna, whose trial points may have no solution."""
 
 import math
+import re
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -253,3 +255,17 @@ def test_optuna_goes_on():
     assert len(F.failures) >= 1
     assert study.best_value <= first + 0.2
     assert math.isfinite(study.best_value)
+
+
+def test_the_page_runs(capsys):
+    """docs/upper_level.md, its blocks one after another, with what they print."""
+    page = Path(__file__).parents[1] / "docs" / "upper_level.md"
+    text = page.read_text("utf-8")
+    blocks = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+    assert len(blocks) == 3
+    names = {}
+    for block in blocks:
+        exec(compile(block, str(page), "exec"), names)  # noqa: S102
+    printed = capsys.readouterr().out.split()
+    promised = re.findall(r"print\(.*\)  # (\S+)", text)
+    assert printed == promised
