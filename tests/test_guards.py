@@ -58,6 +58,85 @@ def test_the_lipschitz_constant_of_the_hessian_is_attained():
     assert 0.5 <= most <= 1.0 + 1e-6
 
 
+# solvers/batched: what a member of a stack is called -----------------------------------
+
+
+def flat_program(seed):
+    """f falls for ever along a direction in which P has the curvature of its rounding."""
+    rng = np.random.default_rng(seed)
+    a = rng.standard_normal(3)
+    row = rng.standard_normal((1, 3))
+    problem = sad.QuadraticProgram(np.outer(a, a), np.zeros(3), row, np.ones(1))
+    return problem, rng.standard_normal((1, 3))
+
+
+def test_a_flat_direction_is_no_minimum_far_away():
+    """``rounding`` of the curvature, 16 → 0: 6 of 60 are then handed on, and y = 1e9."""
+    for seed in range(60):
+        problem, X = flat_program(seed)
+        found = sad.solve_many(problem, X, on_failure="ignore")
+        assert found.status[0] is sad.Status.UNBOUNDED
+        assert found.method == ("batched",)
+
+
+def test_a_large_solution_is_no_contradiction_and_no_ray():
+    """``_FAR``, 1e6 → 1e-3: y of size 1e4 and curvatures of 1e-4 are INFEASIBLE, UNBOUNDED."""
+    for seed in range(40):
+        rng = np.random.default_rng(seed)
+        A, G = rng.standard_normal((2, 6)), rng.standard_normal((5, 6))
+        M, y = rng.standard_normal((6, 2)), 1e4 * rng.standard_normal(6)
+        P = M @ M.T + 1e-4 * np.eye(6)
+        problem = sad.QuadraticProgram(P, np.zeros(6), A, A @ y, G, G @ y)
+        found = sad.solve_many(
+            problem, rng.standard_normal((1, 6)), on_failure="ignore"
+        )
+        assert found.converged[0]
+
+
+def test_a_small_multiplier_is_one_and_rounding_is_none():
+    """``UNDECIDED``, 1e-10 → 1e-6: the bound of 1e-8 is weak; → 0: touching rows are not."""
+    problem = sad.QuadraticProgram(np.eye(2), np.zeros(2), lower=0.0)
+    found = sad.solve_many(problem, np.array([[-1.0, 1e-8]]))
+    assert found.active.fixed[0, 1]
+    assert not found.active.weak_fixed.any()
+    for seed in range(20):
+        rng = np.random.default_rng(seed)
+        G, y = rng.standard_normal((3, 4)), rng.standard_normal(4)
+        touches = sad.QuadraticProgram(np.eye(4), -y, G=G, h=G @ y)
+        assert sad.solve_many(touches, -y[None, :]).active.weak.all()
+
+
+def test_a_member_that_is_not_isolated_has_no_derivative():
+    """``REGULAR``, 1e-10 → 1e3: zeros for a y that may be any of a segment."""
+    problem = sad.QuadraticProgram(
+        np.diag([1.0, 0.0]), np.zeros(2), lower=-1.0, upper=1.0
+    )
+    found = sad.solve_many(problem, np.array([[0.5, 0.0]]))
+    with pytest.warns(sad.ConvergenceWarning, match="SINGULAR"):
+        assert np.isnan(sad.vjp_many(problem, found, np.ones((1, 2)))).all()
+
+
+# implicit/one_sided.py -----------------------------------------------------------------
+
+
+def test_a_row_that_cannot_move_makes_no_contradiction():
+    """``_IMMOBILE``, 1e-9 → 0: of two rows that move together the weak one is rounding."""
+    problem = sad.QuadraticProgram(
+        np.eye(2),
+        np.zeros(2),
+        G=np.array([[0.3, 0.7], [-0.6, -1.4]]),
+        h=np.zeros(2),
+        parameters=("q", "h"),
+    )
+    solution = sad.solve(problem, problem.pack(q=-np.array([0.3, 0.7])))
+    for speed in (-0.1, 0.1):
+        u = np.array([0.1, 0.2, speed, -2.0 * speed])
+        found = sad.jvp(problem, solution, u, one_sided=True)
+        row = np.array([0.3, 0.7])
+        plain = -u[:2] + row * (row @ u[:2] + speed) / (row @ row)
+        np.testing.assert_allclose(found.y, plain, atol=1e-9)
+
+
 # hypergradient/error_bound.py ---------------------------------------------------------
 
 
