@@ -119,22 +119,36 @@ def test_a_member_that_is_not_isolated_has_no_derivative():
 # implicit/one_sided.py -----------------------------------------------------------------
 
 
-def test_a_row_that_cannot_move_makes_no_contradiction():
-    """``_IMMOBILE``, 1e-9 → 0: of two rows that move together the weak one is rounding."""
-    problem = sad.QuadraticProgram(
-        np.eye(2),
-        np.zeros(2),
-        G=np.array([[0.3, 0.7], [-0.6, -1.4]]),
-        h=np.zeros(2),
-        parameters=("q", "h"),
+def test_a_row_that_cannot_move_is_no_free_one():
+    """``_IMMOBILE``, 1e-9 → 0: a multiplier of 1e16, and a y, where none is left."""
+    a = np.array([0.3, 0.7, 0.9])
+    row = sad.LinearOperator((1, 3), lambda y: np.array([a @ y]), lambda w: a * w[0])
+    f = sad.FunctionObjective(
+        value=lambda x, y: 0.5 * float(y @ y) - float(y[1]),
+        grad=lambda x, y: y - np.array([0.0, 1.0, 0.0]),
+        hvp=lambda x, y, v: v,
+        cross_jvp=lambda x, y, u: 0.0 * y,
+        cross_vjp=lambda x, y, w: np.zeros(2),
+        n=3,
     )
-    solution = sad.solve(problem, problem.pack(q=-np.array([0.3, 0.7])))
-    for speed in (-0.1, 0.1):
-        u = np.array([0.1, 0.2, speed, -2.0 * speed])
-        found = sad.jvp(problem, solution, u, one_sided=True)
-        row = np.array([0.3, 0.7])
-        plain = -u[:2] + row * (row @ u[:2] + speed) / (row @ row)
-        np.testing.assert_allclose(found.y, plain, atol=1e-9)
+    equality = sad.LinearEquality(row, lambda x: x[:1], b_jvp=lambda x, u: u[:1])
+    inequality = sad.Inequality(
+        lambda x, y: np.array([-2.0 * (a @ y) - x[1]]),
+        lambda x, y: -2.0 * row,
+        jac_x=lambda x, y: np.array([[0.0, -1.0]]),
+    )
+    problem = sad.Problem(f, equality=equality, inequality=inequality)
+    push = a[1] / (a @ a)
+    solution = sad.Solution(
+        y=np.array([0.0, 1.0, 0.0]) - push * a,
+        x=np.zeros(2),
+        multipliers=np.array([push, 0.0]),
+    )
+    for u in ([1.0, 0.0], [-1.0, 2.0], [-1.0, 3.0]):
+        found = sad.jvp(problem, solution, np.array(u), one_sided=True)
+        np.testing.assert_allclose(found.y, u[0] * a / (a @ a), atol=1e-9)
+    with pytest.raises(sad.ConvergenceError, match="INFEASIBLE"):
+        sad.jvp(problem, solution, np.array([-1.0, 0.0]), one_sided=True)
 
 
 # hypergradient/error_bound.py ---------------------------------------------------------
