@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import re
 import warnings
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -493,19 +491,3 @@ def test_an_objective_with_other_constraints_is_not_taken_for_its_program():
     np.testing.assert_allclose(
         found.y, -np.sign(X) * np.maximum(np.abs(X) - 1.0, 0.0), atol=1e-8
     )
-
-
-def test_the_page_runs(capsys):
-    """docs/batches.md, its blocks one after another, with what they print."""
-    text = (Path(__file__).parents[1] / "docs" / "batches.md").read_text("utf-8")
-    blocks = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
-    assert len(blocks) > 4
-    scope = {}
-    for block in blocks:
-        exec(block, scope)  # noqa: S102
-    printed = capsys.readouterr().out
-    for line in re.findall(r"^# (.*)$", text.partition("```python")[2], re.MULTILINE):
-        if line.startswith(
-            ("ActiveRange", "stationarity", "activity", "derivative", "proven")
-        ):
-            assert line in printed
