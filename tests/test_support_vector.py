@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import warnings
 
 import numpy as np
@@ -548,3 +549,18 @@ def test_several_thousand_samples_take_few_steps():
     assert abs(svm.duality_gap(sol)) <= 1e-8 * abs(sol.value)
     again = solved(svm, np.array([0.02]), y0=sol.y)
     assert again.niter <= 6
+
+
+def test_an_undecided_sample_does_not_move_the_intercept():
+    """It has a force of up to a millionth, by which its r_i differs from b."""
+    (F, t, _), _ = data(30)
+    svm = SupportVector(gaussian(F), t)
+    sol = solved(svm, np.zeros(1))
+    exact = svm.intercept(sol).value
+    weak = np.zeros(30, bool)
+    weak[np.flatnonzero(sol.y == 0.0)[0]] = True  # as if it had hardly a force
+    active = dataclasses.replace(
+        sol.active, fixed=sol.active.fixed & ~weak, weak_fixed=weak
+    )
+    told = dataclasses.replace(sol, active=active)
+    assert svm.intercept(told).value == exact

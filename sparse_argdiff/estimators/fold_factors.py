@@ -22,18 +22,19 @@ ENTRIES = 2**22  # of all blocks, 32 MB
 class FoldFactors:
     """The function K → M of one search, M ≈ K⁻¹ from the factors of the blocks."""
 
-    def __init__(self, count: int, size: int) -> None:
-        self.count, self.size = count, size
+    def __init__(self, size: int) -> None:
+        self.size = size
 
     @classmethod
     def where_small(cls, count: int, size: int) -> FoldFactors | None:
         """Return factors for ``count`` blocks of ``size``, None where they are large."""
         fits = size <= MOST and count * size**2 <= ENTRIES
-        return cls(count, size) if fits else None
+        return cls(size) if fits else None
 
     def __call__(self, K: LinearOperator) -> LinearOperator | None:
         """Return M, or None where a block is not definite to rounding."""
-        count, size = self.count, self.size
+        size = self.size
+        count = K.shape[0] // size  # all folds, or one of them
         columns: Any = K @ np.tile(np.eye(size), (count, 1))
         blocks = columns.reshape(count, size, size)
         blocks = 0.5 * (blocks + np.swapaxes(blocks, 1, 2))

@@ -16,6 +16,7 @@ from typing import Any, NamedTuple, Unpack
 import numpy as np
 
 from ..arrays import Array, as_floating, full, namespace
+from ..arrays.transfer import to_host
 from ..problem.batch_solution import BatchSolution, named
 from ..problem.problem import Problem, Solution
 from ..problem.stacked_parameters import StackedParameters, stacked_parameters
@@ -243,7 +244,7 @@ def _by_members(
             values = together(one, rows)
             nan = xp.full_like(values, xp.nan)
             found[rows, :] = xp.where(sound[:, None], values, nan)
-            left += [first + int(i) for i in xp.nonzero(~sound)[0]]
+            left += [first + int(i) for i in np.flatnonzero(to_host(~sound))]
     failed: dict[str, list[int]] = {}
     notes: dict[str, list[int]] = {}
     error: ConvergenceError | None = None

@@ -18,6 +18,7 @@ from .reference import WIDEST
 
 Block = Any  # a C-ordered NumPy array (n, k), or the scalars (k,) of its columns
 LINE = 64  # bytes of a cache line
+CACHE = 2**20  # bytes of a block up to which it stays near the core
 
 
 class Blocks:
@@ -98,15 +99,20 @@ class Blocks:
 BLOCKS = Blocks()
 
 
-def width_for(columns: int, like: Block, *, in_place: bool) -> int:
+def width_for(columns: int, like: Block, *, in_place: bool, own: bool = False) -> int:
     """Return the width of a block for so many columns.
 
-    Products in place go by rows of half a cache line, or one; others by any number.
+    Products in place go by rows of half a cache line, or one; others by any number.  Where
+    columns have matrices of their ``own``, and blocks are beyond the cache, traffic counts
+    more than lines that are straddled: up to three quarters of a line are a row.
     """
     if not in_place:
         return min(columns, WIDEST)
     most = LINE // like.itemsize
-    return int(most // 2 if columns <= most // 2 else most)
+    if columns <= most // 2:
+        return int(most // 2)
+    fits = like.shape[0] * LINE <= CACHE
+    return int(most if fits or not own or columns > 3 * most // 4 else columns)
 
 
 @functools.cache

@@ -39,9 +39,10 @@ class Compiled:
 
     def block_width(self, columns: int, A: LinearOperator, like: Array) -> int:
         """Return the width of a block that holds so many columns."""
-        return width_for(columns, like, in_place=A.into_blocks)
+        own = A.structure.columns is not None
+        return width_for(columns, like, in_place=A.into_blocks, own=own)
 
-    def zeros(self, shape: tuple[int, int], like: Array) -> Array:
+    def zeros(self, shape: tuple[int, int], like: Array, A: LinearOperator) -> Array:
         """Return a block of zeros that begins with a cache line, its rows contiguous."""
         found = empty(shape, like)
         found[...] = 0.0

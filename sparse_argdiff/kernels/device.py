@@ -61,7 +61,7 @@ class Device:
         """Return 1: the passes are those of vectors."""
         return 1
 
-    def zeros(self, shape: tuple[int, int], like: Array) -> Array:
+    def zeros(self, shape: tuple[int, int], like: Array, A: LinearOperator) -> Array:
         """Return a block of zeros."""
         return zeros(shape, like)
 
@@ -158,7 +158,7 @@ class _OnDevice:
     def hypot(self, *values: Array) -> Array:
         return functools.reduce(self._xp.hypot, values)
 
-    def lengths(self, square: Array, x: Array) -> Array:
+    def lengths(self, square: Array, x: Array, among: Any = True) -> Array:
         return self._xp.sqrt(square)
 
     def full(self, value: float) -> Array:

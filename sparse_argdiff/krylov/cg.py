@@ -225,7 +225,7 @@ class ConjugateGradients:
                 z, rho_next = product(kernels, M, r, self._of_M)  # ρ₊ = r'M r
             beta = rho_next / rho  # β = ρ₊ / ρ
             kernels.cg_advance(x, p, z, alpha, beta, d)  # x += α p, p = M r + β p
-            size = s.lengths(square, r)
+            size = s.lengths(square, r, active)
             self.p_square = s.where(
                 active, rho_next + beta * beta * self.p_square, self.p_square
             )
@@ -278,7 +278,7 @@ class ConjugateGradients:
     def keep(self, columns: list[int], width: int) -> None:
         """Go on with these columns in a narrower block; width 0: in a vector."""
         self.x, self.r, self.p, q = (
-            take(v, columns, width, self.kernels)
+            take(v, columns, width, self.kernels, self.A)
             for v in (self.x, self.r, self.p, self.q)
         )
         xp = namespace(q)

@@ -186,7 +186,7 @@ class LinearSystem:
             width = self.kernels.block_width(len(places), self.A, self.b)
         return dataclasses.replace(
             self.of(places, width),
-            b=take(self.b, places, width, self.kernels),
+            b=take(self.b, places, width, self.kernels, self.A),
             x0=None,
             columns=[self.columns[c] for c in places],
         )
@@ -473,10 +473,8 @@ def _group(system: LinearSystem, columns: list[Column], width: int) -> LinearSys
     places = [column.index for column in columns]
     return dataclasses.replace(
         system.of(places, 0 if single else width),
-        b=_block(system.b, columns, width, system.kernels),
-        x0=None
-        if system.x0 is None
-        else _block(system.x0, columns, width, system.kernels),
+        b=_block(system.b, columns, width, system),
+        x0=None if system.x0 is None else _block(system.x0, columns, width, system),
         columns=columns,
     )
 
@@ -641,7 +639,9 @@ def solve_in_rounds(
                 continue
             part = system.part(todo)
             width = 0 if part.b.ndim == 1 else part.b.shape[1]
-            x_part, r_part = (take(v, todo, width) for v in (x, r))
+            x_part, r_part = (
+                take(v, todo, width, system.kernels, part.A) for v in (x, r)
+            )
             with part.scratch(vectors) as own:
                 one_round(part, x_part, r_part, own)
             for i, c in enumerate(todo):
@@ -672,25 +672,33 @@ def contiguous(block: Array, c: int) -> Array:
 
 
 def take(
-    block: Array, columns: list[int], width: int, kernels: KernelSet | None = None
+    block: Array,
+    columns: list[int],
+    width: int,
+    kernels: KernelSet,
+    A: LinearOperator,
 ) -> Array:
-    """Return these columns in a block of ``width``, zero beyond; width 0: a vector."""
+    """Return these columns in a block of ``width``, zero beyond; width 0: a vector.
+
+    It is stored as the passes of ``kernels``, and A, like it.
+    """
     if width == 0:
         return namespace(block).asarray(block[:, columns[0]], copy=True)
-    found = (kernels or REFERENCE).zeros((block.shape[0], width), block)
+    found = kernels.zeros((block.shape[0], width), block, A)
     for i, c in enumerate(columns):
         found[:, i] = block[:, c]
     return found
 
 
-def _block(b: Array, group: list[Column], width: int, kernels: KernelSet) -> Array:
+def _block(b: Array, group: list[Column], width: int, of: LinearSystem) -> Array:
     """Return the columns of a group, in their units."""
     if b.ndim == 1 or width == 1:
         vector, unit = column_of(b, group[0].index), group[0].unit
         if unit != 1.0:
             return vector / unit
         return vector if b.ndim == 1 else namespace(b).asarray(vector, copy=True)
-    found = take(b, [column.index for column in group], width, kernels)
+    places = [column.index for column in group]
+    found = take(b, places, width, of.kernels, of.A)
     for c, column in enumerate(group):
         if column.unit != 1.0:
             found[:, c] = found[:, c] / column.unit

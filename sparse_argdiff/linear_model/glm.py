@@ -217,6 +217,11 @@ class Glm:
 
     # the objective ----------------------------------------------------------------
 
+    @property
+    def parts(self) -> StackedModels | None:
+        """The models of several targets, which solvers minimise each by itself."""
+        return self._model if isinstance(self._model, StackedModels) else None
+
     def value(self, x: Array, y: Array) -> float:
         """Return f(x, y)."""
         return self._model.value(x, as_vector("y", y, self.n))

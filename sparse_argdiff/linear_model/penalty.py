@@ -139,6 +139,10 @@ def held(operator: LinearOperator, fixed: Array, weights: Array) -> LinearOperat
             return without(fixed, operator.diagonal()) + own
 
     structure = operator.structure
+    split = structure.split
+    if split is not None:
+        core, ridge = split
+        split = held(core, fixed, xp.zeros_like(weights)), ridge
     found = LinearOperator(
         operator.shape,
         product if operator.has_matvec else None,
@@ -147,7 +151,9 @@ def held(operator: LinearOperator, fixed: Array, weights: Array) -> LinearOperat
         symmetric=True,
         diagonal=diagonal,
         structure=structure._replace(
-            blocks=_held_blocks(structure.blocks, fixed, own), columns=None
+            blocks=_held_blocks(structure.blocks, fixed, own),
+            columns=None,
+            split=split,
         ),
     )
     if operator.into is None:

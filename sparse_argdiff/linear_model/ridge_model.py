@@ -83,8 +83,6 @@ class RidgeModel:
         core = self._hess(curvature, xp.zeros_like(weights))
         rest = xp.zeros(self.n - weights.shape[0], dtype=self.dtype)
         ridge = xp.concatenate([weights, rest])
-        if fixed is not None:
-            core = held(core, fixed, xp.zeros_like(ridge))
         notes = "; ".join(part for part in (note, kinks) if part)
         whole = self._hess(curvature, weights, (core, ridge), notes)
         return whole if fixed is None else held(whole, fixed, ridge)

@@ -19,6 +19,7 @@ from ..arrays import (
     as_count,
     as_floating,
     as_tolerance,
+    asarray,
     copied,
     full,
     namespace,
@@ -186,7 +187,8 @@ def _together(
     for i, one in zip(
         left, _one_by_one(problem, X, starts, left, options), strict=True
     ):
-        status[i], method[i] = _fill(problem, found, i, one), "one by one"
+        status[i] = _fill(problem, found, i, one)
+        method[i] = getattr(one, "method", "") or "one by one"
         notes += [f"member {i}: {note}" for note in _notes(one)]
     return _finished(found, status, method, notes)
 
@@ -258,8 +260,11 @@ def _finished(
     found: BatchSolution, status: list[Any], method: list[str], notes: list[str]
 ) -> BatchSolution:
     """Return the record with how its members ended."""
-    for i, one in enumerate(status):
-        found.converged[i] = one.acceptable
+    if status:
+        good = asarray(
+            [one.acceptable for one in status], found.y, found.converged.dtype
+        )
+        found.converged[...] = good
     return dataclasses.replace(
         found, status=tuple(status), method=tuple(method), warnings=tuple(notes)
     )
@@ -316,8 +321,11 @@ def _collected(
     notes = [
         f"member {i}: {note}" for i, one in enumerate(solutions) for note in _notes(one)
     ]
-    name = method if isinstance(method, str) else "one by one"
-    return _finished(found, status, [name] * len(status), notes)
+    given = method if isinstance(method, str) else "one by one"
+    names = [
+        one.method or given if isinstance(one, Solution) else given for one in solutions
+    ]
+    return _finished(found, status, names, notes)
 
 
 def _one_by_one(

@@ -53,6 +53,7 @@ class ModelColumns:
         self.design, self.products, self.rows = design, products, rows
         self.curved, self.ridge, self.shift = curved, ridge, shift
         self.n = design.n
+        self.core: ModelColumns | None = None  # the same without ridge
         self.scalar = design.outputs == 1
         self.compiled = isinstance(products, OnePass) and self.scalar
         self._whole: Any = None
@@ -125,10 +126,17 @@ class ModelColumns:
             dtype=self.design.dtype,
             symmetric=True,
             diagonal=diagonal if self.design.has_squares else None,
+            structure=self._known(q),
         )
         if own.into is None:
             return operator
         return operator.with_product(into, blocks=own.into_blocks)
+
+    def _known(self, q: int) -> Structure:
+        if self.core is not None:
+            return Structure(split=(self.core((q,), 0), self.ridge[q, :]))
+        samples = int(self.rows[q].weights.shape[0])
+        return Structure(rank=samples * self.design.outputs + bool(self.shift))
 
     def diagonal(self, q: int) -> Array:
         """Return the diagonal of one model's Hessian."""
@@ -234,10 +242,8 @@ class _Chosen:
     def _by_tiles(self, V: Any, out: Any) -> Any:
         """Write H V, tile by tile, in place where both are tiles themselves."""
         models, dtype = self.models, np.dtype(self.models.design.dtype)
-        whole = V.shape[1] * dtype.itemsize
-        if whole in WIDTHS and all(
-            B.flags.c_contiguous and B.ctypes.data % LINE == 0 for B in (V, out)
-        ):
+        fits = V.shape[1] * dtype.itemsize <= LINE
+        if fits and all(B.flags.c_contiguous for B in (V, out)):
             return self._tile(V, out, 0, V.shape[1])
         squares = np.zeros(V.shape[1])
         most = WIDTHS[-2] // dtype.itemsize
