@@ -30,8 +30,8 @@ except ImportError as error:
 
 # %% [markdown]
 # ## The data
-# A generated frame: 2300 flats, 300 of them to learn from, a fifth of the ages unknown, sixty streets that hardly
-# matter, and four numbers whose products matter a little.
+# A generated frame: 2300 flats, 300 of them to learn from, a fifth of the ages unknown, sixty
+# streets with few flats each, and four numbers whose products hardly matter.
 
 
 # %%
@@ -49,12 +49,12 @@ def flats(n: int = 2300, seed: int = 0) -> tuple[pd.DataFrame, pd.Series]:
             "heating": rng.choice(["gas", "district", "oil"], n, p=[0.6, 0.3, 0.1]),
         }
     )
-    effect = 25.0 * rng.standard_normal(60)[street]
+    effect = 80.0 * rng.standard_normal(60)[street]
     rent = 150 + 9.5 * frame["size"] - 1.2 * frame["age"] - 14.0 * frame["distance"]
     rent += 0.4 * frame["size"] * (frame["floor"] > 4) + effect
     rent -= 30.0 * (frame["heating"] == "oil")
     frame.loc[rng.random(n) < 0.2, "age"] = np.nan
-    return frame, rent + 90.0 * rng.standard_normal(n)
+    return frame, rent + 60.0 * rng.standard_normal(n)
 
 
 X, y = flats()
