@@ -370,7 +370,7 @@ def lagrangian_hess(
     ):
         if rows is not None:
             terms += rows.terms("hess", x, y, part, y.shape[0])
-    if problem.penalty is not None:
+    if problem.nonsmooth:
         terms.append(problem.penalty.hess(x, y))
     if is_factorable(y, given, *terms):
         total = sparse.csr_array(given) * (-1.0 if problem.maximize else 1.0)
