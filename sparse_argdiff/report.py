@@ -15,6 +15,8 @@ import numpy as np
 
 from .arrays import Array, asarray, namespace, norm
 from .implicit.checked_solve import LinearizedSolve
+from .krylov.direct import LARGEST, reduced_factor
+from .operators.linear_operator import aslinearoperator
 from .problem.optimality import check_conditions, complete
 from .problem.problem import ActiveSet, Problem, Solution
 from .status import ConvergenceError, Status
@@ -145,7 +147,10 @@ def _with_derivative(
     size = norm(v)
     left = norm(result.residual) / size if size else 0.0
     proven, caveats = [], [*found.caveats, *solve.warnings]
-    if solve.factored:
+    vertex = solve.system.H.shape[0] == 0 or _is_vertex(solve)
+    if vertex:
+        proven.append("a vertex: y does not move with what enters f alone")
+    elif _is_definite(solve):
         proven.append(
             "the Hessian is positive definite on the null space of the active rows: an "
             "isolated local minimum, by a factorisation"
@@ -154,9 +159,6 @@ def _with_derivative(
         caveats.append(
             "no negative curvature was met along the directions of the solve"
         )
-    free = solve.system.H.shape[0]
-    if free == 0 or _is_vertex(solve):
-        proven.append("a vertex: y does not move with what enters f alone")
     return dataclasses.replace(
         found,
         derivative=result.status,
@@ -165,6 +167,20 @@ def _with_derivative(
         proven=tuple(proven),
         caveats=tuple(dict.fromkeys(caveats)),
     )
+
+
+def _is_definite(solve: LinearizedSolve) -> bool:
+    """Tell whether H is definite on the null space of C, by a factor of a small one."""
+    system = solve.system
+    n, rows = system.H.shape[0], 0 if system.C is None else system.C.shape[0]
+    xp = namespace(solve.like)
+    if n + rows > LARGEST or xp is not np:
+        return False
+    H = system.H @ np.eye(n, dtype=solve.like.dtype)
+    C = None if rows == 0 else aslinearoperator(system.C) @ np.eye(n, dtype=H.dtype)
+    scale = np.abs(np.diag(H))
+    scale = np.where(scale > 0.0, scale, scale.max(initial=0.0) or 1.0)
+    return reduced_factor(H, C, scale).status is None
 
 
 def _is_vertex(solve: LinearizedSolve) -> bool:

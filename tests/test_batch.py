@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 import warnings
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -453,3 +455,57 @@ def test_a_changed_solution_is_not_believed():
         W = sad.vjp_many(problem, found, V)
     assert np.isnan(W[1]).all()
     assert np.isfinite(W[[0, 2]]).all()
+
+
+def test_arrays_of_a_device(cuda):
+    """The same on a device that refuses the host: nothing moves there in between."""
+    problem = program(8, 1, 6, seed=20, parameters=("q", "b", "G"))
+    X = draws(problem, 5, seed=21, size=0.5)
+    expected = sad.solve_many(problem, X)
+    V = np.ones_like(expected.y)
+    data = vars(problem.objective.data.constant)
+    there = sad.QuadraticProgram(
+        **{name: cuda.asarray(value) for name, value in data.items()},
+        parameters=("q", "b", "G"),
+    )
+    found = sad.solve_many(there, cuda.asarray(X))
+    assert type(found.y) is type(cuda.asarray(X))
+    assert found.converged.all()
+    np.testing.assert_allclose(found.y.get(), expected.y, rtol=1e-9, atol=1e-9)
+    W = sad.vjp_many(there, found, cuda.asarray(V))
+    np.testing.assert_allclose(
+        W.get(), sad.vjp_many(problem, expected, V), rtol=1e-8, atol=1e-8
+    )
+    T = sad.jvp_many(there, found, cuda.asarray(np.ones_like(X)))
+    np.testing.assert_allclose(
+        T.get(), sad.jvp_many(problem, expected, np.ones_like(X)), rtol=1e-8, atol=1e-8
+    )
+
+
+def test_an_objective_with_other_constraints_is_not_taken_for_its_program():
+    program_ = sad.QuadraticProgram(np.eye(2), np.zeros(2), lower=0.0)
+    X = np.array([[-1.0, 2.0], [3.0, -4.0]])
+    other = sad.Problem(program_.objective, upper=0.5)
+    found = sad.solve_many(other, X)
+    np.testing.assert_allclose(found.y, np.minimum(-X, 0.5), atol=1e-8)
+    lasso = sad.Problem(program_.objective, penalty=sad.L1(np.ones(2)))
+    found = sad.solve_many(lasso, X)
+    np.testing.assert_allclose(
+        found.y, -np.sign(X) * np.maximum(np.abs(X) - 1.0, 0.0), atol=1e-8
+    )
+
+
+def test_the_page_runs(capsys):
+    """docs/batches.md, its blocks one after another, with what they print."""
+    text = (Path(__file__).parents[1] / "docs" / "batches.md").read_text("utf-8")
+    blocks = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+    assert len(blocks) > 4
+    scope = {}
+    for block in blocks:
+        exec(block, scope)  # noqa: S102
+    printed = capsys.readouterr().out
+    for line in re.findall(r"^# (.*)$", text.partition("```python")[2], re.MULTILINE):
+        if line.startswith(
+            ("ActiveRange", "stationarity", "activity", "derivative", "proven")
+        ):
+            assert line in printed

@@ -95,8 +95,8 @@ def test_an_equality_of_two_rows(q, u, expected):
 def test_a_direction_without_feasible_y_is_refused():
     for q in ([0.0, 0.0], [1.0, 2.0]):
         problem, solution = opposing_rows(q)
+        u = np.array([0.0, 0.0, -1.0, 0.0])
         with pytest.raises(sad.ConvergenceError, match="INFEASIBLE"):
-            u = np.array([0.0, 0.0, -1.0, 0.0])
             sad.jvp(problem, solution, u, one_sided=True)
 
 

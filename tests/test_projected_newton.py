@@ -214,3 +214,25 @@ def test_a_singular_hessian_ends_at_the_bounds():
     found = sad.solve(problem, x, method="projected_newton")
     other = sad.solve(problem, x, method="active_set")
     np.testing.assert_allclose(found.y, other.y, atol=1e-8)
+
+
+@pytest.mark.parametrize("row", [False, True])
+def test_the_factor_of_the_last_face_serves_the_derivative(row):
+    problem, x, _ = case(40, 2, row=row)
+    sol = sad.solve(problem, x, method="projected_newton", tol=1e-10)
+    assert sol.factor is not None
+    v = np.random.default_rng(0).standard_normal(40)
+    found = sad.vjp(problem, sol, v)
+    assert found.krylov.niter == 1
+    other = sad.solve(problem, x, method="active_set", tol=1e-10)
+    np.testing.assert_allclose(found.x, sad.vjp(problem, other, v).x, atol=1e-8)
+
+
+def test_no_factor_of_a_face_that_is_no_minimum():
+    """H is indefinite, and y = 0 is stationary: active_set says so."""
+    for form in ("dense", "operator"):
+        objective = Quartic(np.diag([1.0, -1.0]), form=form)
+        problem = sad.Problem(objective, lower=-1.0, upper=1.0)
+        with pytest.raises(sad.ConvergenceError) as e:
+            sad.solve(problem, np.zeros(2), method="projected_newton")
+        assert e.value.status is sad.Status.NEGATIVE_CURVATURE

@@ -21,9 +21,9 @@ def slope_of_value(problem, x, step=1e-5):
     return np.array(found)
 
 
-def quadratic(parameters, maximize=False):
-    rng = np.random.default_rng(3)
-    n = 4
+def quadratic(parameters, maximize=False, seed=3):
+    rng = np.random.default_rng(seed)
+    n = 5
     M = rng.standard_normal((n, n))
     A, G, y = rng.standard_normal((1, n)), rng.standard_normal((3, n)), 0.1 * np.ones(n)
     sign = -1.0 if maximize else 1.0
@@ -33,10 +33,10 @@ def quadratic(parameters, maximize=False):
         A,
         A @ y,
         G,
-        G @ y + 0.2,
-        h_lower=G @ y - 0.3,
-        lower=np.full(n, -0.5),
-        upper=np.full(n, 0.7),
+        G @ y + 0.3,
+        h_lower=G @ y - 0.2,
+        lower=np.full(n, -0.1),
+        upper=np.full(n, 0.3),
         maximize=maximize,
         parameters=parameters,
     )
@@ -144,7 +144,7 @@ def test_report_on_a_brought_solution():
     x = problem.pack()
     solution = sad.solve(problem, x)
     brought = sad.Solution(y=solution.y, x=x)
-    v = np.arange(4.0)
+    v = np.arange(5.0)
     found = sad.report(problem, brought, v)
     assert found
     np.testing.assert_allclose(

@@ -210,8 +210,9 @@ class Hypergradient:
         (f_XYᵀ w, f_YY w) along (dx, dy), and ``upper.hess_product(x, y, dx, dy)``, those of
         (∂f^U/∂x, ∂f^U/∂y), None for zero: Glm, its held-out loss and ``prior`` have them.
         Others, and those of constraints, are differences of products at six points or more
-        on a line, without a solve.  Where f_XY has no products with u (``cross_jvp``), the
-        gradient itself is differenced, at six evaluations or more.
+        on a line, without a solve.  Where f_XY has no products with u (``cross_jvp``), and
+        with a ``penalty`` or bounds that depend on x, the gradient itself is differenced, at
+        six evaluations or more.
 
         Raises
         ------
@@ -221,6 +222,8 @@ class Hypergradient:
         x = as_vector("x", x)
         # SciPy asks with whole numbers, too.
         u = as_vector("u", as_data("u", u, x.dtype, finite=False), x.shape[0])
+        if not HessianProducts.know(self.problem):
+            return self._differenced(x, u)
         products = self._products
         if products is None or not _same(products.x, x):
             found = next((f for f in self._recent if _same(f.solution.x, x)), None)

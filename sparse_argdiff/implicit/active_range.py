@@ -77,7 +77,7 @@ def active_range(
         return ActiveRange(math.inf)
     tangent = jvp(problem, solution, u, **options).tangent
     x, y, active = solution.x, solution.y, solution.active
-    xp, n = namespace(y), y.shape[0]
+    n = y.shape[0]
     found = conditions(problem, x, y, solution.multipliers)
     p, ends = found.multipliers_of, []
     dy, slope = tangent[:n], tangent[n:]

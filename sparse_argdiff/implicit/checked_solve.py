@@ -149,11 +149,6 @@ class LinearizedSolve:
         self.solver, self.null_space = self._solver_for(*self._asked)
 
     @property
-    def factored(self) -> bool:
-        """Whether a factor of K shows that it is regular, and definite on the null space of C."""
-        return self._factor is not None and self._factor.status is None
-
-    @property
     def n_hvp(self) -> int:
         """Products with K so far, those of checks included."""
         return self._n_hvp + self._probe.n_matvec

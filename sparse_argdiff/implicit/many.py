@@ -16,6 +16,7 @@ from typing import Any, NamedTuple, Unpack
 import numpy as np
 
 from ..arrays import Array, as_floating, full, namespace
+from ..arrays.transfer import to_host
 from ..problem.batch_solution import BatchSolution, named
 from ..problem.problem import Problem, Solution
 from ..problem.stacked_parameters import StackedParameters, stacked_parameters
@@ -77,6 +78,7 @@ def vjp_many(
     V = _seeds("V", V, given.k, given.n)
     if multipliers is not None:
         multipliers = _seeds("multipliers", multipliers, given.k, None)
+        given = given._replace(unique=True)
 
     def together(one: _Stack, rows: slice) -> Array:
         seed = None if multipliers is None else multipliers[rows, :]
@@ -99,7 +101,25 @@ def jvp_many(
     U: Any,
     **options: Unpack[SolveOptions],
 ) -> Array:
-    """Return g'(x_i) u_i, (k, n), for directions U (k, m); see :func:`vjp_many`."""
+    """Return g'(x_i) u_i for each member.
+
+    Parameters
+    ----------
+    problem, solutions, **options
+        Those of :func:`vjp_many`.
+    U : array (k, m)
+        A direction in the parameters for each member.
+
+    Returns
+    -------
+    array (k, n)
+        Rows of members that are named in the warning are NaN.
+
+    Raises
+    ------
+    ConvergenceError, ValueError, TypeError
+        As for :func:`vjp_many`.
+    """
     given = _checked(problem, solutions, options)
     U = _seeds("U", U, given.k, given.m)
 
@@ -129,6 +149,7 @@ class _Given(NamedTuple):
     m: int
     on_failure: OnFailure
     options: dict[str, Any]  # of a member by itself, which raises
+    unique: bool = False  # whether adjoints of multipliers must be
 
 
 def _checked(problem: Any, solutions: Any, options: Any) -> _Given:
@@ -162,10 +183,18 @@ def _seeds(name: str, given: Any, k: int, size: int | None) -> Array:
 
 
 class _Stack:
-    """Members that are linearised together, and which of them may not be after all."""
+    """Members that are linearised together, and which of them may not be after all.
+
+    ``unique``: whether the adjoints of rows that depend on each other must be unique.
+    """
 
     def __init__(
-        self, parameters: StackedParameters, solutions: BatchSolution, members: slice
+        self,
+        parameters: StackedParameters,
+        solutions: BatchSolution,
+        members: slice,
+        *,
+        unique: bool,
     ) -> None:
         X, active = solutions.x[members, :], solutions.active
         xp = namespace(X)
@@ -176,7 +205,9 @@ class _Stack:
         with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
             self.derivative = StackedDerivative(data, self.point)
             close = self.derivative.error() <= _ACCURATE
-        sound = solutions.converged[members] & self.derivative.regular & close
+            moves = unique or not parameters.rows_stay
+            regular = self.derivative.regular if moves else self.derivative.isolated
+        sound = solutions.converged[members] & regular & close
         if active is not None:
             weak = xp.any(active.weak[members, :], axis=1)
             sound = sound & ~(weak | xp.any(active.weak_fixed[members, :], axis=1))
@@ -208,12 +239,12 @@ def _by_members(
         stack = stack_size(*parameters.shape)
         for first in range(0, k, stack):
             rows = slice(first, min(first + stack, k))
-            one = _Stack(parameters, solutions, rows)
+            one = _Stack(parameters, solutions, rows, unique=given.unique)
             sound = one.sound & ~wrong[rows]
             values = together(one, rows)
             nan = xp.full_like(values, xp.nan)
             found[rows, :] = xp.where(sound[:, None], values, nan)
-            left += [first + int(i) for i in xp.nonzero(~sound)[0]]
+            left += [first + int(i) for i in np.flatnonzero(to_host(~sound))]
     failed: dict[str, list[int]] = {}
     notes: dict[str, list[int]] = {}
     error: ConvergenceError | None = None

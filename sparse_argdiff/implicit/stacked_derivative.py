@@ -16,6 +16,7 @@ ICML 2017, arXiv:1703.00443, equation (8).
 from __future__ import annotations
 
 import dataclasses
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -64,14 +65,28 @@ class StackedDerivative:
         self.data, self.point = data, point
         self.units: Equilibrated = equilibrate(data)
         self.system = HeldSystem(self.units.data, point.held)
-        xp, (k, n) = namespace(point.y), point.y.shape
+        self.regular = self._meets(rows_move=True)
+
+    def _meets(self, *, rows_move: bool) -> Array:
+        """Return where a random right-hand side is met, as K does if it is regular."""
+        xp, (k, n) = namespace(self.point.y), self.point.y.shape
         rng, rows = np.random.default_rng(0), self.system.C.shape[1]
-        first, second = rng.standard_normal(n), rng.standard_normal(rows)
+        dual, primal = rng.standard_normal(n), rng.standard_normal(rows)
         _, _, left = self._solve(
-            xp.broadcast_to(asarray(first, point.y)[None, :], (k, n)),
-            xp.broadcast_to(asarray(second, point.y)[None, :], (k, rows)),
+            xp.broadcast_to(asarray(dual, self.point.y)[None, :], (k, n)),
+            xp.broadcast_to(
+                asarray(primal if rows_move else 0.0 * primal, self.point.y)[None, :],
+                (k, rows),
+            ),
         )
-        self.regular = left <= REGULAR
+        return left <= REGULAR
+
+    @cached_property
+    def isolated(self) -> Array:
+        """Where y is unique, bool (k,): K is regular but for rows that depend on each other."""
+        if bool(namespace(self.regular).all(self.regular)):
+            return self.regular
+        return self.regular | self._meets(rows_move=False)
 
     def error(self) -> Array:
         """Return the residual of the conditions at the points, relative to their terms, (k,)."""

@@ -137,7 +137,7 @@ def reduced_factor(H: Any, C: Any, scale: Array) -> ReducedFactor:
 
 _SWEEPS = 12  # of iterative refinement
 _SOLVED = 1e-8  # a relative residual above this shows a singular matrix
-_BACKWARD = 1e3  # roundings of the terms of a row that its residual may be
+_BACKWARD = 1e2  # roundings of the largest terms that a residual may be
 _FORWARD = 1e-9  # of y, what rounding of the terms may change
 
 
@@ -197,7 +197,7 @@ class KKTFactor:
     def checked_solve(self, rhs: HostArray) -> HostArray | None:
         """Return K⁻¹ rhs, None where rounding may have cost half its digits.
 
-        The residual must be rounding of its terms row by row, and a change of each term by
+        The residual must be rounding of the largest terms, and a change of each term by
         its rounding, with random signs, must leave y as it is: rows that are nearly
         dependent meet the first test only where the second fails.
         """
@@ -208,7 +208,7 @@ class KKTFactor:
         terms = self.matrix.size_of_product(found) + np.abs(full)
         unit = float(np.finfo(float).eps)
         off = np.abs(full - self.matrix.product(found))
-        if not bool(np.all(off <= _BACKWARD * unit * terms)):
+        if not bool(np.all(off <= _BACKWARD * unit * terms.max(axis=0))):
             return None
         signs = np.random.default_rng(0).choice([-1.0, 1.0], full.shape)
         changed, _ = refined(self.matrix, unit * signs * terms, 1e-2, 3)

@@ -74,7 +74,7 @@ class StackedFactor:
     """
 
     def __init__(self, H: Array, C: Array, delta: Array, sizes: Any = None) -> None:
-        xp, (k, p, n) = namespace(C), C.shape
+        xp, (k, _, n) = namespace(C), C.shape
         self._n = n
         self._stack: Array | None = None
         self._factors: list[Any] = []

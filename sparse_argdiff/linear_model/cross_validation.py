@@ -182,6 +182,11 @@ class FoldedGlm:
         self.n_folds = len(folds)
         self.penalty = glm.penalty_of(models)
 
+    @property
+    def parts(self) -> StackedModels:
+        """The folds, which solvers minimise each by itself."""
+        return self.models
+
     def __repr__(self) -> str:
         return f"FoldedGlm({self.n_folds} folds of {self.glm!r}, n={self.n})"
 

@@ -46,7 +46,7 @@ class Glm:
         Real numbers, labels 0/1 or −1/+1, counts, or classes, by the loss.  Of t targets
         each has coefficients and log-penalties of its own: y has size n t, x size m t,
         one target after the other, and f is the sum over them.
-    loss : {"logistic", "squared", "poisson", "huber", "multinomial"} or Loss
+    loss : {"logistic", "squared", "poisson", "huber", "multinomial", "squared-hinge"} or Loss
     penalty : {"per-feature", "per-group", "per-coefficient", "scalar"} or Z (p, m)
         How the log-weights depend on x.  An array, a sparse matrix or an operator with
         matvec and rmatvec: η = o + Z x, one row a feature, the intercept has none; its
@@ -216,6 +216,11 @@ class Glm:
         )
 
     # the objective ----------------------------------------------------------------
+
+    @property
+    def parts(self) -> StackedModels | None:
+        """The models of several targets, which solvers minimise each by itself."""
+        return self._model if isinstance(self._model, StackedModels) else None
 
     def value(self, x: Array, y: Array) -> float:
         """Return f(x, y)."""

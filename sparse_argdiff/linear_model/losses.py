@@ -17,7 +17,7 @@ from typing import Any, ClassVar, NamedTuple, Protocol
 
 import numpy as np
 
-from ..arrays import Array, as_data, namespace
+from ..arrays import Array, as_data, epsilon, namespace
 
 
 class Curvature(NamedTuple):
@@ -34,6 +34,8 @@ class Loss(Protocol):
     Predictors z have shape (N,), or (N, K) for a loss of K outputs a sample.
     Optional attributes: ``curvature_bound`` and ``third_bound``, of the second and third
     derivatives by z for all z; without them nothing is proven about a hypergradient.
+    ``kinks(z, targets)``, the relative distances to where the curvature jumps: samples
+    there make a derivative one-sided, which is told.
     ``mean_range``, the open interval of the means that the model can predict: targets all
     at one end have no finite intercept.  ``third(z, targets, weights, a, b)``, the third
     derivative times the weights along a and b, of the shape of z: without it the Hessian
@@ -244,6 +246,11 @@ class Huber(_Scalar):
     def _second(self, z: Array, targets: Array, weights: Array) -> Array:
         return weights * (namespace(z).abs(z - targets) <= self.delta)
 
+    def kinks(self, z: Array, targets: Array) -> Array:
+        """Return how far the predictors are from where the curvature jumps, relatively."""
+        xp = namespace(z)
+        return xp.abs(xp.abs(z - targets) / self.delta - 1.0)
+
 
 @dataclasses.dataclass(frozen=True)
 class SquaredHinge(_Scalar):
@@ -276,7 +283,7 @@ class SquaredHinge(_Scalar):
         return 2.0 * weights * (targets * z < 1.0)
 
     def kinks(self, z: Array, targets: Array) -> Array:
-        """Return the distances of the predictors to where the curvature jumps."""
+        """Return how far the predictors are from where the curvature jumps, of their size."""
         return namespace(z).abs(1.0 - targets * z)
 
     @staticmethod
@@ -387,6 +394,24 @@ def _count_of(classes: Array) -> int:
                 "them by numpy.unique(labels, return_inverse=True)[1]"
             )
     return count
+
+
+def kink_note(loss: Loss, z: Array, targets: Array, weights: Array) -> str:
+    """Say how many samples are where the curvature of a loss jumps, to half the digits.
+
+    Empty without any, and for losses that are twice differentiable.
+    """
+    distances = getattr(loss, "kinks", None)
+    if distances is None:
+        return ""
+    near = (distances(z, targets) <= math.sqrt(epsilon(z))) & (weights > 0.0)
+    count = int(namespace(z).count_nonzero(near))
+    if count == 0:
+        return ""
+    return (
+        f"{count} samples are at a kink of the slope of the loss, where its curvature "
+        "jumps: the derivative is one-sided there"
+    )
 
 
 LOSSES: dict[str, type[Any]] = {

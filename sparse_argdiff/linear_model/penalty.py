@@ -7,12 +7,14 @@ gradient and Hessian there are those of ½ w_j c_j² alone.  Neither depends on 
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from ..arrays import Array, as_vector, copied, namespace
+from ..operators.diagonal_blocks import reselected
 from ..operators.linear_operator import LinearOperator
 from .log_weights import LogWeights
 
@@ -102,40 +104,80 @@ def _named(mask: Array, what: str) -> str:
 
 
 def without(fixed: Array | None, y: Array) -> Array:
-    """Return y, (n,) or (n, k), with zeros where the mask (n,) is true."""
+    """Return y, (n,) or (n, k), with zeros where the mask, (n,) or like y, is true."""
     if fixed is None:
         return y
-    mask = fixed if y.ndim == 1 else fixed[:, None]
+    mask = fixed if y.ndim == fixed.ndim else fixed[:, None]
     xp = namespace(y)
     return xp.where(mask, xp.zeros_like(y), y)
 
 
 def held(operator: LinearOperator, fixed: Array, weights: Array) -> LinearOperator:
-    """Return a Hessian (n, n) that where the mask (n,) is true is diag(weights) alone."""
+    """Return a Hessian that is diag(weights) alone where the mask is true.
+
+    Both are (n,), or (n, k) for an operator whose columns have matrices of their own.
+    """
     xp = namespace(weights)
     own = xp.where(fixed, weights, xp.zeros_like(weights))
 
+    def pull(v: Array) -> Array:
+        return (own if v.ndim == own.ndim else own[:, None]) * v
+
     def product(v: Array) -> Array:
-        result = without(fixed, operator @ without(fixed, v))
-        return result + (own if v.ndim == 1 else own[:, None]) * v
+        return without(fixed, operator @ without(fixed, v)) + pull(v)
 
     def into(v: Array, out: Array) -> Any:
         square = operator.apply(without(fixed, v), out)
-        pull = (own if v.ndim == 1 else own[:, None]) * v
-        out[...] = without(fixed, out) + pull
-        return None if square is None else square + xp.sum(pull * v, axis=0)
+        extra = pull(v)
+        out[...] = without(fixed, out) + extra
+        return None if square is None else square + xp.sum(extra * v, axis=0)
 
+    diagonal = None
+    if operator.has_diagonal:
+
+        def diagonal() -> Array:
+            return without(fixed, operator.diagonal()) + own
+
+    structure = operator.structure
+    split = structure.split
+    if split is not None:
+        core, ridge = split
+        split = held(core, fixed, xp.zeros_like(weights)), ridge
     found = LinearOperator(
         operator.shape,
-        product,
+        product if operator.has_matvec else None,
         matmat=product if operator.has_matmat else None,
         dtype=operator.dtype,
         symmetric=True,
-        diagonal=(lambda: without(fixed, operator.diagonal()) + own)
-        if operator.has_diagonal
-        else None,
-        structure=operator.structure,
+        diagonal=diagonal,
+        structure=structure._replace(
+            blocks=_held_blocks(structure.blocks, fixed, own),
+            columns=None,
+            split=split,
+        ),
     )
     if operator.into is None:
         return found
     return found.with_product(into, blocks=operator.into_blocks)
+
+
+def _held_blocks(blocks: Any, fixed: Array, own: Array) -> Any:
+    """Return the same of the diagonal blocks of an operator."""
+    if blocks is None:
+        return None
+    masks, weights = (v.reshape(blocks.count, blocks.size) for v in (fixed, own))
+
+    def columns(places: Any, width: int) -> LinearOperator:
+        operator, places = blocks.columns(places, width), list(places)
+        if width == 0:
+            return held(operator, masks[places[0], :], weights[places[0], :])
+        xp = namespace(own)
+        mask = xp.zeros((blocks.size, width), dtype=fixed.dtype)
+        weight = xp.zeros((blocks.size, width), dtype=own.dtype)
+        mask[:, : len(places)] = masks[places, :].T
+        weight[:, : len(places)] = weights[places, :].T
+        found = held(operator, mask, weight)
+        again = found.structure._replace(columns=reselected(columns, places))
+        return found.with_structure(again)
+
+    return dataclasses.replace(blocks, columns=columns)

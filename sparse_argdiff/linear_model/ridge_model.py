@@ -20,7 +20,7 @@ from .columns import Columns
 from .dual_point import LossDualPoint, dual_point
 from .hessian_product.one_pass import products_of
 from .lipschitz_constants import constants_of
-from .losses import Curvature
+from .losses import Curvature, kink_note
 from .mean_loss import DataTerm
 from .norms import NoRidge
 from .penalty import RidgePenalty, held, without
@@ -79,12 +79,12 @@ class RidgeModel:
         weights, fixed, note = self.penalty.at(x, self.dtype)
         z = data.predictor(without(fixed, y))
         curvature = data.loss.curvature(z, data.targets, data.weights)
+        kinks = kink_note(data.loss, z, data.targets, data.weights)
         core = self._hess(curvature, xp.zeros_like(weights))
         rest = xp.zeros(self.n - weights.shape[0], dtype=self.dtype)
         ridge = xp.concatenate([weights, rest])
-        if fixed is not None:
-            core = held(core, fixed, xp.zeros_like(ridge))
-        whole = self._hess(curvature, weights, (core, ridge), note)
+        notes = "; ".join(part for part in (note, kinks) if part)
+        whole = self._hess(curvature, weights, (core, ridge), notes)
         return whole if fixed is None else held(whole, fixed, ridge)
 
     def _hess(

@@ -17,16 +17,19 @@ from typing import Any
 import numpy as np
 
 from ..arrays import Array, as_vector, copied, dot, namespace, norm, zeros
+from ..operators.diagonal_blocks import DiagonalBlocks, block_diagonal
 from ..operators.linear_operator import LinearOperator
 from ..operators.structure import Structure
 from ..problem.constants import Constants
 from .design import Design
 from .dual_point import LossDualPoint
+from .hessian_product.columns import ModelColumns
+from .hessian_product.one_pass import products_of
 from .lipschitz_constants import constants_of
-from .losses import Curvature, Loss
+from .losses import Curvature, Loss, kink_note
 from .mean_loss import DataTerm, quiet
 from .norms import NoRidge
-from .penalty import RidgePenalty, held, without
+from .penalty import RidgePenalty, Weights, held, without
 from .ridge_model import RidgeModel
 from .third_derivative import third_of_loss, third_of_ridge
 
@@ -92,6 +95,10 @@ class Rows:
         """Return the weighted curvature of the samples that count."""
         return self.loss.curvature(self.part(z), self.targets, self.weights)
 
+    def kinks(self, z: Array) -> str:
+        """Say how many samples are at a kink."""
+        return kink_note(self.loss, self.part(z), self.targets, self.weights)
+
 
 class StackedModels:
     """f, f_Y, f_YY and f_XY of Q models of one design.
@@ -118,7 +125,9 @@ class StackedModels:
         threads: int = 1,
     ) -> None:
         self.terms, self.penalties, self.part_of = terms, penalties, part_of
-        self._counts, self._kernels, self._threads = counts, kernels, threads
+        self._counts = counts
+        self.products = products_of(terms[0].design, kernels, threads)
+        self._kernels, self._threads = kernels, threads
         self.rows = [Rows.of(term) for term in terms]
         self.design: Design = terms[0].design
         self.count, self.dtype = len(terms), self.design.dtype
@@ -127,8 +136,9 @@ class StackedModels:
         self.m = sum(penalty.m for penalty in penalties)
         shifts = self.design.outputs > 1 and self.design.intercept
         self.shift = 1.0 / self.design.outputs**2 if shifts else 0.0
-        self._memo: tuple[Array, Array] | None = None
-        self._grad_memo: tuple[Array, Array] | None = None
+        # Of each model: y and its predictors, these and the gradient of the data.
+        self._seen: list[Any] = [None] * self.count
+        self._grads: list[Any] = [None] * self.count
         self._scale: float | None = None
 
     # vectors of all models --------------------------------------------------------
@@ -165,129 +175,172 @@ class StackedModels:
         pairs = zip(self.penalties, self._split(x), strict=True)
         return [penalty.at(part, self.dtype) for penalty, part in pairs]
 
-    def weights(self, x: Array) -> tuple[list[Array], Array | None, str]:
-        """Return the weights of each model (p K,), a mask (Q n,) of what is fixed, a note."""
-        found = self._per_part(x)
-        notes = dict.fromkeys(weights.note for weights in found if weights.note)
-        each = [found[k] for k in self.part_of]
-        fixed = None
-        if any(weights.fixed is not None for weights in found):
-            xp = namespace(x)
-            none = xp.zeros(self.size, dtype=bool)
-            masks = [none if w.fixed is None else w.fixed for w in each]
-            fixed = xp.concatenate(masks)
-        return [weights.values for weights in each], fixed, "; ".join(notes)
-
     def fixed(self, x: Array) -> Array | None:
         """Return a mask (Q n,) of what x fixes at 0, None where nothing is."""
-        return self.weights(x)[1]
+        return self._mask(self._weights(x))
 
-    def predictors(self, y: Array) -> Array:
-        """Return the predictors of each model, (Q, N) or (Q, N, K), by one product."""
-        memo = self._memo
-        if memo is not None and bool(namespace(y).all(memo[0] == y)):
-            return memo[1]
-        with quiet():
-            z = self.design.forward(self.columns(y))
-        xp = namespace(z)
-        z = xp.ascontiguousarray(xp.moveaxis(z, -1, 0))
-        self._memo = (copied(y), z)
-        return z
+    def predictors(self, y: Array) -> list[Array]:
+        """Return the predictors of each model, (N,) or (N, K), by one product."""
+        return self._predict(range(self.count), list(self.blocks(y)))
+
+    def _predict(self, places: Sequence[int], ys: Sequence[Array]) -> list[Array]:
+        """Return the predictors of some models; those of the last y are remembered."""
+        fresh = [
+            c
+            for c, (q, y) in enumerate(zip(places, ys, strict=True))
+            if self._seen[q] is None
+            or not bool(namespace(y).all(self._seen[q][0] == y))
+        ]
+        if fresh:
+            xp = namespace(ys[0])
+            with quiet():
+                z = self.design.forward(xp.stack([ys[c] for c in fresh], axis=1))
+            z = xp.ascontiguousarray(xp.moveaxis(z, -1, 0))
+            for row, c in enumerate(fresh):
+                self._seen[places[c]] = copied(ys[c]), z[row, ...]
+        return [self._seen[q][1] for q in places]
+
+    def _data_grads(self, places: Sequence[int], ys: Sequence[Array]) -> list[Array]:
+        """Return the gradients of the data terms of some models, fresh arrays."""
+        zs = self._predict(places, ys)
+        fresh = [
+            c
+            for c, q in enumerate(places)
+            if self._grads[q] is None or self._grads[q][0] is not zs[c]
+        ]
+        if fresh:
+            slopes = [self.rows[places[c]].slope(zs[c]) for c in fresh]
+            with quiet():
+                found = self.design.backward(namespace(*slopes).stack(slopes, axis=-1))
+            for row, c in enumerate(fresh):
+                self._grads[places[c]] = zs[c], copied(found[:, row])
+        return [copied(self._grads[q][1]) for q in places]
 
     def backward(self, slopes: list[Array]) -> Array:
         """Return the transpose's products with what each model has, (Q n,)."""
         with quiet():
-            return self.stacked(
-                self.design.backward(namespace(slopes[0]).stack(slopes, axis=-1))
-            )
+            block = namespace(slopes[0]).stack(slopes, axis=-1)
+            return self.stacked(self.design.backward(block))
 
     # the objective ----------------------------------------------------------------
 
     def value(self, x: Array, y: Array) -> float:
         """Return f(x, y)."""
-        weights, fixed, _ = self.weights(x)
-        z = self.predictors(without(fixed, y))
-        value = sum(rows.value(z[q]) for q, rows in enumerate(self.rows))
-        count, xp = self.design.n_coefficients, namespace(y)
-        for y_q, w in zip(self.blocks(y), weights, strict=True):
-            value += 0.5 * dot(w * y_q[:count], y_q[:count])
-            if self.shift:
-                value += 0.5 * self.shift * float(xp.sum(y_q[count:])) ** 2
-        return value
+        return sum(self._values(x, range(self.count), list(self.blocks(y))))
 
     def grad(self, x: Array, y: Array) -> Array:
         """Return f_Y, shape (Q n,)."""
-        weights, fixed, _ = self.weights(x)
-        grad = without(fixed, self._data_grad(without(fixed, y)))
-        count, xp = self.design.n_coefficients, namespace(y)
-        triples = zip(self.blocks(grad), self.blocks(y), weights, strict=True)
-        for g, y_q, w in triples:
-            g[:count] += w * y_q[:count]
-            if self.shift:
-                g[count:] += self.shift * xp.sum(y_q[count:])
-        return grad
+        places = range(self.count)
+        return namespace(y).concatenate(
+            self._gradients(x, places, list(self.blocks(y)))
+        )
 
-    def _data_grad(self, y: Array) -> Array:
-        z, memo = self.predictors(y), self._grad_memo
-        if memo is None or memo[0] is not z:
-            slopes = [rows.slope(z[q]) for q, rows in enumerate(self.rows)]
-            self._grad_memo = memo = (z, self.backward(slopes))
-        return copied(memo[1])
+    def evaluate(
+        self, x: Array, places: Sequence[int], ys: Sequence[Array]
+    ) -> list[tuple[Array, float]]:
+        """Return gradient and value of some models, each at a y of its own."""
+        grads = self._gradients(x, places, ys)
+        return list(zip(grads, self._values(x, places, ys), strict=True))
+
+    def _values(
+        self, x: Array, places: Sequence[int], ys: Sequence[Array]
+    ) -> list[float]:
+        each, found, count = self._weights(x), [], self.design.n_coefficients
+        ys = [without(each[q].fixed, y) for q, y in zip(places, ys, strict=True)]
+        for q, y, z in zip(places, ys, self._predict(places, ys), strict=True):
+            c, xp = y[:count], namespace(y)
+            value = self.rows[q].value(z) + 0.5 * dot(each[q].values * c, c)
+            if self.shift:
+                value += 0.5 * self.shift * float(xp.sum(y[count:])) ** 2
+            found.append(value)
+        return found
+
+    def _gradients(
+        self, x: Array, places: Sequence[int], ys: Sequence[Array]
+    ) -> list[Array]:
+        each, count = self._weights(x), self.design.n_coefficients
+        seen = [without(each[q].fixed, y) for q, y in zip(places, ys, strict=True)]
+        found = []
+        grads = self._data_grads(places, seen)
+        for q, y, grad in zip(places, ys, grads, strict=True):
+            own = without(each[q].fixed, grad)
+            own[:count] += each[q].values * y[:count]
+            if self.shift:
+                own[count:] += self.shift * namespace(y).sum(y[count:])
+            found.append(own)
+        return found
+
+    def _weights(self, x: Array) -> list[Weights]:
+        """Return the weights of each model."""
+        found = self._per_part(x)
+        return [found[k] for k in self.part_of]
+
+    def linearize(
+        self, x: Array, places: Sequence[int], ys: Sequence[Array]
+    ) -> DiagonalBlocks:
+        """Return the Hessians of some models, the first one at place 0."""
+        found: DiagonalBlocks = self._linearized(x, places, ys).blocks
+        return found
 
     def hess(self, x: Array, y: Array) -> LinearOperator:
         """Return f_YY, an operator (Q n, Q n) of Q diagonal blocks."""
-        weights, fixed, note = self.weights(x)
-        z, xp = self.predictors(without(fixed, y)), namespace(y)
-        curved = [rows.curvature(z[q]) for q, rows in enumerate(self.rows)]
+        return self._linearized(x, range(self.count), list(self.blocks(y)))
+
+    def _linearized(
+        self, x: Array, places: Sequence[int], ys: Sequence[Array]
+    ) -> LinearOperator:
+        """Return the Hessians of some models as diagonal blocks of one operator."""
+        each, xp = [self._weights(x)[q] for q in places], namespace(x)
+        seen = [without(w.fixed, y) for w, y in zip(each, ys, strict=True)]
+        zs, rows = self._predict(places, seen), [self.rows[q] for q in places]
+        curved = [own.curvature(z) for own, z in zip(rows, zs, strict=True)]
         rest = xp.zeros(self.size - self.design.n_coefficients, dtype=self.dtype)
-        ridge = xp.concatenate([part for w in weights for part in (w, rest)])
-        none = xp.zeros_like(ridge)
-        core = self._hess(curved, none)
-        if fixed is not None:
-            core = held(core, fixed, none)
-        whole = self._hess(curved, ridge, Structure(split=(core, ridge), note=note))
-        return whole if fixed is None else held(whole, fixed, ridge)
+        ridge = xp.stack([xp.concatenate([w.values, rest]) for w in each])
+        kinks = [own.kinks(z) for own, z in zip(rows, zs, strict=True)]
+        notes = dict.fromkeys((*(w.note for w in each), *kinks))
+        note = "; ".join(part for part in notes if part)
+        whole, fixed = self._hess(rows, curved, ridge, note), self._mask(each)
+        return whole if fixed is None else held(whole, fixed, ridge.reshape(-1))
 
     def _hess(
-        self, curved: list[Curvature], ridge: Array, known: Structure | None = None
+        self,
+        rows: Sequence[Rows],
+        curved: Sequence[Curvature],
+        ridge: Array,
+        note: str,
     ) -> LinearOperator:
-        design, Q, n = self.design, self.count, self.size
-        D = self.columns(ridge)
-        count = design.n_coefficients
-
-        def product(v: Array) -> Array:
-            xp, k = namespace(v), v.size // (Q * n)
-            rows = xp.moveaxis(v.reshape((Q, n, k)), 0, 1)
-            V = xp.ascontiguousarray(rows).reshape((n, Q * k))
-            z, pairs = design.forward(V), zip(self.rows, curved, strict=True)
-            for q, (rows, curvature) in enumerate(pairs):
-                for c in range(q * k, (q + 1) * k):
-                    own = curvature.product(copied(rows.part(z[..., c])))
-                    z[..., c] = rows.whole(own)
-            out = design.backward(z) + xp.repeat(D, k, axis=1) * V
-            if self.shift:
-                out[count:] += self.shift * xp.sum(V[count:], axis=0)
-            out = xp.moveaxis(out.reshape((n, Q, k)), 0, 1)
-            return xp.ascontiguousarray(out).reshape(v.shape)
-
-        def diagonal() -> Array:
-            found = []
-            for rows, curvature in zip(self.rows, curved, strict=True):
-                squares = design.squares(rows.whole(curvature.diagonal))
-                squares[count:] += self.shift
-                found.append(squares)
-            return namespace(ridge).concatenate(found) + ridge
-
-        rank = Q * (design.n_samples * design.outputs + bool(self.shift))
-        return LinearOperator(
-            (self.n, self.n),
-            product,
-            matmat=product,
-            dtype=self.dtype,
-            symmetric=True,
-            diagonal=diagonal if design.has_squares else None,
-            structure=Structure(rank=rank) if known is None else known,
+        design, count = self.design, len(rows)
+        core, whole = (
+            ModelColumns(design, self.products, rows, curved, weights, self.shift)
+            for weights in (namespace(ridge).zeros_like(ridge), ridge)
         )
+        whole.core = core
+        known = {"dtype": self.dtype}
+        rank = sum(own.weights.shape[0] * design.outputs for own in rows)
+        rank += count * bool(self.shift)
+        parts = [
+            block_diagonal(
+                columns,
+                count,
+                self.size,
+                diagonal=columns.diagonals if design.has_squares else None,
+                structure=Structure(rank=rank),
+                **known,
+            )
+            for columns in (core, whole)
+        ]
+        split = parts[0], ridge.reshape(-1)
+        structure = parts[1].structure._replace(split=split, rank=None, note=note)
+        return parts[1].with_structure(structure)
+
+    @staticmethod
+    def _mask(each: Sequence[Weights]) -> Array | None:
+        """Return the masks of what is fixed, one after the other; None without any."""
+        known = [w.fixed for w in each if w.fixed is not None]
+        if not known:
+            return None
+        xp, none = namespace(known[0]), 0 * known[0] != 0
+        return xp.concatenate([none if w.fixed is None else w.fixed for w in each])
 
     def cross(self, x: Array, y: Array) -> LinearOperator:
         """Return f_XY, an operator (Q n, m): (e^η ∘ c) Z for each model."""
@@ -359,14 +412,16 @@ class StackedModels:
         """Return ‖f_Y(x, 0)‖, which does not depend on x; computed once."""
         if self._scale is None:
             like = self.terms[0].weights
-            self._scale = norm(self._data_grad(zeros(self.n, like, self.dtype)))
+            zero = [zeros(self.size, like, self.dtype)] * self.count
+            grads = self._data_grads(range(self.count), zero)
+            self._scale = math.hypot(*(norm(grad) for grad in grads))
         return self._scale
 
     def constants(self, x: Array, y: Array) -> Constants | None:
         """Return bounds that prove errors at (x, y), or None where there are none."""
         if isinstance(self.penalties[0], NoRidge):
             return None
-        weights, _, _ = self.weights(x)
+        weights = [own.values for own in self._weights(x)]
         found = []
         for term, k, w, y_q in zip(
             self.terms,

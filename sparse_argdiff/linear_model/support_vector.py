@@ -482,6 +482,9 @@ class SupportVector:
             nearer = y <= C - y
             low, high = active.fixed & nearer, active.fixed & ~nearer
         counts, inside = C > 0.0, ~(low | high)
+        if active is not None:  # at a bound with hardly a force: r_i is hardly b
+            decided = inside & ~active.weak_fixed
+            inside = decided if bool(xp.any(decided & counts)) else inside
         count = int(xp.count_nonzero(inside & counts))
         if count:
             weights = xp.astype(inside & counts, y.dtype) / count
@@ -531,7 +534,8 @@ class SupportVector:
         if kernel is None:
             K = self._matrix(theta)
         else:
-            K = _rows_of(kernel, self).matrix(theta)
+            rows = _rows_of(kernel, self, at_one_point=True)
+            K = rows.matrix(theta[: rows.m])
         return aslinearoperator(K) @ self.coefficients(y) + b.value
 
     def support(self, solution: Solution) -> SupportVectors:
@@ -689,8 +693,13 @@ def _tell(b: Intercept) -> None:
         )
 
 
-def _rows_of(kernel: Any, model: SupportVector) -> Kernel:
-    """Return the kernel of other samples with those of a model, checked."""
+def _rows_of(
+    kernel: Any, model: SupportVector, *, at_one_point: bool = False
+) -> Kernel:
+    """Return the kernel of other samples with those of a model, checked.
+
+    At one point it may be a matrix, which no parameter moves.
+    """
     found = as_kernel("kernel", kernel)
     columns = model.targets.shape[0]
     if len(found.shape) != 2 or found.shape[1] != columns:
@@ -698,7 +707,7 @@ def _rows_of(kernel: Any, model: SupportVector) -> Kernel:
             f"kernel must have {columns} columns, one for each sample of the model, found "
             f"shape {tuple(found.shape)}"
         )
-    if found.m != model.kernel.m:
+    if found.m != model.kernel.m and not (at_one_point and found.m == 0):
         raise ValueError(
             f"kernel must have the {model.kernel.m} parameters of that of the model, "
             f"found {found.m}"

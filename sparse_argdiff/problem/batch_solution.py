@@ -28,8 +28,7 @@ class BatchSolution:
     multipliers : array (k, p + q) or None
         Of the equality rows, then of the inequality rows.
     bound_multipliers : array (k, n) or None
-        Of the bounds: positive at an upper, negative at a lower one.  f_Y + C' multipliers
-        + bound_multipliers = 0.
+        f_Y + C' multipliers, what bounds must carry: > 0 at lower, < 0 at upper bounds.
     active : ActiveSet or None
         Masks with a row for each member.
     status : tuple of Status, k long
@@ -78,7 +77,11 @@ class BatchSolution:
             x=row(self.x),
             value=float(self.value[i]),
             multipliers=None if self.multipliers is None else row(self.multipliers),
+            bound_multipliers=None
+            if self.bound_multipliers is None
+            else row(self.bound_multipliers),
             active=active,
+            method=self.method[i] if self.method else "",
             status=self.status[i],
             relative_error=float(self.error[i]),
             niter=int(self.niter[i]),

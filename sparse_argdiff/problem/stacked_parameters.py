@@ -43,6 +43,11 @@ class StackedParameters:
         ]
 
     @property
+    def rows_stay(self) -> bool:
+        """Whether x moves neither rows nor bounds."""
+        return set(self.named.parts) <= {"P", "q"}
+
+    @property
     def shape(self) -> tuple[int, int, int]:
         """Variables, equality rows, rows of G."""
         A, G = self.constant.A, self.constant.G
@@ -160,9 +165,14 @@ def _outer(part: Any, w: Array, y: Array) -> Array:
 
 def stacked_parameters(problem: Problem) -> StackedParameters | None:
     """Return the map for a small explicit quadratic program, None for other problems."""
-    if not isinstance(problem.objective, QuadraticObjective):
+    objective = problem.objective
+    if not isinstance(objective, QuadraticObjective) or problem.penalty is not None:
         return None
-    constant = problem.objective.data.constant
+    named = ("equality", "inequality", "lower", "upper")
+    own = objective.constraints
+    if any(getattr(problem, name) is not own.get(name) for name in named):
+        return None
+    constant = objective.data.constant
     matrices = [getattr(constant, name) for name in _MATRICES]
     matrices = [matrix for matrix in matrices if matrix is not None]
     if not all(is_array(matrix) or is_sparse(matrix) for matrix in matrices):

@@ -107,7 +107,7 @@ def point_of(
             acting = acting + strong if name == "h" else acting - strong
     bounds, held = xp.zeros_like(y), zeros(y.shape, y, xp.int8)
     if solutions.bound_multipliers is not None and solutions.active is not None:
-        bounds = part(solutions.bound_multipliers)
+        bounds = -part(solutions.bound_multipliers)
         upper = data.upper - y < y - data.lower
         fixed = xp.astype(solutions.active.fixed[members, :], xp.int8)
         held = xp.where(upper, fixed, -fixed)

@@ -19,6 +19,7 @@ from ..arrays import (
     as_count,
     as_floating,
     as_tolerance,
+    asarray,
     copied,
     full,
     namespace,
@@ -186,7 +187,8 @@ def _together(
     for i, one in zip(
         left, _one_by_one(problem, X, starts, left, options), strict=True
     ):
-        status[i], method[i] = _fill(problem, found, i, one), "one by one"
+        status[i] = _fill(problem, found, i, one)
+        method[i] = getattr(one, "method", "") or "one by one"
         notes += [f"member {i}: {note}" for note in _notes(one)]
     return _finished(found, status, method, notes)
 
@@ -208,7 +210,7 @@ def _solve_stack_of(
             multipliers_of_rows(sides, found.nu, found.rows), into.y.dtype
         )
     if into.bound_multipliers is not None:
-        into.bound_multipliers[rows, :] = xp.astype(found.bounds, into.y.dtype)
+        into.bound_multipliers[rows, :] = -xp.astype(found.bounds, into.y.dtype)
     if into.active is not None:
         acting = xp.where(
             found.held.rows == FIXED,
@@ -258,8 +260,11 @@ def _finished(
     found: BatchSolution, status: list[Any], method: list[str], notes: list[str]
 ) -> BatchSolution:
     """Return the record with how its members ended."""
-    for i, one in enumerate(status):
-        found.converged[i] = one.acceptable
+    if status:
+        good = asarray(
+            [one.acceptable for one in status], found.y, found.converged.dtype
+        )
+        found.converged[...] = good
     return dataclasses.replace(
         found, status=tuple(status), method=tuple(method), warnings=tuple(notes)
     )
@@ -284,12 +289,13 @@ def _fill(
         for name in ("strong", "weak", "fixed", "weak_fixed"):
             getattr(active, name)[i, :] = getattr(one.active, name)
         if found.bound_multipliers is not None:
-            at = conditions(problem, one.x, one.y, one.multipliers)
-            pull = -at.lagrangian_grad
-            held = one.active.fixed
-            found.bound_multipliers[i, :] = namespace(pull).where(
-                held, pull, 0.0 * pull
-            )
+            force = one.bound_multipliers
+            if force is None:
+                force = conditions(
+                    problem, one.x, one.y, one.multipliers
+                ).lagrangian_grad
+            xp, held = namespace(force), one.active.fixed
+            found.bound_multipliers[i, :] = xp.where(held, force, xp.zeros_like(force))
     return one.status
 
 
@@ -315,8 +321,11 @@ def _collected(
     notes = [
         f"member {i}: {note}" for i, one in enumerate(solutions) for note in _notes(one)
     ]
-    name = method if isinstance(method, str) else "one by one"
-    return _finished(found, status, [name] * len(status), notes)
+    given = method if isinstance(method, str) else "one by one"
+    names = [
+        one.method or given if isinstance(one, Solution) else given for one in solutions
+    ]
+    return _finished(found, status, names, notes)
 
 
 def _one_by_one(

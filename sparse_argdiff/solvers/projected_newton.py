@@ -26,6 +26,8 @@ import scipy.linalg
 from scipy import sparse
 
 from ..arrays import Array, HostArray, epsilon, norm
+from ..krylov.direct import KKTFactor
+from ..krylov.kkt_matrix import DenseKKT
 from ..krylov.saddle_point import SaddlePoint
 from ..operators.block_matrices import is_explicit, principal
 from ..operators.linear_operator import LinearOperator, aslinearoperator
@@ -44,6 +46,7 @@ _GRADIENT_STEPS = 10  # in a row, while they change the face
 _TRIALS = 8  # of a Newton step, each a quarter of the last
 _DIAGONAL = 1e-14  # what is added to a unit diagonal before it is factorised
 _SPARSE = 500  # the same of a sparse matrix
+_KEPT = 2000  # unknowns up to which the factor of the last face is kept
 _LARGEST = 4000  # unknowns up to which a dense factor is taken
 
 
@@ -142,6 +145,7 @@ class _Run:
     n_hvp: int = 0
     niter: int = 0
     alpha: float = 0.0
+    curved: bool = False  # whether a face was found to have a minimum
 
     def grad(self, y: HostArray) -> Any:
         self.n_grad += 1
@@ -222,8 +226,10 @@ class _Run:
         face &= self.box.lower < self.box.upper
         (index,) = np.nonzero(face)
         if index.size == 0:
+            self.curved = True
             return True, 0.0
         found = self.solve_face(index)
+        self.curved = found is not None
         if found is None:
             return False, math.inf
         d, share = np.zeros_like(self.y), 1.0
@@ -485,14 +491,60 @@ def _finished(run: _Run, status: Status) -> Solution:
     judged = check_conditions(problem, found, least, "tol")
     solution = judged.solution
     left, n_grad = residual(problem, solution)
-    wrong = judged.status is not Status.CONVERGED
+    known = run.curved or getattr(problem.objective, "convex", False)
+    wrong = judged.status is not Status.CONVERGED or not known
     return dataclasses.replace(
         solution,
+        factor=None if wrong else _kept_factor(run, solution),
         status=Status.STAGNATED if wrong else Status.CONVERGED,
         residual=left,
         residual_norm=norm(left),
         n_hvp=run.n_hvp + judged.n_hvp,
         n_grad=run.n_grad + 2 + n_grad,
+    )
+
+
+def _kept_factor(run: _Run, solution: Solution) -> KKTFactor | None:
+    """Return the factor of the face at the solution for its derivatives, None without one.
+
+    The entries are those of the Newton step, in units that make the diagonal one.
+    """
+    active, n = solution.active, run.y.size
+    assert active is not None
+    fixed: Any = active.fixed
+    (index,) = np.nonzero(~fixed)
+    if not 0 < index.size <= _KEPT:
+        return None
+    entries = run.entries(index)
+    if entries is None:
+        return None
+    scale = 1.0 / np.sqrt(run.box.D[index])
+    S = (entries * scale[:, None] * scale[None, :]).astype(float)
+    shift = _DIAGONAL * index.size
+    S[np.diag_indices_from(S)] += shift
+    _, not_definite = scipy.linalg.lapack.dpotrf(S, lower=1)
+    if not_definite:
+        return None
+    S[np.diag_indices_from(S)] -= shift
+    rows = np.zeros((0, index.size))
+    if run.box.row is not None:
+        rows = run.box.row[None, index] * scale
+    p = rows.shape[0]
+    matrix = DenseKKT(S, rows)
+    shifts = np.concatenate([np.full(index.size, shift), np.full(p, -shift)])
+    if not matrix.factorise(0.0 * shifts, shifts):
+        return None
+    units = np.concatenate([scale, np.ones(p)])
+    return KKTFactor(
+        matrix=matrix,
+        left=units,
+        right=units,
+        kept=np.ones(units.size, bool),
+        index=np.concatenate([index, n + np.arange(p)]),
+        size=n + p,
+        y=solution.y,
+        x=solution.x,
+        active=active,
     )
 
 
