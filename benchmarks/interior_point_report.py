@@ -26,8 +26,8 @@ from typing import Any
 import numpy as np
 
 import sparse_argdiff as sad
+from sparse_argdiff.krylov import ldl_factor
 from sparse_argdiff.solvers.interior_point import (
-    ldl_factor,
     newton_system,
     predictor_corrector,
     primal_dual,
@@ -286,7 +286,7 @@ def nonconvex(family, seed, wrap):
 def off(problem, x, sol):
     """Return by how much the optimality conditions are off, relative."""
     y, multipliers = sol.y, sol.multipliers
-    grad, lower, upper = problem.grad(x, y), *problem.bounds(y)
+    grad, lower, upper = problem.grad(x, y), *problem.bounds(x, y)
     total, length = grad.copy(), np.abs(y).max() or 1.0
     violation = max((lower - y).max(), (y - upper).max(), 0.0)
     for stack in (problem.equalities, problem.inequalities):

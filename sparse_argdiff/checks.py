@@ -132,7 +132,8 @@ def check_derivatives(
     ``grad`` along random directions, the symmetry of ``hess`` and the transpose of
     ``cross``; what the objective lacks is left out.  Of each constraint ``jac`` and
     ``jac_x`` against differences of ``fun``, ``hess`` and ``cross`` against those of
-    ``jac``; what a constraint lacks stands for zero, and is compared as such.
+    ``jac``; what a constraint lacks stands for zero, and is compared as such.  Of bounds
+    that depend on x the products with the derivative.
 
     Parameters
     ----------
@@ -162,7 +163,29 @@ def check_derivatives(
             assert rows is not None
             found = _row_errors(Stack(rows.name, [part]), at, rng)
             errors |= {f"{rows.name}[{i}].{name}": e for name, e in found.items()}
+    errors |= _bound_errors(problem, at, w)
     return _report(errors, dict.fromkeys(errors, allowed), raise_on_failure)
+
+
+def _bound_errors(problem: Problem, at: _Differences, w: Array) -> dict[str, float]:
+    """Check the derivatives of bounds that depend on x, each variable in its own units."""
+    errors: dict[str, float] = {}
+    for side, derivative in enumerate(problem.bound_derivatives(at.x, at.y)):
+        if derivative is None:
+            continue
+
+        def bound(x: Array, y: Array, side: int = side) -> Array:
+            value = problem.bounds(x, y)[side]
+            return namespace(value).where(
+                namespace(value).isfinite(value), value, 0 * y
+            )
+
+        name = ("lower", "upper")[side]
+        size = namespace(at.y).abs(bound(at.x, at.y))
+        errors |= at.operator_errors(
+            (f"{name}_jvp", name), derivative, bound, "x", w, size, 0.0 * size
+        )
+    return errors
 
 
 def _objective_errors(problem: Problem, at: _Differences) -> dict[str, float]:

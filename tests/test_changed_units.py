@@ -153,7 +153,7 @@ def test_the_truth_of_a_constrained_problem_is_that_of_the_posed_rows(name, chan
             assert (np.abs(moved * case.slope).max(axis=1) <= 1e-9 * size)[active].all()
             rows.append((C / to_plain)[active])
     if f.bounded:
-        for bound in f.bounds(at):
+        for bound in f.bounds(x, at):
             free &= np.abs(bound - at) * to_plain > 1e-9
         assert not J[~free].any() or np.abs(J[~free]).max() <= 1e-12
     force = f.grad(x, at) / to_plain

@@ -206,7 +206,7 @@ def has_no_feasible_point(problem, x, n):
         if part is not None:
             rows[f"A_{name}"] = dense(part.jac(x, zero), (-1, n))
             rows[f"b_{name}"] = -part.value(x, zero)
-    box = np.stack(problem.bounds(zero), axis=1)
+    box = np.stack(problem.bounds(x, zero), axis=1)
     return linprog(zero, bounds=box, **rows).status == 2
 
 
@@ -255,7 +255,7 @@ def test_both_ways_agree(kind):
 def test_active_sides_hold_exactly():
     problem, x = make("mixed", 30, seed=5)
     sol = solved(problem, x, tol=1e-8)
-    lower, upper = problem.bounds(sol.y)
+    lower, upper = problem.bounds(x, sol.y)
     at = sol.y[sol.active.fixed]
     assert sol.active.fixed.any()
     assert np.all((at == lower[sol.active.fixed]) | (at == upper[sol.active.fixed]))

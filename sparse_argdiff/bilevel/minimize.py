@@ -21,6 +21,7 @@ from .gradient_descent import gradient_descent
 from .hoag import hoag
 from .inexact_lbfgs import inexact_lbfgs
 from .lbfgs import lbfgs
+from .prior import overfitting_note
 from .result import BilevelResult
 from .run import Run
 
@@ -156,8 +157,10 @@ def minimize(
     if result is None:
         with _bar(progress, maxiter, len(run.history)) as run.bar, run:
             result = _METHODS[method](run, run.project(x0))
+    note = overfitting_note(upper, x0.shape[0])
+    result.warnings = (*result.warnings, *([note] if note else []))
     result.method = method
-    caveats = (note for note in result.warnings if note not in result.limits)
+    caveats = (word for word in result.warnings if word not in result.limits)
     show(tuple(caveats), F.on_failure)
     return result
 

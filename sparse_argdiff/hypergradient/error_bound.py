@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import math
 
-from ..arrays import Array, dot, epsilon, namespace
+from ..arrays import Array, dot, epsilon, namespace, norm
 from ..problem.constants import Constants
 from .result import Bound, HypergradientResult
 
@@ -59,7 +59,7 @@ def bound(
         _times(c.cross, a)
         + _times(c.cross_lipschitz, e * (size + a))
         + _times(c.direct_lipschitz, e)
-        + unit * math.sqrt(dot(found.gradient, found.gradient))
+        + unit * (norm(found.adjoint.x) + norm(found.gradient - found.adjoint.x))
     )
     value_error = r * e + 0.5 * curved * e + unit * abs(found.value)
     known = math.isfinite(error) and math.isfinite(value_error)

@@ -14,7 +14,17 @@ import warnings
 from collections.abc import Callable
 from typing import Any, Literal
 
-from ..arrays import Array, as_vector, brief, check_methods, dot, namespace
+from ..arrays import (
+    Array,
+    as_data,
+    as_vector,
+    brief,
+    check_methods,
+    dot,
+    epsilon,
+    namespace,
+    norm,
+)
 from ..implicit.checked_solve import LinearSolver
 from ..implicit.derivative import Adjoint, vjp
 from ..preconditioners.deflation import RecentSolutions
@@ -26,6 +36,8 @@ from ..status import ConvergenceError, ConvergenceWarning, OnFailure
 from . import upper_objective as level
 from .descent_stopping import stopped_at_descent
 from .error_estimate import certify, constants_at, prove
+from .failed_points import FailedPoints, FailedValue, Failures
+from .hessian_product import HessianProduct, HessianProducts, differentiate
 from .result import Bound, Certificate, HypergradientResult, WarmStart
 
 
@@ -63,6 +75,13 @@ class Hypergradient:
         What to do when a solve fails.  Unless it is "ignore", ``F(x)`` warns where the
         derivative is one-sided, or a solve left more than its tolerance promises: what
         ``evaluate(x).warnings`` says.
+    failed_value : "barrier" or float, optional
+        For the optimisers of other libraries, whose trial points may have no lower solution:
+        what ``F(x)`` and ``F.value(x)`` return there instead of raising.  "barrier": a
+        finite value above the lowest so far, with a gradient that leads back, which line
+        searches need; a number such as ``math.inf`` for searches that compare values.
+        ``failures`` says where, how often and why; the first failure warns.  Before the
+        first success ``F(x)`` raises.
 
     Attributes
     ----------
@@ -72,11 +91,14 @@ class Hypergradient:
         The last solution and adjoint: where the next evaluation starts.
     state : WarmStart
         All that the next evaluation depends on, and the totals, to be saved and set again.
+    failures : Failures
+        The points at which ``failed_value`` stood for F.
 
     Notes
     -----
-    ``scipy.optimize.minimize(F, x0, jac=True)`` works as it is.  An instance is not to
-    be shared between threads.
+    ``scipy.optimize.minimize(F, x0, jac=True)`` works as it is, with ``hessp=F.hessp`` for
+    its methods "trust-constr" and "Newton-CG", too.  An instance is not to be shared
+    between threads.
 
     The start is the last y, not y + g'(x) dx: on the data of ``benchmarks/driver_report.py
     predictor`` that tangent never cost less than it saved.
@@ -98,6 +120,7 @@ class Hypergradient:
         maxiter: int | None = None,
         adjoint_maxiter: int | None = None,
         on_failure: OnFailure = "raise",
+        failed_value: FailedValue | None = None,
     ) -> None:
         check_methods("upper", upper, "value", "grad_y", "grad_x")
         self.problem, self.upper = problem, upper
@@ -111,6 +134,10 @@ class Hypergradient:
             self._lower["M"] = M
         self._last: tuple[Solution, float] | None = None  # and its tolerance
         self._valued = False  # whether it was for a value alone
+        self._failed = None if failed_value is None else FailedPoints(failed_value)
+        # The last two evaluations: a trust region goes back to the one before a trial.
+        self._recent: list[HypergradientResult] = []
+        self._products: HessianProducts | None = None
         self.state = WarmStart()
 
     def __repr__(self) -> str:
@@ -141,9 +168,97 @@ class Hypergradient:
 
     def __call__(self, x: Array) -> tuple[float, Array]:
         """Return F(x) and ∇F(x); warn where either is not what was asked for."""
-        result = self.evaluate(x, certify=False)
+        try:
+            result = self.evaluate(x, certify=False)
+        except ConvergenceError as error:
+            if self._failed is None:
+                raise
+            return self._failed.instead(as_vector("x", x), error)
+        if self._failed is not None:
+            self._failed.keep(result.solution.x, result.value, result.gradient)
         show(result.warnings, self.on_failure)
         return result.value, result.gradient
+
+    @property
+    def failures(self) -> Failures:
+        """The points at which F had no value, where ``failed_value`` stood for it."""
+        return Failures() if self._failed is None else self._failed.failures
+
+    def hessp(self, x: Array, u: Array) -> Array:
+        """Return ∇²F(x) u, for ``scipy.optimize.minimize(F, x0, jac=True, hessp=F.hessp)``.
+
+        See :meth:`hessian_product`.  Where ``failed_value`` stands for F, that of what does.
+        """
+        x = as_vector("x", x)
+        if self._failed is not None and self._failed.has(x):
+            return self._failed.curvature(x) * as_data("u", u, x.dtype)
+        found = self.hessian_product(x, u)
+        show(found.warnings, self.on_failure)
+        if not found.error <= math.sqrt(self.tol) * norm(found.product):
+            show((_inexact(found),), self.on_failure)
+        return found.product
+
+    def hessian_product(self, x: Array, u: Array) -> HessianProduct:
+        """Return ∇²F(x) u with an estimate of its error and its cost: two linear solves.
+
+        The active set is held: where it changes ∇F has a kink, and this is the Hessian on
+        the side of the solution.  At the x of one of the last two evaluations nothing is
+        solved again, and all products at one x share what is linearised.
+
+        The third derivatives of both levels are exact where they are offered, by
+        ``objective.third_product(x, y, w, dx, dy)``, which returns the derivatives of
+        (f_XYᵀ w, f_YY w) along (dx, dy), and ``upper.hess_product(x, y, dx, dy)``, those of
+        (∂f^U/∂x, ∂f^U/∂y), None for zero: Glm, its held-out loss and ``prior`` have them.
+        Others, and those of constraints, are differences of products at six points or more
+        on a line, without a solve.  Where f_XY has no products with u (``cross_jvp``), and
+        with a ``penalty`` or bounds that depend on x, the gradient itself is differenced, at
+        six evaluations or more.
+
+        Raises
+        ------
+        ConvergenceError
+            As for :meth:`evaluate`.
+        """
+        x = as_vector("x", x)
+        # SciPy asks with whole numbers, too.
+        u = as_vector("u", as_data("u", u, x.dtype, finite=False), x.shape[0])
+        if not HessianProducts.know(self.problem):
+            return self._differenced(x, u)
+        products = self._products
+        if products is None or not _same(products.x, x):
+            found = next((f for f in self._recent if _same(f.solution.x, x)), None)
+            if found is None:
+                found = self.evaluate(x, certify=False)
+            data = self.problem, self.upper, found
+            options: dict[str, Any] = {"rtol": self.adjoint_tol, **self._linear}
+            products = self._products = HessianProducts(*data, **options)
+        try:
+            found_product: HessianProduct = self._counted(products.product, u)
+        except NotImplementedError:
+            return self._differenced(x, u)
+        return found_product
+
+    def _differenced(self, x: Array, u: Array) -> HessianProduct:
+        """Return ∇²F u from gradients along u, as accurate as their tolerance allows."""
+        nothing, n_hvp, n_grad = 0.0 * x[:0], 0, 0
+
+        def gradient(t: float) -> tuple[Array, Array]:
+            nonlocal n_hvp, n_grad
+            found = self.evaluate(x + t * u, certify=False)
+            n_hvp, n_grad = n_hvp + found.n_hvp, n_grad + found.n_grad
+            return found.gradient, nothing
+
+        size = norm(u)
+        if not size > 0.0:
+            return HessianProduct(0.0 * u, 0.0, nothing, nothing, 0)
+        unit = max(self.tol, self.adjoint_tol, epsilon(x))
+        xp = namespace(x)
+        reach = (1.0 + float(xp.max(xp.abs(x)))) / size
+        (product, _), (error, _) = differentiate(gradient, unit, reach)
+        note = "products with the Hessian of F are differences of its gradient"
+        return HessianProduct(
+            product, norm(error), nothing, nothing, n_hvp, n_grad, (note,)
+        )
 
     def solve(self, x: Array, *, tol: float | None = None) -> Solution:
         """Solve the lower-level problem at x, from the warm start."""
@@ -186,7 +301,13 @@ class Hypergradient:
 
     def value(self, x: Array, *, tol: float | None = None) -> float:
         """Return F(x) alone, which saves the adjoint solve; the last adjoint corrects it."""
-        return self.corrected_value(x, tol=tol)[0]
+        try:
+            found = self.corrected_value(x, tol=tol)[0]
+        except ConvergenceError as error:
+            if self._failed is None:
+                raise
+            return self._failed.value_instead(as_vector("x", x), error)
+        return found
 
     def corrected_value(
         self, x: Array, *, tol: float | None = None
@@ -264,6 +385,8 @@ class Hypergradient:
         self.n_evaluations += 1
         error = math.nan if self.problem.constrained else relative_error(adjoint, v)
         found = HypergradientResult(*of_F, solution, adjoint, tol, adjoint_tol, error)
+        if until == "tolerance" and tol <= self.tol and adjoint_tol <= self.adjoint_tol:
+            self._recent = [found, *self._recent[:1]]
         if certify:
             found = dataclasses.replace(found, certificate=self.certify(found))
         return found
@@ -286,12 +409,20 @@ class Hypergradient:
         self._valued = False
         if self._last is not None and again:
             (last, last_tol), x = self._last, as_vector("x", x)
-            same = x.shape == last.x.shape and bool(
-                namespace(x, last.x).all(x == last.x)
-            )
-            if same and last_tol <= tol and self.y is last.y:
+            if _same(last.x, x) and last_tol <= tol and self.y is last.y:
                 return last
         return self.solve(x, tol=tol)
+
+
+def _same(a: Array, b: Array) -> bool:
+    return a.shape == b.shape and bool(namespace(a, b).all(a == b))
+
+
+def _inexact(found: HessianProduct) -> str:
+    return (
+        f"the product with the Hessian of F is wrong by about {found.error:.1e}, its norm "
+        f"being {norm(found.product):.1e}: the third derivatives are differences"
+    )
 
 
 def _on_its_sides(problem: Problem, found: Solution) -> Solution:
@@ -305,9 +436,12 @@ def _on_its_sides(problem: Problem, found: Solution) -> Solution:
         return found
     xp = namespace(y)
     if problem.bounded:
-        lower, upper = problem.bounds(y)
+        lower, upper = problem.bounds(found.x, y)
         bound = xp.where(y - lower <= upper - y, lower, upper)
-        y = xp.where(active.fixed, bound, y)
+        fixed = active.fixed
+        if problem.nonsmooth:  # off the support y is zero, not at a bound
+            fixed = fixed & problem.penalty.support(found.x, y)
+        y = xp.where(fixed, bound, y)
     if problem.inequalities is not None and multipliers is not None:
         p = multipliers.shape[0] - active.strong.shape[0]
         forces = xp.where(active.strong, multipliers[p:], 0.0 * multipliers[p:])

@@ -34,7 +34,12 @@ from ..arrays import (
 )
 from ..krylov import KrylovResult
 from ..krylov.direct import LARGEST as LARGEST_FACTOR
-from ..krylov.direct import ReducedFactor, ReducedNullSpace, reduced_factor
+from ..krylov.direct import (
+    KeptSolve,
+    ReducedFactor,
+    ReducedNullSpace,
+    reduced_factor,
+)
 from ..krylov.saddle_point import SaddlePoint, null_space_of
 from ..operators.block_matrices import is_explicit, is_factorable
 from ..operators.linear_operator import LinearOperator, aslinearoperator
@@ -42,6 +47,7 @@ from ..operators.scaling import Probe
 from ..preconditioners import Auto, Choice, constraint_of, galerkin_start
 from ..preconditioners.auto.choice import preconditioned_solve, relative_residual
 from ..preconditioners.jacobi import jacobi_where_definite
+from ..problem.bounds import move_apart
 from ..problem.optimality import check_conditions, complete, is_as_left
 from ..problem.problem import Problem, Solution
 from ..status import OnFailure, Status, check_on_failure, raise_or_warn, warn_poor
@@ -102,7 +108,7 @@ class LinearizedSolve:
             check_on_failure(on_failure)
         if stationarity != math.inf:
             stationarity = as_tolerance("stationarity", stationarity)
-        solution, self._n_hvp, inaccurate = _checked(
+        solution, self._n_hvp, inaccurate = checked_solution(
             problem, solution, stationarity, on_failure
         )
         solution = copied(solution) if own_arrays else solution
@@ -117,16 +123,30 @@ class LinearizedSolve:
         self.options = {k: o for k, o in options.items() if k not in self._fixed}
         self._probe = Probe(self.system.H, self.like)
         exact = not callable(method) and method != "diagonal"
-        self._factor = _factor_of_small(self.system, self._probe) if exact else None
         self._definite = method != "minres"
         self._isolated = not exact or self.system.H.positive_definite
         self.choice: Choice | None = None
         self._fallback: LinearOperator | None = None
         self._in_metric = isinstance(M, str | Auto)
-        self.solver, self.null_space = self._solver_for(method, M)
-        self.told = tuple(note for note in (inaccurate, _one_sided(solution)) if note)
+        self._asked = method, M
+        self._factor: ReducedFactor | None = None
+        by_default = method is None and M == "auto"
+        self._kept = _kept_solve(self.system, solution) if by_default else None
+        if self._kept is None:
+            self._set_up(exact)
+        else:
+            self.null_space: Any = self._kept
+            self._isolated = self._isolated or self._kept.factor.isolated
+        caveats = inaccurate, _one_sided(solution), _moved_apart(problem, solution)
+        self.told = tuple(note for note in caveats if note)
         notes = (*solution.warnings, self.system.K.note, *self.told)
         self.warnings = tuple(dict.fromkeys(note for note in notes if note))
+
+    def _set_up(self, exact: bool) -> None:
+        """Choose the solver, where no factor is kept or it does not solve."""
+        self._kept = None
+        self._factor = _factor_of_small(self.system, self._probe) if exact else None
+        self.solver, self.null_space = self._solver_for(*self._asked)
 
     @property
     def n_hvp(self) -> int:
@@ -164,6 +184,12 @@ class LinearizedSolve:
         ``loosely``: a relative tolerance that is enough, if it is the larger one.
         """
         K = self.system.K
+        if self._kept is not None:
+            found = self._kept(K, rhs, max(self.rtol, loosely))
+            if found is not None:
+                self._n_hvp += found.n_matvec
+                return found
+            self._set_up(exact=True)
         if start is not None and start.ndim > rhs.ndim:
             if self.system.C is None:
                 start, n_matvec = galerkin_start(K, rhs, start)
@@ -265,16 +291,28 @@ class LinearizedSolve:
         lost = xp.full_like(rhs, math.nan)
         return xp.where(xp.all(sound, axis=0), rhs, lost)
 
-    def solve_adjoint(self, v: Array, start: Array | None = None) -> KrylovResult:
-        """Solve K λ = (v, 0)."""
-        return self(self._right_hand_side("v", v, self.system.right_hand_side), start)
+    def solve_adjoint(
+        self, v: Array, start: Array | None = None, multipliers: Array | None = None
+    ) -> KrylovResult:
+        """Solve K λ = (v, 0), or (v, multipliers)."""
+
+        def rhs(v: Array) -> Array:
+            return self.system.right_hand_side(v, multipliers)
+
+        return self(self._right_hand_side("v", v, rhs), start)
 
     def push_forward(self, u: Array, start: Array | None = None) -> KrylovResult:
         """Solve K z = B u, where the minimiser is isolated."""
+        self._count_motion(u)
         rhs = self._right_hand_side("u", u, lambda u: self.system.B @ u)
         if not (self._isolated or _vanishes(u)):
             self._isolated = self._check_isolated()
         return self(rhs, start)
+
+    def _count_motion(self, of: Array) -> None:
+        """Count the products with H that variables held at moving bounds take."""
+        if self.system.motion is not None:
+            self._n_hvp += 1 if of.ndim == 1 else int(of.shape[1])
 
     def _check_isolated(self) -> bool:
         """Refuse a singular K: B u may be in its range, and z is then not unique.
@@ -300,8 +338,8 @@ class LinearizedSolve:
         rhs = xp.concat([random, zeros((k - n,), self.like)])
         return self(rhs, loosely=0.01 / math.sqrt(n)).status.acceptable
 
-    def pull_back(self, adjoint: Array) -> Array:
-        """Return − Bᵀ adjoint, checked."""
+    def pull_back(self, adjoint: Array, v: Array) -> Array:
+        """Return g'(x)ᵀ v = − Bᵀ adjoint + motionᵀ v, checked."""
         moved = self._motion_of_dependent_rows
         if moved > math.sqrt(epsilon(adjoint)):
             self._fail(
@@ -311,7 +349,8 @@ class LinearizedSolve:
                 f"their right-hand side moves with x, {moved:.1e} of it against "
                 "the rows that depend on others.",
             )
-        product = -(self.system.B.T @ adjoint)
+        self._count_motion(adjoint)
+        product = self.system.pull_back(adjoint, v)
         if is_finite(adjoint) and not is_finite(product):
             what = "the product with the cross derivative"
             self._fail(Status.NOT_FINITE, product, what, "f_XYᵀ λ is not finite.")
@@ -370,7 +409,7 @@ class LinearizedSolve:
         return value
 
 
-def _checked(
+def checked_solution(
     problem: Problem, solution: Solution, tolerance: float, on_failure: OnFailure
 ) -> tuple[Solution, int, str]:
     """Return the completed solution, the Hessian products spent, and what it lacks.
@@ -427,6 +466,15 @@ def linear_solver(method: str | LinearSolver | None) -> LinearSolver:
     return _METHODS[method]
 
 
+def _kept_solve(system: KKTSystem, solution: Solution) -> KeptSolve | None:
+    """Return the solves by the factor that a solver kept for this very system."""
+    factor, n = solution.factor, system.H.shape[0]
+    if factor is None or not factor.is_of(solution.y, solution.x, system.index):
+        return None
+    C = np.zeros((0, n)) if system.C is None else system.C
+    return KeptSolve(factor, C) if is_explicit(C) else None
+
+
 def _factor_of_small(system: KKTSystem, probe: Probe) -> ReducedFactor | None:
     """Return the factor of a small K whose entries are known, else None."""
     H, C = system.H, system.C
@@ -477,7 +525,8 @@ def _is_redundant(rows: Any, w: Array, size: float) -> bool:
     random = asarray(np.random.default_rng(1).standard_normal(p), w)
     left = norm(rows.C.T @ w)
     whole = norm(rows.C.T @ (random / rows.metric_row_lengths))
-    return size > 1e-3 and left <= math.sqrt(epsilon(w)) * max(whole, left) * size
+    least = getattr(rows, "resolution", math.sqrt(epsilon(w)))
+    return size > 1e-3 and left <= least * max(whole, left) * size
 
 
 def _one_sided(solution: Solution) -> str:
@@ -488,9 +537,32 @@ def _one_sided(solution: Solution) -> str:
     acting = xp.any(active.weak & active.strong)
     acting = acting | xp.any(active.weak_fixed & active.fixed)
     side = "active as the solution has it" if bool(acting) else "inactive"
+    if solution.support is not None:
+        return (
+            "some coefficients are about to enter the support, or to leave it: the "
+            "derivative is one-sided there, and this is the one of the support as it is; "
+            "jvp(..., one_sided=True) gives that along a direction"
+        )
     return (
         "some constraints are weakly active: the derivative is one-sided there, and this "
         f"is the one with them {side}; LogBarrier gives the average of both sides"
+    )
+
+
+def _moved_apart(problem: Problem, solution: Solution) -> str:
+    """Return what is to be told of variables between bounds that are equal and part."""
+    active, x, y = solution.active, solution.x, solution.y
+    if active is None or not problem.bounds_move:
+        return ""
+    lower, upper = problem.bounds(x, y)
+    ties = active.fixed & (lower == upper)
+    if not bool(namespace(y).any(ties)) or not move_apart(
+        *problem.bound_derivatives(x, y), ties, x, y
+    ):
+        return ""
+    return (
+        "lower = upper for some variables, and x moves these bounds apart: the derivative "
+        "is one-sided, with the variables on the bound that they are pushed against"
     )
 
 

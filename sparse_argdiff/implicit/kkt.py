@@ -7,7 +7,10 @@
 
 Without constraints this is − f_YY⁻¹ f_XY (the paper's Lemma 3.2); with linear equalities it
 is its equation (56), of which Lemmas 4.1 and 4.2 are two ways to solve.  Variables held at
-a bound and rows that are not strongly active leave the system.
+a bound, or off the support of a penalty, and rows that are not strongly active leave the
+system; on the support the penalty's curvature and derivative by x add to those of f.  Where
+the bound moves with x, so do they, y_F = bound(x), and B has [H; C] bound_X, with the
+columns of the held variables, in addition.
 """
 
 from __future__ import annotations
@@ -26,9 +29,12 @@ from ..operators.block_matrices import (
     vstack,
     zero,
 )
-from ..operators.linear_operator import LinearOperator
+from ..operators.linear_operator import LinearOperator, as_operator, aslinearoperator
+from ..problem.bounds import selected
 from ..problem.constraints import Stack
+from ..problem.optimality import conditions
 from ..problem.problem import Problem, Solution
+from ..problem.support import on_support
 
 
 @dataclasses.dataclass(frozen=True)
@@ -49,6 +55,10 @@ class KKTSystem:
         Of y and all multipliers together.
     index : int array (k + p,) or None
         The unknowns of K among those; None for all.
+    motion : LinearOperator (n, m) or None
+        The derivative by x of the variables held at bounds that move; None without any.
+    fixed : bool array (n,) or None
+        What x fixes at 0, which K does not couple to the rest; without constraints only.
     """
 
     H: LinearOperator
@@ -57,17 +67,24 @@ class KKTSystem:
     n: int
     size: int
     index: Array | None = None
+    motion: LinearOperator | None = None
+    fixed: Array | None = None
 
     @cached_property
     def K(self) -> LinearOperator:
         """The symmetric operator (k + p, k + p); positive definite only without rows."""
         return self.H if self.C is None else saddle_operator(self.H, self.C)
 
-    def right_hand_side(self, v: Array) -> Array:
-        """Return (v, 0) on the unknowns of K, for v (n,) or (n, j)."""
+    def right_hand_side(self, v: Array, multipliers: Array | None = None) -> Array:
+        """Return (v, 0) on the unknowns of K, for v (n,) or (n, j); seeds of multipliers for 0."""
         if self.size > self.n:
-            rest = zeros((self.size - self.n, *v.shape[1:]), v)
+            rest = multipliers
+            if rest is None:
+                rest = zeros((self.size - self.n, *v.shape[1:]), v)
             v = namespace(v).concat([v, rest])
+        if self.fixed is not None:
+            mask = self.fixed if v.ndim == 1 else self.fixed[:, None]
+            v = namespace(v).where(mask, namespace(v).zeros_like(v), v)
         return self.restrict(v)
 
     def restrict(self, full: Array) -> Array:
@@ -79,6 +96,19 @@ class KKTSystem:
     def expand(self, z: Array) -> Array:
         """Return (y, all multipliers), zero where K has no unknown."""
         return z if self.index is None else scatter(self.size, self.index)(z)
+
+    def tangent(self, z: Array, u: Array) -> Array:
+        """Return the derivative along u of (y, all multipliers), for K z = B u."""
+        whole = -self.expand(z)
+        if self.motion is None:
+            return whole
+        y = whole[: self.n, ...] + self.motion @ u
+        return namespace(z).concat([y, whole[self.n :, ...]])
+
+    def pull_back(self, z: Array, v: Array) -> Array:
+        """Return g'(x)ᵀ v, for K z = (v, 0)."""
+        product = -(self.B.T @ z)
+        return product if self.motion is None else product + self.motion.T @ v
 
 
 def copied(solution: Solution) -> Solution:
@@ -98,12 +128,16 @@ def linearize(problem: Problem, solution: Solution) -> KKTSystem:
     see :func:`sparse_argdiff.problem.optimality.complete`.
     """
     x, y = solution.x, solution.y
+    if problem.nonsmooth:
+        return _on_the_support(problem, solution)
     H, cross = problem.hess(x, y), problem.cross(x, y)
     if not problem.constrained:
-        return KKTSystem(H=H, C=None, B=cross, n=y.shape[0], size=y.shape[0])
+        n = y.shape[0]
+        return KKTSystem(H=H, C=None, B=cross, n=n, size=n, fixed=problem.fixed(x))
     assert solution.multipliers is not None
     xp, n = namespace(y), y.shape[0]
     size = n + solution.multipliers.shape[0]
+    motion = motion_of_fixed(problem, solution)
     jacobians: list[Any] = []
     moves: list[Any] = []
     rows: list[Array] = []
@@ -115,10 +149,16 @@ def linearize(problem: Problem, solution: Solution) -> KKTSystem:
         cross = cross if mixed is None else cross + mixed
         if index.shape[0]:
             moved = constraints.jac_x(x, y)
-            jacobians.append(take_rows(constraints.jac(x, y), index))
+            jacobian = take_rows(constraints.jac(x, y), index)
+            jacobians.append(jacobian)
             shape = (index.shape[0], x.shape[0])
-            moves.append(zero(shape, y) if moved is None else take_rows(moved, index))
+            move = zero(shape, y) if moved is None else take_rows(moved, index)
+            if motion is not None:
+                move = aslinearoperator(move) + aslinearoperator(jacobian) @ motion
+            moves.append(move)
             rows.append(n + start + index)
+    if motion is not None:
+        cross = cross + _symmetric_product(H, motion)
     free = arange(n, y)
     fixed = None if solution.active is None else solution.active.fixed
     if fixed is not None and bool(xp.any(fixed)):
@@ -133,6 +173,50 @@ def linearize(problem: Problem, solution: Solution) -> KKTSystem:
         n=n,
         size=size,
         index=None if index.shape[0] == size else index,
+        motion=motion,
+    )
+
+
+def motion_of_fixed(problem: Problem, solution: Solution) -> LinearOperator | None:
+    """Return the derivative by x of the variables that bounds hold, (n, m).
+
+    Between bounds that are equal a variable goes with the one that it is pushed against.
+    """
+    x, y, active = solution.x, solution.y, solution.active
+    if not problem.bounds_move or active is None:
+        return None
+    xp, (lower, upper) = namespace(y), problem.bounds(x, y)
+    low = y - lower <= upper - y
+    ties = active.fixed & (lower == upper)
+    if bool(xp.any(ties)):
+        force = conditions(problem, x, y, solution.multipliers).lagrangian_grad
+        low = xp.where(ties, force >= 0.0, low)
+    derivatives = problem.bound_derivatives(x, y)
+    return selected(*derivatives, active.fixed & low, active.fixed & ~low, y)
+
+
+def _symmetric_product(H: LinearOperator, motion: LinearOperator) -> LinearOperator:
+    """Return H motion for a symmetric H that may know its products in one direction."""
+    return LinearOperator(
+        motion.shape, lambda u: H @ (motion @ u), lambda w: motion.T @ (H @ w)
+    )
+
+
+def _on_the_support(problem: Problem, solution: Solution) -> KKTSystem:
+    """Linearise f + Ω where it is smooth: on the support, off the bounds."""
+    x, y, active = solution.x, solution.y, solution.active
+    assert active is not None
+    n = y.shape[0]
+    (free,) = namespace(y).nonzero(~active.fixed)
+    moved = problem.penalty.cross(x, y)
+    cross = as_operator("penalty.cross's result", moved, square=False)
+    return KKTSystem(
+        H=on_support(problem, x, y, free),
+        C=None,
+        B=take_rows(problem.cross(x, y) + cross, free),
+        n=n,
+        size=n,
+        index=None if free.shape[0] == n else free,
     )
 
 

@@ -1,24 +1,30 @@
-"""The inverse of a small explicit H on the null space of C, and its definiteness, exactly.
+"""Explicit factors: of a small H on the null space of C, and of a KKT matrix that is kept.
 
     Z'H Z = L L',    C Z = 0,    Z'G Z = I          P = Z (Z'H Z)⁻¹ Z'
 
 in the metric G = |diag H|, so that the units of y do not matter.  As a preconditioner P ends
 CG after one or two steps, whose residual is recomputed; of a Z'H Z that is not definite
-the eigenvalues tell whether it is singular or indefinite.
+the eigenvalues tell whether it is singular or indefinite.  The matrix of a solver's last
+Newton step, K = [H C'; C 0] of the active rows, serves the derivatives at its solution.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import math
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 from scipy import linalg, sparse
 
 from ..arrays import Array, HostArray
-from ..operators.linear_operator import LinearOperator
+from ..operators.block_matrices import squares
+from ..operators.linear_operator import LinearOperator, aslinearoperator
 from ..status import Status
+from .kkt_matrix import DenseKKT, SparseKKT, refined
 from .null_space import NullSpace, null_space
+from .result import KrylovResult
 
 LARGEST = 200  # unknowns and rows up to which a factor costs no more than a solve
 
@@ -127,3 +133,163 @@ def reduced_factor(H: Any, C: Any, scale: Array) -> ReducedFactor:
     direction = (least if basis is None else basis @ least) / root
     status = Status.NEGATIVE_CURVATURE if values[0] < -flat else Status.SINGULAR
     return dataclasses.replace(whole, status=status, direction=direction)
+
+
+_SWEEPS = 12  # of iterative refinement
+_SOLVED = 1e-8  # a relative residual above this shows a singular matrix
+_BACKWARD = 1e2  # roundings of the largest terms that a residual may be
+_FORWARD = 1e-9  # of y, what rounding of the terms may change
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class KKTFactor:
+    """The factor of K at one point, with what of the unknowns it has.
+
+    Attributes
+    ----------
+    matrix : SparseKKT or DenseKKT
+        Of a scaled K̂ = diag(left) K diag(right), factorised.
+    left, right : arrays (N,)
+    kept : bool array (N,)
+        The unknowns of K̂ that are free, or whose row acts.
+    index : int array (N,)
+        The unknowns of K̂ among y and all multipliers.
+    size : int
+        Of y and all multipliers.
+    y, x : arrays
+        The point.
+    active : object
+        Its active set.
+    """
+
+    matrix: SparseKKT | DenseKKT
+    left: HostArray
+    right: HostArray
+    kept: HostArray
+    index: HostArray
+    size: int
+    y: Any
+    x: Any
+    active: Any
+
+    def is_of(self, y: Any, x: Any, index: Any) -> bool:
+        """Tell whether this is the factor for y, x and the unknowns of that index."""
+        if not all(isinstance(v, np.ndarray) for v in (y, x)):
+            return False
+        unknowns = self.index[self.kept]
+        expected = np.arange(self.size) if index is None else index
+        return (
+            np.array_equal(unknowns, expected)
+            and np.array_equal(self.y, y)
+            and np.array_equal(self.x, x)
+        )
+
+    def solve(self, rhs: HostArray) -> HostArray:
+        """Return K⁻¹ rhs for the unknowns that are kept, (M,) or (M, k)."""
+        left, right = self.left[self.kept], self.right[self.kept]
+        if rhs.ndim == 2:
+            left, right = left[:, None], right[:, None]
+        full = np.zeros((self.kept.size, *rhs.shape[1:]))
+        full[self.kept] = left * rhs
+        found, _ = refined(self.matrix, full, 1e-15, _SWEEPS)
+        return right * found[self.kept]
+
+    def checked_solve(self, rhs: HostArray) -> HostArray | None:
+        """Return K⁻¹ rhs, None where rounding may have cost half its digits.
+
+        The residual must be rounding of the largest terms, and a change of each term by
+        its rounding, with random signs, must leave y as it is: rows that are nearly
+        dependent meet the first test only where the second fails.
+        """
+        left, n = self.left[self.kept], self.matrix.n
+        full = np.zeros((self.kept.size, *rhs.shape[1:]))
+        full[self.kept] = (left if rhs.ndim == 1 else left[:, None]) * rhs
+        found, _ = refined(self.matrix, full, 1e-15, _SWEEPS)
+        terms = self.matrix.size_of_product(found) + np.abs(full)
+        unit = float(np.finfo(float).eps)
+        off = np.abs(full - self.matrix.product(found))
+        if not bool(np.all(off <= _BACKWARD * unit * terms.max(axis=0))):
+            return None
+        signs = np.random.default_rng(0).choice([-1.0, 1.0], full.shape)
+        changed, _ = refined(self.matrix, unit * signs * terms, 1e-2, 3)
+        moved = np.sqrt(np.sum(changed[:n] ** 2, axis=0))
+        size = np.sqrt(np.sum(found[:n] ** 2, axis=0))
+        vanishing = np.sqrt(np.sum(full**2, axis=0)) * math.sqrt(unit)
+        if not bool(np.all(moved <= _FORWARD * np.maximum(size, vanishing))):
+            return None
+        right = self.right[self.kept]
+        return (right if rhs.ndim == 1 else right[:, None]) * found[self.kept]
+
+    @cached_property
+    def isolated(self) -> bool:
+        """Whether K y = (random, 0) has a solution: the minimiser is isolated."""
+        n = self.matrix.n
+        rhs = np.zeros(self.kept.size)
+        rhs[:n] = np.random.default_rng(0).standard_normal(n)
+        rhs[~self.kept] = 0.0
+        _, residual = refined(self.matrix, rhs, 1e-12, _SWEEPS)
+        return residual <= _SOLVED
+
+
+class KeptSolve:
+    """Linear solves with K by its kept factor; also what is asked of the rows of C.
+
+    Attributes
+    ----------
+    shape : (int, int)
+        Of C.
+    metric_row_lengths : array (p,)
+        ‖c_i‖, 1 for a zero row.
+    """
+
+    rank = None  # not known: a shift makes up for dependent rows
+    resolution = 1e-12  # ‖C'w‖ of a w that shows dependent rows, refined
+
+    def __init__(self, factor: KKTFactor, C: Any) -> None:
+        self.factor = factor
+        self.C: LinearOperator = aslinearoperator(C)
+        self.shape: tuple[int, int] = self.C.shape
+        self._entries = C
+
+    @cached_property
+    def metric_row_lengths(self) -> Any:
+        """‖c_i‖, 1 for a zero row."""
+        p, n = self.shape
+        sizes = np.sqrt(np.asarray(squares(self._entries) @ np.ones(n)).reshape(p))
+        return np.where(sizes > 0.0, sizes, 1.0)
+
+    @property
+    def row_lengths(self) -> Any:
+        """The same lengths."""
+        return self.metric_row_lengths
+
+    def redundancy(self, probe: Any) -> Any:
+        """Return a w with C'w = 0, (p,), from a random vector; w'c = 0 if consistent."""
+        n = self.shape[1]
+        probe = probe / self.metric_row_lengths
+        rhs = np.concatenate([self.C.rmatvec(probe), np.zeros(self.shape[0])])
+        return probe - self.factor.solve(rhs)[n:]
+
+    def __call__(self, K: LinearOperator, rhs: Any, rtol: float) -> KrylovResult | None:
+        """Return the solution of K x = rhs, None where its residual is above ``rtol``."""
+        solved = self.factor.checked_solve(np.asarray(rhs, dtype=float))
+        if solved is None:
+            return None
+        x = solved.astype(rhs.dtype)
+        residual = rhs - K @ x
+        sizes = np.sqrt(np.sum(residual * residual, axis=0))
+        whole = np.sqrt(np.sum(rhs * rhs, axis=0))
+        met = sizes <= rtol * whole
+        if not bool(np.all(met)):
+            return None
+        columns = 1 if rhs.ndim == 1 else rhs.shape[1]
+        return KrylovResult(
+            x=x,
+            status=Status.CONVERGED,
+            converged=True if rhs.ndim == 1 else met,
+            niter=1 if rhs.ndim == 1 else np.ones(columns, dtype=int),
+            n_matvec=columns,
+            residual_norm=float(sizes) if rhs.ndim == 1 else sizes,
+            residual=residual,
+            multipliers=x[self.shape[1] :, ...],
+        )

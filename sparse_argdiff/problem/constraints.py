@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import dataclasses
 import math
-import numbers
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -19,7 +18,6 @@ import numpy as np
 from ..arrays import (
     Array,
     as_array,
-    as_data,
     as_vector,
     asarray,
     brief,
@@ -28,7 +26,6 @@ from ..arrays import (
     check_shape,
     copied,
     epsilon,
-    is_array,
     namespace,
     norm,
     returned_vector,
@@ -244,6 +241,8 @@ class Stack:
         may be that of differences: it changes where more than half its digits do, over a
         step that is longer than its own.
         """
+        if self.affine:
+            return
         unit, start = epsilon(y), 0
         active = mask_of(multipliers.shape[0], index)
         other_x, other_y = (_nearby(v, unit**0.25) for v in (x, y))
@@ -311,40 +310,3 @@ def stack(name: str, given: Any, kinds: tuple[type, ...]) -> Stack | None:
                 f"{type(member).__name__}"
             )
     return Stack(name, [member.rows for member in members]) if members else None
-
-
-def check_bounds(lower: Any, upper: Any, n: int | None) -> None:
-    """Refuse bounds on y of n entries, where n is known, that no y has."""
-    pair = []
-    for name, given, none in (("lower", lower, -math.inf), ("upper", upper, math.inf)):
-        bound = none if given is None else given
-        if not isinstance(bound, numbers.Real):
-            bound = as_data(name, given, finite=False)
-            if bound.ndim not in {0, 1} or (bound.ndim and n not in {None, bound.size}):
-                size = "(n,)" if n is None else f"({n},)"
-                raise ValueError(
-                    f"{name} must be a number or have shape {size} like y, found shape "
-                    f"{tuple(bound.shape)}"
-                )
-        pair.append(bound)
-    arrays = [bound for bound in pair if is_array(bound)]
-    ordered = pair[0] <= pair[1]
-    if not (bool(namespace(*arrays).all(ordered)) if arrays else ordered):
-        raise ValueError("lower must be <= upper everywhere, without NaN")
-
-
-def bound_arrays(lower: Any, upper: Any, y: Array) -> tuple[Array, Array]:
-    """Return bounds on y as arrays (n,), infinite where there are none."""
-    found = []
-    for name, given, none in (("lower", lower, -math.inf), ("upper", upper, math.inf)):
-        bound = asarray(none if given is None else given, y)
-        if bound.ndim != 0 and bound.shape != y.shape:
-            raise ValueError(
-                f"{name} must be a number or have shape {tuple(y.shape)} like y, "
-                f"found shape {tuple(bound.shape)}"
-            )
-        xp, wrong = namespace(y), -none  # an infinity on the wrong side
-        if bool(xp.any(bound == wrong)):
-            raise ValueError(f"{name} must not be {wrong}: no y would be allowed")
-        found.append(bound + xp.zeros_like(y))
-    return found[0], found[1]

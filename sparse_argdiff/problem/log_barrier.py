@@ -114,7 +114,7 @@ class BarrierObjective:
         if problem.inequalities is not None:
             found.append(("inequality row", -problem.inequalities.value(x, y)))
         if problem.bounded:
-            lower, upper = problem.bounds(y)
+            lower, upper = problem.bounds(x, y)
             found += [("lower bound", y - lower), ("upper bound", upper - y)]
         return found
 
@@ -179,6 +179,11 @@ class BarrierObjective:
             if by_x is not None:
                 jac = aslinearoperator(self._jac(x, y))
                 total = total + jac.T @ (diagonal_operator(w**2) @ by_x)
+        if weights.bounds is not None:
+            moves = self.problem.bound_derivatives(x, y)
+            for move, w in zip(moves, weights.bounds, strict=True):
+                if move is not None:
+                    total = total - diagonal_operator(w**2) @ move
         return self._sign * total
 
     def _jac(self, x: Array, y: Array) -> Any:

@@ -24,16 +24,16 @@ from ..arrays import (
 )
 from ..operators.linear_operator import LinearOperator, as_operator
 from ..status import Status
-from .constraints import (
-    Equality,
-    Inequality,
-    LinearEquality,
-    Stack,
+from .bounds import (
     bound_arrays,
+    bound_derivative,
+    check_bound_products,
     check_bounds,
-    stack,
 )
+from .constraints import Equality, Inequality, LinearEquality, Stack, stack
 from .objective import Objective
+
+_PENALTY = ("value", "prox", "support", "grad", "hess", "cross", "activity")
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -48,8 +48,17 @@ class Problem:
         h(x, y) = 0.
     inequality : Inequality or a sequence of them, optional
         h(x, y) <= 0.
-    lower, upper : float or array (n,), optional
-        Bounds on y; infinities for none.
+    lower, upper : float, array (n,) or callable, optional
+        Bounds on y; infinities for none.  A function ``lower(x)`` returns a number or (n,).
+    lower_jvp, lower_vjp, upper_jvp, upper_vjp : callable, optional
+        ``lower_jvp(x, u)`` returns lower_X u (n,), ``lower_vjp(x, w)`` returns
+        lower_Xᵀ w (m,).  A bound that is a function and holds variables needs one for each
+        mode of differentiation that is used.
+    penalty : Penalty, optional
+        Ω(x, y), with kinks, that is added to the function that is minimised (and taken from
+        one that is maximised): :class:`L1`, :class:`ElasticNet`, :class:`GroupL1` or your
+        own.  By default the objective's own attribute ``penalty``, which a linear model
+        with a norm has.  With bounds a separable one; not with equality or inequality.
     maximize : bool
         Whether y maximises f.
 
@@ -61,7 +70,7 @@ class Problem:
     Notes
     -----
     The methods evaluate the function that is *minimised*, −f for a maximum, and check
-    what the user's functions return.  The Lagrangian is this function + multipliers' h;
+    what the user's functions return; without the penalty, unless that is smooth.  The Lagrangian is this function + multipliers' h;
     the multipliers of inequalities are >= 0.
     """
 
@@ -71,6 +80,11 @@ class Problem:
     inequality: Any = None
     lower: Any = None
     upper: Any = None
+    penalty: Any = None
+    lower_jvp: Any = None
+    lower_vjp: Any = None
+    upper_jvp: Any = None
+    upper_vjp: Any = None
     maximize: bool = False
     equalities: Stack | None = dataclasses.field(init=False, repr=False)
     inequalities: Stack | None = dataclasses.field(init=False, repr=False)
@@ -84,6 +98,44 @@ class Problem:
         object.__setattr__(self, "equalities", equalities)
         object.__setattr__(self, "inequalities", inequalities)
         check_bounds(self.lower, self.upper, getattr(self.objective, "n", None))
+        check_bound_products(self.lower, "lower", self.lower_jvp, self.lower_vjp)
+        check_bound_products(self.upper, "upper", self.upper_jvp, self.upper_vjp)
+        if self.penalty is None:
+            own = getattr(self.objective, "penalty", None)
+            own = own if callable(getattr(own, "prox", None)) else None
+            object.__setattr__(self, "penalty", own)
+        if self.penalty is not None:
+            self._check_penalty()
+
+    def _check_penalty(self) -> None:
+        penalty = self.penalty
+        check_methods("penalty", penalty, *_PENALTY)
+        if not self.nonsmooth:
+            return
+        if self.equalities is not None or self.inequalities is not None:
+            raise ValueError(
+                "a penalty with kinks does not go with equality or inequality: give bounds, "
+                "its smooth version (smoothing=), or split y = p - q with p, q >= 0"
+            )
+        if self.bounded and not getattr(penalty, "separable", False):
+            raise ValueError(
+                "bounds go with a penalty whose coordinates do not meet (L1, ElasticNet), "
+                f"found {type(penalty).__name__}"
+            )
+        if self.bounds_move:
+            raise ValueError(
+                "with a penalty that has kinks bounds must not depend on x"
+            )
+
+    @property
+    def nonsmooth(self) -> bool:
+        """Whether there is a penalty with kinks: y then has a support."""
+        return self.penalty is not None and not getattr(self.penalty, "smooth", False)
+
+    @property
+    def one_sided(self) -> bool:
+        """Whether solutions have an active set: of inequalities, bounds or kinks."""
+        return self.inequalities is not None or self.bounded or self.nonsmooth
 
     @property
     def bounded(self) -> bool:
@@ -92,30 +144,82 @@ class Problem:
 
     @property
     def constrained(self) -> bool:
-        """Whether there is any constraint, bounds included."""
-        rows = self.equalities is not None or self.inequalities is not None
-        return rows or self.bounded
+        """Whether there is any constraint, bounds and kinks of a penalty included."""
+        return self.equalities is not None or self.one_sided
 
-    def bounds(self, y: Array) -> tuple[Array, Array]:
+    @property
+    def bounds_move(self) -> bool:
+        """Whether a bound is a function of x."""
+        return callable(self.lower) or callable(self.upper)
+
+    def bounds(self, x: Array, y: Array) -> tuple[Array, Array]:
         """Return the lower and upper bounds, (n,) each, infinite where there are none."""
-        return bound_arrays(self.lower, self.upper, y)
+        return bound_arrays(self.lower, self.upper, x, y)
+
+    def bound_derivatives(
+        self, x: Array, y: Array
+    ) -> tuple[LinearOperator | None, LinearOperator | None]:
+        """Return the derivatives (n, m) of both bounds by x, None for constants."""
+        n = y.shape[0]
+        lower = self.lower, self.lower_jvp, self.lower_vjp
+        upper = self.upper, self.upper_jvp, self.upper_vjp
+        return (
+            bound_derivative("lower", *lower, x, n),
+            bound_derivative("upper", *upper, x, n),
+        )
 
     @property
     def has_value(self) -> bool:
         """Whether the objective has a value beside its derivatives."""
         return callable(getattr(self.objective, "value", None))
 
+    def pack(self, **data: Any) -> Array:
+        """Return x for the data of a :func:`QuadraticProgram`, by their names.
+
+        Data that are left out are those that the problem was built with.
+        """
+        return self._named_data("pack").pack(data)
+
+    def unpack(self, x: Array) -> dict[str, Any]:
+        """Return the data in x, or in a gradient by x, by their names."""
+        return self._named_data("unpack").unpack(x)
+
+    def _named_data(self, method: str) -> Any:
+        data = getattr(self.objective, "data", None)
+        if not callable(getattr(data, method, None)):
+            raise TypeError(
+                f"{method} is there for a QuadraticProgram, whose x consists of data with "
+                f"names; found a problem of {type(self.objective).__name__}"
+            )
+        return data
+
     def value(self, x: Array, y: Array) -> float:
         """Return the function that is minimised, at (x, y)."""
         value = as_number("objective.value", self.given("value", x, y))
-        return -value if self.maximize else value
+        value = -value if self.maximize else value
+        if self._smooth_penalty is None:
+            return value
+        return value + as_number("penalty.value", self._smooth_penalty.value(x, y))
+
+    @property
+    def _smooth_penalty(self) -> Any:
+        return None if self.nonsmooth else self.penalty
+
+    def total(self, x: Array, y: Array) -> float:
+        """Return the function that is minimised with its penalty."""
+        value = self.value(x, y)
+        if self.nonsmooth:
+            value += as_number("penalty.value", self.penalty.value(x, y))
+        return value
 
     def grad(self, x: Array, y: Array) -> Array:
         """Return the gradient by y of the function that is minimised, shape (n,)."""
         grad = returned_vector("objective.grad", self.given("grad", x, y), y.shape[0])
         namespace(grad, y)
         # A copy: the user's function may write into the same buffer again.
-        return -grad if self.maximize else copied(grad)
+        grad = -grad if self.maximize else copied(grad)
+        smooth = self._smooth_penalty
+        return grad if smooth is None else grad + smooth.grad(x, y)
 
     def hess(self, x: Array, y: Array) -> LinearOperator:
         """Return the Hessian by y of the function that is minimised, an operator (n, n)."""
@@ -125,11 +229,27 @@ class Problem:
         """Return the derivative of that gradient by x, an operator (n, m)."""
         return self._operator("cross", x, y, x.shape[0])
 
+    def fixed(self, x: Array) -> Array | None:
+        """Return a mask (n,) of the entries of y that x fixes at 0, None without any.
+
+        That of an objective with a method ``fixed(x)``: a linear model with infinite
+        weights.
+        """
+        fixed = getattr(self.objective, "fixed", None)
+        found: Array | None = fixed(copied(x)) if callable(fixed) else None
+        return found
+
     def _operator(self, name: str, x: Array, y: Array, columns: int) -> LinearOperator:
         given = self.given(name, x, y)
         operator = as_operator(f"objective.{name}'s result", given, square=False)
         check_shape(f"objective.{name}", operator, (y.shape[0], columns), "an operator")
-        return -operator if self.maximize else operator
+        operator = -operator if self.maximize else operator
+        smooth = self._smooth_penalty
+        if smooth is None:
+            return operator
+        return operator + as_operator(
+            f"penalty.{name}'s result", getattr(smooth, name)(x, y), square=False
+        )
 
     def given(self, name: str, x: Array, y: Array) -> Any:
         """Return what a user's function gives for copies of x and y.
@@ -151,9 +271,10 @@ class ActiveSet:
         Rows at zero whose multiplier is zero, both to half the digits of y; the
         derivative is one-sided there.  A row of both masks acts.
     fixed : bool array (n,)
-        Variables at a bound with a positive multiplier.
+        Variables at a bound with a positive multiplier, and off the support of a penalty.
     weak_fixed : bool array (n,)
-        Variables at a bound whose multiplier is zero, likewise.
+        Variables at a bound whose multiplier is zero, likewise; coefficients that are about
+        to enter the support, or to leave it.
     """
 
     strong: Array
@@ -198,10 +319,26 @@ class Solution:
         metric of the Hessian: to first order the error of y.
     residual : array (n + p + q,) or None
         The residual of the optimality conditions, where the solver has it.
+    bound_multipliers : array (n,) or None
+        s = f_Y + h_Y' ν + J' λ, what bounds must carry: > 0 at lower, < 0 at upper bounds.
+        Of a solution from elsewhere it helps to find the other multipliers.
+    factor : object or None
+        The factorised matrix of the last Newton step, which a derivative at these y, x and
+        active set uses; made by the solver.
+    method : str
+        Which method or engine found it.
     niter, n_hvp, n_grad : int
         Iterations, Hessian products and gradients spent.
     warnings : tuple of str
         Caveats, such as products by differences.
+    gap : float or None
+        Duality gap f + Ω − dual, where the dual is known: the value is at most that far above
+        the least one.
+    support : {"proven", "estimated", "not settled"} or None
+        Of a penalty with kinks, what is known of the coefficients that are zero here, which
+        ``active.fixed`` marks: the gap proves that they are zero at every solution; their
+        forces are below the weights by more than the error of y; or some coefficients are
+        weakly active, the solution is not unique, or the solve failed.
     """
 
     y: Array
@@ -213,10 +350,15 @@ class Solution:
     residual_norm: float | None = None
     relative_error: float | None = None
     residual: Array | None = dataclasses.field(default=None, repr=False)
+    bound_multipliers: Array | None = None
+    factor: Any = dataclasses.field(default=None, repr=False)
+    method: str = ""
     niter: int = 0
     n_hvp: int = 0
     n_grad: int = 0
     warnings: tuple[str, ...] = ()
+    gap: float | None = None
+    support: str | None = None
     # Whose conditions were just evaluated here; ``dataclasses.replace`` drops it.
     _judged_for: Problem | None = dataclasses.field(
         init=False, default=None, repr=False
@@ -225,7 +367,8 @@ class Solution:
     __repr__ = described
 
     def __post_init__(self) -> None:
-        optional = () if self.multipliers is None else ("multipliers",)
+        given = ("multipliers", "bound_multipliers")
+        optional = [name for name in given if getattr(self, name) is not None]
         # A copy: whoever brings a solution may write the next one into its arrays.
         checked = copied_vector if self.status is None else as_vector
         for name in ("y", "x", *optional):

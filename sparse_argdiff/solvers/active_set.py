@@ -20,6 +20,7 @@ import numpy as np
 from scipy import sparse
 
 from ..arrays import Array, epsilon, namespace, norm
+from ..krylov.ldl_factor import LDLFactor
 from ..krylov.saddle_point import SaddlePoint
 from ..operators.block_matrices import (
     diagonal_operator,
@@ -35,7 +36,6 @@ from ..status import Status
 from .interior_point.as_solution import complementarity_ratio
 from .interior_point.curvature import free_variables, leads_down, reduced_system
 from .interior_point.iterate import PrimalDualIterate, Residuals, evaluate, largest
-from .interior_point.ldl_factor import LDLFactor
 from .interior_point.primal_dual import (
     MAXITER,
     PathState,
@@ -46,6 +46,7 @@ from .interior_point.primal_dual import (
 from .interior_point.standard_form import StandardForm
 from .last_step import LastStep
 from .newton_kkt import newton_kkt
+from .quadratic_program import solve_quadratic
 from .scaled_problem import solve_scaled
 from .stopping import NewtonIterate
 
@@ -71,6 +72,7 @@ def active_set(
     tol: float = 1e-8,
     maxiter: int | None = None,
     callback: Callable[[NewtonIterate], Any] | None = None,
+    engine: str | None = None,
 ) -> Solution:
     """Minimise f(x, ·) under constraints, to an exact point of the optimality conditions.
 
@@ -81,6 +83,8 @@ def active_set(
         rounding, and the others have no multiplier.
     maxiter : int, optional
         Newton steps along the path.
+    engine : {"piqp", "clarabel"}, optional
+        What finds the first guess of a convex quadratic program with its entries.
 
     Returns
     -------
@@ -93,12 +97,22 @@ def active_set(
     M. Hintermüller, K. Ito, K. Kunisch, "The primal-dual active set strategy as a
     semismooth Newton method", SIAM J. Optim. 13 (2002) 865-888.
     """
+    options: dict[str, Any] = {"tol": tol, "maxiter": maxiter, "callback": callback}
+    found, y0, note = solve_quadratic(problem, x, y0, engine=engine, **options)
+    if found is None:
+        found = _by_functions(problem, x, y0, **options)
+    notes = (*found.warnings, *([note] if note else []))
+    return dataclasses.replace(found, warnings=tuple(dict.fromkeys(notes)))
+
+
+def _by_functions(
+    problem: Problem, x: Array, y0: Array, *, maxiter: int | None, **options: Any
+) -> Solution:
+    """Return what Newton's method finds with the functions of the problem alone."""
     if problem.inequalities is None and not problem.bounded:
-        return newton_kkt(problem, x, y0, tol=tol, maxiter=maxiter, callback=callback)
+        return newton_kkt(problem, x, y0, maxiter=maxiter, **options)
     maxiter = MAXITER if maxiter is None else maxiter
-    return solve_scaled(
-        _find, problem, x, y0, tol=tol, maxiter=maxiter, callback=callback
-    )
+    return solve_scaled(_find, problem, x, y0, maxiter=maxiter, **options)
 
 
 def _find(

@@ -167,11 +167,11 @@ def _rows(stack: Stack | None, at: Coordinates, kind: type) -> Any:
     return made
 
 
-def scaled(problem: Problem, at: Coordinates, like: Array) -> Problem:
-    """Return the minimisation of φ(z)."""
+def scaled(problem: Problem, at: Coordinates, x: Array, like: Array) -> Problem:
+    """Return the minimisation of φ(z), with the bounds at x."""
     lower = upper = None
     if problem.bounded:
-        lower, upper = (bound / at.scale for bound in problem.bounds(like))
+        lower, upper = (bound / at.scale for bound in problem.bounds(x, like))
     return Problem(
         _Objective(problem, at, like.dtype),
         equality=_rows(problem.equalities, at, Equality),
@@ -211,7 +211,7 @@ def coordinates(problem: Problem, x: Array, y: Array, D: Array) -> Coordinates:
     known = (D > 0.0) & xp.isfinite(D)
     S = xp.where(known, 1.0 / xp.sqrt(xp.where(known, D, xp.ones_like(D))), 0.0 * D)
     if not bool(xp.all(known)):
-        S = _completed(S, force, jacobians, _reach(problem, y))
+        S = _completed(S, force, jacobians, _reach(problem, x, y))
     off = 0.0
     for stack, jac in zip(stacks, jacobians, strict=True):
         h = stack.value(x, y)
@@ -310,10 +310,10 @@ def _spread(S: Array, entries: list[Any]) -> Array:
     return S
 
 
-def _reach(problem: Problem, y: Array) -> Array:
+def _reach(problem: Problem, x: Array, y: Array) -> Array:
     """Return how far each coordinate can go: between its bounds, or from 0."""
     xp = namespace(y)
-    lower, upper = problem.bounds(y)
+    lower, upper = problem.bounds(x, y)
     width = upper - lower
     return xp.where(xp.isfinite(width), width, xp.abs(y))
 
@@ -340,7 +340,7 @@ def solve_scaled(
     on the way, what was met there has another meaning at the end, and the method goes on.
     With ``form`` the matrices of a small problem that are known by products are formed.
     """
-    xp, (lower, upper) = namespace(y0), problem.bounds(y0)
+    xp, (lower, upper) = namespace(y0), problem.bounds(x, y0)
     y = xp.clip(y0, lower, upper)
     entries: FormedHessian | None = None
     if form and isinstance(y, np.ndarray) and y.shape[0] <= SMALL:
@@ -350,7 +350,7 @@ def solve_scaled(
     for _ in range(_RENEWALS):
         at = coordinates(problem, x, y, D)
         found = method(
-            scaled(problem, at, y),
+            scaled(problem, at, x, y),
             x,
             y / at.scale,
             tol=tol,

@@ -14,6 +14,7 @@ import numpy as np
 from scipy import linalg, sparse
 
 from ...arrays import Array, dot, epsilon, namespace, norm
+from ...krylov.ldl_factor import LDLFactor
 from ...krylov.saddle_point import SaddlePoint
 from ...operators.block_matrices import (
     is_explicit,
@@ -30,7 +31,6 @@ from ...preconditioners import constraint_of
 from ...problem.optimality import lagrangian_hess, row_norms
 from ...problem.problem import Problem
 from .iterate import Residuals
-from .ldl_factor import LDLFactor
 from .standard_form import StandardForm, scale_rows
 
 _DENSE = 128  # variables up to which the eigenvalues of the reduced Hessian are found

@@ -18,13 +18,13 @@ import numpy as np
 from scipy import sparse
 
 from ...arrays import Array, namespace, norm
+from ...krylov.ldl_factor import LDLFactor
 from ...krylov.saddle_point import SaddlePoint
 from ...operators.block_matrices import diagonal_operator, gram, is_factorable
 from ...operators.linear_operator import LinearOperator, aslinearoperator
 from ...preconditioners import jacobi_of
 from ...status import Status
 from .iterate import Direction, Residuals, evaluate
-from .ldl_factor import LDLFactor
 
 
 class NewtonSystem:

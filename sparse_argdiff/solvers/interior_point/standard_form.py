@@ -165,7 +165,7 @@ class StandardForm:
 def standard_form(problem: Problem, x: Array, y: Array, tol: float) -> StandardForm:
     """Return the standard form, its scales taken at y."""
     xp = namespace(y)
-    lower, upper = problem.bounds(y)
+    lower, upper = problem.bounds(x, y)
     (fixed,) = xp.nonzero(lower == upper)
     (low,) = xp.nonzero((lower > -xp.inf) & (lower < upper))
     (high,) = xp.nonzero((upper < xp.inf) & (lower < upper))

@@ -14,12 +14,13 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from scipy import sparse
+from scipy import linalg, sparse
 from scipy.sparse.linalg import splu
 
 _REGULARISATION = 1e-9
 _SWEEPS = 30  # of iterative refinement, at most
 _POOR = 1e-8  # a relative residual above this calls for pivoting
+_SHIFT = 2.0**-26  # √u: a curvature below is rounding
 
 
 class LDLFactor:
@@ -121,3 +122,39 @@ def _equilibrate(K: Any, passes: int = 4) -> np.ndarray:
         largest = scaled.max(axis=1).toarray().ravel()
         E /= np.sqrt(np.where(largest > 0.0, largest, 1.0))
     return E
+
+
+def is_semidefinite(H: Any) -> bool:
+    """Tell by one factorisation whether a symmetric matrix is positive semidefinite.
+
+    That is W + √u I definite, for W = H in the units of its diagonal.  A diagonal entry
+    that is negative, or zero in a row that is not, tells without.
+    """
+    d = np.asarray(H.diagonal(), dtype=float)
+    if d.size == 0:
+        return True
+    if not np.isfinite(d).all() or (d < 0.0).any():
+        return False
+    scale = np.where(d > 0.0, 1.0 / np.sqrt(np.where(d > 0.0, d, 1.0)), 0.0)
+    if sparse.issparse(H):
+        H = sparse.csr_array(H)
+        flat: Any = np.repeat(d == 0.0, np.diff(H.indptr))
+        if bool(np.any(H.data[flat] != 0.0)):
+            return False
+        if H.count_nonzero() == np.count_nonzero(d):
+            return True
+        kept = np.flatnonzero(d > 0.0)
+        W = sparse.diags_array(scale[kept]) @ H[kept][:, kept]
+        W = sparse.csr_array(W @ sparse.diags_array(scale[kept]))
+        W = W + _SHIFT * sparse.eye_array(kept.size, format="csr")
+        none = sparse.csr_array((0, kept.size))
+        return not LDLFactor(W, none, np.zeros(0)).negative_curvature
+    H = np.asarray(H, dtype=float)
+    if bool(np.any(H[d == 0.0] != 0.0)):
+        return False
+    W = scale[:, None] * H * scale
+    W[np.diag_indices_from(W)] += _SHIFT
+    positive = d > 0.0
+    W = W if positive.all() else W[np.ix_(positive, positive)]
+    _, failed = linalg.lapack.dpotrf(W, lower=True)
+    return bool(failed == 0)

@@ -1,0 +1,459 @@
+"""Quadratic programs: an interior-point method or an engine, then the exact active set.
+
+    (y, ν, z) near a solution  →  active set A  →  K_A (dy, dν, dz) = − residual  →  signs
+
+The engines are PIQP and Clarabel (extra ``qp``); ``"active_set"`` is the package's own
+``interior_point.convex_quadratic``.  What any of them returns is a proposal: the answer is
+the solution of the equations of an active set, and CONVERGED is said of the conditions of the
+problem itself, evaluated there.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib.util
+import math
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import numpy as np
+from scipy import sparse
+
+from ..arrays import HostArray, asarray, epsilon, norm
+from ..krylov.direct import KKTFactor
+from ..problem.optimality import conditions, residual_of
+from ..problem.problem import ActiveSet, Problem, Solution
+from ..problem.quadratic import QuadraticObjective
+from ..status import Status
+from .convex_program import ConvexProgram, PrimalDual, errors
+from .explicit_program import ExplicitProgram, explicit_program
+from .interior_point.convex_quadratic import (
+    MAXITER,
+    ConvexQuadraticPath,
+    Ended,
+    contradiction,
+    follow,
+)
+from .settled_set import SettledSet, factor_of, guess_at, guess_of, settle
+from .stopping import NewtonIterate, asks_to_stop
+
+ENGINES = ("piqp", "clarabel")
+_EARLY = 1e-6  # the error of a path from which a first set is tried
+_FEW = 4  # sets that are tried then, and from a start
+_NEAR = 1e-9  # the error to which a path is followed for the last guess
+_UNSETTLED = (
+    "the active set did not settle: this is the end of the path, where "
+    "inequalities that it leaves undecided are called weak"
+)
+_NOT_CONVEX = (
+    "P is not positive semidefinite: what was found is a local minimum, and another "
+    "start may lead to a lower one"
+)
+
+
+def engine_for(problem: Problem) -> str | None:
+    """Return the engine that solves a quadratic program by default, None for our own."""
+    objective = problem.objective
+    if not isinstance(objective, QuadraticObjective) or not _has_entries(objective):
+        return None
+    return "piqp" if importlib.util.find_spec("piqp") is not None else None
+
+
+def _has_entries(objective: QuadraticObjective) -> bool:
+    data = objective.data.constant
+    given = (m for m in (data.P, data.A, data.G) if m is not None)
+    return all(isinstance(m, np.ndarray) or sparse.issparse(m) for m in given)
+
+
+def solve_quadratic(
+    problem: Problem,
+    x: Any,
+    y0: Any,
+    *,
+    tol: float,
+    maxiter: int | None,
+    callback: Callable[[NewtonIterate], Any] | None,
+    engine: str | None = None,
+) -> tuple[Solution | None, Any, str]:
+    """Return the solution, None where the problem is no such program or was not solved.
+
+    Also the best y so far, from which another method goes on, and a caveat.
+    """
+    explicit = explicit_program(problem, x, y0)
+    if explicit is None:
+        return None, y0, ""
+    if not explicit.convex:
+        return None, y0, _NOT_CONVEX if explicit.known else ""
+    run = _Run(explicit, x, y0, tol, MAXITER if maxiter is None else maxiter, callback)
+    found = run.solve(engine)
+    trusted = run.trusted and explicit.known
+    y = np.asarray(run.best.y, dtype=y0.dtype) if trusted else y0
+    return found, y, run.note
+
+
+@dataclasses.dataclass
+class _Run:
+    """One solve: the program, its path and what was spent."""
+
+    explicit: ExplicitProgram
+    x: HostArray
+    y0: HostArray
+    tol: float
+    maxiter: int
+    callback: Callable[[NewtonIterate], Any] | None
+    niter: int = 0
+    note: str = ""
+    trusted: bool = False
+
+    def __post_init__(self) -> None:
+        program = self.explicit.program
+        self.path = ConvexQuadraticPath(program)
+        y = np.asarray(self.y0, dtype=float)
+        y = np.clip(y, program.lower, program.upper)
+        self.best = PrimalDual(y, 0.0 * program.b, 0.0 * program.h, 0.0 * program.q)
+
+    def solve(self, engine: str | None) -> Solution | None:
+        """Return the solution, None where it was not found."""
+        program = self.explicit.program
+        if not self.path.has_inequalities:
+            guess = guess_at(self.path, self.best.y)
+            return self.settled(settle(self.path, self.best, guess, 1))
+        if bool(np.any(self.y0)):
+            guess = guess_at(self.path, self.best.y)
+            found = self.settled(settle(self.path, self.best, guess, _FEW))
+            if found is not None:
+                return found
+        if engine is not None and self.callback is None:
+            proposed, self.note = _ask(engine, self.path, self.tol)
+            if proposed is not None:
+                self.niter, self.best = proposed.niter, proposed.point
+                guess = guess_of(self.path, self.best)
+                found = self.settled(settle(self.path, self.best, guess))
+                if found is not None:
+                    return dataclasses.replace(found, method=engine)
+        for tol, sets in ((max(_EARLY, self.tol), _FEW), (min(_NEAR, self.tol), 30)):
+            ended = follow(program, tol, self.maxiter, self.told, self.path)
+            self.niter, self.best, self.trusted = ended.niter, ended.point, ended.solved
+            failed = self.failed(ended)
+            if failed is not None:
+                return failed
+            guess = guess_of(self.path, self.best)
+            found = self.settled(settle(self.path, self.best, guess, sets))
+            if found is not None:
+                return found
+            if not ended.solved:
+                break
+        return self.unsettled(ended)
+
+    def told(self, niter: int, y: HostArray) -> bool:
+        """Call the callback with an iterate."""
+        if self.callback is None:
+            return False
+        program = self.explicit.program
+        force = norm(program.P @ y + program.q)
+        value = program.value(y)
+        iterate = NewtonIterate(
+            niter, y.astype(self.y0.dtype), value, force, self.explicit.n_hvp
+        )
+        return asks_to_stop(self.callback, iterate)
+
+    def failed(self, ended: Ended) -> Solution | None:
+        """Return the solution of a run that ended without one, where that is proven."""
+        if ended.stopped:
+            return self.record(ended.point, Status.STOPPED_BY_CALLBACK)
+        if ended.certificate == "infeasible":
+            note = contradiction(self.path, self.explicit.equal, self.explicit.rows)
+            return self.record(ended.point, Status.INFEASIBLE, note)
+        if ended.certificate == "unbounded":
+            return self.record(ended.point, Status.UNBOUNDED)
+        if not ended.solved and ended.niter >= self.maxiter:
+            return self.record(ended.point, Status.ITERATION_LIMIT)
+        return None
+
+    def settled(self, found: SettledSet | None) -> Solution | None:
+        """Return the solution of a settled set where the problem's conditions hold."""
+        if found is None:
+            return None
+        explicit = self.explicit
+        active = ActiveSet(
+            explicit.mask(found.strong),
+            explicit.mask(found.weak),
+            found.fixed,
+            found.weak_fixed,
+        )
+        solution = self.record(found.point, Status.CONVERGED, active=active)
+        return self._certified(solution, found)
+
+    def _certified(self, solution: Solution, found: SettledSet) -> Solution | None:
+        """Return the solution with its factor, None where f is another one there."""
+        explicit = self.explicit
+        if not explicit.known and not self._is_the_problem(solution):
+            return None
+        kept = factor_of(self.path, found)
+        if kept is None:
+            return solution
+        scaling, n = self.path.scaling, self.path.n
+        index = np.concatenate([np.arange(n), n + explicit.equal])
+        index = np.concatenate([index, n + explicit.p + explicit.rows])
+        factor = KKTFactor(
+            matrix=self.path.matrix,
+            left=np.concatenate([scaling.unit * scaling.columns, scaling.rows]),
+            right=np.concatenate([scaling.columns, scaling.rows / scaling.unit]),
+            kept=kept,
+            index=index,
+            size=n + explicit.p + explicit.k,
+            y=solution.y,
+            x=solution.x,
+            active=solution.active,
+        )
+        return dataclasses.replace(solution, factor=factor)
+
+    def _is_the_problem(self, solution: Solution) -> bool:
+        """Tell whether f and the rows are at the solution what the program has of them."""
+        problem, x = self.explicit.problem, self.x
+        y: Any = solution.y
+        found = conditions(problem, x, y, solution.multipliers)
+        residual = residual_of(found, solution.active)
+        terms = self._terms(y, solution.multipliers)
+        least = max(min(_NEAR, 0.1 * self.tol), 256.0 * epsilon(y))
+        if not bool(
+            np.all(np.abs(np.asarray(residual)) <= least * (terms + np.median(terms)))
+        ):
+            return False
+        H = problem.given("hess", x, y)
+        H = -H if problem.maximize else H
+        P = self.explicit.program.P
+        apart = abs(0.5 * (H + H.T) - P)
+        size = abs(P)
+        noise = 1e2 * math.sqrt(epsilon(y))
+        return bool((apart - noise * size).max() <= 0.0) if P.shape[0] else True
+
+    def _terms(self, y: HostArray, multipliers: Any) -> HostArray:
+        """Return the sums of the absolute values of the terms of all conditions."""
+        explicit, f = self.explicit, self.explicit.program
+        size = np.abs(np.asarray(y, dtype=float))
+        force = abs(f.P) @ size + np.abs(f.q)
+        rows = np.zeros(explicit.p + explicit.k)
+        of_rows = abs(f.A) @ size + np.abs(f.b), abs(f.G) @ size + np.abs(f.h)
+        rows[explicit.equal] = of_rows[0]
+        rows[explicit.p + explicit.rows] = of_rows[1]
+        if multipliers is not None:
+            pulls = np.abs(np.asarray(multipliers, dtype=float))
+            force = force + abs(f.A).T @ pulls[explicit.equal]
+            force = force + abs(f.G).T @ pulls[explicit.p + explicit.rows]
+        return np.concatenate([force, rows])
+
+    def unsettled(self, ended: Ended) -> Solution | None:
+        """Return the end of the path, where it is good enough, with its active set."""
+        if not ended.worst <= max(self.tol, 1e-12):
+            return None
+        explicit, path = self.explicit, self.path
+        at = path.scaling.scaled(ended.point)
+        guess = guess_of(path, ended.point)
+        f, weight = path.program, path.weight
+        undecided = 1e2
+
+        def sides(force: HostArray, slack: HostArray) -> tuple[HostArray, HostArray]:
+            far = weight * slack
+            return force > undecided * far, (force * undecided >= far) & (
+                force <= undecided * far
+            )
+
+        strong, weak = sides(at.z, np.maximum(f.h - f.G @ at.y, 0.0))
+        slack = np.minimum(at.y - f.lower, f.upper - at.y)
+        fixed, weak_fixed = sides(np.abs(at.s), np.maximum(slack, 0.0))
+        fixed |= f.lower == f.upper
+        point = ended.point._replace(
+            z=np.where(strong, ended.point.z, 0.0),
+            y=np.where(
+                fixed & (guess.low | (f.lower == f.upper)),
+                explicit.program.lower,
+                np.where(fixed & guess.high, explicit.program.upper, ended.point.y),
+            ),
+        )
+        active = ActiveSet(
+            explicit.mask(strong),
+            explicit.mask(weak & ~strong),
+            fixed,
+            weak_fixed & ~fixed,
+        )
+        solution = self.record(point, Status.CONVERGED, _UNSETTLED, active)
+        if not explicit.known and not self._is_the_problem(solution):
+            return None
+        worst = errors(explicit.program, point).worst
+        return solution if worst <= 10.0 * self.tol else None
+
+    def record(
+        self,
+        point: PrimalDual,
+        status: Status,
+        note: str = "",
+        active: ActiveSet | None = None,
+    ) -> Solution:
+        """Return a point as a solution of the problem."""
+        explicit, problem = self.explicit, self.explicit.problem
+        like = self.y0
+        y = asarray(point.y, like)
+        multipliers = None
+        if explicit.p + explicit.k:
+            multipliers = asarray(explicit.multipliers(point.nu, point.z), like)
+        residual = size = None
+        if status is Status.CONVERGED:
+            found = conditions(problem, self.x, y, multipliers)
+            residual = residual_of(found, active)
+            size = norm(residual)
+        value = None
+        if problem.has_value:
+            value = problem.value(self.x, y)
+            value = -value if problem.maximize else value
+        notes = [note] if note else []
+        if explicit.formed is not None and explicit.formed.note:
+            notes.append(explicit.formed.note)
+        with_sides = problem.inequalities is not None or problem.bounded
+        error = None
+        if status is Status.CONVERGED:
+            error = errors(explicit.program, point).worst
+        return Solution(
+            y=y,
+            x=self.x,
+            value=value,
+            multipliers=multipliers,
+            active=active if with_sides else None,
+            status=status,
+            residual_norm=size,
+            relative_error=error,
+            residual=residual,
+            bound_multipliers=asarray(point.s, like) if problem.bounded else None,
+            niter=self.niter,
+            n_hvp=explicit.n_hvp,
+            n_grad=explicit.n_grad + 1,
+            warnings=tuple(notes),
+        )
+
+
+class _Proposal(NamedTuple):
+    point: PrimalDual
+    niter: int
+
+
+def _ask(
+    engine: str, path: ConvexQuadraticPath, tol: float
+) -> tuple[_Proposal | None, str]:
+    """Return what an engine finds, in the program's own units, or a note of its failure."""
+    f, (force, length) = path.program, path.units
+    # y = length ỹ and f = force · length f̃: the engines' tolerances are absolute.
+    program = ConvexProgram(
+        P=sparse.csc_array(f.P) * (length / force),
+        q=f.q / force,
+        A=sparse.csc_array(f.A),
+        b=f.b / length,
+        G=sparse.csc_array(f.G),
+        h=f.h / length,
+        lower=f.lower / length,
+        upper=f.upper / length,
+    )
+    asked = _piqp if engine == "piqp" else _clarabel
+    found, status, niter = asked(program, min(max(0.1 * tol, 1e-11), 1e-9))
+    if found is None:
+        return None, f"{engine} ended with {status}; solved by the package's own method"
+    y, nu, z, s = found
+    point = PrimalDual(length * y, force * nu, force * z, force * s)
+    return _Proposal(path.scaling.given(point), niter), ""
+
+
+def _extra(engine: str) -> Any:
+    """Return the module of an engine."""
+    if importlib.util.find_spec(engine) is None:
+        raise ImportError(
+            f"method={engine!r} needs {engine}, which is not installed: "
+            "pip install 'sparse-argdiff[qp]'"
+        )
+    return importlib.import_module(engine)
+
+
+def _piqp(program: ConvexProgram, tol: float) -> tuple[PrimalDual | None, str, int]:
+    """Solve by PIQP.
+
+    References
+    ----------
+    R. Schwan, Y. Jiang, D. Kuhn, C. N. Jones, CDC 2023, arXiv:2304.00290.
+    """
+    piqp = _extra("piqp")
+    dense = program.n + program.b.size + program.h.size <= _DENSE
+    solver = piqp.DenseSolver() if dense else piqp.SparseSolver()
+    settings = solver.settings
+    settings.eps_abs = settings.eps_rel = tol
+    settings.eps_duality_gap_abs = settings.eps_duality_gap_rel = tol
+    settings.verbose = False
+
+    def entries(matrix: Any) -> Any:
+        if dense:
+            return np.asfortranarray(matrix.toarray())
+        return sparse.csc_matrix(matrix)
+
+    h_low = np.full(program.h.size, -np.inf)
+    solver.setup(
+        entries(program.P),
+        program.q,
+        entries(program.A),
+        program.b,
+        entries(program.G),
+        h_low,
+        program.h,
+        program.lower,
+        program.upper,
+    )
+    status = solver.solve()
+    found = solver.result
+    if status != piqp.PIQP_SOLVED:
+        return None, str(status.name), int(found.info.iter)
+    s = np.asarray(found.z_bl) - np.asarray(found.z_bu)
+    point = PrimalDual(
+        np.array(found.x), np.array(found.y), np.maximum(found.z_u, 0.0), s
+    )
+    return point, "", int(found.info.iter)
+
+
+def _clarabel(program: ConvexProgram, tol: float) -> tuple[PrimalDual | None, str, int]:
+    """Solve by Clarabel.
+
+    References
+    ----------
+    P. J. Goulart, Y. Chen, "Clarabel: an interior-point solver for conic programs with
+    quadratic objectives", arXiv:2405.12762.
+    """
+    clarabel = _extra("clarabel")
+    n, p, k = program.n, program.b.size, program.h.size
+    low, high = (np.isfinite(v) for v in (program.lower, program.upper))
+    identity = sparse.eye_array(n, format="csr")
+    rows = [program.A, program.G, -identity[low], identity[high]]
+    matrix = sparse.vstack([sparse.csr_array(part) for part in rows], format="csc")
+    sides = np.concatenate(
+        [program.b, program.h, -program.lower[low], program.upper[high]]
+    )
+    cones = [clarabel.ZeroConeT(p), clarabel.NonnegativeConeT(sides.size - p)]
+    options = clarabel.DefaultSettings()
+    options.verbose = options.presolve_enable = False
+    options.tol_gap_abs = options.tol_gap_rel = options.tol_feas = tol
+    solver = clarabel.DefaultSolver(
+        sparse.csc_matrix(sparse.triu(program.P)),
+        program.q,
+        sparse.csc_matrix(matrix),
+        sides,
+        cones,
+        options,
+    )
+    found = solver.solve()
+    niter = int(found.iterations)
+    if str(found.status) not in {"Solved", "AlmostSolved"}:
+        return None, str(found.status), niter
+    z = np.array(found.z)
+    s = np.zeros(n)
+    count = int(low.sum())
+    s[low] = z[p + k : p + k + count]
+    s[high] -= z[p + k + count :]
+    point = PrimalDual(np.array(found.x), z[:p], np.maximum(z[p : p + k], 0.0), s)
+    return point, "", niter
+
+
+_DENSE = 200  # unknowns and rows up to which PIQP's dense solver is faster

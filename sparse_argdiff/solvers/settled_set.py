@@ -1,0 +1,307 @@
+"""The exact solution of a convex program from a guess of its active set.
+
+    [ P_FF  C_F' ] [ dy ]     [ force on the free variables F ]
+    [ C_F   0    ] [ dν ] = − [ C y − c of the active rows    ],     A ← signs, until none is wrong
+
+One factorisation for each set, in the ordering of the program's own matrix.  Where active
+rows depend on each other the multipliers next to the guess are taken: those of an
+interior-point method are positive together where any are.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+
+import numpy as np
+
+from ..arrays import HostArray
+from ..krylov.kkt_matrix import refined
+from .convex_program import Errors, PrimalDual, errors
+from .interior_point.convex_quadratic import ConvexQuadraticPath
+
+_SETS = 30  # that are tried
+_WAIT = 5  # sets in a row that are not more nearly right
+_SHIFT = 1e-9
+_FACTORS = ((_SHIFT, False, 12), (1e-6, False, 40), (1e-12, True, 12))
+_ROUNDING = 1e-13  # of the largest terms: what a solved system leaves
+_EXACT = Errors(1e-11, 1e-10, 1e-9)  # what rounding may leave of the conditions
+_SIGN = 1e-11  # of the usual force or length: a multiplier or slack below is rounding
+
+
+@dataclasses.dataclass(frozen=True)
+class SettledSet:
+    """A point whose active inequalities hold with equality, and all others strictly.
+
+    Attributes
+    ----------
+    point : PrimalDual
+    strong, weak : bool arrays (k,)
+        Rows that act; rows at zero whose multiplier is zero, both to rounding.
+    fixed, weak_fixed : bool arrays (n,)
+        The same of bounds.
+    worst : float
+        The largest of the errors of the conditions.
+    n_factors : int
+        Factorisations spent.
+    """
+
+    point: PrimalDual
+    strong: HostArray
+    weak: HostArray
+    fixed: HostArray
+    weak_fixed: HostArray
+    worst: float
+    n_factors: int
+
+
+@dataclasses.dataclass
+class _Guess:
+    """Rows that act, and variables at their lower and at their upper bound."""
+
+    rows: HostArray
+    low: HostArray
+    high: HostArray
+
+    def count(self) -> int:
+        """Return the number of members."""
+        return int(self.rows.sum() + self.low.sum() + self.high.sum())
+
+
+def guess_of(path: ConvexQuadraticPath, point: PrimalDual) -> _Guess:
+    """Return the inequalities whose force exceeds their slack, both in the scaled units."""
+    f, at = path.program, path.scaling.scaled(point)
+    ratio = path.weight
+    rows = at.z > ratio * (f.h - f.G @ at.y)
+    low = at.s > ratio * (at.y - f.lower)
+    high = -at.s > ratio * (f.upper - at.y)
+    return _Guess(rows, low, high & ~low)
+
+
+def guess_at(path: ConvexQuadraticPath, y: HostArray) -> _Guess:
+    """Return the inequalities that hold with equality at a y, or not at all."""
+    f, at = path.program, y / path.scaling.columns
+    size = np.abs(at)
+
+    def touches(slack: HostArray, terms: HostArray) -> HostArray:
+        return slack <= 1e-9 * terms
+
+    rows = touches(f.h - f.G @ at, abs(f.G) @ size + np.abs(f.h))
+    with np.errstate(invalid="ignore"):
+        low = touches(at - f.lower, size + np.abs(f.lower)) & np.isfinite(f.lower)
+        high = touches(f.upper - at, size + np.abs(f.upper)) & np.isfinite(f.upper)
+    return _Guess(rows, low, high & ~low)
+
+
+def settle(
+    path: ConvexQuadraticPath, point: PrimalDual, guess: _Guess, sets: int = _SETS
+) -> SettledSet | None:
+    """Return the solution where the set settles within that many sets, else None."""
+    f, now = path.program, path.scaling.scaled(point)
+    fixed_alike = f.lower == f.upper
+    fewest, waited = math.inf, 0
+    for tried in range(1, sets + 1):
+        guess.low |= fixed_alike
+        guess.high &= ~fixed_alike
+        solved, fall = _solved(path, now, guess)
+        if solved is None:
+            return None
+        if fall is not None:
+            blocked = _first_blocking(path, solved, guess, fall)
+            if blocked is None:
+                return None
+            now, missing = blocked
+            guess = _with(guess, missing)
+            continue
+        now = solved
+        wrong, missing = _signs(path, now, guess, fixed_alike)
+        changes = wrong.count() + missing.count()
+        if not changes:
+            return _finished(path, now, guess, fixed_alike, tried)
+        waited = 0 if changes < fewest else waited + 1
+        fewest = min(fewest, changes)
+        if waited > _WAIT:
+            return None
+        guess = _with(guess, missing, wrong)
+    return None
+
+
+def _with(guess: _Guess, missing: _Guess, wrong: _Guess | None = None) -> _Guess:
+    """Return a set with some members more, and without some."""
+    if wrong is not None:
+        guess = _Guess(
+            guess.rows & ~wrong.rows, guess.low & ~wrong.low, guess.high & ~wrong.high
+        )
+    return _Guess(
+        guess.rows | missing.rows, guess.low | missing.low, guess.high | missing.high
+    )
+
+
+def _solved(
+    path: ConvexQuadraticPath, now: PrimalDual, guess: _Guess
+) -> tuple[PrimalDual | None, HostArray | None]:
+    """Return the solution of the equations of a set next to a point.
+
+    Where f falls along directions without curvature that the set leaves free, they have no
+    solution: then that of the rest, and the direction of the fall, (n,).
+    """
+    f, n, p = path.program, path.n, path.p
+    fixed = guess.low | guess.high
+    y = np.where(guess.low, f.lower, np.where(guess.high, f.upper, now.y))
+    nu, z = now.nu, np.where(guess.rows, now.z, 0.0)
+    kept = np.concatenate([~fixed, np.ones(p, dtype=bool), guess.rows])
+    length = _largest_length(path, y) or 1.0
+    # Curvatures are about 1 in these units: a step of that length meets such forces.
+    force_scale = _largest_force(path, y, nu, z) or length
+    least = np.full(kept.size, _ROUNDING * length)
+    least[:n] = _ROUNDING * force_scale
+    fall = None
+    for again in (False, True, True):
+        force = f.P @ y + f.q + f.A.T @ nu + f.G.T @ z
+        rhs = -np.concatenate([force, f.A @ y - f.b, f.G @ y - f.h])
+        rhs[~kept] = 0.0
+        if again:  # with the factor at hand, against rounding of a long first step
+            found, _ = refined(path.matrix, rhs, 1e-2, 3)
+        else:
+            found, rest = _solve(path, kept, rhs, least)
+            if bool(np.any(np.abs(rest[:n]) > least[:n])):
+                fall = rest[:n]
+        if not np.isfinite(found).all():
+            return None, None
+        y, nu, z = y + found[:n], nu + found[n : n + p], z + found[n + p :]
+        if fall is not None:
+            break
+    force = f.P @ y + f.q + f.A.T @ nu + f.G.T @ z
+    return PrimalDual(y, nu, z, np.where(fixed, force, 0.0)), fall
+
+
+def _largest_length(path: ConvexQuadraticPath, y: HostArray) -> float:
+    f, size = path.program, np.abs(y)
+    terms = [abs(f.A) @ size + np.abs(f.b), abs(f.G) @ size + np.abs(f.h), size]
+    return float(np.concatenate(terms).max(initial=0.0))
+
+
+def _largest_force(
+    path: ConvexQuadraticPath, y: HostArray, nu: HostArray, z: HostArray
+) -> float:
+    f = path.program
+    force = abs(f.P) @ np.abs(y) + np.abs(f.q)
+    force = force + abs(f.A).T @ np.abs(nu) + abs(f.G).T @ np.abs(z)
+    return float(force.max(initial=0.0))
+
+
+def _solve(
+    path: ConvexQuadraticPath, kept: HostArray, rhs: HostArray, least: HostArray
+) -> tuple[HostArray, HostArray]:
+    """Return K⁻¹ (rhs − rest) and the rest, which is ≤ ``least`` where K is regular.
+
+    The shift of the first factor costs the fewest sweeps, that of the second is safe
+    without pivoting (u / δ² < 1), and the last one pivots.
+    """
+    best, rest = np.full_like(rhs, math.nan), np.full_like(rhs, math.inf)
+    if not np.any(rhs):
+        path.factorise_set(kept, _SHIFT)
+        return rhs, rhs
+    smallest = math.inf
+    for shift, pivoting, sweeps in _FACTORS:
+        if not path.factorise_set(kept, shift, pivoting=pivoting):
+            continue
+        found, _ = refined(path.matrix, rhs, 1e-15, sweeps)
+        left = rhs - path.matrix.product(found)
+        if bool(np.all(np.abs(left) <= least)):
+            return found, left
+        # A rest in the null space has no solution; without it there is one.
+        found, _ = refined(path.matrix, rhs - left, 1e-15, sweeps)
+        off = rhs - left - path.matrix.product(found)
+        solved = float(np.max(np.abs(off) / least))
+        size = float(np.linalg.norm(left))
+        if solved <= 10.0 and size < smallest:
+            best, rest, smallest = found, left, size
+    return best, rest
+
+
+def _first_blocking(
+    path: ConvexQuadraticPath, now: PrimalDual, guess: _Guess, fall: HostArray
+) -> tuple[PrimalDual, _Guess] | None:
+    """Go along a direction of fall to the first inequality, None where there is none."""
+    f, y = path.program, now.y
+    size = float(np.abs(fall).max())
+    d = np.where(np.abs(fall) > 1e-6 * size, fall / size, 0.0)
+    free = ~(guess.low | guess.high)
+    along = np.where(guess.rows, 0.0, f.G @ d)
+    reach = [
+        (np.maximum(f.h - f.G @ y, 0.0), along),
+        (np.maximum(y - f.lower, 0.0), np.where(free, -d, 0.0)),
+        (np.maximum(f.upper - y, 0.0), np.where(free, d, 0.0)),
+    ]
+    lengths = [
+        np.divide(slack, speed, out=np.full(slack.shape, math.inf), where=speed > 1e-9)
+        for slack, speed in reach
+    ]
+    t = min(float(length.min(initial=math.inf)) for length in lengths)
+    if not math.isfinite(t):
+        return None
+    first = [length <= t * (1.0 + 1e-12) for length in lengths]
+    return now._replace(y=y + t * d), _Guess(*first)
+
+
+def _signs(
+    path: ConvexQuadraticPath, now: PrimalDual, guess: _Guess, free_sign: HostArray
+) -> tuple[_Guess, _Guess]:
+    """Return the members that pull the wrong way, and those that are missing."""
+    f, size = path.program, np.abs(now.y)
+    least = _SIGN * path.typical_force(now)
+    wrong = _Guess(
+        guess.rows & (now.z < -least),
+        guess.low & (now.s < -least) & ~free_sign,
+        guess.high & (now.s > least) & ~free_sign,
+    )
+    off = _SIGN * np.maximum(abs(f.G) @ size + np.abs(f.h), path.typical_length(now))
+    free = ~(guess.low | guess.high)
+    reach = _SIGN * np.maximum(size, path.typical_length(now))
+    missing = _Guess(
+        ~guess.rows & (f.G @ now.y - f.h > off),
+        free & (f.lower - now.y > reach),
+        free & (now.y - f.upper > reach),
+    )
+    return wrong, missing
+
+
+def _finished(
+    path: ConvexQuadraticPath,
+    now: PrimalDual,
+    guess: _Guess,
+    fixed_alike: HostArray,
+    tried: int,
+) -> SettledSet | None:
+    """Return the point with what is weakly active told, where it meets the conditions."""
+    f, size = path.program, np.abs(now.y)
+    least, length = _SIGN * path.typical_force(now), path.typical_length(now)
+    z = np.where(now.z > least, now.z, 0.0)
+    strong = guess.rows & (z > 0.0)
+    near = _SIGN * np.maximum(abs(f.G) @ size + np.abs(f.h), length)
+    weak = ~strong & (f.h - f.G @ now.y <= near)
+    low, high = guess.low & (now.s > least), guess.high & (now.s < -least)
+    fixed = low | high | fixed_alike
+    reach = _SIGN * np.maximum(size, length)
+    touching = (now.y - f.lower <= reach) | (f.upper - now.y <= reach)
+    y = np.clip(now.y, f.lower, f.upper)
+    s = np.where(fixed, now.s, 0.0)
+    point = path.scaling.given(PrimalDual(y, now.nu, z, s))
+    given = path.given
+    exact = np.where(guess.low, given.lower, np.where(guess.high, given.upper, point.y))
+    point = point._replace(y=np.clip(exact, given.lower, given.upper))
+    left = errors(given, point)
+    if not all(e <= most for e, most in zip(left, _EXACT, strict=True)):
+        return None
+    weak_fixed = touching & ~fixed
+    return SettledSet(point, strong, weak, fixed, weak_fixed, left.worst, tried)
+
+
+def factor_of(path: ConvexQuadraticPath, found: SettledSet) -> HostArray | None:
+    """Factorise the matrix of the settled set; return its unknowns, None where singular."""
+    kept = np.concatenate([~found.fixed, np.ones(path.p, dtype=bool), found.strong])
+    probe = np.where(kept, np.random.default_rng(0).standard_normal(kept.size), 0.0)
+    probe[path.n :] = 0.0
+    _, rest = _solve(path, kept, probe, np.full(kept.size, 1e-11))
+    return kept if bool(np.all(np.abs(rest) <= 1e-11)) else None
