@@ -202,15 +202,16 @@ class _Run:
             self.alpha = float(self.g @ d) / bent if bent > 0.0 else 1.0
         q = self.box.project(self.y - self.alpha * self.g / self.box.D)
         assert q is not None
-        p = q - self.y
-        slope = float(self.g @ p)
+        p, r = q - self.y, self.forces()
+        slope = float(r @ p)  # g'p, as c'p = 0, of terms that cancel less
         if not slope < 0.0:
             return False
         g = self.grad(q)
-        bent = float(g @ p) - slope
+        end = float((g + (r - self.g)) @ p)
+        bent = end - slope
         if bent > 0.0:
             self.alpha = float(p @ (self.box.D * p)) / bent
-        if float(g @ p) > 0.0:
+        if end > 0.0:
             q = self.y - slope / bent * p
             g = self.grad(q)
         self.move(q, g)
@@ -248,16 +249,16 @@ class _Run:
 
     def search(self, d: HostArray, face: HostArray) -> tuple[bool, float] | None:
         """Go along the projection of y + t d on a face, t = 1, ¼, …; None for no step."""
-        share, box = 1.0, self.box.on_face(self.y, face)
+        share, box, r = 1.0, self.box.on_face(self.y, face), self.forces()
         for _ in range(_TRIALS):
             aim = self.y + share * d
             q = box.project(aim)
             assert q is not None
             p = q - self.y
-            slope = float(self.g @ p)
+            slope = float(r @ p)
             if slope < 0.0:
                 g = self.grad(q)
-                end = float(g @ p)
+                end = float((g + (r - self.g)) @ p)
                 value = self.value_at(q)
                 lower = value <= self.value + 0.1 * slope
                 if end <= 0.0 or lower or (math.isnan(value) and end <= -0.5 * slope):
@@ -270,7 +271,8 @@ class _Run:
 
     def to_first_bound(self, d: HostArray, face: HostArray) -> bool:
         """Go along d until a variable of the face meets its bound; False for none."""
-        if not float(self.g @ d) < 0.0:
+        r = self.forces()
+        if not float(r @ d) < 0.0:
             return False
         side = np.where(d > 0.0, self.box.upper, self.box.lower)
         with np.errstate(divide="ignore", invalid="ignore"):
@@ -281,7 +283,7 @@ class _Run:
         q = np.clip(self.y + float(room[first]) * d, self.box.lower, self.box.upper)
         q[first] = side[first]
         g = self.grad(q)
-        if float(g @ d) > 0.0:
+        if float((g + (r - self.g)) @ d) > 0.0:
             return False
         self.move(q, g)
         return True
@@ -536,7 +538,7 @@ def _finished(run: _Run, status: Status) -> Solution:
     )
     if status is not Status.CONVERGED:
         return found
-    least = max(10.0 * run.tol, 1e3 * epsilon(y))
+    least = max(run.tol, 1e3 * epsilon(y))
     judged = check_conditions(problem, found, least, "tol")
     solution = judged.solution
     left, n_grad = residual(problem, solution)
