@@ -335,17 +335,22 @@ def _one_by_one(
     members: Any,
     options: dict[str, Any],
 ) -> list[Solution | str]:
-    """Return each member's solution, or why there is none."""
+    """Return each member's solution, or why there is none.
+
+    An error that every member raises is raised: it is not about one x.
+    """
     xp, found = namespace(X), list[Solution | str]()
+    errors: list[Exception] = []
     for i in members:
-        if not bool(xp.all(xp.isfinite(X[i, :]))):
-            found.append("x has NaN or infinite entries")
+        if bool(xp.any(xp.isnan(X[i, :]))):
+            found.append("x has NaN entries")
             continue
         y0 = None if starts is None else starts[i, :]
         try:
             found.append(solve(problem, X[i, :], y0, on_failure="ignore", **options))
         except (ValueError, ArithmeticError, np.linalg.LinAlgError) as error:
-            if X.shape[0] == 1:
-                raise
+            errors.append(error)
             found.append(str(error))
+    if errors and len(errors) == X.shape[0]:
+        raise errors[0]
     return found
