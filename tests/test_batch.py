@@ -158,6 +158,7 @@ def test_a_neighbour_of_nan_is_the_same_to_the_bit(bad):
     X[2, 0] = bad
     found = sad.solve_many(problem, X, on_failure="ignore")
     assert found.status[2] is sad.Status.NOT_FINITE
+    assert found.warnings == ("P of member 2 has NaN or infinite entries",)
     rest = [0, 1, 3, 4, 5]
     assert (found.y[rest] == good.y[rest]).all()
     assert (found.multipliers[rest] == good.multipliers[rest]).all()

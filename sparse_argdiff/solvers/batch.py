@@ -37,6 +37,7 @@ from .batched.solve_stack import solve_stack
 from .solve import LowerSolver, solve
 
 _BATCHED = "batched"
+_NOTES = 3  # that a warning repeats
 
 
 def solve_many(
@@ -154,6 +155,13 @@ def _report(found: BatchSolution, on_failure: OnFailure) -> None:
         return
     status, index = max(by_status.items(), key=lambda item: len(item[1]))
     detail = "; ".join(f"{s.name}: {named(i)}" for s, i in by_status.items())
+    if found.warnings:
+        rest = len(found.warnings) - _NOTES
+        shown = [
+            *found.warnings[:_NOTES],
+            *([f"{rest} more notes"] if rest > 0 else []),
+        ]
+        detail = f"{detail}. {'; '.join(shown)}"
     raise_or_warn(
         status,
         found,
@@ -182,7 +190,7 @@ def _together(
         status += _solve_stack_of(parameters, X[rows, :], rows, found)
     left = [i for i, one in enumerate(status) if one is None]
     method = [_BATCHED] * k
-    notes: list[str] = []
+    notes = parameters.undefined(X)
     options = {"method": None, "tol": tol, "maxiter": maxiter}
     for i, one in zip(
         left, _one_by_one(problem, X, starts, left, options), strict=True
