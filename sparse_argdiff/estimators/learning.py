@@ -19,8 +19,9 @@ from typing import Any
 import numpy as np
 
 from ..bilevel.minimize import minimize
+from ..bilevel.prior import Sum
+from ..bilevel.prior import prior as normal_prior
 from ..hypergradient.hypergradient import Hypergradient
-from ..hypergradient.upper_objective import FunctionUpper
 from ..linear_model import Glm
 from ..linear_model.losses import Loss
 from ..problem.problem import Problem
@@ -547,7 +548,7 @@ def _standardised(task: Task, table: PenaltyTable) -> list[np.ndarray]:
 
 def with_prior(
     task: Task, table: PenaltyTable, upper: Any, single: Search, deviation: float
-) -> FunctionUpper:
+) -> Sum:
     """Return the upper objective plus a Gaussian prior of the single columns' deviations.
 
     In units of the loss: noise Σ d² / (2 s² Σ w), with noise the variance of the held-out
@@ -556,14 +557,11 @@ def with_prior(
     rows = float(task.weights[task.judged].sum())
     squared = type(task.loss).__name__ in {"Squared", "Huber"}
     noise = 2.0 * single.judged.mean if squared else np.ones(task.several)
-    weight = np.tile(noise / (rows * deviation**2), (table.m, 1))
-    weight[: table.k] = 0.0
-    scale: Any = flat(weight)
-    return FunctionUpper(
-        lambda x, y: upper.value(x, y) + 0.5 * float(np.sum(scale * x * x)),
-        upper.grad_y,
-        lambda x, _: scale * x,
-    )
+    with np.errstate(divide="ignore"):
+        each = deviation / np.sqrt(noise)
+    deviations = np.tile(each, (table.m, 1))
+    deviations[: table.k] = np.inf
+    return Sum(upper, normal_prior(0.0, flat(deviations), rows=rows))
 
 
 def crossed_losses(
