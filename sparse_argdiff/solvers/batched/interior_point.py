@@ -139,14 +139,15 @@ class _Newton:
         self.present = xp_isfinite(data.limits)
         self.weights = _where(self.present, at.z / at.s)
         rows, bounds = data.split(self.weights, signed=False)
-        n = data.n
-        H = data.P + _DELTA * xp.eye(n, dtype=at.y.dtype)[None, :, :]
-        if rows is not None:
+        k, n = at.y.shape
+        if rows is None:
+            H = xp.zeros((k, n, n), dtype=at.y.dtype)
+        else:
             half = xp.sqrt(rows)[:, :, None] * data.G
-            H = H + transposed(half) @ half
-        if bounds is not None:
-            H = H + bounds[:, :, None] * xp.eye(n, dtype=at.y.dtype)[None, :, :]
-        H = xp.broadcast_to(H, (at.y.shape[0], n, n))
+            H = transposed(half) @ half
+        H += data.P
+        diagonal = xp.arange(n)
+        H[:, diagonal, diagonal] += _DELTA if bounds is None else bounds + _DELTA
         self._factor = StackedRegularFactor(H, data.A, _DELTA)
 
     def step(self, found: _Residuals, complementary: Array) -> Iterate:
