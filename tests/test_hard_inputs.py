@@ -363,3 +363,16 @@ def test_a_preconditioner_that_is_not_symmetric_is_told(seed):
     except sad.ConvergenceError:
         return
     assert error_of(found.y, right) <= 1e-6
+
+
+def test_an_active_set_that_fixes_a_variable_without_bounds_is_refused():
+    problem = sad.Problem(
+        Quadratic(np.eye(3), np.ones(3), moves=True),
+        inequality=sad.Inequality(lambda x, y: y[:1] - 5.0, lambda x, y: np.eye(3)[:1]),
+    )
+    none = np.zeros(1, bool), np.zeros(1, bool)
+    fixed = np.array([False, True, False])
+    active = sad.ActiveSet(*none, fixed, np.zeros(3, bool))
+    found = sad.Solution(y=np.ones(3), x=np.zeros(3), active=active)
+    with pytest.raises(ValueError, match="fixed marks 1 variables"):
+        sad.jvp(problem, found, np.ones(3))
