@@ -833,7 +833,7 @@ def test_both_sides_where_a_coefficient_enters(kind, ridge):
     w[j] = abs(force[j])
     problem = problem_of(
         sad.ElasticNet(
-            lambda x: np.exp(x), ridge, weights_jvp=lambda x, u: np.exp(x) * u,
+            np.exp, ridge, weights_jvp=lambda x, u: np.exp(x) * u,
             weights_vjp=lambda x, v: np.exp(x) * v,
         ),
         kind,
