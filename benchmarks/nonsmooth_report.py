@@ -30,7 +30,7 @@ from sparse_argdiff.linear_model import Glm
 from sparse_argdiff.solvers.duality import duality_gap
 
 GAP = 1e-8
-TOLERANCES = 10.0 ** -np.arange(2.0, 15.0)
+TOLERANCES = 10.0 ** -np.arange(2.0, 15.0, 2.0)
 PATH = 20
 
 
