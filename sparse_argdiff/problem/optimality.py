@@ -574,6 +574,7 @@ def check_conditions(
     if multipliers is None:
         multipliers = zeros((0,), y)
     check_masks(solution.active, y.shape, found.inequality.shape)
+    _refuse_fixed_without_bounds(problem, solution.active)
     H = lagrangian_hess(problem, x, y, multipliers, found.multipliers_of)
     metric, n_hvp = metric_of(H, y, found.grad)
     active = None
@@ -608,6 +609,18 @@ def check_conditions(
     if status is Status.CONVERGED:
         solution = dataclasses.replace(solution, relative_error=relative)
     return StationarityCheck(solution, status, " ".join(wrong), size, n_hvp)
+
+
+def _refuse_fixed_without_bounds(problem: Problem, active: ActiveSet | None) -> None:
+    """Refuse variables that an active set fixes where nothing can hold them."""
+    if active is None or problem.bounded or problem.penalty is not None:
+        return
+    count = int(namespace(active.fixed).sum(active.fixed))
+    if count:
+        raise ValueError(
+            f"solution.active.fixed marks {count} variables, and the problem has neither "
+            "bounds nor a penalty that could hold them"
+        )
 
 
 def _with_weak(given: ActiveSet, found: ActiveSet) -> ActiveSet:
