@@ -351,6 +351,33 @@ def test_without_forward_products_the_gradient_is_differenced():
     assert found.n_hvp > 0
 
 
+@pytest.mark.parametrize("kind", ["penalty", "moving bounds"])
+def test_where_the_formula_does_not_hold_gradients_are_differenced(kind):
+    rng = np.random.default_rng(4)
+    A, b = rng.standard_normal((20, 4)), rng.standard_normal(20)
+    f = sad.FunctionObjective(
+        value=lambda x, y: float(0.5 * np.sum((A @ y - b) ** 2)),
+        grad=lambda x, y: A.T @ (A @ y - b),
+        hvp=lambda x, y, v: A.T @ (A @ v),
+        cross_jvp=lambda x, y, u: 0.0 * y,
+        cross_vjp=lambda x, y, w: np.zeros(4),
+        n=4,
+    )
+    if kind == "penalty":
+        problem, x = sad.Problem(f, penalty=sad.L1()), np.array([0.5, -0.3, 1.0, 0.2])
+    else:
+        moving = {"upper_jvp": lambda x, u: u, "upper_vjp": lambda x, w: w}
+        problem = sad.Problem(f, upper=lambda x: x, **moving)
+        x = np.full(4, 0.05)
+    F = sad.Hypergradient(problem, Upper(4, 4), tol=1e-11)
+    u = np.array([1.0, 0.5, -0.2, 0.1])
+    found = F.hessian_product(x, u)
+    h = 1e-4
+    expected = (F(x + h * u)[1] - F(x - h * u)[1]) / (2 * h)
+    assert close(found.product, expected, 1e-5)
+    assert found.error <= 1e-4 * np.linalg.norm(expected)
+
+
 def test_float32():
     glm, upper, x = glm_problem("logistic")
     A, t = _data_of(glm)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import warnings
 
 import numpy as np
@@ -162,8 +163,12 @@ def test_hypergradients_against_differences(loss, cost, intercept):
     )
     F = sad.Hypergradient(svm.problem, upper, tol=1e-12)
     assert sad.check_hypergradient(F, x)
-    certificate = F.evaluate(x).certificate
-    assert certificate.descent == "estimated"
+    found = F.evaluate(x)
+    assert found.certificate.descent == "estimated"
+    slope = sad.value_gradient(svm.problem, found.solution)
+    for k, unit in enumerate(np.eye(svm.m)[:4]):
+        ahead, back = (solved(svm, x + s * 1e-5 * unit).value for s in (1, -1))
+        assert slope[k] == pytest.approx((ahead - back) / 2e-5, rel=1e-5, abs=1e-8)
     rng = np.random.default_rng(0)
     assert sad.check_derivatives(svm.problem, x, rng.uniform(0.0, 0.7, svm.n))
     y = F.evaluate(x).solution.y
@@ -548,3 +553,18 @@ def test_several_thousand_samples_take_few_steps():
     assert abs(svm.duality_gap(sol)) <= 1e-8 * abs(sol.value)
     again = solved(svm, np.array([0.02]), y0=sol.y)
     assert again.niter <= 6
+
+
+def test_an_undecided_sample_does_not_move_the_intercept():
+    """It has a force of up to a millionth, by which its r_i differs from b."""
+    (F, t, _), _ = data(30)
+    svm = SupportVector(gaussian(F), t)
+    sol = solved(svm, np.zeros(1))
+    exact = svm.intercept(sol).value
+    weak = np.zeros(30, bool)
+    weak[np.flatnonzero(sol.y == 0.0)[0]] = True  # as if it had hardly a force
+    active = dataclasses.replace(
+        sol.active, fixed=sol.active.fixed & ~weak, weak_fixed=weak
+    )
+    told = dataclasses.replace(sol, active=active)
+    assert svm.intercept(told).value == exact

@@ -16,6 +16,7 @@ from typing import Any, NamedTuple, Unpack
 import numpy as np
 
 from ..arrays import Array, as_floating, full, namespace
+from ..arrays.transfer import to_host
 from ..problem.batch_solution import BatchSolution, named
 from ..problem.problem import Problem, Solution
 from ..problem.stacked_parameters import StackedParameters, stacked_parameters
@@ -32,9 +33,8 @@ from .checked_solve import SolveOptions
 from .derivative import jvp, vjp
 from .stacked_derivative import StackedDerivative
 
-_ACCURATE = (
-    1e-9  # relative residual of the conditions up to which a point is a solution
-)
+# Relative residual of the conditions up to which a point is a solution.
+_ACCURATE = 1e-9
 
 
 def vjp_many(
@@ -243,7 +243,7 @@ def _by_members(
             values = together(one, rows)
             nan = xp.full_like(values, xp.nan)
             found[rows, :] = xp.where(sound[:, None], values, nan)
-            left += [first + int(i) for i in xp.nonzero(~sound)[0]]
+            left += [first + int(i) for i in np.flatnonzero(to_host(~sound))]
     failed: dict[str, list[int]] = {}
     notes: dict[str, list[int]] = {}
     error: ConvergenceError | None = None

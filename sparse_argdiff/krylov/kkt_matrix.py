@@ -49,7 +49,12 @@ class DenseKKT:
         self._factor: Any = None
 
     def factorise(
-        self, diagonal: HostArray, shift: HostArray, kept: HostArray | None = None
+        self,
+        diagonal: HostArray,
+        shift: HostArray,
+        kept: HostArray | None = None,
+        *,
+        pivoting: bool = False,
     ) -> bool:
         """Factorise K with (S, −D) = diagonal, shifted; tell whether there is a factor."""
         K = self._K if kept is None else self._K * np.outer(kept, kept)
@@ -106,7 +111,12 @@ class SparseKKT:
         self._factor: Any = None
 
     def factorise(
-        self, diagonal: HostArray, shift: HostArray, kept: HostArray | None = None
+        self,
+        diagonal: HostArray,
+        shift: HostArray,
+        kept: HostArray | None = None,
+        *,
+        pivoting: bool = False,
     ) -> bool:
         """Factorise K with (S, −D) = diagonal, shifted; tell whether there is a factor."""
         K, order = self._K, self._order
@@ -121,12 +131,13 @@ class SparseKKT:
         data[self._at] = entries + shift[order]
         shifted = sparse.csc_array((data, K.indices, K.indptr), shape=K.shape)
         try:
-            self._factor = splu(
-                shifted,
-                permc_spec="NATURAL",
-                diag_pivot_thresh=0.0,
-                options={"SymmetricMode": True},
-            )
+            options: dict[str, Any] = {"permc_spec": "NATURAL"}
+            if not pivoting:
+                options |= {
+                    "diag_pivot_thresh": 0.0,
+                    "options": {"SymmetricMode": True},
+                }
+            self._factor = splu(shifted, **options)
         except RuntimeError:  # a pivot is zero
             self._factor = None
         return self._factor is not None

@@ -121,7 +121,9 @@ def QuadraticProgram(
         constraints["equality"] = _equality(data)
     if checked["G"] is not None:
         constraints["inequality"] = _inequality(data)
-    return Problem(objective, maximize=maximize, **constraints, **_bounds(data))
+    constraints |= _bounds(data)
+    objective.constraints = constraints
+    return Problem(objective, maximize=maximize, **constraints)
 
 
 def _checked(given: dict[str, Any]) -> dict[str, Any]:
@@ -197,6 +199,8 @@ class QuadraticObjective:
 
     def __init__(self, data: NamedData) -> None:
         self.data = data
+        # Those that the data are of: a Problem may have the objective with others.
+        self.constraints: dict[str, Any] = {}
         q = data.constant.q
         self.n, self.dtype = int(q.shape[0]), q.dtype
         self._P = None if "P" in data.parts else symmetric_part(data.constant.P)

@@ -69,7 +69,8 @@ class HeldSystem:
             j = r  # whatever the neighbours have
         elif counts.shape[0]:
             j = int(xp.max(counts))
-        order = xp.argsort(xp.astype(~acting, xp.int8), axis=1, stable=True)
+        places = xp.arange(r)[None, :]
+        order = xp.argsort(xp.where(acting, places, r + places), axis=1)
         self.rows = order[:, :j]
         self.acting = xp.take_along_axis(acting, self.rows, axis=1)
         self._counts = counts

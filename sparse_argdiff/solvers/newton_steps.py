@@ -16,8 +16,9 @@ from typing import Any, NamedTuple
 
 from ..arrays import Array, dot, epsilon, namespace, norm
 from ..krylov.saddle_point import SaddlePoint
+from ..operators.checked_products import asymmetry, symmetry_tolerance
 from ..operators.linear_operator import LinearOperator
-from ..operators.scaling import diagonal_scale
+from ..operators.scaling import diagonal_scale, random_signs
 from ..preconditioners import Choice, jacobi
 from ..status import Status
 from .line_search import Evaluate, Step, searching
@@ -100,6 +101,8 @@ class NewtonCG:
         self.modelled = False  # whether the last step was full and shows ρ
         self.hess: LinearOperator | None = None
         self.probed = False  # whether negative curvature was looked for
+        self.given: LinearOperator | None = None  # the caller's M, of the last step
+        self.confirmed = False  # whether a zero gradient was asked for again
 
     def run(self, y0: Array) -> Run:
         """Run from y0; the result is an :class:`Outcome`."""
@@ -110,11 +113,18 @@ class NewtonCG:
             logger.debug("newton_cg %d: |grad| %.3e", self.niter, size)
             iterate = NewtonIterate(self.niter, y, value, size, self.n_hvp)
             status = status or self.test.before(iterate)
+            if size == 0.0 and not self.confirmed:
+                # A gradient that is exactly zero ends all: it is asked for once more.
+                point, status = (yield from self.at(y)), None
+                self.confirmed = True
+                continue
             if status is Status.CONVERGED and not self.is_probed():
                 status, point = yield from self.leave_saddle_point(point)
             if status is not None:
                 break
             status, point = yield from self.step(point)
+        if status.acceptable and not self.has_symmetric_preconditioner(point.y):
+            status = Status.NOT_SYMMETRIC
         return Outcome(
             y=point.y,
             grad=point.grad,
@@ -178,6 +188,7 @@ class NewtonCG:
         """Return M; without another, the sizes of the unknowns where they differ."""
         M, n_setup = self.choice(hess)
         self.n_hvp += n_setup
+        self.given = M if self.choice.auto is None else None
         if M is not None or hess.has_diagonal or self.choice.auto is None:
             return M
         if not self.sized:
@@ -185,6 +196,14 @@ class NewtonCG:
             self.sized, self.n_hvp = True, self.n_hvp + products
             self.by_size = None if sizes is None else jacobi(sizes, floor=0.0)
         return self.by_size
+
+    def has_symmetric_preconditioner(self, like: Array) -> bool:
+        """Test u'M v = v'M u: in another M the lengths, and what has converged, mean nothing."""
+        M = self.given
+        if M is None or M.symmetric or like.shape[0] == 0:
+            return True
+        u = random_signs(like.shape[0], like, 1)
+        return not asymmetry(M, u, M.matvec(u)) > symmetry_tolerance(M, u)
 
     def search(
         self, point: _Point, direction: _Direction, M: LinearOperator | None
@@ -254,7 +273,8 @@ class NewtonCG:
         short of the solution's eigenvectors of small curvature, their lengths do not
         show it.  Along p of curvature ≤ 0 the model has no minimum: p is added.
         """
-        r, test = -point.grad, self.test
+        test, scale = self.test, _scale_of(point.size)
+        r = -point.grad if scale == 1.0 else point.grad * (-1.0 / scale)
         d = namespace(r).zeros_like(r)
         run = Steps(
             wanted=0.3 * test.tol * test.length,
@@ -262,13 +282,16 @@ class NewtonCG:
             least=0.3 * test.tol,
             unit=epsilon(r),
             limit=max(10 * d.shape[0], 20),
+            scale=scale,
         )
         ended: Ended = yield Solve(M, d, r, run)
         if ended.direction is not None:
-            return (yield from self.downhill(point, d, ended.direction, run))
+            return (yield from self.downhill(point, scale * d, ended.direction, run))
         if ended.status is not None:
             return _Direction(d, r, run.n_hvp, status=ended.status)
         self.choice.record(len(run.rho) - 1, run.reduction)
+        if scale != 1.0:
+            d, r = scale * d, scale * r
         return _Direction(
             d, r, run.n_hvp, run.length, run.error, run.first, run.largest
         )
@@ -320,6 +343,11 @@ class NewtonCG:
         return Status.NEGATIVE_CURVATURE, point
 
 
+def _scale_of(size: float) -> float:
+    """Return a power of two, 1 for ordinary sizes: squares of single precision underflow."""
+    return 1.0 if 1e-8 < size < 1e8 else 2.0 ** math.floor(math.log2(size or 1.0))
+
+
 def _metric(M: LinearOperator | None, g: Array) -> float:
     """Return ‖g‖ in the metric of M."""
     return norm(g) if M is None else math.sqrt(max(dot(g, M.matvec(g)), 0.0))
@@ -353,6 +381,8 @@ class Steps:
         Rounding, below which η does not go.
     limit : int
         On the steps.
+    scale : float
+        What the vectors of the recurrence are in units of.
     """
 
     def __init__(
@@ -363,9 +393,10 @@ class Steps:
         least: float,
         unit: float,
         limit: int,
+        scale: float,
     ) -> None:
         self.wanted, self.radius, self.least = wanted, radius, least
-        self.unit, self.limit = unit, limit
+        self.unit, self.limit, self.scale = unit, limit, scale
         self.n_hvp = 0
         self.square = 0.0  # ‖d‖²_H
         self.rho: list[float] = []  # ‖r‖²_M, the first before any step
@@ -397,7 +428,7 @@ class Steps:
             return
         fall = (rho / before) ** (1.0 / back) if before > 0.0 else 0.0
         left = fall / (1.0 - fall) if fall < 1.0 else math.inf
-        self.error = math.sqrt(decrease * left)
+        self.error = self.scale * math.sqrt(decrease * left)
 
     def converged(self, share: float) -> bool:
         """Tell whether error and residual are at most a share of what they were."""
@@ -406,12 +437,12 @@ class Steps:
     @property
     def length(self) -> float:
         """‖d‖_H."""
-        return math.sqrt(self.square)
+        return self.scale * math.sqrt(self.square)
 
     @property
     def first(self) -> float:
         """‖f_Y‖_M."""
-        return math.sqrt(self.rho[0])
+        return self.scale * math.sqrt(self.rho[0])
 
     @property
     def reduction(self) -> float:

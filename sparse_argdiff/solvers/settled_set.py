@@ -12,18 +12,19 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from typing import Any
 
 import numpy as np
 
 from ..arrays import HostArray
 from ..krylov.kkt_matrix import refined
-from .convex_program import ConvexProgram, Errors, PrimalDual, errors
+from .convex_program import Errors, PrimalDual, errors
 from .interior_point.convex_quadratic import ConvexQuadraticPath
 
 _SETS = 30  # that are tried
 _WAIT = 5  # sets in a row that are not more nearly right
 _SHIFT = 1e-9
+_FACTORS = ((_SHIFT, False, 12), (1e-6, False, 40), (1e-12, True, 12))
+_ROUNDING = 1e-13  # of the largest terms: what a solved system leaves
 _EXACT = Errors(1e-11, 1e-10, 1e-9)  # what rounding may leave of the conditions
 _SIGN = 1e-11  # of the usual force or length: a multiplier or slack below is rounding
 
@@ -98,54 +99,150 @@ def settle(
     """Return the solution where the set settles within that many sets, else None."""
     f, now = path.program, path.scaling.scaled(point)
     fixed_alike = f.lower == f.upper
-    fewest, waited, best = math.inf, 0, None
+    fewest, waited = math.inf, 0
     for tried in range(1, sets + 1):
         guess.low |= fixed_alike
         guess.high &= ~fixed_alike
-        solved = _solved(path, now, guess)
+        solved, fall = _solved(path, now, guess)
         if solved is None:
             return None
+        if fall is not None:
+            blocked = _first_blocking(path, solved, guess, fall)
+            if blocked is None:
+                return None
+            now, missing = blocked
+            guess = _with(guess, missing)
+            continue
         now = solved
         wrong, missing = _signs(path, now, guess, fixed_alike)
         changes = wrong.count() + missing.count()
         if not changes:
-            best = _finished(path, now, guess, fixed_alike, tried)
-            break
+            return _finished(path, now, guess, fixed_alike, tried)
         waited = 0 if changes < fewest else waited + 1
         fewest = min(fewest, changes)
         if waited > _WAIT:
             return None
+        guess = _with(guess, missing, wrong)
+    return None
+
+
+def _with(guess: _Guess, missing: _Guess, wrong: _Guess | None = None) -> _Guess:
+    """Return a set with some members more, and without some."""
+    if wrong is not None:
         guess = _Guess(
-            (guess.rows & ~wrong.rows) | missing.rows,
-            (guess.low & ~wrong.low) | missing.low,
-            (guess.high & ~wrong.high) | missing.high,
+            guess.rows & ~wrong.rows, guess.low & ~wrong.low, guess.high & ~wrong.high
         )
-    return best
+    return _Guess(
+        guess.rows | missing.rows, guess.low | missing.low, guess.high | missing.high
+    )
 
 
 def _solved(
     path: ConvexQuadraticPath, now: PrimalDual, guess: _Guess
-) -> PrimalDual | None:
-    """Return the solution of the equations of a set, next to a point."""
+) -> tuple[PrimalDual | None, HostArray | None]:
+    """Return the solution of the equations of a set next to a point.
+
+    Where f falls along directions without curvature that the set leaves free, they have no
+    solution: then that of the rest, and the direction of the fall, (n,).
+    """
     f, n, p = path.program, path.n, path.p
     fixed = guess.low | guess.high
     y = np.where(guess.low, f.lower, np.where(guess.high, f.upper, now.y))
     nu, z = now.nu, np.where(guess.rows, now.z, 0.0)
     kept = np.concatenate([~fixed, np.ones(p, dtype=bool), guess.rows])
-    if not path.factorise_set(kept, _SHIFT):
-        return None
-    for _ in range(3):
+    length = _largest_length(path, y) or 1.0
+    # Curvatures are about 1 in these units: a step of that length meets such forces.
+    force_scale = _largest_force(path, y, nu, z) or length
+    least = np.full(kept.size, _ROUNDING * length)
+    least[:n] = _ROUNDING * force_scale
+    fall = None
+    for again in (False, True, True):
         force = f.P @ y + f.q + f.A.T @ nu + f.G.T @ z
         rhs = -np.concatenate([force, f.A @ y - f.b, f.G @ y - f.h])
         rhs[~kept] = 0.0
-        found, _ = refined(path.matrix, rhs, 1e-15, 12)
+        if again:  # with the factor at hand, against rounding of a long first step
+            found, _ = refined(path.matrix, rhs, 1e-2, 3)
+        else:
+            found, rest = _solve(path, kept, rhs, least)
+            if bool(np.any(np.abs(rest[:n]) > least[:n])):
+                fall = rest[:n]
         if not np.isfinite(found).all():
-            return None
+            return None, None
         y, nu, z = y + found[:n], nu + found[n : n + p], z + found[n + p :]
-        if not np.any(found):
+        if fall is not None:
             break
     force = f.P @ y + f.q + f.A.T @ nu + f.G.T @ z
-    return PrimalDual(y, nu, z, np.where(fixed, force, 0.0))
+    return PrimalDual(y, nu, z, np.where(fixed, force, 0.0)), fall
+
+
+def _largest_length(path: ConvexQuadraticPath, y: HostArray) -> float:
+    f, size = path.program, np.abs(y)
+    terms = [abs(f.A) @ size + np.abs(f.b), abs(f.G) @ size + np.abs(f.h), size]
+    return float(np.concatenate(terms).max(initial=0.0))
+
+
+def _largest_force(
+    path: ConvexQuadraticPath, y: HostArray, nu: HostArray, z: HostArray
+) -> float:
+    f = path.program
+    force = abs(f.P) @ np.abs(y) + np.abs(f.q)
+    force = force + abs(f.A).T @ np.abs(nu) + abs(f.G).T @ np.abs(z)
+    return float(force.max(initial=0.0))
+
+
+def _solve(
+    path: ConvexQuadraticPath, kept: HostArray, rhs: HostArray, least: HostArray
+) -> tuple[HostArray, HostArray]:
+    """Return K⁻¹ (rhs − rest) and the rest, which is ≤ ``least`` where K is regular.
+
+    The shift of the first factor costs the fewest sweeps, that of the second is safe
+    without pivoting (u / δ² < 1), and the last one pivots.
+    """
+    best, rest = np.full_like(rhs, math.nan), np.full_like(rhs, math.inf)
+    if not np.any(rhs):
+        path.factorise_set(kept, _SHIFT)
+        return rhs, rhs
+    smallest = math.inf
+    for shift, pivoting, sweeps in _FACTORS:
+        if not path.factorise_set(kept, shift, pivoting=pivoting):
+            continue
+        found, _ = refined(path.matrix, rhs, 1e-15, sweeps)
+        left = rhs - path.matrix.product(found)
+        if bool(np.all(np.abs(left) <= least)):
+            return found, left
+        # A rest in the null space has no solution; without it there is one.
+        found, _ = refined(path.matrix, rhs - left, 1e-15, sweeps)
+        off = rhs - left - path.matrix.product(found)
+        solved = float(np.max(np.abs(off) / least))
+        size = float(np.linalg.norm(left))
+        if solved <= 10.0 and size < smallest:
+            best, rest, smallest = found, left, size
+    return best, rest
+
+
+def _first_blocking(
+    path: ConvexQuadraticPath, now: PrimalDual, guess: _Guess, fall: HostArray
+) -> tuple[PrimalDual, _Guess] | None:
+    """Go along a direction of fall to the first inequality, None where there is none."""
+    f, y = path.program, now.y
+    size = float(np.abs(fall).max())
+    d = np.where(np.abs(fall) > 1e-6 * size, fall / size, 0.0)
+    free = ~(guess.low | guess.high)
+    along = np.where(guess.rows, 0.0, f.G @ d)
+    reach = [
+        (np.maximum(f.h - f.G @ y, 0.0), along),
+        (np.maximum(y - f.lower, 0.0), np.where(free, -d, 0.0)),
+        (np.maximum(f.upper - y, 0.0), np.where(free, d, 0.0)),
+    ]
+    lengths = [
+        np.divide(slack, speed, out=np.full(slack.shape, math.inf), where=speed > 1e-9)
+        for slack, speed in reach
+    ]
+    t = min(float(length.min(initial=math.inf)) for length in lengths)
+    if not math.isfinite(t):
+        return None
+    first = [length <= t * (1.0 + 1e-12) for length in lengths]
+    return now._replace(y=y + t * d), _Guess(*first)
 
 
 def _signs(
@@ -201,12 +298,10 @@ def _finished(
     return SettledSet(point, strong, weak, fixed, weak_fixed, left.worst, tried)
 
 
-def factor_of(path: ConvexQuadraticPath, found: SettledSet) -> Any:
-    """Factorise the matrix of the settled set, and return what its solves need."""
+def factor_of(path: ConvexQuadraticPath, found: SettledSet) -> HostArray | None:
+    """Factorise the matrix of the settled set; return its unknowns, None where singular."""
     kept = np.concatenate([~found.fixed, np.ones(path.p, dtype=bool), found.strong])
-    return kept if path.factorise_set(kept, _SHIFT) else None
-
-
-def settled_program(program: ConvexProgram) -> ConvexQuadraticPath:
-    """Return the scaled program with its matrix, for a point from elsewhere."""
-    return ConvexQuadraticPath(program)
+    probe = np.where(kept, np.random.default_rng(0).standard_normal(kept.size), 0.0)
+    probe[path.n :] = 0.0
+    _, rest = _solve(path, kept, probe, np.full(kept.size, 1e-11))
+    return kept if bool(np.all(np.abs(rest) <= 1e-11)) else None

@@ -20,6 +20,7 @@ from ..arrays import (
     as_tolerance,
     as_vector,
     check_callable,
+    check_finite,
     copied_vector,
     epsilon,
     namespace,
@@ -270,6 +271,7 @@ def _start(problem: Problem, x: Array, y0: Any) -> Array:
     if y0 is not None:
         y0 = as_vector("y0", y0, n)
         namespace(x, y0)
+        check_finite("y0", y0)
         return _without_fixed(problem, x, _inside(problem, x, y0))
     if n is None:
         raise ValueError(

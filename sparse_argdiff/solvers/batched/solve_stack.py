@@ -10,6 +10,7 @@ import dataclasses
 import numpy as np
 
 from ...arrays import Array, namespace
+from ...arrays.transfer import to_host
 from ...problem.equilibrate import Equilibrated, equilibrate
 from ...problem.stacked_active import HeldSet
 from ...problem.stacked_quadratic import StackedQuadratic
@@ -18,7 +19,7 @@ from .interior_point import Iterate, interior_point
 from .polish import CERTIFIED, Polished, polish, proposed
 from .prepare import convexified, indefinite, prepare, without_fixed
 
-_ROUNDS = (1e-7, 1e-11)  # errors of the interior point before the active set is guessed
+_ROUNDS = (1e-5, 1e-11)  # errors of the interior point before the active set is guessed
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -79,8 +80,8 @@ def _solved(given: StackedQuadratic) -> StackedSolutions:
     status: list[Status | None] = [None] * k
     certified = found.settled & (found.error <= CERTIFIED)
     for name, mask in ((Status.CONVERGED, certified), *proofs.items(), *wrong.items()):
-        for i in xp.nonzero(mask)[0]:
-            status[int(i)] = name
+        for i in np.flatnonzero(to_host(mask)):
+            status[i] = name
     return _in_user_units(found, units, status, niter)
 
 

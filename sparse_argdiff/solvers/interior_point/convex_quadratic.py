@@ -29,7 +29,7 @@ logger = logging.getLogger(__name__)
 
 _PASSES = 10  # of the scaling of rows and columns
 _SHIFT = 1e-8  # of the unit diagonal, at first and at last
-_LEAST_SHIFT = 1e-11
+_LEAST_SHIFT = 1e-9
 _TO_BOUNDARY = 0.99
 _CORRECTIONS = 3
 _PATIENCE = 40  # steps in which the error must halve
@@ -226,10 +226,14 @@ class ConvexQuadraticPath:
         """Return the usual size of the variables at a scaled point."""
         return floor_of(np.abs(now.y))
 
-    def factorise_set(self, kept: HostArray, shift: float) -> bool:
+    def factorise_set(
+        self, kept: HostArray, shift: float, *, pivoting: bool = False
+    ) -> bool:
         """Factorise the matrix of the unknowns that are kept, without slacks."""
         signs = np.where(self._signs == 0.0, -1.0, self._signs)
-        return self.matrix.factorise(0.0 * signs, shift * signs, kept)
+        return self.matrix.factorise(
+            0.0 * signs, shift * signs, kept, pivoting=pivoting
+        )
 
     # the sides ----------------------------------------------------------------------
     def side_values(self, y: HostArray) -> HostArray:
