@@ -67,7 +67,9 @@ class Design:
         if not self.intercept:
             return self._own(c)
         xp = namespace(s)
-        total = xp.sum(s, axis=0).reshape((self.outputs, *k))
+        ones = xp.ones(s.shape[0], dtype=s.dtype)  # faster than sums of short rows
+        total = xp.sum(s, axis=0) if s.ndim == 1 else ones @ flat
+        total = total.reshape((self.outputs, *k))
         return xp.concatenate([c, total])
 
     @property
