@@ -154,7 +154,7 @@ class SupportVector:
                 f"kernel must have shape ({size}, {size}), a row and a column for each "
                 f"target, found {tuple(self.kernel.shape)}"
             )
-        self.dtype = _dtype_of(kernel)
+        self.dtype = _dtype_of(kernel, targets)
         prepare = as_loss("squared") if self._regression else SquaredHinge()
         self.targets = prepare.prepare(targets, self.dtype)
         self._weights = _weights(sample_weight, self.targets)
@@ -735,9 +735,11 @@ def _rows_of(
     return found
 
 
-def _dtype_of(kernel: Any) -> Any:
+def _dtype_of(kernel: Any, targets: Array) -> Any:
+    """Return the dtype of y, that of a floating kernel, in the namespace of the targets."""
     single = str(getattr(kernel, "dtype", None)).endswith("float32")
-    return np.dtype(np.float32 if single else np.float64)
+    name, xp = "float32" if single else "float64", namespace(targets)
+    return np.dtype(name) if xp.__name__ in {"numpy", "cupy"} else getattr(xp, name)
 
 
 def _weights(given: Any, like: Array) -> Array:
@@ -772,7 +774,7 @@ def _groups(
     if kind == "per-class" and regression:
         raise ValueError("cost='per-class' needs labels, and loss='epsilon' has none")
     if kind == "scalar":
-        return asarray(np.zeros(size, np.int64), targets, np.int64), 1
+        return 0 * arange(size, targets), 1
     if kind == "per-sample":
         return arange(size, targets), size
     if kind == "per-class":
@@ -786,4 +788,4 @@ def _groups(
     count = int(labels.max()) + 1
     if labels.min() < 0 or len(np.unique(labels)) != count:
         raise ValueError("groups must be numbered 0 ... G-1, each with a sample")
-    return asarray(labels, targets, np.int64), count
+    return asarray(labels, targets, xp.int64), count
