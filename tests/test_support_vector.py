@@ -488,6 +488,15 @@ def test_one_sample_and_one_class():
         )
 
 
+def test_a_problem_takes_the_constraints_of_its_objective():
+    svm, _, x, _, _ = model()
+    problem = sad.Problem(svm)
+    assert problem.bounds_move
+    assert problem.equalities is not None
+    np.testing.assert_array_equal(sad.solve(problem, x).y, solved(svm, x).y)
+    assert sad.Problem(svm, lower=-1.0).upper is None  # those that are given, alone
+
+
 def test_read_only_and_strided_arrays():
     (F, t, _), _ = data(20)
     K = gaussian(F)

@@ -289,24 +289,27 @@ class SupportVector:
         return xp.where(counts, 0.5 / xp.where(counts, C, xp.ones_like(C)), 0.0 * C)
 
     @cached_property
-    def problem(self) -> Problem:
-        """The dual problem: this objective, the box and s'a = 0."""
-        equality = None
+    def constraints(self) -> dict[str, Any]:
+        """The box and s'a = 0, as arguments of :class:`Problem`, which takes them itself."""
+        found: dict[str, Any] = {"lower": 0.0}
         if self.intercept_:
-            equality = LinearEquality(self.signs[None, :], zeros((1,), self.signs))
-        if self.loss == "squared-hinge":
-            counts, xp = self._weights > 0.0, namespace(self._weights)
-            free = xp.where(counts, xp.inf + 0.0 * self._weights, 0.0 * self._weights)
-            upper = None if bool(xp.all(counts)) else free
-            return Problem(self, equality=equality, lower=0.0, upper=upper)
-        return Problem(
-            self,
-            equality=equality,
-            lower=0.0,
-            upper=self._upper,
-            upper_jvp=self._upper_jvp,
-            upper_vjp=self._upper_vjp,
-        )
+            row = self.signs[None, :]
+            found["equality"] = LinearEquality(row, zeros((1,), self.signs))
+        if self.loss != "squared-hinge":
+            found |= {
+                "upper": self._upper,
+                "upper_jvp": self._upper_jvp,
+                "upper_vjp": self._upper_vjp,
+            }
+        elif not bool(namespace(self._weights).all(self._weights > 0.0)):
+            xp, w = namespace(self._weights), self._weights
+            found["upper"] = xp.where(w > 0.0, xp.inf + 0.0 * w, 0.0 * w)
+        return found
+
+    @cached_property
+    def problem(self) -> Problem:
+        """The dual problem, ``Problem(self)``."""
+        return Problem(self)
 
     def _upper(self, x: Array) -> Array:
         return self._unfold(self.costs(x))
