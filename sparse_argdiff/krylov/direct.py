@@ -138,6 +138,7 @@ def reduced_factor(H: Any, C: Any, scale: Array) -> ReducedFactor:
 _SWEEPS = 12  # of iterative refinement
 _SOLVED = 1e-8  # a relative residual above this shows a singular matrix
 _BACKWARD = 1e2  # roundings of the largest terms that a residual may be
+_LOOSELY = 0.1  # a relative residual above this tells nothing of the error
 _FORWARD = 1e-9  # of y, what rounding of the terms may change
 
 
@@ -211,7 +212,10 @@ class KKTFactor:
         if not bool(np.all(off <= _BACKWARD * unit * terms.max(axis=0))):
             return None
         signs = np.random.default_rng(0).choice([-1.0, 1.0], full.shape)
-        changed, _ = refined(self.matrix, unit * signs * terms, 1e-2, 3)
+        change = signs * np.maximum(off, unit * terms)
+        changed, left_over = refined(self.matrix, change, 1e-2, _SWEEPS)
+        if left_over > _LOOSELY:
+            return None
         moved = np.sqrt(np.sum(changed[:n] ** 2, axis=0))
         size = np.sqrt(np.sum(found[:n] ** 2, axis=0))
         vanishing = np.sqrt(np.sum(full**2, axis=0)) * math.sqrt(unit)

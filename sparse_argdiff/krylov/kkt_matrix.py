@@ -131,9 +131,10 @@ class SparseKKT:
         data[self._at] = entries + shift[order]
         shifted = sparse.csc_array((data, K.indices, K.indptr), shape=K.shape)
         try:
-            options: dict[str, Any] = {"permc_spec": "NATURAL"}
+            options: dict[str, Any] = {}  # row exchanges have an ordering of their own
             if not pivoting:
-                options |= {
+                options = {
+                    "permc_spec": "NATURAL",
                     "diag_pivot_thresh": 0.0,
                     "options": {"SymmetricMode": True},
                 }

@@ -280,8 +280,12 @@ class _Run:
         solution = self.record(point, Status.CONVERGED, _UNSETTLED, active)
         if not explicit.known and not self._is_the_problem(solution):
             return None
-        worst = errors(explicit.program, point).worst
-        return solution if worst <= 10.0 * self.tol else None
+        return solution if self.error(point) <= 10.0 * self.tol else None
+
+    def error(self, point: PrimalDual) -> float:
+        """Return the largest of the errors of the conditions."""
+        path = self.path
+        return errors(path.program, path.scaling.scaled(point)).worst
 
     def record(
         self,
@@ -312,7 +316,7 @@ class _Run:
         with_sides = problem.inequalities is not None or problem.bounded
         error = None
         if status is Status.CONVERGED:
-            error = errors(explicit.program, point).worst
+            error = self.error(point)
         return Solution(
             y=y,
             x=self.x,

@@ -25,7 +25,8 @@ _WAIT = 5  # sets in a row that are not more nearly right
 _SHIFT = 1e-9
 _FACTORS = ((_SHIFT, False, 12), (1e-6, False, 40), (1e-12, True, 12))
 _ROUNDING = 1e-13  # of the largest terms: what a solved system leaves
-_EXACT = Errors(1e-11, 1e-10, 1e-9)  # what rounding may leave of the conditions
+_FALL = 1e4  # of these roundings: a rest that is a force
+_EXACT = Errors(1e-10, 1e-9, 1e-9)  # what rounding may leave of the conditions
 _SIGN = 1e-11  # of the usual force or length: a multiplier or slack below is rounding
 
 
@@ -164,7 +165,7 @@ def _solved(
             found, _ = refined(path.matrix, rhs, 1e-2, 3)
         else:
             found, rest = _solve(path, kept, rhs, least)
-            if bool(np.any(np.abs(rest[:n]) > least[:n])):
+            if bool(np.any(np.abs(rest[:n]) > _FALL * least[:n])):
                 fall = rest[:n]
         if not np.isfinite(found).all():
             return None, None
@@ -208,7 +209,7 @@ def _solve(
             continue
         found, _ = refined(path.matrix, rhs, 1e-15, sweeps)
         left = rhs - path.matrix.product(found)
-        if bool(np.all(np.abs(left) <= least)):
+        if bool(np.all(np.abs(left) <= _FALL * least)):
             return found, left
         # A rest in the null space has no solution; without it there is one.
         found, _ = refined(path.matrix, rhs - left, 1e-15, sweeps)
@@ -291,7 +292,7 @@ def _finished(
     given = path.given
     exact = np.where(guess.low, given.lower, np.where(guess.high, given.upper, point.y))
     point = point._replace(y=np.clip(exact, given.lower, given.upper))
-    left = errors(given, point)
+    left = errors(f, path.scaling.scaled(point))
     if not all(e <= most for e, most in zip(left, _EXACT, strict=True)):
         return None
     weak_fixed = touching & ~fixed

@@ -28,8 +28,9 @@ from ..convex_program import ConvexProgram, PrimalDual, errors, floor_of
 logger = logging.getLogger(__name__)
 
 _PASSES = 10  # of the scaling of rows and columns
-_SHIFT = 1e-8  # of the unit diagonal, at first and at last
-_LEAST_SHIFT = 1e-9
+_SHIFT = 1e-7  # of the unit diagonal: u / δ² < 1, no pivoting is needed
+_MOST_OF_ROWS = 1e-3
+_MOST_SHIFT = 1e-3  # of the units: the least that curvatures of them notice
 _TO_BOUNDARY = 0.99
 _CORRECTIONS = 3
 _PATIENCE = 40  # steps in which the error must halve
@@ -189,9 +190,16 @@ class ConvexQuadraticPath:
         self._signs = np.concatenate(
             [np.ones(self.n), -np.ones(self.p), np.zeros(self.k)]
         )
-        self.shift = _SHIFT
+        self.shift = 1.0
         self.now: _Point | None = None
         self.niter = 0
+
+    @functools.cached_property
+    def _shifts(self) -> HostArray:
+        """The shift of each unknown: forces over lengths, and lengths over forces."""
+        of_y = min(_SHIFT * self.weight, _MOST_SHIFT)
+        of_rows = min(_SHIFT / self.weight, _MOST_OF_ROWS)
+        return np.where(self._signs > 0.0, of_y, of_rows) * self._signs
 
     @functools.cached_property
     def weight(self) -> float:
@@ -280,7 +288,7 @@ class ConvexQuadraticPath:
         np.add.at(diagonal, self.high, ratio[m:])
         diagonal[self.n + self.p :] = -1.0 / ratio[: self.k]
         for _ in range(4):
-            shift = self.shift * self._signs
+            shift = self.shift * self._shifts
             if self.matrix.factorise(diagonal + shift, 0.0 * shift):
                 return True
             self.shift *= 100.0
@@ -389,7 +397,7 @@ def follow(
     best, least, history = path.as_point(now), math.inf, []
     while True:
         path.now, point = now, path.as_point(now)
-        worst = errors(program, point).worst
+        worst = errors(path.program, path.scaling.scaled(point)).worst
         mu = float(now.w @ now.z) / now.w.size if now.w.size else 0.0
         logger.debug("convex_quadratic %d: mu %.2e, %.2e", path.niter, mu, worst)
         if worst < least:
@@ -429,7 +437,6 @@ def _predict_and_correct(
         return None
     primal = min(1.0, _TO_BOUNDARY * _longest(now.w, d.w))
     dual = min(1.0, _TO_BOUNDARY * _longest(now.z, d.z))
-    path.shift = max(_LEAST_SHIFT, 0.1 * path.shift)
     return _Point(
         now.y + primal * d.y,
         now.nu + dual * d.nu,
