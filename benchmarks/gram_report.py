@@ -139,9 +139,9 @@ def hessian(features, threads, passes):
     """Return the Hessian at zero of a squared loss, and its Gram with a clock."""
     labels = np.ones(features.shape[0])
     glm = Glm(features, labels, loss="squared", intercept=False, kernels="reference")
-    glm._products = Clocked(glm._data.design, threads)
-    glm._products.cache = 0 if passes == 2 else 2**60
-    return glm.hess(np.zeros(glm.m), np.zeros(glm.n)), glm._products
+    glm._model.products = Clocked(glm._data.design, threads)
+    glm._model.products.cache = 0 if passes == 2 else 2**60
+    return glm.hess(np.zeros(glm.m), np.zeros(glm.n)), glm._model.products
 
 
 def products(name, features, rounds):

@@ -92,7 +92,7 @@ def pair(features, loss="logistic", seed=0, threads=1, **options):
 def test_dense_algebra_for_every_kind_of_features(loss, kind):
     features = CSR_KINDS[kind](BASE)
     glm, *rest = small_case(loss, "per-feature", features, **COMPILED)
-    assert isinstance(glm._products, OnePass)
+    assert isinstance(glm._model.products, OnePass)
     assert_is_reference(glm, *rest)
 
 
@@ -332,9 +332,9 @@ def test_the_features_are_neither_copied_nor_changed():
     before = copy.deepcopy(F)
     glm = Glm(frozen(F), np.ones(50), loss="squared", **COMPILED)
     for mine, theirs in (
-        (glm._products.values, F.data),
-        (glm._products.indices, F.indices),
-        (glm._products.indptr, F.indptr),
+        (glm._model.products.values, F.data),
+        (glm._model.products.indices, F.indices),
+        (glm._model.products.indptr, F.indptr),
     ):
         assert np.shares_memory(mine, theirs)
     glm.hess(np.zeros(30), np.zeros(31)) @ np.ones(31)
@@ -378,7 +378,7 @@ def test_chunks_cover_the_rows_and_share_the_nonzeros():
     F = sparse_features(np.random.default_rng(1), 1000, 50)
     for threads in (1, 2, 3, 8):
         chunks = Glm(F, np.ones(1000), loss="squared", threads=threads, **COMPILED)
-        chunks = chunks._products.chunks
+        chunks = chunks._model.products.chunks
         assert len(chunks) == threads
         assert [row for a, b in chunks for row in range(a, b)] == list(range(1000))
         shares = [F.indptr[b] - F.indptr[a] for a, b in chunks]
@@ -437,7 +437,7 @@ def test_the_choice_by_argument_and_size(monkeypatch):
     t = np.ones(50)
 
     def chosen(features, **options):
-        return type(Glm(features, t, loss="squared", **options)._products)
+        return type(Glm(features, t, loss="squared", **options)._model.products)
 
     assert chosen(small) is TwoPasses
     assert chosen(small, kernels="compiled") is OnePass
@@ -460,7 +460,7 @@ def test_without_numba_there_is_the_reference(monkeypatch):
         lambda name: None if name == "numba" else found(name),
     )
     monkeypatch.setattr(one_pass, "WORTHWHILE", 0)
-    assert isinstance(Glm(F, np.ones(50), loss="squared")._products, TwoPasses)
+    assert isinstance(Glm(F, np.ones(50), loss="squared")._model.products, TwoPasses)
     with pytest.raises(ImportError, match=r"sparse_argdiff\[fast\]"):
         Glm(F, np.ones(50), loss="squared", **COMPILED)
 
@@ -518,7 +518,7 @@ def test_a_thread_that_fails_leaves_no_product():
     """Rows that were never added must not be missed in silence."""
     features = sparse.random_array((40, 6), density=0.5, rng=0, format="csr")
     glm = Glm(features, np.zeros(40), loss="squared", kernels="compiled", threads=2)
-    product = glm._products
+    product = glm._model.products
     first = product.chunks[1][0]
 
     def add(begin, end, target):

@@ -103,7 +103,11 @@ def glm_problem(loss, penalty="per-feature", intercept=True, weights=False, seed
         t[:3] = 0, 1, 2
     else:
         t, s = (z > 0).astype(float), (v > 0).astype(float)
-    groups = np.array([0, 1, 1, 0, 2]) if penalty == "per-group" else None
+    groups = (
+        np.array([0, 1, 1, 0, 2])
+        if isinstance(penalty, str) and penalty == "per-group"
+        else None
+    )
     w = rng.random(40) * (rng.random(40) > 0.2) if weights else None
     glm = Glm(
         A,
@@ -132,6 +136,29 @@ def test_linear_models_are_exact(loss, penalty):
     step = 1e-5 if loss == "huber" else 1e-3  # within two of its kinks
     assert close(H, differences(lambda x: F(x)[1], x, step), 2e-6)
     assert close(H, H.T, 1e-8)
+
+
+@pytest.mark.parametrize("loss", ["logistic", "multinomial"])
+def test_folds_and_maps_of_few_parameters_are_exact(loss):
+    glm, _, _ = glm_problem(loss, np.stack([np.ones(5), np.arange(5.0)], axis=1))
+    problem, upper = glm.cross_validation(3)
+    x = np.array([-1.0, -0.3])
+    F = sad.Hypergradient(problem, upper, tol=1e-11)
+    assert F.hessian_product(x, np.ones(2)).error == 0.0
+    H = columns(F, x)
+    assert close(H, differences(lambda x: F(x)[1], x), 2e-6)
+    assert upper.n_observations == 40 * (2 if loss == "multinomial" else 1)
+
+
+def test_several_targets_are_exact():
+    rng = np.random.default_rng(5)
+    A, T = rng.standard_normal((30, 4)), rng.standard_normal((30, 3))
+    glm = Glm(A[:20], T[:20], loss="squared", penalty="scalar")
+    upper = glm.held_out(A[20:], T[20:])
+    F, x = sad.Hypergradient(sad.Problem(glm), upper, tol=1e-11), rng.random(3)
+    H = columns(F, x)
+    assert F.hessian_product(x, np.ones(3)).error == 0.0
+    assert close(H, differences(lambda x: F(x)[1], x), 2e-6)
 
 
 @pytest.mark.parametrize("loss", LOSSES)
@@ -322,6 +349,33 @@ def test_without_forward_products_the_gradient_is_differenced():
     assert found.error <= 1e-3 * np.linalg.norm(exact)
     assert F.n_evaluations >= 7
     assert found.n_hvp > 0
+
+
+@pytest.mark.parametrize("kind", ["penalty", "moving bounds"])
+def test_where_the_formula_does_not_hold_gradients_are_differenced(kind):
+    rng = np.random.default_rng(4)
+    A, b = rng.standard_normal((20, 4)), rng.standard_normal(20)
+    f = sad.FunctionObjective(
+        value=lambda x, y: float(0.5 * np.sum((A @ y - b) ** 2)),
+        grad=lambda x, y: A.T @ (A @ y - b),
+        hvp=lambda x, y, v: A.T @ (A @ v),
+        cross_jvp=lambda x, y, u: 0.0 * y,
+        cross_vjp=lambda x, y, w: np.zeros(4),
+        n=4,
+    )
+    if kind == "penalty":
+        problem, x = sad.Problem(f, penalty=sad.L1()), np.array([0.5, -0.3, 1.0, 0.2])
+    else:
+        moving = {"upper_jvp": lambda x, u: u, "upper_vjp": lambda x, w: w}
+        problem = sad.Problem(f, upper=lambda x: x, **moving)
+        x = np.full(4, 0.05)
+    F = sad.Hypergradient(problem, Upper(4, 4), tol=1e-11)
+    u = np.array([1.0, 0.5, -0.2, 0.1])
+    found = F.hessian_product(x, u)
+    h = 1e-4
+    expected = (F(x + h * u)[1] - F(x - h * u)[1]) / (2 * h)
+    assert close(found.product, expected, 1e-5)
+    assert found.error <= 1e-4 * np.linalg.norm(expected)
 
 
 def test_float32():

@@ -19,8 +19,10 @@ TREES = {path: ast.parse(path.read_text("utf-8"), str(path)) for path in FILES}
 # A floor for each folder and for each file beside ``__init__``.  Imports go to a lower
 # floor, or stay in the folder.
 FLOORS = {
-    "": 13,  # sparse_argdiff/__init__.py, the public names
-    "checks": 12,
+    "": 14,  # sparse_argdiff/__init__.py, the public names
+    "report": 13,
+    "checks": 13,
+    "estimators": 12,
     "bilevel": 11,
     "linear_model": 10,
     "hypergradient": 9,
@@ -260,6 +262,15 @@ def test_cupy_enters_through_two_doors(path):
         if dotted(call.func) in {"__import__", "importlib.import_module"}:
             values = [a.value for a in call.args if isinstance(a, ast.Constant)]
             assert "cupy" not in values
+
+
+@each_file
+def test_scikit_learn_enters_through_one_door(path):
+    """``estimators/`` alone imports it."""
+    names = [a.name for node in nodes(path, ast.Import) for a in node.names]
+    names += [node.module or "" for node in nodes(path, ast.ImportFrom)]
+    if room(module_of(path)) != "estimators":
+        assert not [name for name in names if name.split(".")[0] == "sklearn"]
 
 
 @each_file

@@ -269,8 +269,14 @@ def _spacing(xp: Any, dtype: Any) -> float:
 
 
 def dot(x: Array, y: Array) -> float:
-    """Return x'y as a Python float."""
-    return float(x @ y)
+    """Return x'y as a Python float, single precision without underflow on the way."""
+    product = float(x @ y)
+    if abs(product) < 1e-30 and x.shape[0] and epsilon(x) > 1e-10:
+        xp = namespace(x, y)
+        sizes = float(xp.max(xp.abs(x))), float(xp.max(xp.abs(y)))
+        if all(0.0 < size < math.inf for size in sizes):
+            product = float((x / sizes[0]) @ (y / sizes[1])) * sizes[0] * sizes[1]
+    return product
 
 
 def norm(x: Array) -> float:

@@ -23,6 +23,7 @@ from ..arrays import Array, asarray, dot, epsilon, is_finite, namespace, norm
 from ..implicit.checked_solve import LinearizedSolve
 from ..krylov import KrylovResult
 from ..problem.constants import Constants
+from ..problem.kinks import block_norms, block_sums
 from ..problem.optimality import complete, conditions, residual, scale_of
 from ..problem.problem import Problem, Solution
 from ..status import Status
@@ -150,7 +151,7 @@ def certify(
                 value_error = max(value_error, _SAFETY * moved)
         error += first.gradient_rounding
         value_error += first.value_rounding
-    if problem.inequalities is not None or problem.bounded:
+    if problem.one_sided:
         n_grad += 2
         if _may_change_sides(problem, point.solution, last.solution):
             error = value_error = math.inf
@@ -341,14 +342,17 @@ def _may_change_sides(problem: Problem, here: Solution, there: Solution) -> bool
     """
     here = complete(problem, here)
     there = dataclasses.replace(there, active=here.active)
-    before, after = _margins(problem, here), _margins(problem, there)
+    before, after = (_margins(problem, v, here.y) for v in (here, there))
     xp = namespace(before)
     moved = _SAFETY * xp.abs(after - before)
     return not bool(xp.all((before > moved) & (after > moved)))
 
 
-def _margins(problem: Problem, solution: Solution) -> Array:
-    """Return the slacks of what is idle and the forces of what is active."""
+def _margins(problem: Problem, solution: Solution, ahead: Array) -> Array:
+    """Return the slacks of what is idle and the forces of what is active.
+
+    Of a penalty, the coefficients along ``ahead`` and what is left of the forces that hold.
+    """
     x, y, active = solution.x, solution.y, solution.active
     assert active is not None
     xp = namespace(y)
@@ -364,5 +368,13 @@ def _margins(problem: Problem, solution: Solution) -> Array:
         gap = xp.minimum(y - lower, upper - y)
         force = xp.where(y - lower <= upper - y, pull, -pull)
         held = xp.where(lower == upper, xp.ones_like(pull), force)
+        if found.kinks is not None:
+            held = xp.where(found.kinks.held, xp.ones_like(held), held)
         parts.append(xp.where(active.fixed, held, gap))
+    if found.kinks is not None:
+        bends, one = found.kinks, xp.ones_like(y)
+        size = block_norms(ahead, bends.blocks)
+        along = block_sums(ahead * y, bends.blocks) / xp.where(size > 0.0, size, one)
+        along = xp.where(bends.free, one, along)
+        parts.append(xp.where(active.fixed & bends.held, 1.0 - bends.activity, along))
     return xp.concat(parts)

@@ -108,6 +108,12 @@ class HessianProducts:
         self._adjoint = self._solve.system.restrict(found.adjoint.adjoint)
         self._told = 0  # products that earlier results have told of
 
+    @staticmethod
+    def know(problem: Problem) -> bool:
+        """Whether the formula covers the problem: no bounds that move, no kinks in f."""
+        moving = any(map(callable, (problem.lower, problem.upper)))
+        return not moving and getattr(problem, "penalty", None) is None
+
     def product(self, u: Array) -> HessianProduct:
         """Return ∇²F u; NotImplementedError where f_XY has no forward products."""
         solve = self._solve

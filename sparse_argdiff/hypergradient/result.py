@@ -99,6 +99,11 @@ class Certificate:
 
     __repr__ = described
 
+    @property
+    def support(self) -> str | None:
+        """What is known of the support of a penalty, see ``Solution``; None without one."""
+        return self.refined.solution.support
+
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class HypergradientResult:

@@ -108,7 +108,7 @@ class LinearizedSolve:
             check_on_failure(on_failure)
         if stationarity != math.inf:
             stationarity = as_tolerance("stationarity", stationarity)
-        solution, self._n_hvp, inaccurate = _checked(
+        solution, self._n_hvp, inaccurate = checked_solution(
             problem, solution, stationarity, on_failure
         )
         solution = copied(solution) if own_arrays else solution
@@ -130,7 +130,7 @@ class LinearizedSolve:
         self._in_metric = isinstance(M, str | Auto)
         self._asked = method, M
         self._factor: ReducedFactor | None = None
-        by_default = method is None and M == "auto"
+        by_default = method is None and isinstance(M, str) and M == "auto"
         self._kept = _kept_solve(self.system, solution) if by_default else None
         if self._kept is None:
             self._set_up(exact)
@@ -291,9 +291,15 @@ class LinearizedSolve:
         lost = xp.full_like(rhs, math.nan)
         return xp.where(xp.all(sound, axis=0), rhs, lost)
 
-    def solve_adjoint(self, v: Array, start: Array | None = None) -> KrylovResult:
-        """Solve K λ = (v, 0)."""
-        return self(self._right_hand_side("v", v, self.system.right_hand_side), start)
+    def solve_adjoint(
+        self, v: Array, start: Array | None = None, multipliers: Array | None = None
+    ) -> KrylovResult:
+        """Solve K λ = (v, 0), or (v, multipliers)."""
+
+        def rhs(v: Array) -> Array:
+            return self.system.right_hand_side(v, multipliers)
+
+        return self(self._right_hand_side("v", v, rhs), start)
 
     def push_forward(self, u: Array, start: Array | None = None) -> KrylovResult:
         """Solve K z = B u, where the minimiser is isolated."""
@@ -403,7 +409,7 @@ class LinearizedSolve:
         return value
 
 
-def _checked(
+def checked_solution(
     problem: Problem, solution: Solution, tolerance: float, on_failure: OnFailure
 ) -> tuple[Solution, int, str]:
     """Return the completed solution, the Hessian products spent, and what it lacks.
@@ -531,6 +537,12 @@ def _one_sided(solution: Solution) -> str:
     acting = xp.any(active.weak & active.strong)
     acting = acting | xp.any(active.weak_fixed & active.fixed)
     side = "active as the solution has it" if bool(acting) else "inactive"
+    if solution.support is not None:
+        return (
+            "some coefficients are about to enter the support, or to leave it: the "
+            "derivative is one-sided there, and this is the one of the support as it is; "
+            "jvp(..., one_sided=True) gives that along a direction"
+        )
     return (
         "some constraints are weakly active: the derivative is one-sided there, and this "
         f"is the one with them {side}; LogBarrier gives the average of both sides"

@@ -20,6 +20,7 @@ from ..operators.structure import Structure
 from ..problem.problem import Problem, Solution
 from ..status import ConvergenceWarning
 from .checked_solve import LinearizedSolve, SolveOptions
+from .one_sided import one_sided_tangent
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -155,6 +156,7 @@ def vjp(
     solution: Solution,
     v: Array,
     *,
+    multipliers: Array | None = None,
     adjoint0: Array | None = None,
     **options: Unpack[SolveOptions],
 ) -> Adjoint:
@@ -164,6 +166,9 @@ def vjp(
     ----------
     v : array (n,)
         For a hypergradient, ∇_y f^U.
+    multipliers : array (p + q,), optional
+        Seeds of the multipliers ν, as they stand in the solution: the result is then
+        (∂y/∂x)ᵀ v + (∂ν/∂x)ᵀ ``multipliers``.  Those of rows that do not act stay zero.
     adjoint0 : array (N,) or (N, k), optional
         Start of the linear solve, such as the adjoint of a neighbouring problem.  Of
         several the best combination is taken, for k products.
@@ -180,7 +185,11 @@ def vjp(
     if adjoint0 is not None:
         adjoint0 = solve.vector("adjoint0", adjoint0, system.size, block=True)
         start = system.restrict(adjoint0)
-    found = solve.solve_adjoint(v, start)
+    if multipliers is not None:
+        if system.size == system.n:
+            raise ValueError("multipliers: the problem has no rows, and no multipliers")
+        multipliers = solve.vector("multipliers", multipliers, system.size - system.n)
+    found = solve.solve_adjoint(v, start, multipliers)
     x, adjoint = solve.pull_back(found.x, v), system.expand(found.x)
     return Adjoint(x, adjoint, found, solve.n_hvp, solve.warnings)
 
@@ -190,6 +199,7 @@ def jvp(
     solution: Solution,
     u: Array,
     *,
+    one_sided: bool = False,
     tangent0: Array | None = None,
     **options: Unpack[SolveOptions],
 ) -> Tangent:
@@ -199,6 +209,10 @@ def jvp(
     ----------
     u : array (m,)
         A direction in the parameters.
+    one_sided : bool
+        Whether constraints that are weakly active take the side that u leads to: the result is
+        the limit of (g(x + t u) − g(x)) / t for t → 0, t > 0, which is not linear in u.
+        Refused where the rows that push leave a flat direction, as it is then not unique.
     tangent0 : array (N,), optional
         Start of the linear solve.
 
@@ -208,6 +222,11 @@ def jvp(
     loose solve for a random right-hand side: where it is singular y is not isolated, and
     B u may not show it.  With ``derivative`` this is done once.
     """
+    if one_sided:
+        found_side = one_sided_tangent(problem, solution, u, dict(options))
+        if found_side is not None:
+            n = solution.y.shape[0]
+            return Tangent(found_side.tangent[:n], *found_side)
     solve = LinearizedSolve(problem, solution, **options)
     system, start = solve.system, None
     u = solve.vector("u", u, system.B.shape[1])

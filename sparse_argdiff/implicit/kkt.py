@@ -7,9 +7,10 @@
 
 Without constraints this is − f_YY⁻¹ f_XY (the paper's Lemma 3.2); with linear equalities it
 is its equation (56), of which Lemmas 4.1 and 4.2 are two ways to solve.  Variables held at
-a bound and rows that are not strongly active leave the system.  Where the bound moves with
-x, so do they, y_F = bound(x), and B has [H; C] bound_X, with the columns of the held
-variables, in addition.
+a bound, or off the support of a penalty, and rows that are not strongly active leave the
+system; on the support the penalty's curvature and derivative by x add to those of f.  Where
+the bound moves with x, so do they, y_F = bound(x), and B has [H; C] bound_X, with the
+columns of the held variables, in addition.
 """
 
 from __future__ import annotations
@@ -28,11 +29,12 @@ from ..operators.block_matrices import (
     vstack,
     zero,
 )
-from ..operators.linear_operator import LinearOperator, aslinearoperator
+from ..operators.linear_operator import LinearOperator, as_operator, aslinearoperator
 from ..problem.bounds import selected
 from ..problem.constraints import Stack
 from ..problem.optimality import conditions
 from ..problem.problem import Problem, Solution
+from ..problem.support import on_support
 
 
 @dataclasses.dataclass(frozen=True)
@@ -55,6 +57,8 @@ class KKTSystem:
         The unknowns of K among those; None for all.
     motion : LinearOperator (n, m) or None
         The derivative by x of the variables held at bounds that move; None without any.
+    fixed : bool array (n,) or None
+        What x fixes at 0, which K does not couple to the rest; without constraints only.
     """
 
     H: LinearOperator
@@ -64,17 +68,23 @@ class KKTSystem:
     size: int
     index: Array | None = None
     motion: LinearOperator | None = None
+    fixed: Array | None = None
 
     @cached_property
     def K(self) -> LinearOperator:
         """The symmetric operator (k + p, k + p); positive definite only without rows."""
         return self.H if self.C is None else saddle_operator(self.H, self.C)
 
-    def right_hand_side(self, v: Array) -> Array:
-        """Return (v, 0) on the unknowns of K, for v (n,) or (n, j)."""
+    def right_hand_side(self, v: Array, multipliers: Array | None = None) -> Array:
+        """Return (v, 0) on the unknowns of K, for v (n,) or (n, j); seeds of multipliers for 0."""
         if self.size > self.n:
-            rest = zeros((self.size - self.n, *v.shape[1:]), v)
+            rest = multipliers
+            if rest is None:
+                rest = zeros((self.size - self.n, *v.shape[1:]), v)
             v = namespace(v).concat([v, rest])
+        if self.fixed is not None:
+            mask = self.fixed if v.ndim == 1 else self.fixed[:, None]
+            v = namespace(v).where(mask, namespace(v).zeros_like(v), v)
         return self.restrict(v)
 
     def restrict(self, full: Array) -> Array:
@@ -118,13 +128,16 @@ def linearize(problem: Problem, solution: Solution) -> KKTSystem:
     see :func:`sparse_argdiff.problem.optimality.complete`.
     """
     x, y = solution.x, solution.y
+    if problem.nonsmooth:
+        return _on_the_support(problem, solution)
     H, cross = problem.hess(x, y), problem.cross(x, y)
     if not problem.constrained:
-        return KKTSystem(H=H, C=None, B=cross, n=y.shape[0], size=y.shape[0])
+        n = y.shape[0]
+        return KKTSystem(H=H, C=None, B=cross, n=n, size=n, fixed=problem.fixed(x))
     assert solution.multipliers is not None
     xp, n = namespace(y), y.shape[0]
     size = n + solution.multipliers.shape[0]
-    motion = _motion_of_fixed(problem, solution)
+    motion = motion_of_fixed(problem, solution)
     jacobians: list[Any] = []
     moves: list[Any] = []
     rows: list[Array] = []
@@ -164,7 +177,7 @@ def linearize(problem: Problem, solution: Solution) -> KKTSystem:
     )
 
 
-def _motion_of_fixed(problem: Problem, solution: Solution) -> LinearOperator | None:
+def motion_of_fixed(problem: Problem, solution: Solution) -> LinearOperator | None:
     """Return the derivative by x of the variables that bounds hold, (n, m).
 
     Between bounds that are equal a variable goes with the one that it is pushed against.
@@ -186,6 +199,24 @@ def _symmetric_product(H: LinearOperator, motion: LinearOperator) -> LinearOpera
     """Return H motion for a symmetric H that may know its products in one direction."""
     return LinearOperator(
         motion.shape, lambda u: H @ (motion @ u), lambda w: motion.T @ (H @ w)
+    )
+
+
+def _on_the_support(problem: Problem, solution: Solution) -> KKTSystem:
+    """Linearise f + Ω where it is smooth: on the support, off the bounds."""
+    x, y, active = solution.x, solution.y, solution.active
+    assert active is not None
+    n = y.shape[0]
+    (free,) = namespace(y).nonzero(~active.fixed)
+    moved = problem.penalty.cross(x, y)
+    cross = as_operator("penalty.cross's result", moved, square=False)
+    return KKTSystem(
+        H=on_support(problem, x, y, free),
+        C=None,
+        B=take_rows(problem.cross(x, y) + cross, free),
+        n=n,
+        size=n,
+        index=None if free.shape[0] == n else free,
     )
 
 

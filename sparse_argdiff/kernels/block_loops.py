@@ -215,6 +215,35 @@ def cg_advance(X, P, Z, alpha, beta, gamma, d, width):
 
 
 @compile_loop(fastmath=_SUMS)
+def cg_residual_own(R, Q, alpha, D, width):
+    """Take α q from r; return r'r and r'(D ∘ r), with a diagonal for each column."""
+    stretch = alpha.size
+    sums, scaled = np.zeros(stretch), np.zeros(stretch)
+    for b in range(0, R.size, stretch):
+        r, q, d = R[b : b + stretch], Q[b : b + stretch], D[b : b + stretch]
+        for t in range(r.size):
+            entry = r[t] - alpha[t] * q[t]
+            r[t] = entry
+            square = np.float64(entry) * np.float64(entry)
+            sums[t] += square
+            scaled[t] += np.float64(d[t]) * square
+    return _fold(sums, width), _fold(scaled, width)
+
+
+@compile_loop(fastmath=_SUMS)
+def cg_advance_own(X, P, Z, alpha, beta, gamma, D):
+    """Add α p to x, then make p γ D ∘ z + β p, with a diagonal for each column."""
+    stretch = alpha.size
+    for b in range(0, X.size, stretch):
+        x, p, z = X[b : b + stretch], P[b : b + stretch], Z[b : b + stretch]
+        d = D[b : b + stretch]
+        for t in range(x.size):
+            entry = p[t]
+            x[t] += alpha[t] * entry
+            p[t] = gamma[t] * d[t] * z[t] + beta[t] * entry
+
+
+@compile_loop(fastmath=_SUMS)
 def lanczos(older, newer, Y, of_older, of_newer, of_y, width):
     """Combine the three residual vectors; return the square of each column."""
     stretch = of_y.size

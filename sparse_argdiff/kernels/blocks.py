@@ -18,6 +18,7 @@ from .reference import WIDEST
 
 Block = Any  # a C-ordered NumPy array (n, k), or the scalars (k,) of its columns
 LINE = 64  # bytes of a cache line
+CACHE = 2**20  # bytes of a block up to which it stays near the core
 
 
 class Blocks:
@@ -40,6 +41,8 @@ class Blocks:
     ) -> tuple[Block, Block]:
         """Step the residuals, r −= α q; return r'r and r'(d ∘ r) of each column."""
         loop = block_loops().cg_residual
+        if d is not None and d.ndim == 2:
+            loop, d = block_loops().cg_residual_own, _flat(d)
         found: tuple[Block, Block] = loop(
             _flat(R), _flat(Q), _repeated(R, alpha), d, _width(R)
         )
@@ -58,6 +61,10 @@ class Blocks:
         moves = alpha != 0.0
         scalars = (_repeated(X, a) for a in (alpha, np.where(moves, beta, 1.0), moves))
         loop = block_loops().cg_advance
+        if d is not None and d.ndim == 2:
+            own = block_loops().cg_advance_own
+            own(_flat(X), _flat(P), _flat(Z), *scalars, _flat(d))
+            return
         loop(_flat(X), _flat(P), _flat(Z), *scalars, d, _width(X))
 
     def lanczos(
@@ -92,15 +99,20 @@ class Blocks:
 BLOCKS = Blocks()
 
 
-def width_for(columns: int, like: Block, *, in_place: bool) -> int:
+def width_for(columns: int, like: Block, *, in_place: bool, own: bool = False) -> int:
     """Return the width of a block for so many columns.
 
-    Products in place go by rows of half a cache line, or one; others by any number.
+    Products in place go by rows of half a cache line, or one; others by any number.  Where
+    columns have matrices of their ``own``, and blocks are beyond the cache, traffic counts
+    more than lines that are straddled: up to three quarters of a line are a row.
     """
     if not in_place:
         return min(columns, WIDEST)
     most = LINE // like.itemsize
-    return int(most // 2 if columns <= most // 2 else most)
+    if columns <= most // 2:
+        return int(most // 2)
+    fits = like.shape[0] * LINE <= CACHE
+    return int(most if fits or not own or columns > 3 * most // 4 else columns)
 
 
 @functools.cache

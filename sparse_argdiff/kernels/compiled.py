@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from scipy import sparse
 
-from ..arrays import Array
+from ..arrays import Array, empty
 from ..operators.linear_operator import LinearOperator
 from .blocks import BLOCKS, width_for
 from .reference import HOST_CHECK_EVERY, Scalar, host_scalars
@@ -39,7 +39,14 @@ class Compiled:
 
     def block_width(self, columns: int, A: LinearOperator, like: Array) -> int:
         """Return the width of a block that holds so many columns."""
-        return width_for(columns, like, in_place=A.into_blocks)
+        own = A.structure.columns is not None
+        return width_for(columns, like, in_place=A.into_blocks, own=own)
+
+    def zeros(self, shape: tuple[int, int], like: Array, A: LinearOperator) -> Array:
+        """Return a block of zeros that begins with a cache line, its rows contiguous."""
+        found = empty(shape, like)
+        found[...] = 0.0
+        return found
 
     def operator(self, A: LinearOperator) -> LinearOperator:
         """Give a diagonal or a plain CSR matrix products that yield x'Ax on the way."""
@@ -82,6 +89,9 @@ class Compiled:
 
     def fused(self, M: LinearOperator | None, like: Array) -> Array | None:
         """Return the diagonal of an M that is one: the passes of CG take it on."""
+        own = None if M is None else M.structure.own
+        if own is not None and like.ndim == 2:
+            return np.ascontiguousarray(own, dtype=like.dtype)
         if M is None or not M.is_diagonal:
             return None
         return read_only(M.diagonal().astype(like.dtype, copy=False))

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from ..arrays import Array, asarray, namespace
+from ..arrays import Array, asarray, namespace, zeros
 from ..operators.linear_operator import LinearOperator
 from .reference import Line, Scalar
 
@@ -60,6 +60,10 @@ class Device:
     def block_width(self, columns: int, A: LinearOperator, like: Array) -> int:
         """Return 1: the passes are those of vectors."""
         return 1
+
+    def zeros(self, shape: tuple[int, int], like: Array, A: LinearOperator) -> Array:
+        """Return a block of zeros."""
+        return zeros(shape, like)
 
     def operator(self, A: LinearOperator) -> LinearOperator:
         """Return A as it is."""
@@ -154,7 +158,7 @@ class _OnDevice:
     def hypot(self, *values: Array) -> Array:
         return functools.reduce(self._xp.hypot, values)
 
-    def lengths(self, square: Array, x: Array) -> Array:
+    def lengths(self, square: Array, x: Array, among: Any = True) -> Array:
         return self._xp.sqrt(square)
 
     def full(self, value: float) -> Array:

@@ -44,8 +44,11 @@ class Scalars(Protocol):
     def where(self, condition: Scalar, a: Scalar, b: Scalar) -> Scalar:
         """Return a or b."""
 
-    def lengths(self, square: Scalar, x: Array) -> Scalar:
-        """Return ‖x‖ from its square, or anew where that has left the floating range."""
+    def lengths(self, square: Scalar, x: Array, among: Scalar = True) -> Scalar:
+        """Return ‖x‖ from its square, anew where that has left the floating range.
+
+        ``among``: the columns that may be computed anew; others count no more.
+        """
 
     def full(self, value: float) -> Scalar:
         """Return the same value for each column."""
@@ -84,6 +87,9 @@ class KernelSet(Protocol):
 
     def block_width(self, columns: int, A: LinearOperator, like: Array) -> int:
         """Return the width of a block that holds so many columns; 1 for none."""
+
+    def zeros(self, shape: tuple[int, int], like: Array, A: LinearOperator) -> Array:
+        """Return a block of zeros, stored as the passes and A like it."""
 
     def operator(self, A: LinearOperator) -> LinearOperator:
         """Return A, or the same A with a fused product."""

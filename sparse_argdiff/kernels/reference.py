@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from ..arrays import Array, HostArray, asarray, axpy, dot, namespace, norm
+from ..arrays import Array, HostArray, asarray, axpy, dot, namespace, norm, zeros
 from ..operators.linear_operator import LinearOperator
 
 Scalar = Any  # a float, or an array of shape (k,) where the vectors live
@@ -59,7 +59,7 @@ class _Floats:
     def sqrt(self, value: float) -> float:
         return math.sqrt(value) if value > 0.0 else 0.0
 
-    def lengths(self, square: float, x: Array) -> float:
+    def lengths(self, square: float, x: Array, among: bool = True) -> float:
         return math.sqrt(square) if square > _UNDERFLOW else norm(x)
 
     def where(self, condition: bool, a: float, b: float) -> float:
@@ -104,9 +104,11 @@ class _Rows:
     def hypot(self, *values: HostArray) -> HostArray:
         return functools.reduce(np.hypot, values)
 
-    def lengths(self, square: HostArray, x: HostArray) -> HostArray:
+    def lengths(
+        self, square: HostArray, x: HostArray, among: HostArray | bool = True
+    ) -> HostArray:
         found = self.sqrt(square)
-        for c in np.nonzero(square <= _UNDERFLOW)[0]:
+        for c in np.nonzero((square <= _UNDERFLOW) & among)[0]:
             found[c] = norm(x[:, int(c)])
         return found
 
@@ -166,6 +168,15 @@ class Reference:
     def block_width(self, columns: int, A: LinearOperator, like: Array) -> int:
         """Return the width of a block that holds so many columns."""
         return min(columns, WIDEST)
+
+    def zeros(self, shape: tuple[int, int], like: Array, A: LinearOperator) -> Array:
+        """Return a block of zeros, its columns contiguous where A takes such blocks.
+
+        NumPy's passes are then as long as the columns.
+        """
+        if isinstance(like, np.ndarray) and not A.into_blocks:
+            return np.zeros(shape[::-1], like.dtype).T
+        return zeros(shape, like)
 
     def operator(self, A: LinearOperator) -> LinearOperator:
         """Return A as it is."""

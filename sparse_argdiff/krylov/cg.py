@@ -26,6 +26,7 @@ from .linear_system import (
     drive,
     flat_status,
     operator_norm_estimate,
+    operators_of,
     solve_columns,
     solve_in_rounds,
     take,
@@ -127,7 +128,8 @@ def cg(
             r_c, found = contiguous(r, c), energy[column.index]
             system.diagnose(column, contiguous(x, c), r_c)
             if found.needs_start:
-                z = r_c if system.M is None else system.M @ r_c
+                M = system.single(column)[1]
+                z = r_c if M is None else M @ r_c
                 found.start(max(float(r_c @ z), 0.0))
             column.energy_error, column.energy_error_earlier, bound = found.result(
                 column.status, column.residual_norm
@@ -223,7 +225,7 @@ class ConjugateGradients:
                 z, rho_next = product(kernels, M, r, self._of_M)  # ρ₊ = r'M r
             beta = rho_next / rho  # β = ρ₊ / ρ
             kernels.cg_advance(x, p, z, alpha, beta, d)  # x += α p, p = M r + β p
-            size = s.lengths(square, r)
+            size = s.lengths(square, r, active)
             self.p_square = s.where(
                 active, rho_next + beta * beta * self.p_square, self.p_square
             )
@@ -257,7 +259,9 @@ class ConjugateGradients:
         return status, namespace(p).asarray(p, copy=True), 1
 
     def _flat_status(self, c: int, p: Array, q: Array, p_square: float) -> Status:
-        image = q if self.M is None else self.M @ contiguous(self.q, c)
+        image = q
+        if self.M is not None:
+            image = self.M.for_columns([c], 0) @ contiguous(self.q, c)
         square = max(float(q @ image), 0.0)  # ‖A p‖² in the metric of M
         largest = max(
             self.scalars.values(self.largest)[c], math.sqrt(square / p_square)
@@ -274,10 +278,13 @@ class ConjugateGradients:
     def keep(self, columns: list[int], width: int) -> None:
         """Go on with these columns in a narrower block; width 0: in a vector."""
         self.x, self.r, self.p, q = (
-            take(v, columns, width) for v in (self.x, self.r, self.p, self.q)
+            take(v, columns, width, self.kernels, self.A)
+            for v in (self.x, self.r, self.p, self.q)
         )
         xp = namespace(q)
         self.q = self._buffer = q
+        self.A, self.M = operators_of(self.A, self.M, columns, width, self.kernels)
+        self._diagonal = self.kernels.fused(self.M, self.r)
         plain = self.M is None or self._diagonal is not None
         self._of_M = self.r if plain else xp.zeros_like(q)
         s, self.scalars = self.scalars, self.kernels.scalars(q)

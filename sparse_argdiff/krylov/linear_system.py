@@ -42,6 +42,7 @@ from ..kernels import (
     product,
 )
 from ..operators.checked_products import asymmetry, symmetry_tolerance
+from ..operators.diagonal_blocks import columns_of
 from ..operators.linear_operator import LinearOperator, as_operator
 from ..operators.scaling import random_signs
 from ..status import Status
@@ -162,6 +163,10 @@ class LinearSystem:
         if self.b.ndim == 1:
             with self.workspace.lend(self.b, count) as lent:
                 yield lent
+        elif _by_columns(self.b):
+            shape = count, *self.b.shape[::-1]
+            with self.workspace.lend(self.b, 1, shape) as (whole,):
+                yield [whole[i, :, :].T for i in range(count)]
         else:
             with self.workspace.lend(self.b, 1, (count, *self.b.shape)) as (whole,):
                 yield [whole[i, :, :] for i in range(count)]
@@ -180,10 +185,17 @@ class LinearSystem:
         if len(places) > 1:
             width = self.kernels.block_width(len(places), self.A, self.b)
         return dataclasses.replace(
-            self,
-            b=take(self.b, places, width),
+            self.of(places, width),
+            b=take(self.b, places, width, self.kernels, self.A),
             x0=None,
             columns=[self.columns[c] for c in places],
+        )
+
+    def of(self, places: list[int], width: int) -> LinearSystem:
+        """Return the system with the operators of some of its columns."""
+        A, M = operators_of(self.A, self.M, places, width, self.kernels)
+        return (
+            self if A is self.A and M is self.M else dataclasses.replace(self, A=A, M=M)
         )
 
     def residual(self, x: Array, out: Array, scratch: Array) -> None:
@@ -224,10 +236,17 @@ class LinearSystem:
         is what this makes of the residual, in all units.  Never more than ‖b‖_M / 10.
         """
         assert self.M is not None
-        moved = self.A @ (random_signs(x.shape[0], x, 0) * x)
+        A, M = self.single(column)
+        moved = A @ (random_signs(x.shape[0], x, 0) * x)
         column.n_matvec += 1
-        size = math.sqrt(max(dot(moved, self.M @ moved), 0.0)) + column.b_metric
+        size = math.sqrt(max(dot(moved, M @ moved), 0.0)) + column.b_metric
         return min(32.0 * self.unit_roundoff * size, 0.1 * column.b_metric)
+
+    def single(self, column: Column) -> tuple[Any, Any]:
+        """Return A and M for one column, as operators on vectors."""
+        place = [self.columns.index(column)]
+        M = None if self.M is None else self.M.for_columns(place, 0)
+        return self.A.for_columns(place, 0), M
 
     @property
     def unit_roundoff(self) -> float:
@@ -263,8 +282,9 @@ class LinearSystem:
         tested where A does not claim it, for a random v and u = x, whose product is known.
         """
         column.status = column.status or Status.ITERATION_LIMIT
+        A, M = self.single(column)
         if column.status is Status.STAGNATED:
-            column.a_norm = max(column.a_norm, operator_norm_estimate(r, self.A @ r))
+            column.a_norm = max(column.a_norm, operator_norm_estimate(r, A @ r))
             column.n_matvec += 1
             if self.at_rounding(column, x):
                 column.status = Status.ROUNDING_LIMIT
@@ -272,7 +292,7 @@ class LinearSystem:
             return
         symmetric = True
         b = contiguous(self.b, self.columns.index(column))
-        for operator, known in ((self.A, True), (self.M, False)):
+        for operator, known in ((A, True), (M, False)):
             if operator is None or operator.symmetric or not symmetric:
                 continue
             u, Au = x, b - r
@@ -313,7 +333,12 @@ def solve_columns(
         Naming the argument, what was found and what was expected.
     """
     A, b, x0, M = _checked_operands(A, b, x0, M)
+    given, blocks = b, None if callback is not None else blocks_of(A, M)
+    if blocks is not None:
+        A, b, x0, M = _taken_apart(blocks, b, x0, M)
     rtol, atol = as_tolerance("rtol", rtol), as_tolerance("atol", atol)
+    if blocks is not None:
+        atol = atol / math.sqrt(blocks.count)
     if callback is not None:
         check_callable(callback=callback)
     if not isinstance(workspace, Workspace | None):
@@ -340,7 +365,77 @@ def solve_columns(
         method(_group(whole, whole.columns[first : first + width], width))
         for first in range(0, len(whole.columns), width)
     ]
-    return assemble(whole.columns, parts, b, A)
+    found = assemble(whole.columns, parts, b, A)
+    if blocks is None:
+        return found
+    return _put_together(blocks, found, whole.columns, given)
+
+
+def blocks_of(A: LinearOperator, M: LinearOperator | None) -> Any:
+    """Return the diagonal blocks of A, where M has them too; else None."""
+    blocks = A.blocks
+    if blocks is None or M is None or M.shape[0] == blocks.size:
+        return blocks
+    own = M.blocks
+    same = own is not None and (own.count, own.size) == (blocks.count, blocks.size)
+    return blocks if same or M.is_diagonal else None
+
+
+def _taken_apart(blocks: Any, b: Any, x0: Any, M: Any) -> tuple[Any, ...]:
+    """Return a system of diagonal blocks as one of columns."""
+    j = 1 if b.ndim == 1 else b.shape[1]
+    places = [k for k in range(blocks.count) for _ in range(j)]
+    b, x0 = (None if v is None else blocks.unstacked(v) for v in (b, x0))
+    if M is not None and M.shape[0] != blocks.size:
+        columns = M.blocks.columns if M.blocks else columns_of(M, blocks.size)
+        M = columns(places, len(places))
+    return blocks.columns(places, len(places)), b, x0, M
+
+
+def _put_together(
+    blocks: Any, found: KrylovResult, columns: list[Column], like: Array
+) -> KrylovResult:
+    """Return the result of the stacked system; counts are those of all columns."""
+    xp, j = namespace(like), 1 if like.ndim == 1 else like.shape[1]
+
+    def over(values: Any, combine: Any) -> Any:
+        """Combine what the blocks of a column have."""
+        if values is None:
+            return None
+        combined = combine(values.reshape((blocks.count, j)), axis=0)
+        return combined if like.ndim == 2 else combined[0]
+
+    def length(values: Any, axis: int) -> Any:
+        return xp.sqrt(xp.sum(values * values, axis=axis))
+
+    one = like.ndim == 1
+    sizes = {
+        name: over(getattr(found, name), length)
+        for name in (
+            "residual_norm",
+            "energy_error",
+            "energy_error_bound",
+            "energy_error_earlier",
+        )
+    }
+    if one:
+        sizes = {k: None if v is None else float(v) for k, v in sizes.items()}
+    met, niter = over(found.converged, xp.all), over(found.niter, xp.max)
+    direction = None
+    for column in columns:
+        if direction is None and column.direction is not None:
+            direction = zeros(blocks.count * blocks.size, column.direction)
+            first = column.index // j * blocks.size
+            direction[first : first + blocks.size] = column.direction
+    return dataclasses.replace(
+        found,
+        x=blocks.stacked(found.x, like),
+        residual=blocks.stacked(found.residual, like),
+        converged=bool(met) if one else met,
+        niter=int(niter) if one else niter,
+        direction=direction,
+        **sizes,
+    )
 
 
 def _columns(b: Array, rtol: float, atol: float, *, metric: bool) -> list[Column]:
@@ -356,12 +451,30 @@ def _columns(b: Array, rtol: float, atol: float, *, metric: bool) -> list[Column
     return columns
 
 
+def operators_of(
+    A: LinearOperator,
+    M: LinearOperator | None,
+    places: list[int],
+    width: int,
+    kernels: KernelSet,
+) -> tuple[LinearOperator, LinearOperator | None]:
+    """Return A and M for some columns; themselves where all columns have the same."""
+    A_of = A.for_columns(places, width)
+    M_of = None if M is None else M.for_columns(places, width)
+    A_of = A if A_of is A else kernels.operator(A_of)
+    if M is None or M_of is None or M_of is M:
+        return A_of, M
+    return A_of, kernels.operator(M_of)
+
+
 def _group(system: LinearSystem, columns: list[Column], width: int) -> LinearSystem:
     """Return the system of some columns, in their units, in a block of this width."""
+    single = system.b.ndim == 1 or width == 1
+    places = [column.index for column in columns]
     return dataclasses.replace(
-        system,
-        b=_block(system.b, columns, width),
-        x0=None if system.x0 is None else _block(system.x0, columns, width),
+        system.of(places, 0 if single else width),
+        b=_block(system.b, columns, width, system),
+        x0=None if system.x0 is None else _block(system.x0, columns, width, system),
         columns=columns,
     )
 
@@ -526,12 +639,21 @@ def solve_in_rounds(
                 continue
             part = system.part(todo)
             width = 0 if part.b.ndim == 1 else part.b.shape[1]
-            x_part, r_part = (take(v, todo, width) for v in (x, r))
+            x_part, r_part = (
+                take(v, todo, width, system.kernels, part.A) for v in (x, r)
+            )
             with part.scratch(vectors) as own:
                 one_round(part, x_part, r_part, own)
             for i, c in enumerate(todo):
                 x[:, c], r[:, c] = column_of(x_part, i), column_of(r_part, i)
     return x, r
+
+
+def _by_columns(block: Array) -> bool:
+    """Tell whether the columns of a NumPy block are contiguous, and its rows are not."""
+    if not isinstance(block, np.ndarray):
+        return False
+    return block.flags.f_contiguous and not block.flags.c_contiguous
 
 
 # columns and blocks -------------------------------------------------------------------
@@ -549,24 +671,34 @@ def contiguous(block: Array, c: int) -> Array:
     return namespace(block).asarray(block[:, c], copy=True)
 
 
-def take(block: Array, columns: list[int], width: int) -> Array:
-    """Return these columns in a block of ``width``, zero beyond; width 0: a vector."""
+def take(
+    block: Array,
+    columns: list[int],
+    width: int,
+    kernels: KernelSet,
+    A: LinearOperator,
+) -> Array:
+    """Return these columns in a block of ``width``, zero beyond; width 0: a vector.
+
+    It is stored as the passes of ``kernels``, and A, like it.
+    """
     if width == 0:
         return namespace(block).asarray(block[:, columns[0]], copy=True)
-    found = zeros((block.shape[0], width), block)
+    found = kernels.zeros((block.shape[0], width), block, A)
     for i, c in enumerate(columns):
         found[:, i] = block[:, c]
     return found
 
 
-def _block(b: Array, group: list[Column], width: int) -> Array:
+def _block(b: Array, group: list[Column], width: int, of: LinearSystem) -> Array:
     """Return the columns of a group, in their units."""
     if b.ndim == 1 or width == 1:
         vector, unit = column_of(b, group[0].index), group[0].unit
         if unit != 1.0:
             return vector / unit
         return vector if b.ndim == 1 else namespace(b).asarray(vector, copy=True)
-    found = take(b, [column.index for column in group], width)
+    places = [column.index for column in group]
+    found = take(b, places, width, of.kernels, of.A)
     for c, column in enumerate(group):
         if column.unit != 1.0:
             found[:, c] = found[:, c] / column.unit
@@ -582,6 +714,7 @@ def _block_width(
     in_place = A.into_blocks and (M is None or M.has_matmat)
     in_place = in_place and kernels is not REFERENCE
     fewest = _FEWEST_IN_PLACE if in_place else _FEWEST_COPIED
+    fewest = 2 if A.structure.columns is not None else fewest
     return 1 if b.shape[1] < fewest else kernels.block_width(b.shape[1], A, b)
 
 

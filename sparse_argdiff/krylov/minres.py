@@ -26,6 +26,7 @@ from .linear_system import (
     contiguous,
     drive,
     operator_norm_estimate,
+    operators_of,
     solve_columns,
     solve_in_rounds,
     take,
@@ -245,11 +246,15 @@ class Lanczos:
     def keep(self, columns: list[int], width: int) -> None:
         """Go on with these columns in a narrower block; width 0: in a vector."""
         vectors = (
-            take(v, columns, width) for v in (self.x, self.r, *self._vectors[:-1])
+            take(v, columns, width, self.kernels, self.A)
+            for v in (self.x, self.r, *self._vectors[:-1])
         )
         self.x, self.r, older, newer, buffer, w, w_old = vectors
         shared = self._vectors[-1] is self._vectors[1]  # v is the newest vector itself
-        v = newer if shared else take(self._vectors[-1], columns, width)
+        v = newer
+        if not shared:
+            v = take(self._vectors[-1], columns, width, self.kernels, self.A)
+        self.A, self.M = operators_of(self.A, self.M, columns, width, self.kernels)
         self._vectors = older, newer, buffer, w, w_old, v
         s, self.scalars = self.scalars, self.kernels.scalars(v)
         for name in _SCALARS:

@@ -40,11 +40,14 @@ class Design:
         self.dtype = model_dtype(self.features)
 
     def forward(self, y: Array) -> Array:
-        """Return the predictors, (N,) or (N, K); of a block (n, k), K = 1, (N, k)."""
+        """Return the predictors, (N,) or (N, K); of a block (n, k) (N, k) or (N, K, k)."""
         c = y[: self.n_coefficients, ...]
         if self.outputs > 1:
-            c = c.reshape((self.n_features, self.outputs))
+            k = 1 if y.ndim == 1 else y.shape[1]
+            c = c.reshape((self.n_features, self.outputs * k))
         z = self._own(self.features @ c)
+        if y.ndim == 2 and self.outputs > 1:
+            z = z.reshape((self.n_samples, self.outputs, y.shape[1]))
         if self.intercept:
             z += y[self.n_coefficients :, ...]
         return z
@@ -57,19 +60,24 @@ class Design:
 
     def backward(self, s: Array) -> Array:
         """Return the transpose's product with s, fresh: (n,), or of a block (n, k)."""
-        c = self.transposed @ s
-        c = c.reshape(-1) if self.outputs > 1 else c
+        k = s.shape[2:] if self.outputs > 1 else s.shape[1:]
+        flat = s.reshape((s.shape[0], s.shape[1] * s.shape[2])) if s.ndim == 3 else s
+        c = (self.transposed @ flat).reshape((self.n_coefficients, *k))
         if not self.intercept:
             return self._own(c)
         xp = namespace(s)
-        total = xp.sum(s, axis=0)
-        total = total.reshape(-1) if self.outputs > 1 else total[None, ...]
+        total = xp.sum(s, axis=0).reshape((self.outputs, *k))
         return xp.concatenate([c, total])
 
     @property
     def has_squares(self) -> bool:
         """Whether :meth:`squares` is available: not for features that are operators."""
         return not isinstance(self.features, LinearOperator)
+
+    @functools.cached_property
+    def by_columns(self) -> Any:
+        """Sparse features of the host in CSC, a copy where they are not, made once."""
+        return sparse.csc_array(self.features)
 
     @functools.cached_property
     def _squared(self) -> Any:

@@ -31,6 +31,8 @@ def constants_of(
     third = getattr(loss, "third_bound", math.inf)
     if not (math.isfinite(third) and design.has_squares and penalty.m):
         return None
+    if not weights.shape[0] or penalty.log_weights.row_norms is None:
+        return None
     if design.intercept and not isinstance(loss, Squared):
         return None
     xp, count = namespace(y), penalty.n_coefficients
@@ -45,14 +47,27 @@ def constants_of(
         rows = design.row_squares(1.0 / metric)
         rows = data.counted(rows**1.5)
         hess = third * dot(data.weights, rows) if third else 0.0
-    reach = float(xp.max(penalty.gather(W * y[:count] ** 2)))
+    reach, longest = _reach(penalty, W * y[:count] ** 2)
     return Constants(
         convexity=1.0,
         hess_lipschitz=hess,
         cross=math.sqrt(reach) / share,
-        cross_lipschitz=1.0 / share,
+        cross_lipschitz=longest / share,
         metric=metric,
     )
+
+
+def _reach(penalty: RidgePenalty, squares: Array) -> tuple[float, float]:
+    """Return bounds on ‖Z' diag(√s)‖₂² and on the norms of the rows of Z, s = squares.
+
+    Rows with a single one are orthogonal or the same; of others the Frobenius norm is
+    taken.
+    """
+    xp, norms = namespace(squares), penalty.log_weights.row_norms
+    assert norms is not None
+    if isinstance(norms, float):
+        return float(xp.max(penalty.gather(squares))), norms
+    return dot(squares, norms * norms), float(xp.max(norms))
 
 
 def lipschitz_of(data: Any, metric: Array) -> float:

@@ -5,6 +5,7 @@ Each gives ℓ, ∂ℓ/∂z and the curvature ∂²ℓ/∂z² as a product, all 
     Squared      ½ (z − t)²                     Huber     ½ r² inside δ, δ|r| − ½ δ² outside
     Logistic     log(1 + e^z) − t z             Poisson   e^z − t z
     Multinomial  log Σ_k e^{z_k} − z_t          (K predictors a sample)
+    SquaredHinge max(0, 1 − t z)²
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from typing import Any, ClassVar, NamedTuple, Protocol
 
 import numpy as np
 
-from ..arrays import Array, as_data, namespace
+from ..arrays import Array, as_data, epsilon, namespace
 
 
 class Curvature(NamedTuple):
@@ -33,6 +34,8 @@ class Loss(Protocol):
     Predictors z have shape (N,), or (N, K) for a loss of K outputs a sample.
     Optional attributes: ``curvature_bound`` and ``third_bound``, of the second and third
     derivatives by z for all z; without them nothing is proven about a hypergradient.
+    ``kinks(z, targets)``, the relative distances to where the curvature jumps: samples
+    there make a derivative one-sided, which is told.
     ``mean_range``, the open interval of the means that the model can predict: targets all
     at one end have no finite intercept.  ``third(z, targets, weights, a, b)``, the third
     derivative times the weights along a and b, of the shape of z: without it the Hessian
@@ -243,6 +246,51 @@ class Huber(_Scalar):
     def _second(self, z: Array, targets: Array, weights: Array) -> Array:
         return weights * (namespace(z).abs(z - targets) <= self.delta)
 
+    def kinks(self, z: Array, targets: Array) -> Array:
+        """Return how far the predictors are from where the curvature jumps, relatively."""
+        xp = namespace(z)
+        return xp.abs(xp.abs(z - targets) / self.delta - 1.0)
+
+
+@dataclasses.dataclass(frozen=True)
+class SquaredHinge(_Scalar):
+    """max(0, 1 − t z)² for labels −1/+1; 0/1 become −1/+1."""
+
+    mean_range: ClassVar[tuple[float, float]] = (-1.0, 1.0)
+
+    def prepare(self, targets: Array, dtype: Any, outputs: int | None = None) -> Array:
+        """Return the labels −1/+1."""
+        targets = _numeric(targets, dtype)
+        xp = namespace(targets)
+        if bool(xp.all((targets == 0.0) | (targets == 1.0))):
+            return 2.0 * targets - 1.0
+        if not bool(xp.all((targets == -1.0) | (targets == 1.0))):
+            raise ValueError(
+                "targets must be labels -1/+1 or 0/1, found values from "
+                f"{float(xp.min(targets))} to {float(xp.max(targets))}"
+            )
+        return targets
+
+    def value(self, z: Array, targets: Array) -> Array:
+        """Return ℓ per sample."""
+        return self._missing(z, targets) ** 2
+
+    def slope(self, z: Array, targets: Array) -> Array:
+        """Return −2 t max(0, 1 − t z)."""
+        return -2.0 * targets * self._missing(z, targets)
+
+    def _second(self, z: Array, targets: Array, weights: Array) -> Array:
+        return 2.0 * weights * (targets * z < 1.0)
+
+    def kinks(self, z: Array, targets: Array) -> Array:
+        """Return how far the predictors are from where the curvature jumps, of their size."""
+        return namespace(z).abs(1.0 - targets * z)
+
+    @staticmethod
+    def _missing(z: Array, targets: Array) -> Array:
+        short = 1.0 - targets * z
+        return namespace(z).maximum(short, 0.0 * short)
+
 
 @dataclasses.dataclass(frozen=True)
 class Multinomial:
@@ -348,10 +396,28 @@ def _count_of(classes: Array) -> int:
     return count
 
 
+def kink_note(loss: Loss, z: Array, targets: Array, weights: Array) -> str:
+    """Say how many samples are where the curvature of a loss jumps, to half the digits.
+
+    Empty without any, and for losses that are twice differentiable.
+    """
+    distances = getattr(loss, "kinks", None)
+    if distances is None:
+        return ""
+    near = (distances(z, targets) <= math.sqrt(epsilon(z))) & (weights > 0.0)
+    count = int(namespace(z).count_nonzero(near))
+    if count == 0:
+        return ""
+    return (
+        f"{count} samples are at a kink of the slope of the loss, where its curvature "
+        "jumps: the derivative is one-sided there"
+    )
+
+
 LOSSES: dict[str, type[Any]] = {
     loss.__name__.lower(): loss
     for loss in (Squared, Logistic, Poisson, Huber, Multinomial)
-}
+} | {"squared-hinge": SquaredHinge}
 
 
 def as_loss(loss: str | Loss) -> Loss:

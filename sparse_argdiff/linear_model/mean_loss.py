@@ -8,6 +8,7 @@ not count, whatever their loss is: 0 · ∞ is no number.
 
 from __future__ import annotations
 
+import copy
 import math
 from typing import Any
 
@@ -26,7 +27,7 @@ from ..arrays import (
     to_namespace,
 )
 from .design import Design, as_features, model_dtype
-from .losses import Loss
+from .losses import Loss, Squared
 
 
 class DataTerm:
@@ -56,20 +57,68 @@ class DataTerm:
                 f"targets must have {n_samples} entries like the rows of features, "
                 f"found {self.targets.shape[0]}"
             )
-        self.total, self.weighted = float(n_samples), weights is not None
-        if weights is None:
-            self.weights = xp.full(n_samples, 1.0 / n_samples, dtype=dtype)
-        else:
-            weights = as_data("sample_weight", weights, dtype)
-            weights = as_vector("sample_weight", weights, n_samples)
-            self.total = float(xp.sum(weights))
-            if not (bool(xp.all(weights >= 0.0)) and 0.0 < self.total < np.inf):
-                raise ValueError("sample_weight must be finite, >= 0 and not all 0")
-            self.weights = xp.asarray(weights / self.total, dtype=dtype)
+        self.weighted = weights is not None
+        if weights is None:  # a sum of 1/N in single precision, too
+            weights = xp.ones(n_samples, dtype=dtype)
+        weights = as_data("sample_weight", weights, dtype)
+        self._weigh(as_vector("sample_weight", weights, n_samples))
+
+    def _weigh(self, weights: Array) -> None:
+        """Take these weights, scaled to a sum of one."""
+        xp, dtype = namespace(weights), self.design.dtype
+        self.total = float(xp.sum(weights))
+        if not (bool(xp.all(weights >= 0.0)) and 0.0 < self.total < np.inf):
+            raise ValueError("sample_weight must be finite, >= 0 and not all 0")
+        self.weights = xp.asarray(weights / self.total, dtype=dtype)
         idle = self.weights == 0.0
         self._idle: Array | None = idle if bool(xp.any(idle)) else None
         self._memo: tuple[Array, Array] | None = None
         self._grad_memo: tuple[Array, Array] | None = None
+
+    def given_weights(self) -> Array:
+        """Return the weights as they were given, ones without any."""
+        return self.weights * self.total
+
+    def like(
+        self,
+        *,
+        weights: Array | None = None,
+        targets: Any = None,
+        prepared: Array | None = None,
+    ) -> DataTerm:
+        """Return a term of the same design with other weights, or other targets.
+
+        ``prepared``: targets of another term.
+        """
+        term = copy.copy(self)
+        term._memo = term._grad_memo = None
+        if weights is not None:
+            term._weigh(weights)
+        if targets is not None:
+            prepared = self.loss.prepare(targets, self.design.dtype)
+        if prepared is not None:
+            term.targets = prepared
+        return term
+
+    def lacking(self) -> int | None:
+        """Return the class, 0 or 1 of one output, that no sample with a weight has."""
+        xp, loss = namespace(self.targets), self.loss
+        low, high = getattr(loss, "mean_range", (-math.inf, math.inf))
+        if not (math.isfinite(low) and math.isfinite(high)):
+            return None
+        ends = [(high, self.targets > low)]  # a class of several outputs, and class 1
+        if self.targets.ndim == 1:
+            ends.append((low, self.targets < high))
+        for end, present in ends:
+            missing = ~xp.any(self.counted(present, False), axis=0)
+            if bool(xp.any(missing)):
+                several = self.targets.ndim > 1
+                return (
+                    int(xp.argmax(xp.astype(missing, xp.int64)))
+                    if several
+                    else int(end)
+                )
+        return None
 
     def refuse_extreme_targets(self) -> None:
         """Refuse targets for which the intercept, not penalised, has no finite minimum."""
@@ -100,40 +149,51 @@ class DataTerm:
         memo = self._memo
         if memo is not None and bool(namespace(y).all(memo[0] == y)):
             return memo[1]
-        with _unbounded():
+        with quiet():
             z = self.counted(self.design.forward(y))
         self._memo = (copied(y), z)
         return z
 
     def value(self, y: Array) -> float:
         """Return the weighted mean loss at y."""
-        with _unbounded():
-            losses = self.counted(self.loss.value(self.predictor(y), self.targets))
-            return dot(self.weights, losses)
+        return self.value_at(self.predictor(y))
+
+    def value_at(self, z: Array) -> float:
+        """Return the weighted mean loss at predictors z."""
+        with quiet():
+            return dot(self.weights, self.counted(self.loss.value(z, self.targets)))
+
+    def slope_at(self, z: Array) -> Array:
+        """Return the weighted slopes of the loss at z, a fresh array."""
+        with quiet():
+            slope = self.counted(self.loss.slope(z, self.targets))
+            weights = self.weights if slope.ndim == 1 else self.weights[:, None]
+            return slope * weights  # a user's slope may be z itself
 
     def grad(self, y: Array) -> Array:
         """Return its gradient, shape (n,), a fresh array; the last one is remembered."""
         z, memo = self.predictor(y), self._grad_memo
         if memo is not None and memo[0] is z:
             return copied(memo[1])
-        with _unbounded():
-            slope = self.counted(self.loss.slope(z, self.targets))
-            weights = self.weights if slope.ndim == 1 else self.weights[:, None]
-            # A fresh product: a user's slope may be z itself.
-            grad = self.design.backward(slope * weights)
+        with quiet():
+            grad = self.design.backward(self.slope_at(z))
         self._grad_memo = (z, grad)
         return copied(grad)
 
     def weight_slopes(self, y: Array, v: Array) -> Array:
         """Return v' ∂(gradient)/∂w_i for the weights w as they were given."""
         z = self.predictor(y) if self._idle is None else self.design.forward(y)
-        along = self.loss.slope(z, self.targets) * self.design.forward(v)
-        along = along if along.ndim == 1 else namespace(y).sum(along, axis=1)
+        return self.slopes_along(z, self.design.forward(v))
+
+    def slopes_along(self, z: Array, z_v: Array) -> Array:
+        """Return the same from the predictors of y and of v."""
+        along = self.loss.slope(z, self.targets) * z_v
+        along = along if along.ndim == 1 else namespace(z).sum(along, axis=1)
         return (along - self.weights @ self.counted(along)) / self.total
 
     def arguments(self, xp: Any) -> dict[str, Any]:
         """Return what made this term, its weights as given, in the namespace ``xp``."""
-        weights = self.weights * self.total if self.weighted else None
+        weights = self.given_weights() if self.weighted else None
         return {
             "features": to_namespace(self.design.features, xp),
             "targets": to_namespace(self.targets, xp),
@@ -143,6 +203,24 @@ class DataTerm:
         }
 
 
-def _unbounded() -> Any:
+def quiet() -> Any:
     """Let a trial point overflow without a warning: infinities are seen by the solver."""
     return np.errstate(over="ignore", invalid="ignore")
+
+
+def several_targets(targets: Any, loss: Loss) -> Array | None:
+    """Return targets of two dimensions, of the loss that takes several; else None."""
+    array = as_array("targets", targets)
+    if array.ndim != 2 or not isinstance(loss, Squared):
+        return None
+    if not array.shape[1]:
+        raise ValueError(f"targets must have a column, found shape {array.shape}")
+    return array
+
+
+def terms_of(data: DataTerm, several: Array | None) -> list[DataTerm]:
+    """Return the term of each target; ``data`` is that of the first."""
+    if several is None:
+        return [data]
+    rest = range(1, several.shape[1])
+    return [data, *(data.like(targets=several[:, k]) for k in rest)]

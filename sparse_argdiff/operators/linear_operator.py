@@ -7,7 +7,7 @@ of this kind.
 from __future__ import annotations
 
 import numbers
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from operator import attrgetter
 from typing import Any
 
@@ -148,6 +148,10 @@ class LinearOperator:
         check_callable(into=into)
         return self._with(into=into, into_blocks=blocks)
 
+    def with_structure(self, structure: Structure) -> LinearOperator:
+        """Return the same operator of which something else is known."""
+        return self._with(structure=structure)
+
     def with_setup(
         self,
         *,
@@ -266,6 +270,11 @@ class LinearOperator:
     def __neg__(self) -> LinearOperator:
         return scale(LinearOperator, self, -1.0)
 
+    def for_columns(self, places: Sequence[int], width: int) -> LinearOperator:
+        """Return the operator of some columns of a block; itself where all have the same."""
+        own = self.structure.columns
+        return self if own is None else own(places, width)
+
     # entries and structure --------------------------------------------------------
 
     @property
@@ -292,6 +301,7 @@ class LinearOperator:
     )
     rank = _of_structure("rank", "A bound on the rank, or None.")
     accuracy = _of_structure("accuracy", "Relative accuracy of a product, if inexact.")
+    blocks = _of_structure("blocks", "The diagonal blocks that are all of it, or None.")
     note = _of_structure("note", "A caveat that results repeat in their ``warnings``.")
 
     def todense(self, xp: Any = np) -> Array:

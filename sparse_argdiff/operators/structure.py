@@ -28,6 +28,13 @@ class Structure(NamedTuple):
         differences).
     note : str
         A caveat that results built on this operator repeat in their ``warnings``.
+    blocks : DiagonalBlocks or None
+        The diagonal blocks that are all of the operator: solvers take it apart.
+    columns : callable or None
+        Of an operator on blocks (n, k) whose columns have matrices of their own: the
+        operator of some of them.
+    own : array (n, k) or None
+        Of such an operator where each matrix is a diagonal: these diagonals.
     """
 
     is_diagonal: bool = False
@@ -36,6 +43,9 @@ class Structure(NamedTuple):
     rank: int | None = None
     accuracy: float | None = None
     note: str = ""
+    blocks: Any = None
+    columns: Any = None
+    own: Any = None
 
     def __repr__(self) -> str:
         return brief("Structure", self._asdict())
@@ -62,6 +72,9 @@ class Structure(NamedTuple):
         return self._replace(
             matrix=None if entries is None else lambda: factor * entries,
             split=split and (factor * split[0], factor * split[1]),
+            blocks=None,
+            columns=None,
+            own=None,
         )
 
 

@@ -4,18 +4,23 @@ from .constants import Constants
 from .constraints import Equality, Inequality, LinearEquality
 from .log_barrier import LogBarrier
 from .objective import FunctionObjective, Objective
+from .penalties import L1, ElasticNet, GroupL1, Penalty
 from .problem import ActiveSet, Problem, Solution
 from .quadratic import QuadraticProgram
 
 __all__ = [
+    "L1",
     "ActiveSet",
     "Constants",
+    "ElasticNet",
     "Equality",
     "FunctionObjective",
+    "GroupL1",
     "Inequality",
     "LinearEquality",
     "LogBarrier",
     "Objective",
+    "Penalty",
     "Problem",
     "QuadraticProgram",
     "Solution",

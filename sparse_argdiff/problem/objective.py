@@ -68,6 +68,8 @@ class FunctionObjective:
     hess_diag : callable, optional
         ``hess_diag(x, y)`` returns the diagonal of ∇²_yy f, shape (n,), for
         preconditioners.
+    grad_x : callable, optional
+        ``grad_x(x, y)`` returns ∇_x f at fixed y, shape (m,), for ``value_gradient``.
     n : int, optional
         Size of y.
 
@@ -87,13 +89,14 @@ class FunctionObjective:
         cross_jvp: Callable[[Array, Array, Array], Array] | None = None,
         cross_vjp: Callable[[Array, Array, Array], Array] | None = None,
         hess_diag: Callable[[Array, Array], Array] | None = None,
+        grad_x: Callable[[Array, Array], Array] | None = None,
         n: int | None = None,
     ) -> None:
         if grad is None:
             raise TypeError("grad must be callable, found NoneType")
         check_callable(grad=grad, value=value, hvp=hvp, hess_diag=hess_diag)
-        check_callable(cross_jvp=cross_jvp, cross_vjp=cross_vjp)
-        self.grad, self.value, self.n = grad, value, n
+        check_callable(cross_jvp=cross_jvp, cross_vjp=cross_vjp, grad_x=grad_x)
+        self.grad, self.value, self.n, self.grad_x = grad, value, n, grad_x
         self._hvp, self._hess_diag = hvp, hess_diag
         self._cross_jvp, self._cross_vjp = cross_jvp, cross_vjp
 

@@ -42,6 +42,7 @@ from ..operators.block_matrices import (
 )
 from ..operators.linear_operator import LinearOperator, aslinearoperator
 from ..status import Status
+from .kinks import Kinks, kinks
 from .metric import Metric, metric_of
 from .problem import ActiveSet, Problem, Solution
 
@@ -64,6 +65,8 @@ class Conditions:
         Values of the rows.
     jacobians : tuple
         h_Y and J, None without rows.
+    kinks : Kinks or None
+        Of a penalty, whose gradient on the support is part of ``lagrangian_grad``.
     """
 
     grad: Array
@@ -71,6 +74,7 @@ class Conditions:
     equality: Array
     inequality: Array
     jacobians: tuple[Any, Any]
+    kinks: Kinks | None = None
 
     @property
     def multipliers_of(self) -> int:
@@ -119,7 +123,9 @@ def conditions(
         jacobians.append(jac)
         if jac is not None and multipliers is not None:
             total = total + aslinearoperator(jac).T @ multipliers[part]
-    return Conditions(grad, total, h, g, (jacobians[0], jacobians[1]))
+    bends = kinks(problem, x, y, grad)
+    total = total if bends is None else total + bends.grad
+    return Conditions(grad, total, h, g, (jacobians[0], jacobians[1]), bends)
 
 
 class _Sides(NamedTuple):
@@ -146,8 +152,15 @@ def _sides(
     if problem.bounded:
         lower, upper = problem.bounds(x, y)
         pull = metric.forces(found.lagrangian_grad)
-        sides.append(_Sides(pull, metric.root * (y - lower)))
-        sides.append(_Sides(-pull, metric.root * (upper - y)))
+        below, above = metric.root * (y - lower), metric.root * (upper - y)
+        if found.kinks is not None:  # what a kink holds pulls at no bound
+            xp, held = namespace(y), found.kinks.held
+            pull = xp.where(held, xp.zeros_like(pull), pull)
+            below, above = (
+                xp.where(held, math.inf + 0.0 * y, s) for s in (below, above)
+            )
+        sides.append(_Sides(pull, below))
+        sides.append(_Sides(-pull, above))
     return sides
 
 
@@ -198,7 +211,57 @@ def classify_in(
         )
         fixed = low | high | (lower == upper)
         weak_fixed = (weak_low | weak_high) & (lower < upper)
+    if found.kinks is not None:
+        fixed = fixed | found.kinks.held
+        weak_fixed = weak_fixed | found.kinks.weak(metric, y)
     return ActiveSet(strong, weak, fixed, weak_fixed)
+
+
+class Touching(NamedTuple):
+    """Inequalities at zero, by whether they push: masks of rows (q,) and bounds (n,)."""
+
+    rows: Array  # that push
+    low: Array  # bounds that push
+    high: Array
+    weak_rows: Array  # at zero without a force, to half the digits of y
+    weak_low: Array
+    weak_high: Array
+
+    @property
+    def weak(self) -> bool:
+        """Whether anything at zero has no force."""
+        weak = self.weak_rows, self.weak_low, self.weak_high
+        return any(bool(namespace(mask).any(mask)) for mask in weak)
+
+
+def touching(problem: Problem, solution: Solution) -> Touching:
+    """Return which inequalities are at zero, and which of them push.
+
+    Unlike :func:`classify`, without a word on pairs of rows that make an equality.
+    """
+    x, y, multipliers = solution.x, solution.y, solution.multipliers
+    assert multipliers is not None
+    found = conditions(problem, x, y, multipliers)
+    H = lagrangian_hess(problem, x, y, multipliers, found.multipliers_of)
+    metric, _ = metric_of(H, y, found.grad)
+    xp, sides = namespace(y), _sides(problem, x, y, found, multipliers, metric)
+    length = metric.length(y)
+    force = max([norm(metric.forces(found.grad)), *(_largest(s.force) for s in sides)])
+    wide = math.sqrt(epsilon(y)) * max(length, force)
+    none = zeros((0,), y, xp.bool), zeros(y.shape, y, xp.bool)
+    masks = [none[0], none[1], none[1], none[0], none[1], none[1]]
+    for j in range(3):
+        if (j == 0 and not found.inequality.shape[0]) or (
+            j > 0 and not problem.bounded
+        ):
+            continue
+        side = sides.pop(0)
+        at_zero = side.slack <= wide
+        masks[j] = (side.force > wide) & (side.force > side.slack)
+        masks[j + 3] = at_zero & ~masks[j]
+    # A variable that one of two equal bounds pushes at is not held by the other.
+    masks[4], masks[5] = masks[4] & ~masks[2], masks[5] & ~masks[1]
+    return Touching(*masks)
 
 
 def _activity(
@@ -307,6 +370,8 @@ def lagrangian_hess(
     ):
         if rows is not None:
             terms += rows.terms("hess", x, y, part, y.shape[0])
+    if problem.nonsmooth:
+        terms.append(problem.penalty.hess(x, y))
     if is_factorable(y, given, *terms):
         total = sparse.csr_array(given) * (-1.0 if problem.maximize else 1.0)
         for term in terms:
@@ -327,13 +392,15 @@ def complete(problem: Problem, solution: Solution) -> Solution:
     if multipliers is None:
         multipliers = _recover(problem, x, y)
     active = solution.active
-    if active is None and (problem.inequalities is not None or problem.bounded):
+    if active is None and problem.one_sided:
         active = classify(problem, x, y, multipliers)
     return dataclasses.replace(solution, multipliers=multipliers, active=active)
 
 
 def _recover(problem: Problem, x: Array, y: Array) -> Array:
     """Fit f_Y + C' ν = 0 over the rows at zero and the variables at no bound."""
+    if problem.equalities is None and problem.inequalities is None:
+        return zeros((0,), y)
     xp, grad = namespace(y), problem.grad(x, y)
     h, g = split(problem, x, y)
     metric, _ = metric_of(problem.hess(x, y), y, grad)
@@ -406,7 +473,7 @@ def is_as_left(problem: Problem, solution: Solution) -> bool:
         solution.active,
         solution.multipliers,
     )
-    either_side = problem.inequalities is not None or problem.bounded
+    either_side = problem.one_sided
     missing = problem.constrained and multipliers is None
     if stored is None or missing or either_side is (active is None):
         return False
@@ -429,6 +496,8 @@ def _sizes_of_terms(found: Conditions, multipliers: Array | None) -> Array:
     """Return the sums of the absolute values of the terms of the conditions."""
     xp, p = namespace(found.grad), found.multipliers_of
     total = xp.abs(found.grad)
+    if found.kinks is not None:
+        total = total + xp.abs(found.kinks.grad)
     if multipliers is not None:
         for jac, part in zip(
             found.jacobians, (multipliers[:p], multipliers[p:]), strict=True
@@ -458,6 +527,11 @@ def _signs_agree(
     pull = found.lagrangian_grad
     held = (lower == upper) | ((y == lower) & (pull >= 0.0))
     held = held | ((y == upper) & (pull <= 0.0))
+    if found.kinks is not None:
+        off, used = found.kinks.held, found.kinks.activity
+        if not bool(xp.all(~off | (active.fixed & (used <= 1.0 + ACTIVE_TOL)))):
+            return False
+        held = held | off
     return bool(xp.all(xp.where(active.fixed, held, (lower <= y) & (y <= upper))))
 
 
@@ -503,7 +577,7 @@ def check_conditions(
     H = lagrangian_hess(problem, x, y, multipliers, found.multipliers_of)
     metric, n_hvp = metric_of(H, y, found.grad)
     active = None
-    if problem.inequalities is not None or problem.bounded:
+    if problem.one_sided:
         active = classify_in(problem, x, y, found, multipliers, metric)
         if solution.active is not None:
             active = _with_weak(solution.active, active)
@@ -567,11 +641,15 @@ def _violations(
         force, slack = sides.pop(0)
         mismatch = max(mismatch, _largest(-force))  # at a bound the other may pull
         mismatch = max(mismatch, _largest(xp.where(active.strong, slack, force)))
-    if active is not None:
+    on_bounds = None if active is None else active.fixed
+    if found.kinks is not None and on_bounds is not None:
+        mismatch = max(mismatch, norm(found.kinks.excess(metric)))
+        on_bounds = on_bounds & ~found.kinks.held
+    if on_bounds is not None and problem.bounded:
         apart = full(y.shape, math.inf, y)
         for side in sides:
             apart = xp.minimum(apart, side.slack)
-        mismatch = max(mismatch, _largest(apart[active.fixed]))
+        mismatch = max(mismatch, _largest(apart[on_bounds]))
     return {
         "the violation of a constraint": violation,
         "the violation of complementarity": mismatch,

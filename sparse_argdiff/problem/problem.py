@@ -10,6 +10,8 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
+from scipy import sparse
+
 from ..arrays import (
     Array,
     as_number,
@@ -19,9 +21,11 @@ from ..arrays import (
     copied,
     copied_vector,
     described,
+    is_array,
     namespace,
     returned_vector,
 )
+from ..operators.block_matrices import is_explicit
 from ..operators.linear_operator import LinearOperator, as_operator
 from ..status import Status
 from .bounds import (
@@ -32,6 +36,8 @@ from .bounds import (
 )
 from .constraints import Equality, Inequality, LinearEquality, Stack, stack
 from .objective import Objective
+
+_PENALTY = ("value", "prox", "support", "grad", "hess", "cross", "activity")
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -52,6 +58,11 @@ class Problem:
         ``lower_jvp(x, u)`` returns lower_X u (n,), ``lower_vjp(x, w)`` returns
         lower_Xᵀ w (m,).  A bound that is a function and holds variables needs one for each
         mode of differentiation that is used.
+    penalty : Penalty, optional
+        Ω(x, y), with kinks, that is added to the function that is minimised (and taken from
+        one that is maximised): :class:`L1`, :class:`ElasticNet`, :class:`GroupL1` or your
+        own.  By default the objective's own attribute ``penalty``, which a linear model
+        with a norm has.  With bounds a separable one; not with equality or inequality.
     maximize : bool
         Whether y maximises f.
 
@@ -63,7 +74,7 @@ class Problem:
     Notes
     -----
     The methods evaluate the function that is *minimised*, −f for a maximum, and check
-    what the user's functions return.  The Lagrangian is this function + multipliers' h;
+    what the user's functions return; without the penalty, unless that is smooth.  The Lagrangian is this function + multipliers' h;
     the multipliers of inequalities are >= 0.
     """
 
@@ -73,6 +84,7 @@ class Problem:
     inequality: Any = None
     lower: Any = None
     upper: Any = None
+    penalty: Any = None
     lower_jvp: Any = None
     lower_vjp: Any = None
     upper_jvp: Any = None
@@ -92,6 +104,42 @@ class Problem:
         check_bounds(self.lower, self.upper, getattr(self.objective, "n", None))
         check_bound_products(self.lower, "lower", self.lower_jvp, self.lower_vjp)
         check_bound_products(self.upper, "upper", self.upper_jvp, self.upper_vjp)
+        if self.penalty is None:
+            own = getattr(self.objective, "penalty", None)
+            own = own if callable(getattr(own, "prox", None)) else None
+            object.__setattr__(self, "penalty", own)
+        if self.penalty is not None:
+            self._check_penalty()
+
+    def _check_penalty(self) -> None:
+        penalty = self.penalty
+        check_methods("penalty", penalty, *_PENALTY)
+        if not self.nonsmooth:
+            return
+        if self.equalities is not None or self.inequalities is not None:
+            raise ValueError(
+                "a penalty with kinks does not go with equality or inequality: give bounds, "
+                "its smooth version (smoothing=), or split y = p - q with p, q >= 0"
+            )
+        if self.bounded and not getattr(penalty, "separable", False):
+            raise ValueError(
+                "bounds go with a penalty whose coordinates do not meet (L1, ElasticNet), "
+                f"found {type(penalty).__name__}"
+            )
+        if self.bounds_move:
+            raise ValueError(
+                "with a penalty that has kinks bounds must not depend on x"
+            )
+
+    @property
+    def nonsmooth(self) -> bool:
+        """Whether there is a penalty with kinks: y then has a support."""
+        return self.penalty is not None and not getattr(self.penalty, "smooth", False)
+
+    @property
+    def one_sided(self) -> bool:
+        """Whether solutions have an active set: of inequalities, bounds or kinks."""
+        return self.inequalities is not None or self.bounded or self.nonsmooth
 
     @property
     def bounded(self) -> bool:
@@ -100,9 +148,8 @@ class Problem:
 
     @property
     def constrained(self) -> bool:
-        """Whether there is any constraint, bounds included."""
-        rows = self.equalities is not None or self.inequalities is not None
-        return rows or self.bounded
+        """Whether there is any constraint, bounds and kinks of a penalty included."""
+        return self.equalities is not None or self.one_sided
 
     @property
     def bounds_move(self) -> bool:
@@ -155,6 +202,17 @@ class Problem:
         value = as_number("objective.value", self.given("value", x, y))
         return -value if self.maximize else value
 
+    @property
+    def _smooth_penalty(self) -> Any:
+        return None if self.nonsmooth else self.penalty
+
+    def total(self, x: Array, y: Array) -> float:
+        """Return the function that is minimised with its penalty."""
+        value = self.value(x, y)
+        if self.nonsmooth:
+            value += as_number("penalty.value", self.penalty.value(x, y))
+        return value
+
     def grad(self, x: Array, y: Array) -> Array:
         """Return the gradient by y of the function that is minimised, shape (n,)."""
         grad = returned_vector("objective.grad", self.given("grad", x, y), y.shape[0])
@@ -170,6 +228,16 @@ class Problem:
         """Return the derivative of that gradient by x, an operator (n, m)."""
         return self._operator("cross", x, y, x.shape[0])
 
+    def fixed(self, x: Array) -> Array | None:
+        """Return a mask (n,) of the entries of y that x fixes at 0, None without any.
+
+        That of an objective with a method ``fixed(x)``: a linear model with infinite
+        weights.
+        """
+        fixed = getattr(self.objective, "fixed", None)
+        found: Array | None = fixed(copied(x)) if callable(fixed) else None
+        return found
+
     def _operator(self, name: str, x: Array, y: Array, columns: int) -> LinearOperator:
         given = self.given(name, x, y)
         operator = as_operator(f"objective.{name}'s result", given, square=False)
@@ -177,11 +245,30 @@ class Problem:
         return -operator if self.maximize else operator
 
     def given(self, name: str, x: Array, y: Array) -> Any:
-        """Return what a user's function gives for copies of x and y.
+        """Return what a user's function gives for copies of x and y, with a smooth penalty.
 
         The function may write into what it is given, and an operator may keep it.
         """
-        return getattr(self.objective, name)(copied(x), copied(y))
+        found = getattr(self.objective, name)(copied(x), copied(y))
+        smooth = self._smooth_penalty
+        if smooth is None or name not in {"value", "grad", "hess", "cross"}:
+            return found
+        return _sum(name, found, getattr(smooth, name)(x, y), self.maximize)
+
+
+def _sum(name: str, found: Any, of_penalty: Any, maximize: bool) -> Any:
+    """Return f + Ω, or f − Ω for a maximum; explicit where f and the penalty are."""
+    if name in {"value", "grad"}:
+        return found - of_penalty if maximize else found + of_penalty
+    added = as_operator(f"penalty.{name}'s result", of_penalty, square=False)
+    added = -added if maximize else added
+    if is_explicit(found) and added.is_diagonal:
+        diagonal = added.diagonal()
+        if is_array(found):
+            xp = namespace(found)
+            return found + diagonal[:, None] * xp.eye(found.shape[0], dtype=found.dtype)
+        return found + sparse.diags_array(diagonal)
+    return as_operator(f"objective.{name}'s result", found, square=False) + added
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -196,9 +283,10 @@ class ActiveSet:
         Rows at zero whose multiplier is zero, both to half the digits of y; the
         derivative is one-sided there.  A row of both masks acts.
     fixed : bool array (n,)
-        Variables at a bound with a positive multiplier.
+        Variables at a bound with a positive multiplier, and off the support of a penalty.
     weak_fixed : bool array (n,)
-        Variables at a bound whose multiplier is zero, likewise.
+        Variables at a bound whose multiplier is zero, likewise; coefficients that are about
+        to enter the support, or to leave it.
     """
 
     strong: Array
@@ -255,6 +343,14 @@ class Solution:
         Iterations, Hessian products and gradients spent.
     warnings : tuple of str
         Caveats, such as products by differences.
+    gap : float or None
+        Duality gap f + Ω − dual, where the dual is known: the value is at most that far above
+        the least one.
+    support : {"proven", "estimated", "not settled"} or None
+        Of a penalty with kinks, what is known of the coefficients that are zero here, which
+        ``active.fixed`` marks: the gap proves that they are zero at every solution; their
+        forces are below the weights by more than the error of y; or some coefficients are
+        weakly active, the solution is not unique, or the solve failed.
     """
 
     y: Array
@@ -273,6 +369,8 @@ class Solution:
     n_hvp: int = 0
     n_grad: int = 0
     warnings: tuple[str, ...] = ()
+    gap: float | None = None
+    support: str | None = None
     # Whose conditions were just evaluated here; ``dataclasses.replace`` drops it.
     _judged_for: Problem | None = dataclasses.field(
         init=False, default=None, repr=False

@@ -121,7 +121,9 @@ def QuadraticProgram(
         constraints["equality"] = _equality(data)
     if checked["G"] is not None:
         constraints["inequality"] = _inequality(data)
-    return Problem(objective, maximize=maximize, **constraints, **_bounds(data))
+    constraints |= _bounds(data)
+    objective.constraints = constraints
+    return Problem(objective, maximize=maximize, **constraints)
 
 
 def _checked(given: dict[str, Any]) -> dict[str, Any]:
@@ -197,6 +199,8 @@ class QuadraticObjective:
 
     def __init__(self, data: NamedData) -> None:
         self.data = data
+        # Those that the data are of: a Problem may have the objective with others.
+        self.constraints: dict[str, Any] = {}
         q = data.constant.q
         self.n, self.dtype = int(q.shape[0]), q.dtype
         self._P = None if "P" in data.parts else symmetric_part(data.constant.P)
@@ -225,6 +229,14 @@ class QuadraticObjective:
     def grad(self, x: Array, y: Array) -> Array:
         """Return P y + q."""
         return aslinearoperator(self.matrix(x)) @ y + self.data.get("q", x)
+
+    def grad_x(self, x: Array, y: Array) -> Array:
+        """Return the derivative by x at fixed y, (m,)."""
+        total = self.cross(x, y).T @ y
+        if "P" in self.data.parts:  # of which f has half
+            place, _ = self.data.parts["P"]
+            total[place] = 0.5 * total[place]
+        return total
 
     def hess(self, x: Array, y: Array) -> Any:
         """Return P."""

@@ -82,7 +82,10 @@ class Dense(Vector):
 
 
 class Stored:
-    """A datum that is a sparse matrix, by its stored entries (CSR, CSC or COO)."""
+    """A datum that is a sparse matrix, by its stored entries (CSR, CSC or COO).
+
+    ``rows`` and ``columns`` are their places.
+    """
 
     def __init__(self, name: str, value: Any) -> None:
         if value.format not in _FORMATS:
@@ -95,7 +98,7 @@ class Stored:
         self.size = int(value.data.shape[0])
         places = self.value.tocoo()
         # Not the canonical form: duplicates and their order stay.
-        self._rows, self._columns = (np.array(i, dtype=np.intp) for i in places.coords)
+        self.rows, self.columns = (np.array(i, dtype=np.intp) for i in places.coords)
 
     def _with(self, entries: Array) -> Any:
         value = self.value
@@ -125,7 +128,7 @@ class Stored:
         if tuple(value.shape) != self.shape or value.data.shape[0] != self.size:
             return False
         rows, columns = value.tocoo().coords
-        return bool(np.all(rows == self._rows) and np.all(columns == self._columns))
+        return bool(np.all(rows == self.rows) and np.all(columns == self.columns))
 
     def made_of(self, part: Array) -> Any:
         """Return the matrix with these stored entries."""
@@ -133,17 +136,17 @@ class Stored:
 
     def product(self, u: Any, y: Any) -> Any:
         """Return M y for the matrix M of the entries u."""
-        terms = u * y[self._columns]
-        return np.bincount(self._rows, terms, self.shape[0]).astype(y.dtype)
+        terms = u * y[self.columns]
+        return np.bincount(self.rows, terms, self.shape[0]).astype(y.dtype)
 
     def transposed_product(self, u: Any, w: Any) -> Any:
         """Return M'w for the matrix M of the entries u."""
-        terms = u * w[self._rows]
-        return np.bincount(self._columns, terms, self.shape[1]).astype(w.dtype)
+        terms = u * w[self.rows]
+        return np.bincount(self.columns, terms, self.shape[1]).astype(w.dtype)
 
     def outer(self, w: Array, y: Array) -> Array:
         """Return the stored entries of w y'."""
-        return w[self._rows] * y[self._columns]
+        return w[self.rows] * y[self.columns]
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

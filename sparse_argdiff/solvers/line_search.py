@@ -11,8 +11,8 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Callable
-from typing import Any, Protocol
+from collections.abc import Callable, Generator
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
@@ -60,22 +60,28 @@ class _Trial:
         return math.isfinite(value) and math.isfinite(self.slope)
 
 
+class Evaluate(NamedTuple):
+    """A request of a search or a solver for (gradient, value) at y."""
+
+    y: Array
+
+
+Searching = Generator[Evaluate, tuple[Array, float | None], Any]
+
+
 @dataclasses.dataclass(frozen=True)
 class _Line:
     """f along y + α d, and which α decreases f enough."""
 
-    problem: Function
-    x: Array
     y: Array
     d: Array
     value: float | None
     slope: float
     convex: bool
 
-    def at(self, alpha: float) -> _Trial:
+    def at(self, alpha: float) -> Searching:
         y = self.y + alpha * self.d
-        grad = self.problem.grad(self.x, y)
-        value = self.problem.value(self.x, y) if self.value is not None else None
+        grad, value = yield Evaluate(y)
         with np.errstate(invalid="ignore"):  # a step too long overflows
             return _Trial(alpha, y, grad, value, dot(grad, self.d))
 
@@ -124,21 +130,52 @@ def search(
         Whether f is taken for convex along d: a value below the tangent is then beyond
         a pole, and the step too long.
     """
-    line = _Line(problem, x, y, d, value, slope, convex)
+    trials = searching(y, d, value, slope, expand, convex=convex)
+    wanted = next_request(trials, None)
+    while isinstance(wanted, Evaluate):
+        grad = problem.grad(x, wanted.y)
+        has_value = value is not None
+        found = grad, problem.value(x, wanted.y) if has_value else None
+        wanted = next_request(trials, found)
+    step: Step = wanted
+    return step
+
+
+def next_request(run: Any, answer: Any) -> Any:
+    """Send an answer; return the next request, or the result of a run that has ended."""
+    try:
+        return run.send(answer)
+    except StopIteration as end:
+        return end.value
+
+
+def searching(
+    y: Array,
+    d: Array,
+    value: float | None,
+    slope: float,
+    expand: bool,
+    *,
+    convex: bool = False,
+) -> Searching:
+    """Run :func:`search`, whose arguments these are; it asks for each value it needs."""
+    line = _Line(y, d, value, slope, convex)
     if not slope < 0.0:
         nan = math.isnan(slope)
         return line.failed(Status.NOT_FINITE if nan else Status.LINE_SEARCH_FAILED, 0)
-    trial = line.at(1.0)
-    if line.accepts(trial):
-        return _expand(line, trial) if expand else line.done(trial, 1)
-    return _backtrack(line, trial)
+    trial = yield from line.at(1.0)
+    if not line.accepts(trial):
+        return (yield from _backtrack(line, trial))
+    if expand:
+        return (yield from _expand(line, trial))
+    return line.done(trial, 1)
 
 
-def _expand(line: _Line, trial: _Trial) -> Step:
+def _expand(line: _Line, trial: _Trial) -> Searching:
     """Lengthen an accepted step fourfold while f falls."""
     n_grad, longest = 1, 1.0 / epsilon(line.y) ** 2
     while trial.slope < 0.0:
-        further = line.at(4.0 * trial.alpha)
+        further = yield from line.at(4.0 * trial.alpha)
         n_grad += 1
         if further.value == -math.inf or norm(further.y) > longest:
             return line.failed(Status.UNBOUNDED, n_grad)
@@ -151,7 +188,7 @@ def _expand(line: _Line, trial: _Trial) -> Step:
     return line.done(trial, n_grad)
 
 
-def _backtrack(line: _Line, trial: _Trial) -> Step:
+def _backtrack(line: _Line, trial: _Trial) -> Searching:
     """Shorten a step that was not accepted until one is."""
     n_grad, shortest = 1, epsilon(line.y) * norm(line.y) / norm(line.d)
     while not line.accepts(trial):
@@ -159,7 +196,7 @@ def _backtrack(line: _Line, trial: _Trial) -> Step:
         if n_grad >= _TRIALS or alpha <= shortest:
             bad = Status.LINE_SEARCH_FAILED if trial.finite else Status.NOT_FINITE
             return line.failed(bad, n_grad)
-        trial = line.at(alpha)
+        trial = yield from line.at(alpha)
         n_grad += 1
     return line.done(trial, n_grad)
 

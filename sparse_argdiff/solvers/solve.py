@@ -20,6 +20,7 @@ from ..arrays import (
     as_tolerance,
     as_vector,
     check_callable,
+    check_finite,
     copied_vector,
     epsilon,
     namespace,
@@ -33,6 +34,8 @@ from .active_set import active_set
 from .interior_point.barrier import barrier
 from .newton_cg import newton_cg
 from .newton_kkt import newton_kkt
+from .projected_newton import is_box, projected_newton
+from .proximal_newton import proximal_newton
 from .quadratic_program import ENGINES, engine_for
 from .stopping import NewtonIterate
 
@@ -69,7 +72,10 @@ def solve(
         active ones hold exactly.  "barrier": the path of the logarithmic barrier, to
         within the gap.  Both are meant for convex problems: of others they find a local
         minimum or say that f is not convex.  Where Hessian and Jacobians are explicit
-        they factorise on the host.
+        they factorise on the host.  "projected_newton" for a large convex f in a box with at
+        most one linear equality (the default for a ``SupportVector``): Newton on the
+        variables that no bound holds.  "proximal_newton" with a penalty that has kinks (the
+        default there).
         A callable is called as ``method(problem, x, y0, tol)`` and returns a
         ``Solution``; without a status it is checked to ``tol`` here.
     tol : float
@@ -123,7 +129,7 @@ def solve(
     else:
         method = _default(problem) if method is None else method
         options: dict[str, Any] = {"maxiter": maxiter, "callback": callback}
-        if method == "newton_cg":
+        if method in {"newton_cg", "proximal_newton"}:
             options["M"] = M
         solution = _by_name(method, problem, x, y0, tol, options)
         if not solution.method:
@@ -179,6 +185,12 @@ def _by_name(
         raise ValueError(
             f"method must be one of {known} or a callable, found {method!r}"
         )
+    if (method == "proximal_newton") is not problem.nonsmooth:
+        raise ValueError(
+            "method 'proximal_newton' is for a penalty with kinks, which this problem "
+            f"{'has' if problem.nonsmooth else 'lacks'}, and the only one for it; use "
+            f"{_default(problem)!r}, found {method!r}"
+        )
     if method == "newton_cg" and problem.constrained:
         raise ValueError(
             "method 'newton_cg' knows no constraints, and this problem has some; "
@@ -221,16 +233,21 @@ _METHODS: dict[str, Callable[..., Solution]] = {
     "newton_kkt": newton_kkt,
     "barrier": barrier,
     "active_set": active_set,
+    "proximal_newton": proximal_newton,
     **{engine: functools.partial(active_set, engine=engine) for engine in ENGINES},
+    "projected_newton": projected_newton,
 }
 
 
 def _default(problem: Problem) -> str:
+    if problem.nonsmooth:
+        return "proximal_newton"
     engine = engine_for(problem)
     if engine is not None:
         return engine
     if problem.inequalities is not None or problem.bounded:
-        return "active_set"
+        known = callable(getattr(problem.objective, "hess_entries", None))
+        return "projected_newton" if known and is_box(problem) else "active_set"
     return "newton_cg" if problem.equalities is None else "newton_kkt"
 
 
@@ -254,14 +271,33 @@ def _start(problem: Problem, x: Array, y0: Any) -> Array:
     if y0 is not None:
         y0 = as_vector("y0", y0, n)
         namespace(x, y0)
-        return _inside(problem, x, y0)
+        check_finite("y0", y0)
+        return _without_fixed(problem, x, _inside(problem, x, y0))
     if n is None:
         raise ValueError(
             "y0 is needed: the objective does not know n, the size of y; pass y0=..., "
             "or give the objective an attribute n"
         )
     dtype = getattr(problem.objective, "dtype", None) or x.dtype
-    return _inside(problem, x, zeros(n, x, dtype))
+    start = _inside(problem, x, zeros(n, x, dtype))
+    return _without_fixed(problem, x, start)
+
+
+def _without_fixed(problem: Problem, x: Array, y0: Array) -> Array:
+    """Return the start with zeros where an objective has entries of y that x fixes at 0.
+
+    Its ``fixed(x)`` is the mask.  Gradient and Hessian do not couple them to the others:
+    they stay zero in each step.
+    """
+    fixed = problem.fixed(x)
+    if fixed is None:
+        return y0
+    if problem.constrained:
+        raise ValueError(
+            "coefficients of infinite weight are fixed at 0, which constraints may "
+            "contradict; leave these features out"
+        )
+    return namespace(y0).where(fixed, namespace(y0).zeros_like(y0), y0)
 
 
 def _inside(problem: Problem, x: Array, y0: Array) -> Array:

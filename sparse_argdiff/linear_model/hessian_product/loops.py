@@ -223,6 +223,78 @@ def add_tile(
     return squares
 
 
+@compile_loop(fastmath={"contract"})
+def add_tile_own(
+    values, indices, indptr, first, last, curvature, tile, width, intercept, out
+):
+    """Add F' (w_c ∘ (F v_c)) for each column over some rows to ``out``; return v'F'WFv.
+
+    ``curvature`` lies like a tile: the weights of a row side by side, one a column.
+    """
+    lanes = len(width)
+    rows = np.uint64(tile.shape[0] // lanes - 1)  # of the intercept, the last of a tile
+    total = np.zeros(lanes, tile.dtype)
+    own = np.empty(lanes, tile.dtype)
+    squares = np.zeros(lanes)
+    for i in range(first, last):
+        begin, end = np.uint64(indptr[i]), np.uint64(indptr[i + 1])
+        gather_row(values, indices, begin, end, tile, width, own, np.uint64(0))
+        base = np.uint64(i * lanes)
+        if intercept:
+            for c in range(lanes):
+                own[c] += tile[rows * np.uint64(lanes) + np.uint64(c)]
+        for c in range(lanes):
+            u = curvature[base + np.uint64(c)] * own[c]
+            squares[c] += np.float64(own[c]) * np.float64(u)
+            own[c] = u
+        if intercept:
+            for c in range(lanes):
+                total[c] += own[c]
+        scatter_row(values, indices, begin, end, out, width, own, np.uint64(0))
+    if intercept:
+        for c in range(lanes):
+            out[rows * np.uint64(lanes) + np.uint64(c)] += total[c]
+    return squares
+
+
+@compile_loop()
+def add_entries_own(
+    values, indices, indptr, first, last, curvature, width, intercept, n, out
+):
+    """Add F' diag(w_c) F for each column: tiles of n² entries S, then of a diagonal D.
+
+    The sum is S + S' + D, as in ``add_entries``.
+    """
+    lanes = len(width)
+    square = np.uint64(n * n)
+    p = np.uint64(n - 1)
+    own = np.empty(lanes, out.dtype)
+    for i in range(first, last):
+        begin, end = np.uint64(indptr[i]), np.uint64(indptr[i + 1])
+        base = np.uint64(i * lanes)
+        for k in range(begin, end):
+            j = np.uint64(indices[k])
+            for c in range(lanes):
+                u = curvature[base + np.uint64(c)]
+                own[c] = u if values is None else u * values[k]
+            row = out[j * np.uint64(n) * np.uint64(lanes) :]
+            scatter_row(values, indices, k + one, end, row, width, own, np.uint64(0))
+            at = (square + j) * np.uint64(lanes)
+            edge = p * np.uint64(lanes)
+            for c in range(lanes):
+                out[at + np.uint64(c)] += (
+                    own[c] if values is None else own[c] * values[k]
+                )
+            if intercept:
+                for c in range(lanes):
+                    row[edge + np.uint64(c)] += own[c]
+        if intercept:
+            at = (square + p) * np.uint64(lanes)
+            for c in range(lanes):
+                out[at + np.uint64(c)] += curvature[base + np.uint64(c)]
+    return 0.0
+
+
 @compile_loop()
 def finish_tile(tile, width, down, right, first, count, out):
     """Copy ``count`` columns of a tile to where ``out`` has them, as V in start_tile."""

@@ -94,7 +94,7 @@ class OnePass:
         cuts = np.searchsorted(features.indptr, nonzeros[1:-1]).tolist()
         bounds = [0, *cuts, design.n_samples]
         self.chunks = list(itertools.pairwise(bounds))
-        self.cache = CACHE
+        self.cache, self.pool = CACHE, Workspace()
         self.price = math.inf  # of the entries of H, in products
         if design.outputs == 1 and design.n**2 <= features.nnz:
             lengths = np.diff(features.indptr).astype(np.float64)
@@ -112,6 +112,15 @@ class OnePass:
         if outputs > 1:
             return Products(own.matvec, None, own.into)
         return Products(own.matvec, own.matmat, own.into, into_blocks=True)
+
+    def over_rows(self, loop: Any, fixed: tuple[Any, ...], out: Array) -> Any:
+        """Let a loop over rows add to ``out``; return the sum of what it returns."""
+
+        def add(first: int, last: int, target: Array) -> Any:
+            matrix = self.values, self.indices, self.indptr
+            return loop(*matrix, first, last, *fixed, target)
+
+        return self.by_chunks(add, out, self.pool)
 
     def by_chunks(
         self, add: Callable[[int, int, Array], Any], out: Array, pool: Workspace
@@ -246,7 +255,7 @@ class _Hessian:
         if entries is not None:
             np.matmul(entries, v, out=out)
             return float(v @ out)
-        loops = _loops()
+        loops = compiled_loops()
         square = loops.start(self.weights, v, out)
         add, fixed = loops.add_product, (self.d, v, self.intercept)
         if out.nbytes <= self.rows.cache:
@@ -265,11 +274,11 @@ class _Hessian:
     def _add_tile(self, tile: Host, width: tuple[int, ...], out: Host) -> Host:
         """Add F' W F times a tile to ``out``; return the curvature of each column."""
         fixed = self.d, self.p, tile, width, self.intercept
-        return self._over_rows(_loops().add_tile, fixed, out)
+        return self._over_rows(compiled_loops().add_tile, fixed, out)
 
     def _tiles(self, v: Host, strides: tuple[int, int], out: Host) -> float:
         """Write the product with columns; entry j of column c lies at (j, c) strides."""
-        loops, rows = _loops(), self.n // self.outputs
+        loops, rows = compiled_loops(), self.n // self.outputs
         columns = v.shape[0] // rows
         lanes = _lanes(columns, out.dtype.itemsize)
         width = (0,) * lanes
@@ -306,7 +315,7 @@ class _Hessian:
     def _formed(self) -> Host:
         n = self.n
         sums = np.zeros(n * n + n, self.dtype)
-        self._over_rows(_loops().add_entries, (self.d, self.intercept, n), sums)
+        self._over_rows(compiled_loops().add_entries, (self.d, self.intercept, n), sums)
         half = sums[: n * n].reshape(n, n)
         entries = half + half.T
         diagonal = entries.reshape(-1)[:: n + 1]
@@ -316,7 +325,7 @@ class _Hessian:
 
 
 @functools.cache
-def _loops() -> Any:
+def compiled_loops() -> Any:
     """Import numba where it is first needed: half a second."""
     return importlib.import_module(".loops", __package__)
 

@@ -9,6 +9,7 @@ into a proof of infeasibility are recognised.
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 from typing import Any
 
@@ -73,5 +74,6 @@ def _follow(
     maxiter: int,
     callback: Callable[[NewtonIterate], Any] | None,
 ) -> Solution:
-    status, state = follow_path(start(problem, x, y0, tol), tol, maxiter, callback)
+    state = dataclasses.replace(start(problem, x, y0, tol), closes_gap=True)
+    status, state = follow_path(state, tol, maxiter, callback)
     return state.solution(status)

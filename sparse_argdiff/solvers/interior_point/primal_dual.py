@@ -74,6 +74,8 @@ class PathState:
         The step to the last iterate.
     steepest : float
         The largest ‖f_Y‖ so far.
+    closes_gap : bool
+        Whether the end of the path is wanted to tol in y, not in f alone.
     note : str
         A caveat for the user.
     """
@@ -91,6 +93,7 @@ class PathState:
     unverified: bool = True
     last: LastStep = dataclasses.field(default_factory=LastStep)
     steepest: float = 0.0
+    closes_gap: bool = False
     note: str = ""
 
     @property
@@ -198,6 +201,8 @@ def advance(state: PathState, tol: float) -> tuple[Status | None, PathState]:
         state, moved = newton_step(state, tol)
         if moved:
             return None, state
+    if state.best.error <= tol:  # what was met before the last steps still is
+        return _verified(dataclasses.replace(state, now=state.best))
     if state.best.error <= 1e3 * epsilon(state.now.point.y):
         verified, state = _verified(dataclasses.replace(state, now=state.best))
         return (Status.ROUNDING_LIMIT if verified.acceptable else verified), state
@@ -216,7 +221,8 @@ def newton_step(state: PathState, tol: float) -> tuple[PathState, bool]:
     now, merit = state.now, state.merit
     force, length = now.scales
     if merit is not None:
-        merit = merit.reduced(now, 0.1 * tol * force * length)
+        least = tol * length * (min(force, tol * length) if state.closes_gap else force)
+        merit = merit.reduced(now, 0.1 * least)
     mu = 0.0 if merit is None else merit.mu
     H, note = hessian(now)
     system, step, shift, convex = convex_step(
@@ -287,7 +293,8 @@ def stop_test(
     if is_endless(now, state.last, state.steepest):
         return Status.UNBOUNDED, dataclasses.replace(state, best=now)
     # A gap of tol leaves rows that are weakly active √tol away.
-    if now.error <= tol and state.last.ahead <= math.sqrt(tol) * now.scales[1]:
+    met = now.error <= tol and state.last.ahead <= math.sqrt(tol) * now.scales[1]
+    if met and not (_leaves_a_gap(state, tol) and state.niter < maxiter):
         return _verified(state)
     force, y = norm(now.r_d) * now.form.unit, now.point.y
     iterate = NewtonIterate(state.niter, y, now.value, force, state.n_hvp)
@@ -297,6 +304,19 @@ def stop_test(
     if status is not None:
         return status, dataclasses.replace(state, best=now)
     return (Status.ITERATION_LIMIT if state.niter >= maxiter else None), state
+
+
+def _leaves_a_gap(state: PathState, tol: float) -> bool:
+    """Tell whether y may be off by more than tol of its length, and a step would mend it.
+
+    A gap of w z in f is √(w z) in y, in coordinates of curvature 1.  Where every row is
+    decided the errors fall faster than by any factor.
+    """
+    now, errors = state.now, state.errors
+    falls = state.closes_gap and len(errors) > 1 and errors[-1] <= 0.1 * errors[-2]
+    gap = largest(now.point.w * now.point.z)
+    length = tol * now.scales[1]
+    return falls and gap > length * length
 
 
 def _verified(state: PathState) -> tuple[Status, PathState]:

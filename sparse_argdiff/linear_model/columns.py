@@ -1,0 +1,141 @@
+"""Columns of the features of a working set: blocks of the Hessian of the loss.
+
+    G = F_S' W F_S,    W = diag(w_i ℓ''(z_i)), of several outputs Σ_i w_i x_ia x_ib C_i,kl
+
+Where the curvature does not depend on y, as that of the squared loss, G is kept and grows
+with the working set.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from scipy import sparse
+
+from ..arrays import HostArray
+from .losses import Curvature, Squared
+from .mean_loss import DataTerm
+
+_KEPT = 4000  # columns of which products are kept
+
+
+class Columns:
+    """Blocks of f_YY of a data term with explicit features on the host."""
+
+    def __init__(self, data: DataTerm, shift: float = 0.0) -> None:
+        self.data, self.shift = data, shift
+        self.design = data.design
+        self._kept: _KeptGram | None = None
+
+    @property
+    def known(self) -> bool:
+        """Whether the entries of the features are there, on the host."""
+        features = self.design.features
+        return isinstance(features, np.ndarray) or sparse.issparse(features)
+
+    def block(self, y: Any, index: Any) -> HostArray:
+        """Return f_YY on an index of y, (k, k)."""
+        data = self.data
+        if self.design.outputs > 1:
+            curvature = data.loss.curvature(
+                data.predictor(y), data.targets, data.weights
+            )
+            return self._of_outputs(curvature, index)
+        if isinstance(data.loss, Squared):
+            if self._kept is None:
+                self._kept = _KeptGram(self)
+            return self._kept.block(index)
+        curvature = data.loss.curvature(data.predictor(y), data.targets, data.weights)
+        F, d = self.take(index), np.asarray(curvature.diagonal)
+        return self.product(F, d, F)
+
+    def take(self, index: HostArray) -> Any:
+        """Return the columns of the design, that of the intercept included."""
+        p = self.design.n_features
+        features = index[index < p]
+        if sparse.issparse(self.design.features):
+            found = self.design.by_columns[:, features]
+        else:
+            found = self.design.features[:, features]
+        if features.shape[0] == index.shape[0]:
+            return found
+        ones = np.ones((found.shape[0], 1), found.dtype)
+        if sparse.issparse(found):
+            return sparse.hstack([found, sparse.csc_array(ones)], format="csc")
+        return np.hstack([found, ones])
+
+    @staticmethod
+    def product(left: Any, d: HostArray, right: Any) -> HostArray:
+        """Return left' diag(d) right, dense."""
+        if sparse.issparse(left):
+            scaled = sparse.csr_array(left.T.multiply(d[None, :]))
+            return np.asarray((scaled @ right).toarray())
+        return np.asarray((left * d[:, None]).T @ right)
+
+    def _of_outputs(self, curvature: Curvature, index: HostArray) -> HostArray:
+        """Return the block of several outputs, whose curvature is w (diag p − p p')."""
+        K, count = self.design.outputs, self.design.n_coefficients
+        assert curvature.soft_max is not None
+        p, w = (np.asarray(v) for v in curvature.soft_max)
+        of_features = index < count
+        column = np.where(of_features, index // K, self.design.n_features)
+        output = np.where(of_features, index % K, index - count)
+        G = np.zeros((index.shape[0], index.shape[0]))
+        for k in range(K):
+            (a,) = np.nonzero(output == k)
+            left = self.take(column[a])
+            for j in range(k, K):
+                (b,) = np.nonzero(output == j)
+                d = w * (p[:, k] * ((k == j) - p[:, j]))
+                part = self.product(left, d, self.take(column[b]))
+                G[np.ix_(a, b)] = part
+                G[np.ix_(b, a)] = part.T
+        (rest,) = np.nonzero(~of_features)
+        G[np.ix_(rest, rest)] += self.shift
+        return G
+
+
+class _KeptGram:
+    """F' diag(w) F of the columns that were asked for so far."""
+
+    def __init__(self, columns: Columns) -> None:
+        self.columns = columns
+        self.place = np.full(columns.design.n, -1)
+        self.members = np.zeros(0, np.int64)
+        self.gram = np.zeros((0, 0))
+
+    def block(self, index: HostArray) -> HostArray:
+        """Return the block, after the products that are new."""
+        new = index[self.place[index] < 0]
+        if new.shape[0]:
+            if self.members.shape[0] + new.shape[0] > _KEPT:
+                self.place[:] = -1
+                self.members, new = np.zeros(0, np.int64), index
+                self.gram = np.zeros((0, 0))
+            self._extend(np.sort(new))
+        places = self.place[index]
+        if places.shape[0] == self.members.shape[0] and bool(
+            np.all(places == np.arange(places.shape[0]))
+        ):
+            return self.gram
+        return self.gram[np.ix_(places, places)]
+
+    def _extend(self, new: HostArray) -> None:
+        columns, old = self.columns, self.members.shape[0]
+        w = np.asarray(columns.data.weights)
+        p = columns.design.n_features
+        members = np.concatenate([self.members, new])
+        size = members.shape[0]
+        gram = np.empty((size, size))
+        gram[:old, :old] = self.gram
+        added = columns.take(new)
+        if old:
+            # The intercept is the last of those that ``take`` returns.
+            order = np.argsort(self.members == p, kind="stable")
+            cross = columns.product(columns.take(self.members[order]), w, added)
+            gram[order, old:] = cross
+            gram[old:, :old] = gram[:old, old:].T
+        gram[old:, old:] = columns.product(added, w, added)
+        self.place[new] = np.arange(old, size)
+        self.members, self.gram = members, gram

@@ -1,0 +1,308 @@
+"""Hessian products of several models of one design: a block of columns, one a model.
+
+    (H V)_q = F' W_q F v_q + λ_q ∘ v_q,        one read of F for all columns
+
+W_q and λ_q, the curvature of the loss and the ridge, belong to the column.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from ...arrays import LINE, Array, copied, empty, namespace
+from ...kernels.blocks import block_loops
+from ...kernels.compiled import read_only
+from ...operators.diagonal_blocks import reselected
+from ...operators.linear_operator import LinearOperator
+from ...operators.structure import Structure
+from ..design import Design
+from ..losses import Curvature
+from .one_pass import WIDTHS, OnePass, compiled_loops
+
+
+class ModelColumns:
+    """The columns of Q models; :class:`DiagonalBlocks` calls it.
+
+    Parameters
+    ----------
+    design : Design
+    products : OnePass or other
+        Of one model: compiled rows, or the reference.
+    rows : sequence of Rows
+        The samples that count in each model.
+    curved : sequence of Curvature
+        Of these samples.
+    ridge : array (Q, n)
+    shift : float
+        Of the intercepts of several outputs.
+    """
+
+    def __init__(
+        self,
+        design: Design,
+        products: Any,
+        rows: Sequence[Any],
+        curved: Sequence[Curvature],
+        ridge: Array,
+        shift: float,
+    ) -> None:
+        self.design, self.products, self.rows = design, products, rows
+        self.curved, self.ridge, self.shift = curved, ridge, shift
+        self.n = design.n
+        self.core: ModelColumns | None = None  # the same without ridge
+        self.scalar = design.outputs == 1
+        self.compiled = isinstance(products, OnePass) and self.scalar
+        self._whole: Any = None
+        self._level = bool(namespace(ridge).all(ridge == ridge[:1, :]))
+        self.entries: Any = None  # of H, (Q, n, n), once they are formed
+        self.products_left = math.inf
+        if self.compiled and len(rows) * self.n**2 <= design.features.nnz:
+            self.products_left = products.price
+
+    @property
+    def curvature(self) -> Any:
+        """The curvature of all samples, (N, Q), for one output."""
+        if self._whole is None:
+            each = [
+                rows.whole(curvature.diagonal)
+                for rows, curvature in zip(self.rows, self.curved, strict=True)
+            ]
+            self._whole = namespace(*each).stack(each, axis=1)
+        return self._whole
+
+    def __call__(self, places: Sequence[int], width: int) -> LinearOperator:
+        """Return the operator of some models, see :class:`DiagonalBlocks`."""
+        places = list(places)
+        if width == 0:
+            return self._single(places[0])
+        chosen = _Chosen(self, places, width)
+        operator = LinearOperator(
+            (self.n, self.n),
+            None,
+            matmat=chosen.matmat,
+            dtype=self.design.dtype,
+            symmetric=True,
+            structure=Structure(columns=reselected(self, places)),
+        )
+        if not self.compiled:
+            return operator
+        return operator.with_product(chosen.into, blocks=True)
+
+    def _single(self, q: int) -> LinearOperator:
+        """Return the Hessian of one model, for vectors and blocks."""
+        rows, curvature, ridge = self.rows[q], self.curved[q], self.ridge[q, :]
+        count = self.design.n_coefficients
+        whole = Curvature(
+            rows.whole(curvature.diagonal),
+            lambda dz: rows.whole(curvature.product(copied(rows.part(dz)))),
+            None
+            if curvature.soft_max is None
+            else tuple(rows.whole(part) for part in curvature.soft_max),
+        )
+        if self.scalar:
+            whole = whole._replace(product=_times(whole.diagonal))
+        own = self.products.products(whole, ridge[:count], self.shift)
+
+        def diagonal() -> Array:
+            return self.diagonal(q)
+
+        def matvec(v: Array) -> Array:
+            return own.matvec(v) if self.entries is None else self.entries[q] @ v
+
+        def into(v: Any, out: Any) -> Any:
+            if self.entries is None or v.ndim == 2:
+                return own.into(v, out)
+            np.matmul(self.entries[q], v, out=out)
+            return float(v @ out)
+
+        operator = LinearOperator(
+            (self.n, self.n),
+            matvec,
+            matmat=own.matmat,
+            dtype=self.design.dtype,
+            symmetric=True,
+            diagonal=diagonal if self.design.has_squares else None,
+            structure=self._known(q),
+        )
+        if own.into is None:
+            return operator
+        return operator.with_product(into, blocks=own.into_blocks)
+
+    def _known(self, q: int) -> Structure:
+        if self.core is not None:
+            return Structure(split=(self.core((q,), 0), self.ridge[q, :]))
+        samples = int(self.rows[q].weights.shape[0])
+        return Structure(rank=samples * self.design.outputs + bool(self.shift))
+
+    def diagonal(self, q: int) -> Array:
+        """Return the diagonal of one model's Hessian."""
+        count = self.design.n_coefficients
+        found = self.design.squares(self.rows[q].whole(self.curved[q].diagonal))
+        found[count:] += self.shift
+        return found + self.ridge[q, :]
+
+    def diagonals(self) -> Array:
+        """Return the diagonals of all models, one after the other."""
+        each = [self.diagonal(q) for q in range(len(self.rows))]
+        return namespace(*each).concatenate(each)
+
+    def formed(self) -> Any:
+        """Return the entries of all models once the products have taken as long; or None."""
+        if self.entries is None and self.compiled:
+            if self.products_left > 0.0:
+                self.products_left -= 1.0
+                return None
+            self.entries = self._form()
+        return self.entries
+
+    def _form(self) -> Any:
+        n, found = self.n, []
+        rows, dtype = self.products, self.design.dtype
+        fit = WIDTHS[-2] // np.dtype(dtype).itemsize
+        for first in range(0, len(self.rows), fit):
+            D = _tile(self.curvature[:, first : first + fit], dtype)
+            lanes = D.shape[1]
+            width = (0,) * lanes
+            sums = np.zeros((n * n + n) * lanes, dtype)
+            fixed = read_only(D.reshape(-1)), width, self.design.intercept, n
+            rows.over_rows(compiled_loops().add_entries_own, fixed, sums)
+            tiles = sums.reshape(n * n + n, lanes)
+            for c in range(min(fit, len(self.rows) - first)):
+                half = tiles[: n * n, c].reshape(n, n)
+                entries = half + half.T
+                diagonal = entries.reshape(-1)[:: n + 1]
+                diagonal += tiles[n * n :, c] + self.ridge[first + c, :]
+                found.append(entries)
+        return found
+
+
+class _Chosen:
+    """The products with a block of some models."""
+
+    def __init__(self, models: ModelColumns, places: list[int], width: int) -> None:
+        self.models, self.places, self.width = models, places, width
+        self._curvature: Any = None
+        self._ridge: Any = None
+
+    def matmat(self, V: Array) -> Array:
+        """Return H V; columns beyond those chosen are zero."""
+        models, design, places = self.models, self.models.design, self.places
+        xp = namespace(V)
+        entries = models.formed() if models.compiled else None
+        if entries is not None:
+            return self._by_entries(entries, V)
+        if models.compiled and self._ours(V):
+            out = empty(V.shape, V)
+            self._by_tiles(V, out)
+            return out
+        used = xp.ascontiguousarray(V[:, : len(places)])
+        z = design.forward(used)
+        if models.scalar:
+            z *= models.curvature[:, places]
+        else:
+            for c, q in enumerate(places):
+                rows, curvature = models.rows[q], models.curved[q]
+                own = curvature.product(copied(rows.part(z[..., c])))
+                z[..., c] = rows.whole(own)
+        product = design.backward(z)
+        out = xp.zeros_like(V)
+        out[:, : len(places)] = product
+        out[:, : len(places)] += models.ridge[places, :].T * used
+        if models.shift:
+            count = design.n_coefficients
+            total = models.shift * xp.sum(used[count:], axis=0)
+            out[count:, : len(places)] += total
+        return out
+
+    def into(self, V: Any, out: Any) -> Any:
+        """Write H V into ``out``; return the curvature of each column where it is known."""
+        entries = self.models.formed()
+        if entries is not None:
+            out[...] = self._by_entries(entries, V)
+            return None
+        if not (self._ours(V) and self._ours(out)) or np.may_share_memory(V, out):
+            out[...] = self.matmat(V)
+            return None
+        return self._by_tiles(V, out)
+
+    def _ours(self, V: Any) -> bool:
+        dtype = self.models.design.dtype
+        return isinstance(V, np.ndarray) and V.dtype == dtype
+
+    def _by_entries(self, entries: Any, V: Any) -> Any:
+        out = np.zeros_like(V)
+        for c, q in enumerate(self.places):
+            out[:, c] = entries[q] @ V[:, c]
+        return out
+
+    def _by_tiles(self, V: Any, out: Any) -> Any:
+        """Write H V, tile by tile, in place where both are tiles themselves."""
+        models, dtype = self.models, np.dtype(self.models.design.dtype)
+        fits = V.shape[1] * dtype.itemsize <= LINE
+        if fits and all(B.flags.c_contiguous for B in (V, out)):
+            return self._tile(V, out, 0, V.shape[1])
+        squares = np.zeros(V.shape[1])
+        most = WIDTHS[-2] // dtype.itemsize
+        for first in range(0, V.shape[1], most):
+            count = min(most, V.shape[1] - first)
+            lanes = most if count > most // 2 else most // 2
+            with models.products.pool.lend(V, 1, (2, V.shape[0], lanes)) as (pair,):
+                pair[0, :, :count] = V[:, first : first + count]
+                pair[0, :, count:] = 0.0
+                found = self._tile(pair[0], pair[1], first, lanes)
+                out[:, first : first + count] = pair[1, :, :count]
+            squares[first : first + count] = found[:count]
+        return squares
+
+    def _tile(self, V: Any, out: Any, first: int, lanes: int) -> Any:
+        """Write the product with one tile of columns into another."""
+        models, width = self.models, (0,) * lanes
+        curvature, ridge = self._of_tile(first, lanes)
+        tile, result = V.reshape(-1), out.reshape(-1)
+        if ridge.ndim == 1:
+            squares = block_loops().scale(ridge, tile, result, width)
+        else:
+            np.multiply(ridge, V, out=out)
+            squares = block_loops().dot(tile, result, width)
+        fixed = curvature, tile, width, models.design.intercept
+        return squares + models.products.over_rows(
+            compiled_loops().add_tile_own, fixed, result
+        )
+
+    def _of_tile(self, first: int, lanes: int) -> Any:
+        """Return curvature and ridge of a tile; the last ones are kept."""
+        known = self._curvature
+        if known is None or known[0] != (first, lanes):
+            models, dtype = self.models, self.models.design.dtype
+            places = self.places[first : first + lanes]
+            D = np.zeros((models.design.n_samples, lanes), dtype)
+            D[:, : len(places)] = models.curvature[:, places]
+            if models._level:
+                ridge = read_only(models.ridge[0, : models.design.n_coefficients])
+            else:
+                ridge = np.zeros((models.n, lanes), dtype)
+                ridge[:, : len(places)] = models.ridge[places, :].T
+            known = (first, lanes), (read_only(D.reshape(-1)), ridge)
+            self._curvature = known
+        return known[1]
+
+
+def _times(diagonal: Array) -> Any:
+    def product(dz: Array) -> Array:
+        dz *= diagonal if dz.ndim == 1 else diagonal[:, None]
+        return dz
+
+    return product
+
+
+def _tile(D: Any, dtype: Any) -> Any:
+    """Return columns in a block of half a cache line a row, or one."""
+    most = LINE // np.dtype(dtype).itemsize
+    lanes = most // 2 if D.shape[1] <= most // 2 else most
+    found = np.zeros((D.shape[0], lanes), dtype)
+    found[:, : D.shape[1]] = D
+    return found

@@ -1,0 +1,789 @@
+"""Support vector machines by their dual, with the costs C, ε and the kernel learned.
+
+    min_a ½ β'Kβ + p'a + ½ Σ_i d_i a_i²    0 ≤ a_i ≤ C_i(x),   s'a = 0,   β = s ∘ a
+
+    hinge           s = t             p = −1               d = 0
+    squared hinge   s = t             p = −1               d = 1 / (2 C),  no upper bound
+    epsilon         s = (1, −1)       p = ε − s ∘ (t, t)   d = 0,          β = a₁ − a₂
+
+which is the dual of min_f ½ ‖f‖² + Σ_i C_i ℓ(f_i + b, t_i).  The intercept b is the multiplier
+of s'a = 0: s_i b = −∂f/∂a_i of the samples with 0 < a_i < C_i.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable
+from functools import cached_property
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from ..arrays import (
+    Array,
+    arange,
+    as_array,
+    as_data,
+    as_vector,
+    asarray,
+    copied,
+    dot,
+    full,
+    namespace,
+    zeros,
+)
+from ..operators.linear_operator import LinearOperator, aslinearoperator
+from ..problem.constraints import LinearEquality
+from ..problem.problem import ActiveSet, Problem, Solution
+from ..status import ConvergenceWarning
+from .kernel import Kernel, as_kernel, checked_matrix
+from .losses import Loss, SquaredHinge, as_loss
+from .pairwise_descent import PairwiseDescent
+
+_FEW = 512  # free variables up to which products with an operator give their matrix
+_CACHED = 2**24  # entries of the columns of an operator that are kept meanwhile
+_LOOSE = 1e-3  # of the range of the targets: where Newton's method takes over
+_SWEEPS = 50  # steps of pairs, per sample at most
+
+LOSSES = ("hinge", "squared-hinge", "epsilon")
+COSTS = ("scalar", "per-class", "per-group", "per-sample")
+
+
+class Intercept(NamedTuple):
+    """The intercept, and the interval of those that are as good.
+
+    Where no sample lies inside its bounds that is more than a point, of which ``value`` is
+    the middle.
+    """
+
+    value: float
+    lower: float
+    upper: float
+
+
+class SupportVectors(NamedTuple):
+    """Samples by their place, as ascending indices.
+
+    ``margin``: 0 < a_i < C_i, on the margin, or the tube, which they determine;
+    ``cost``: a_i = C_i, beyond it;  ``undecided``: at a bound without a force, on the
+    margin by chance: the derivative is one-sided there.
+    """
+
+    margin: Array
+    cost: Array
+    undecided: Array
+
+
+class SupportVector:
+    """The dual of a support vector machine: an :class:`Objective` in (log-costs, a).
+
+    Parameters
+    ----------
+    kernel : array, sparse matrix or operator (N, N), or Kernel
+        Positive semidefinite; :func:`linear_kernel` of features, or a :class:`Kernel`
+        with parameters θ such as :class:`GaussianKernel`.
+    targets : array (N,)
+        Labels −1/+1 or 0/1; real numbers for "epsilon".
+    loss : {"hinge", "squared-hinge", "epsilon"}
+        max(0, 1 − t z), its square, or max(0, |t − z| − ε).
+    cost : {"scalar", "per-class", "per-group", "per-sample"}
+        The samples that one log-cost of x weighs: C_i = w_i e^{x_g(i)}.  Per class the
+        first entry is that of the labels −1.
+    groups : int array (N,), optional
+        Group of each sample, 0 … G−1, for "per-group".
+    epsilon : float, optional
+        Half the width of the tube of "epsilon"; without it log ε is learned.
+    intercept : bool
+        Whether f has a constant b, which is not penalised.  ``kernel + 1`` with
+        ``intercept=False`` penalises it.
+    sample_weight : array (N,), optional
+        The factors w_i >= 0 of the costs; a sample of weight 0 does not count.
+
+    Attributes
+    ----------
+    n, m : int
+        Sizes of y = a, N or 2 N for "epsilon", and of x = (log-costs, log ε, θ).
+    problem : Problem
+        The dual with its constraints.
+
+    Raises
+    ------
+    ConvergenceError
+        NEGATIVE_CURVATURE for a kernel with a negative eigenvalue, which is named.
+    ValueError, TypeError
+        For wrong arguments, such as an asymmetric kernel, or a class whose weights are all
+        0: with an intercept nothing is learned then.
+
+    Notes
+    -----
+    A Hessian product costs one with K.  Of ``linear_kernel`` that is two passes over the
+    features.  A dense kernel is factorised once per θ to see that it is semidefinite.
+
+    References
+    ----------
+    C.-C. Chang, C.-J. Lin, "LIBSVM: a library for support vector machines", ACM Trans.
+    Intell. Syst. Technol. 2 (2011) 27, sections 2.1 and 2.4.
+    """
+
+    convex = True  # the kernel was checked
+
+    def __init__(
+        self,
+        kernel: Any,
+        targets: Any,
+        *,
+        loss: str = "hinge",
+        cost: str = "scalar",
+        groups: Any = None,
+        epsilon: float | None = None,
+        intercept: bool = True,
+        sample_weight: Any = None,
+    ) -> None:
+        if loss not in LOSSES:
+            known = ", ".join(map(repr, LOSSES))
+            raise ValueError(f"loss must be one of {known}, found {loss!r}")
+        self.kernel: Kernel = as_kernel("kernel", kernel)
+        self.loss, self.intercept_ = loss, bool(intercept)
+        self._regression = loss == "epsilon"
+        targets = as_array("targets", targets)
+        size = int(targets.shape[0]) if targets.ndim else 0
+        if size == 0:
+            raise ValueError("targets must have at least one entry")
+        if tuple(self.kernel.shape) != (size, size):
+            raise ValueError(
+                f"kernel must have shape ({size}, {size}), a row and a column for each "
+                f"target, found {tuple(self.kernel.shape)}"
+            )
+        self.dtype = _dtype_of(kernel)
+        prepare = as_loss("squared") if self._regression else SquaredHinge()
+        self.targets = prepare.prepare(targets, self.dtype)
+        self._weights = _weights(sample_weight, self.targets)
+        self._refuse_missing_class()
+        self._groups, costs = _groups(cost, groups, self.targets, self._regression)
+        self.cost_kind = cost
+        self._fixed_epsilon = self._checked_epsilon(epsilon)
+        learned = self._regression and epsilon is None
+        self._parts = costs, costs + int(learned)
+        self.n = 2 * size if self._regression else size
+        self.m = self._parts[1] + int(self.kernel.m)
+        ones = full((size,), 1.0, self.targets)
+        xp = namespace(ones)
+        self.signs = xp.concat([ones, -ones]) if self._regression else self.targets
+        self._memo: tuple[Array, Any] | None = None
+        self._last: tuple[Any, Array, Array] | None = None
+        if self.kernel.m == 0:
+            self._matrix(zeros((0,), self.targets))
+
+    def __repr__(self) -> str:
+        return (
+            f"SupportVector({self.targets.shape[0]} samples, loss={self.loss!r}, "
+            f"cost={self.cost_kind!r}, n={self.n}, m={self.m})"
+        )
+
+    def _refuse_missing_class(self) -> None:
+        """Refuse labels of which only one counts: s'a = 0 leaves a = 0 alone."""
+        xp = namespace(self.targets)
+        if self._regression or not self.intercept_:
+            return
+        for label in (-1.0, 1.0):
+            of_class = self.targets == label
+            if not bool(xp.any(of_class)):
+                raise ValueError(
+                    f"targets must have both labels, found none of {label:+.0f}; with "
+                    "intercept=False one is enough"
+                )
+            if not bool(xp.any(of_class & (self._weights > 0.0))):
+                raise ValueError(
+                    f"sample_weight must not be 0 for all samples of the class "
+                    f"{label:+.0f}: with an intercept nothing is learned then"
+                )
+
+    def _checked_epsilon(self, epsilon: float | None) -> float:
+        if epsilon is None:
+            return 0.0
+        if not self._regression:
+            raise ValueError("epsilon goes with loss='epsilon', and only with it")
+        if not (0.0 <= float(epsilon) < np.inf):
+            raise ValueError(f"epsilon must be finite and >= 0, found {epsilon!r}")
+        return float(epsilon)
+
+    # The parameters.
+
+    def _checked_x(self, x: Array) -> Array:
+        x = as_vector("x", x)
+        if x.shape != (self.m,):
+            raise ValueError(f"x must have shape ({self.m},), found {tuple(x.shape)}")
+        return x
+
+    def costs(self, x: Array) -> Array:
+        """Return C_i for each sample, shape (N,)."""
+        x = self._checked_x(x)
+        xp = namespace(x)
+        with np.errstate(over="ignore"):
+            learned = xp.exp(xp.astype(x[: self._parts[0]], self.dtype))
+        spread = xp.take(learned, self._groups)
+        return xp.where(
+            self._weights > 0.0, self._weights * spread, 0.0 * self._weights
+        )
+
+    def epsilon(self, x: Array) -> float:
+        """Return ε, half the width of the tube; 0 for labels."""
+        costs, rest = self._parts
+        if costs == rest:
+            return self._fixed_epsilon
+        with np.errstate(over="ignore"):
+            return float(np.exp(np.float64(float(self._checked_x(x)[costs]))))
+
+    def theta(self, x: Array) -> Array:
+        """Return the parameters of the kernel."""
+        return self._checked_x(x)[self._parts[1] :]
+
+    def _matrix(self, theta: Array) -> Any:
+        """Return K(θ), checked when θ is new."""
+        xp = namespace(theta)
+        if self._memo is None or not bool(xp.all(self._memo[0] == theta)):
+            size = self.targets.shape[0]
+            K = checked_matrix("kernel", self.kernel.matrix(copied(theta)), size)
+            self._memo = copied(theta), K
+        return self._memo[1]
+
+    def _gather(self, per_sample: Array) -> Array:
+        """Return the sums over the samples of each log-cost."""
+        xp, count = namespace(per_sample), self._parts[0]
+        if count == 1:
+            return xp.reshape(xp.sum(per_sample), (1,))
+        if count == per_sample.shape[0] and self.cost_kind == "per-sample":
+            return per_sample
+        one_hot = self._groups[None, :] == arange(count, self._groups)[:, None]
+        return xp.astype(one_hot, per_sample.dtype) @ per_sample
+
+    # The dual variables.
+
+    def _fold(self, v: Array) -> Array:
+        """Return the sum of both halves of "epsilon": (n,) → (N,)."""
+        if not self._regression:
+            return v
+        half = self.targets.shape[0]
+        return v[:half, ...] + v[half:, ...]
+
+    def _unfold(self, w: Array) -> Array:
+        """Return the transpose: (N,) → (n,)."""
+        return namespace(w).concat([w, w]) if self._regression else w
+
+    def coefficients(self, y: Array) -> Array:
+        """Return β, shape (N,): f = Σ_i β_i k(·, i) + b."""
+        return self._fold(self.signs * as_vector("y", y, self.n))
+
+    def _linear(self, x: Array) -> Array:
+        """Return p, the linear term."""
+        if self._regression:
+            return self.epsilon(x) - self.signs * self._unfold(self.targets)
+        return full((self.n,), -1.0, self.targets)
+
+    def _diagonal(self, x: Array) -> Array | None:
+        """Return d = 1 / (2 C) of the squared hinge; 0 where a sample does not count."""
+        if self.loss != "squared-hinge":
+            return None
+        C, xp = self.costs(x), namespace(x)
+        counts = self._weights > 0.0
+        return xp.where(counts, 0.5 / xp.where(counts, C, xp.ones_like(C)), 0.0 * C)
+
+    @cached_property
+    def problem(self) -> Problem:
+        """The dual problem: this objective, the box and s'a = 0."""
+        equality = None
+        if self.intercept_:
+            equality = LinearEquality(self.signs[None, :], zeros((1,), self.signs))
+        if self.loss == "squared-hinge":
+            counts, xp = self._weights > 0.0, namespace(self._weights)
+            free = xp.where(counts, xp.inf + 0.0 * self._weights, 0.0 * self._weights)
+            upper = None if bool(xp.all(counts)) else free
+            return Problem(self, equality=equality, lower=0.0, upper=upper)
+        return Problem(
+            self,
+            equality=equality,
+            lower=0.0,
+            upper=self._upper,
+            upper_jvp=self._upper_jvp,
+            upper_vjp=self._upper_vjp,
+        )
+
+    def _upper(self, x: Array) -> Array:
+        return self._unfold(self.costs(x))
+
+    def _finite_costs(self, x: Array) -> Array:
+        C = self.costs(x)
+        return namespace(C).where(namespace(C).isfinite(C), C, 0.0 * self._weights)
+
+    def _upper_jvp(self, x: Array, u: Array) -> Array:
+        along = namespace(u).take(u[: self._parts[0]], self._groups)
+        return self._unfold(self._finite_costs(x) * along)
+
+    def _upper_vjp(self, x: Array, w: Array) -> Array:
+        head = self._gather(self._finite_costs(x) * self._fold(w))
+        rest = zeros((self.m - self._parts[0],), head)
+        return namespace(w).concat([head, rest])
+
+    # The objective.
+
+    def _function(self, x: Array, beta: Array) -> Array:
+        """Return K β, not to be written to; the last one is remembered."""
+        K, last, xp = self._matrix(self.theta(x)), self._last, namespace(beta)
+        if last is None or last[0] is not K or not bool(xp.all(last[1] == beta)):
+            last = self._last = K, copied(beta), aslinearoperator(K) @ beta
+        return last[2]
+
+    def value(self, x: Array, y: Array) -> float:
+        """Return f(x, a), minus the value of the dual."""
+        beta, d = self.coefficients(y), self._diagonal(x)
+        value = 0.5 * dot(beta, self._function(x, beta)) + dot(self._linear(x), y)
+        return value if d is None else value + 0.5 * dot(d * y, y)
+
+    def grad(self, x: Array, y: Array) -> Array:
+        """Return f_Y, shape (n,)."""
+        beta, d = self.coefficients(y), self._diagonal(x)
+        f = self._function(x, beta)
+        grad = self.signs * self._unfold(f) + self._linear(x)
+        return grad if d is None else grad + d * y
+
+    def grad_x(self, x: Array, y: Array) -> Array:
+        """Return f_X, shape (m,)."""
+        beta, d = self.coefficients(y), self._diagonal(x)
+        (costs, start), xp = self._parts, namespace(y)
+        none = zeros((costs,), y)
+        parts = [none if d is None else self._gather(-0.5 * d * y * y)]
+        if start > costs:
+            parts.append(xp.reshape(self.epsilon(x) * xp.sum(y), (1,)))
+        if self.kernel.m:
+            parts.append(0.5 * self.kernel.vjp(self.theta(x), beta, beta))
+        return xp.concat(parts)
+
+    def hess(self, x: Array, y: Array) -> LinearOperator:
+        """Return f_YY, an operator (n, n)."""
+        K, d = aslinearoperator(self._matrix(self.theta(x))), self._diagonal(x)
+        signs, fold, unfold = self.signs, self._fold, self._unfold
+
+        def product(v: Array) -> Array:
+            column = (slice(None), *(None,) * (v.ndim - 1))
+            found = signs[column] * unfold(K @ fold(signs[column] * v))
+            return found if d is None else found + d[column] * v
+
+        def diagonal() -> Array:
+            found = unfold(K.diagonal())
+            return found if d is None else found + d
+
+        return LinearOperator(
+            (self.n, self.n),
+            product,
+            product,
+            matmat=product,
+            rmatmat=product,
+            dtype=self.dtype,
+            symmetric=True,
+            positive_definite=d is not None and bool(namespace(d).all(d > 0.0)),
+            diagonal=diagonal if K.has_diagonal else None,
+        )
+
+    def hess_entries(self, x: Array, y: Array, index: Any) -> Any:
+        """Return the rows and columns of f_YY at an index, None for an operator."""
+        K, size = self._matrix(self.theta(x)), self.targets.shape[0]
+        place = index % size
+        if isinstance(K, np.ndarray):
+            block = K[np.ix_(place, place)]
+        elif isinstance(self.targets, np.ndarray) and index.shape[0] <= _FEW:
+            units = np.zeros((size, index.shape[0]), self.dtype)
+            units[place, np.arange(index.shape[0])] = 1.0
+            block = (aslinearoperator(K) @ units)[place]
+        else:
+            return None
+        s, d = self.signs[index], self._diagonal(x)
+        H: Any = block * s[:, None] * s[None, :]
+        if d is not None:
+            H[np.diag_indices_from(H)] += d[index]
+        return H
+
+    def approach(self, x: Array, y: Array) -> Array:
+        """Return a point nearer to the solution than y, for a solver to start from.
+
+        Pairs of variables move until the constraints of the primal hold to a thousandth.
+        """
+        K = self._matrix(self.theta(x))
+        if not isinstance(y, np.ndarray):
+            return y
+        s: Any = self.signs
+        C: Any = self._bound(x)
+        d: Any = self._diagonal(x)
+        size, own = self.targets.shape[0], np.zeros_like(y) if d is None else d
+        state = PairwiseDescent(
+            z=s * y,
+            r=-s * self.grad(x, y),
+            low=np.where(s > 0.0, 0.0 * y, -C),
+            high=np.where(s > 0.0, C, 0.0 * y),
+            diagonal=self._doubled(_diagonal_of(K, size)) + own,
+            column=self._columns(K),
+            own=own,
+        )
+        at_zero: Any = s * self._linear(x)
+        wide = float(np.max(at_zero) - np.min(at_zero))
+        tol = _LOOSE * (0.5 * wide or float(np.max(np.abs(at_zero))))
+        move = state.pairs if self.intercept_ else state.singles
+        move(tol, _SWEEPS * self.n)
+        return s * state.z
+
+    def _doubled(self, w: Any) -> Any:
+        return self._unfold(w)
+
+    def _columns(self, K: Any) -> Callable[[int], Any]:
+        """Return the function i ↦ the column of K of variable i, (n,)."""
+        size = self.targets.shape[0]
+        if isinstance(K, np.ndarray):
+            return lambda i: self._doubled(K[i % size])
+        operator, most = aslinearoperator(K), _CACHED // size
+        known: dict[int, Any] = {}
+
+        def column(i: int) -> Any:
+            place = i % size
+            if place in known:
+                return known[place]
+            unit = np.zeros(size, self.dtype)
+            unit[place] = 1.0
+            found = self._doubled(operator @ unit)
+            if len(known) < most:
+                known[place] = found
+            return found
+
+        return column
+
+    def cross(self, x: Array, y: Array) -> LinearOperator:
+        """Return f_XY, an operator (n, m)."""
+        theta, beta, d = self.theta(x), self.coefficients(y), self._diagonal(x)
+        (costs, start), epsilon = self._parts, self.epsilon(x)
+        xp, kernel, signs = namespace(y), self.kernel, self.signs
+
+        def forward(u: Array) -> Array:
+            moved = signs * self._unfold(kernel.jvp(theta, beta, u[start:]))
+            if start > costs:
+                moved = moved + epsilon * u[costs]
+            if d is not None:
+                moved = moved - d * y * xp.take(u[:costs], self._groups)
+            return moved
+
+        def adjoint(w: Array) -> Array:
+            none = zeros((costs,), w)
+            parts = [none if d is None else self._gather(-d * y * w)]
+            if start > costs:
+                parts.append(xp.reshape(epsilon * xp.sum(w), (1,)))
+            if self.kernel.m:
+                parts.append(kernel.vjp(theta, beta, self._fold(signs * w)))
+            return xp.concat(parts)
+
+        return LinearOperator((self.n, self.m), forward, adjoint, dtype=self.dtype)
+
+    # What is learned.
+
+    def intercept(self, solution: Solution) -> Intercept:
+        """Return the intercept b at a solution, 0 for a model without."""
+        if not self.intercept_:
+            return Intercept(0.0, 0.0, 0.0)
+        return self._intercept(solution.x, solution.y, solution.active)[0]
+
+    def _intercept(
+        self, x: Array, y: Array, active: ActiveSet | None = None
+    ) -> tuple[Intercept, Array]:
+        """Return b = Σ_i ω_i r_i of r = −s ∘ f_Y, and the weights ω, (n,).
+
+        They are equal for the samples inside their bounds, where r_i = b; without any
+        half each for those that b is closest to from either side.
+        """
+        xp, C = namespace(y), self._bound(x)
+        r = -self.signs * self.grad(x, y)
+        low, high = y <= 0.0, y >= C
+        if active is not None:
+            nearer = y <= C - y
+            low, high = active.fixed & nearer, active.fixed & ~nearer
+        counts, inside = C > 0.0, ~(low | high)
+        if active is not None:  # at a bound with hardly a force: r_i is hardly b
+            decided = inside & ~active.weak_fixed
+            inside = decided if bool(xp.any(decided & counts)) else inside
+        count = int(xp.count_nonzero(inside & counts))
+        if count:
+            weights = xp.astype(inside & counts, y.dtype) / count
+            value = dot(weights, r)
+            return Intercept(value, value, value), weights
+        positive, infinite = self.signs > 0.0, xp.inf + 0.0 * r
+        below = counts & (low == positive)  # r_i <= b
+        above = counts & (low != positive)
+        lows, highs = xp.where(below, r, -infinite), xp.where(above, r, infinite)
+        lower, upper = float(xp.max(lows)), float(xp.min(highs))
+        places = arange(self.n, y)
+        ends = [
+            xp.astype(places == index, y.dtype)
+            for index, end in ((xp.argmax(lows), lower), (xp.argmin(highs), upper))
+            if np.isfinite(end)
+        ]
+        if not ends:
+            return Intercept(0.0, -np.inf, np.inf), 0.0 * y
+        weights = sum(ends[1:], ends[0]) / len(ends)
+        return Intercept(dot(weights, r), lower, upper), weights
+
+    def _bound(self, x: Array) -> Array:
+        """Return the upper bounds (n,), infinite where there are none."""
+        C = self.costs(x)
+        if self.loss == "squared-hinge":
+            C = namespace(C).where(self._weights > 0.0, np.inf + 0.0 * C, 0.0 * C)
+        return self._unfold(C)
+
+    def decision(self, solution: Solution, kernel: Any = None) -> Array:
+        """Return f + b for other samples, shape (rows,).
+
+        Parameters
+        ----------
+        solution : Solution
+        kernel : array, sparse matrix or operator (rows, N), or Kernel, optional
+            Of the other samples with those of the model; without it of the latter.
+
+        Warns
+        -----
+        ConvergenceWarning
+            Where the intercept is not unique.
+        """
+        x, y = solution.x, solution.y
+        b = self.intercept(solution)
+        _tell(b)
+        theta = self.theta(x)
+        if kernel is None:
+            K = self._matrix(theta)
+        else:
+            rows = _rows_of(kernel, self, at_one_point=True)
+            K = rows.matrix(theta[: rows.m])
+        return aslinearoperator(K) @ self.coefficients(y) + b.value
+
+    def support(self, solution: Solution) -> SupportVectors:
+        """Return which samples are on the margin, beyond it, and undecided."""
+        xp, y, C = namespace(solution.y), solution.y, self._bound(solution.x)
+        active = solution.active
+        fixed = (y <= 0.0) | (y >= C) if active is None else active.fixed
+        weak = 0.0 * y > 1.0 if active is None else active.weak_fixed
+        masks = ~fixed & ~weak, fixed & (y > C - y) & (C > 0.0), weak & (C > 0.0)
+        return SupportVectors(
+            *(xp.nonzero(self._fold(xp.astype(m, y.dtype)) > 0.0)[0] for m in masks)
+        )
+
+    def duality_gap(self, solution: Solution) -> float:
+        """Return primal minus dual value, >= 0 but for rounding.
+
+        Both are sums of N terms; relative to the primal value that is the measure of
+        other libraries.
+        """
+        x, y = solution.x, solution.y
+        xp, C, beta = namespace(y), self.costs(x), self.coefficients(y)
+        f = self._function(x, beta)
+        z, t = f + self.intercept(solution).value, self.targets
+        regression = self._regression
+        losses = xp.abs(t - z) - self.epsilon(x) if regression else 1.0 - t * z
+        losses = xp.maximum(losses, 0.0 * losses)
+        losses = losses**2 if self.loss == "squared-hinge" else losses
+        costly = losses > 0.0
+        primal = xp.where(costly, xp.where(costly, C, 0.0 * C) * losses, 0.0 * losses)
+        return 0.5 * dot(beta, f) + float(xp.sum(primal)) + self.value(x, y)
+
+    def held_out(
+        self,
+        kernel: Any,
+        targets: Any,
+        *,
+        loss: str | Loss | None = None,
+        sample_weight: Any = None,
+    ) -> HeldOutDecision:
+        """Return the mean loss of the decisions on other data: an upper objective.
+
+        Parameters
+        ----------
+        kernel : array, sparse matrix or operator (rows, N), or Kernel
+            Of the other samples with those of the model.
+        targets : array (rows,)
+        loss : str or Loss, optional
+            A smooth one, such as those of ``Glm``; by default "squared-hinge", for real
+            targets "squared".
+        sample_weight : array (rows,), optional
+        """
+        default: Loss = as_loss("squared") if self._regression else SquaredHinge()
+        chosen = default if loss is None else as_loss(loss)
+        return HeldOutDecision(self, kernel, targets, chosen, sample_weight)
+
+
+class HeldOutDecision:
+    """The mean loss of the decisions on held-out data as an :class:`UpperObjective`.
+
+    z = K_held β + b(x, a), where b is a function of (x, a) through the samples inside their
+    bounds.  Made by :meth:`SupportVector.held_out`.
+    """
+
+    def __init__(
+        self,
+        model: SupportVector,
+        kernel: Any,
+        targets: Any,
+        loss: Loss,
+        sample_weight: Any,
+    ) -> None:
+        self.model, self.loss = model, loss
+        self.kernel = _rows_of(kernel, model)
+        rows = self.kernel.shape[0]
+        self.targets = loss.prepare(as_array("targets", targets), model.dtype)
+        if self.targets.shape != (rows,):
+            raise ValueError(
+                f"targets must have shape ({rows},) like the rows of kernel, found "
+                f"{tuple(self.targets.shape)}"
+            )
+        weights = _weights(sample_weight, self.targets)
+        self.weights = weights / float(namespace(weights).sum(weights))
+        self._last: tuple[Array, Array, Any] | None = None
+
+    def __repr__(self) -> str:
+        return f"HeldOutDecision({self.targets.shape[0]} samples, loss={self.loss})"
+
+    def _decision(self, x: Array, y: Array) -> tuple[Array, Array, Array]:
+        """Return z, the coefficients β and the weights of the intercept."""
+        last, xp = self._last, namespace(y)
+        if last is not None and bool(xp.all(last[0] == x) & xp.all(last[1] == y)):
+            found: tuple[Array, Array, Array] = last[2]
+            return found
+        model = self.model
+        beta = model.coefficients(y)
+        z = aslinearoperator(self.kernel.matrix(model.theta(x))) @ beta
+        weights = 0.0 * y
+        if model.intercept_:
+            b, weights = model._intercept(x, y)
+            _tell(b)
+            z = z + b.value
+        self._last = copied(x), copied(y), (z, beta, weights)
+        return z, beta, weights
+
+    def value(self, x: Array, y: Array) -> float:
+        """Return the mean loss at (x, a)."""
+        z, _, _ = self._decision(x, y)
+        return dot(self.weights, self.loss.value(z, self.targets))
+
+    def _slope(self, z: Array) -> Array:
+        return self.weights * self.loss.slope(z, self.targets)
+
+    def grad_y(self, x: Array, y: Array) -> Array:
+        """Return the gradient by a, shape (n,)."""
+        model, (z, _, weights) = self.model, self._decision(x, y)
+        slope = self._slope(z)
+        K = aslinearoperator(self.kernel.matrix(model.theta(x)))
+        grad = model.signs * model._unfold(K.T @ slope)
+        if not model.intercept_:
+            return grad
+        total = float(namespace(y).sum(slope))
+        return grad - total * (model.hess(x, y) @ (model.signs * weights))
+
+    def grad_x(self, x: Array, y: Array) -> Array | None:
+        """Return the gradient by x alone, (m,), by the kernel and the intercept."""
+        model, (z, beta, weights) = self.model, self._decision(x, y)
+        xp, slope, theta = namespace(y), self._slope(z), model.theta(x)
+        grad = zeros((model.m,), y)
+        if self.kernel.m:
+            own = self.kernel.vjp(theta, beta, slope)
+            grad = xp.concat([grad[: model.m - own.shape[0]], own])
+        if model.intercept_:
+            total = float(xp.sum(slope))
+            grad = grad - total * (model.cross(x, y).T @ (model.signs * weights))
+        return grad
+
+
+def _diagonal_of(K: Any, size: int) -> Any:
+    """Return the diagonal of K, by products where it is not known."""
+    operator = aslinearoperator(K)
+    if operator.has_diagonal:
+        return np.asarray(operator.diagonal())
+    units = np.eye(size)
+    return np.array([float((operator @ unit)[i]) for i, unit in enumerate(units)])
+
+
+def _tell(b: Intercept) -> None:
+    """Warn of an intercept that is not unique."""
+    if b.upper > b.lower:
+        warnings.warn(
+            "the intercept is not unique: no sample lies inside its bounds, and any value "
+            f"in [{b.lower:.6g}, {b.upper:.6g}] is as good; {b.value:.6g} is taken",
+            ConvergenceWarning,
+            stacklevel=4,
+        )
+
+
+def _rows_of(
+    kernel: Any, model: SupportVector, *, at_one_point: bool = False
+) -> Kernel:
+    """Return the kernel of other samples with those of a model, checked.
+
+    At one point it may be a matrix, which no parameter moves.
+    """
+    found = as_kernel("kernel", kernel)
+    columns = model.targets.shape[0]
+    if len(found.shape) != 2 or found.shape[1] != columns:
+        raise ValueError(
+            f"kernel must have {columns} columns, one for each sample of the model, found "
+            f"shape {tuple(found.shape)}"
+        )
+    if found.m != model.kernel.m and not (at_one_point and found.m == 0):
+        raise ValueError(
+            f"kernel must have the {model.kernel.m} parameters of that of the model, "
+            f"found {found.m}"
+        )
+    return found
+
+
+def _dtype_of(kernel: Any) -> Any:
+    single = str(getattr(kernel, "dtype", None)).endswith("float32")
+    return np.dtype(np.float32 if single else np.float64)
+
+
+def _weights(given: Any, like: Array) -> Array:
+    """Return sample weights, finite, >= 0 and not all 0; ones by default."""
+    if given is None:
+        return full(like.shape, 1.0, like)
+    weights = as_vector(
+        "sample_weight", as_data("sample_weight", given, like.dtype), like.shape[0]
+    )
+    xp = namespace(weights, like)
+    if bool(xp.any(weights < 0.0)):
+        worst = int(xp.argmin(weights))
+        raise ValueError(
+            f"sample_weight must be >= 0, found {float(weights[worst]):.3g} for sample "
+            f"{worst}"
+        )
+    if not bool(xp.any(weights > 0.0)):
+        raise ValueError("sample_weight must not be 0 for all samples")
+    return weights
+
+
+def _groups(
+    kind: str, groups: Any, targets: Array, regression: bool
+) -> tuple[Array, int]:
+    """Return the log-cost of each sample, and their number."""
+    size, xp = targets.shape[0], namespace(targets)
+    if kind not in COSTS:
+        known = ", ".join(map(repr, COSTS))
+        raise ValueError(f"cost must be one of {known}, found {kind!r}")
+    if (groups is not None) != (kind == "per-group"):
+        raise ValueError("groups goes with cost='per-group', and only with it")
+    if kind == "per-class" and regression:
+        raise ValueError("cost='per-class' needs labels, and loss='epsilon' has none")
+    if kind == "scalar":
+        return asarray(np.zeros(size, np.int64), targets, np.int64), 1
+    if kind == "per-sample":
+        return arange(size, targets), size
+    if kind == "per-class":
+        return xp.astype(targets > 0.0, xp.int64), 2
+    labels = np.asarray(groups)
+    if labels.shape != (size,) or labels.dtype.kind not in "iu":
+        raise ValueError(
+            f"groups must be whole numbers of shape ({size},), found shape "
+            f"{labels.shape} and dtype {labels.dtype}"
+        )
+    count = int(labels.max()) + 1
+    if labels.min() < 0 or len(np.unique(labels)) != count:
+        raise ValueError("groups must be numbered 0 ... G-1, each with a sample")
+    return asarray(labels, targets, np.int64), count

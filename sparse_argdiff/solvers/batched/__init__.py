@@ -1,0 +1,1 @@
+"""One primal-dual interior point for many small dense quadratic programs at once."""

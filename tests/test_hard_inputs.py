@@ -1,0 +1,365 @@
+"""Small inputs that were once answered wrongly or refused for a wrong reason, each a kind."""
+
+import math
+
+import numpy as np
+import pytest
+import scipy.sparse as sp
+
+import sparse_argdiff as sad
+from sparse_argdiff.linear_model import Glm
+
+
+def error_of(found, right):
+    return np.linalg.norm(found - right) / np.linalg.norm(right)
+
+
+class Quadratic:
+    """½ y'P y − b'y (+ x'y)."""
+
+    def __init__(self, P, b, moves=False):
+        self.P, self.b, self.n, self.moves = P, b, b.shape[0], moves
+
+    def value(self, x, y):
+        return float(0.5 * y @ (self.P @ y) - self.b @ y + (x @ y if self.moves else 0))
+
+    def grad(self, x, y):
+        return self.P @ y - self.b + (x if self.moves else 0.0)
+
+    def hess(self, x, y):
+        return self.P
+
+    def cross(self, x, y):
+        return np.eye(self.n) if self.moves else np.zeros((self.n, x.shape[0]))
+
+
+# the units of a QP ----------------------------------------------------------------------
+
+
+def qp_in_units(seed, scale, n=30, m=12):
+    """A sparse A y = b, y >= 0 with few curvatures and a strictly complementary solution."""
+    rng = np.random.default_rng(seed)
+    A = sp.csr_array(sp.random_array((m, n), density=0.25, rng=rng, format="csr"))
+    y = np.where(rng.random(n) < 0.4, rng.random(n) * scale, 0.0)
+    nu = rng.standard_normal(m)
+    z = np.where(y > 0, 0.0, rng.random(n))
+    diagonal = np.where(rng.random(n) < 0.2, 1.0 / scale, 0.0)
+    P = sp.csr_array(sp.diags_array(diagonal))
+    q = -(P @ y) - A.T @ nu + z
+    rows = sad.LinearEquality(A, A @ y)
+    return sad.Problem(Quadratic(P, -q, moves=True), equality=rows, lower=0.0)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_units_of_a_qp_do_not_change_its_iterations(seed):
+    found = {}
+    for scale, start in ((1e-4, 0.0), (1.0, 0.0), (1e4, 0.0), (1e4, 1e4)):
+        y0 = np.full(30, start)
+        found[scale, start] = sad.solve(qp_in_units(seed, scale), np.zeros(30), y0)
+    counts = {s.niter for (_, start), s in found.items() if start == 0.0}
+    assert max(counts) - min(counts) <= 4  # starts are not in the unit
+    assert {s.status for s in found.values()} == {sad.Status.CONVERGED}
+    # P and b are in units of their own, the objective value shows the agreement.
+    values = [s.value / scale for (scale, _), s in found.items()]
+    assert values == pytest.approx([values[0]] * 4, rel=1e-6)
+
+
+# rows ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("d", [1e-4, 1e-6, 1e-8, 1e-10, 1e-12])
+def test_rows_that_nearly_depend(d):
+    """Right to what the distance of the rows leaves of the digits; once LINE_SEARCH_FAILED."""
+    rng = np.random.default_rng(0)
+    n, p = 20, 6
+    Q = np.linalg.qr(rng.standard_normal((n, n)))[0]
+    H = (Q * np.geomspace(1, 50, n)) @ Q.T
+    H, C = (H + H.T) / 2, rng.standard_normal((p, n))
+    b = rng.standard_normal(n)
+    A = np.vstack([C, C[0] + d * rng.standard_normal(n)])
+    c = A @ rng.standard_normal(n)
+    # The same rows, their difference without rounding.
+    E, e = np.vstack([C, (A[-1] - C[0]) / d]), np.r_[c[:-1], (c[-1] - c[0]) / d]
+    K = np.block([[H, E.T], [E, np.zeros((p + 1, p + 1))]])
+    y = np.linalg.solve(K, np.r_[b, e])[:n]
+    direct = sad.projected_cg(H, A, b, c)
+    try:
+        problem = sad.Problem(Quadratic(H, b), equality=sad.LinearEquality(A, c))
+        solved = sad.solve(problem, np.zeros(1))
+    except (sad.ConvergenceError, sad.ConvergenceWarning):
+        assert d <= 1e-10  # refused, or told
+        return
+    allowed = 1e-6 + 1e2 * 2.2e-16 / d
+    assert error_of(direct.x, y) <= allowed
+    assert error_of(solved.y, y) <= allowed
+    if d <= 1e-10:
+        assert solved.status is sad.Status.ROUNDING_LIMIT
+
+
+@pytest.mark.parametrize("seed", [575, 697, 597, 2603])
+def test_the_same_row_as_equality_and_inequality(seed):
+    """Multipliers of ±1e17 once cancelled, and a residual of 0.0 was rounding."""
+    rng = np.random.default_rng(seed)
+    n = int(rng.integers(1, 9))
+    U = np.linalg.qr(rng.standard_normal((n, n)))[0]
+    k = 10 ** rng.uniform(0, 2.5)
+    Q = (U * np.geomspace(1, 1 / k, n)) @ U.T
+    Q, c, a = 0.5 * (Q + Q.T), rng.standard_normal(n), rng.standard_normal((1, n))
+    s4 = rng.random(n) * (rng.random() < 0.7)
+    f = sad.FunctionObjective(
+        value=lambda x, y: float(0.5 * y @ Q @ y + 0.25 * s4 @ y**4 - c @ y),
+        grad=lambda x, y: Q @ y + s4 * y**3 - c,
+        hvp=lambda x, y, v: Q @ v + 3 * s4 * y**2 * v,
+        cross_jvp=lambda x, y, u: 0 * y,
+        cross_vjp=lambda x, y, w: 0 * w[:1],
+        n=n,
+    )
+    row = sad.LinearEquality(a, lambda x: x, b_jvp=lambda x, u: u, b_vjp=lambda x, w: w)
+    same = sad.Inequality(
+        lambda x, y: a @ y - x, lambda x, y: a, jac_x=lambda x, y: -np.eye(1)
+    )
+    x = np.array([float((a @ np.linalg.solve(Q, c)).sum() * 0.5 - 0.1)])
+    alone = sad.Problem(f, equality=row)
+    both = sad.Problem(f, equality=row, inequality=same)
+    right = sad.solve(alone, x, tol=1e-12)  # the inequality adds nothing
+    J = sad.jvp(alone, right, np.ones(1)).y
+    try:
+        found = sad.solve(both, x)
+        tangent = sad.jvp(both, found, np.ones(1))
+    except sad.ConvergenceError:
+        return
+    assert error_of(found.y, right.y) <= 1e-6
+    assert error_of(tangent.y, J) <= 1e-6
+    assert np.abs(found.multipliers).max() < 1e8
+
+
+@pytest.mark.parametrize("kind", ["array", "CSR", "float16"])
+def test_single_precision_rows_beside_double(kind):
+    """They are independent: "no y satisfies C y = c" was false."""
+    rng = np.random.default_rng(0)
+    n, p = 20, 6
+    H, b = np.diag(np.arange(1.0, n + 1)), rng.standard_normal(n)
+    c, C = rng.standard_normal(p), rng.standard_normal((p, n)).astype(np.float32)
+    rows = {"array": C, "CSR": sp.csr_array(C), "float16": C.astype(np.float16)}[kind]
+    if kind == "float16":
+        with pytest.raises(TypeError, match="float16"):
+            sad.projected_cg(H, rows, b, c)
+        with pytest.raises(TypeError, match="float16"):
+            sad.LinearEquality(rows, c)
+        return
+    wide = C.astype(float)
+    K = np.block([[H, wide.T], [wide, np.zeros((p, p))]])
+    right = np.linalg.solve(K, np.r_[b, c])[:n]
+    direct = sad.projected_cg(H, rows, b, c)
+    problem = sad.Problem(Quadratic(H, b), equality=sad.LinearEquality(rows, c))
+    assert direct.status is sad.Status.CONVERGED
+    assert error_of(direct.x, right) <= 1e-7
+    assert error_of(sad.solve(problem, np.zeros(1)).y, right) <= 1e-7
+
+
+# a convex f with an indefinite product ----------------------------------------------------
+
+
+@pytest.mark.parametrize("n", [10, 20])
+def test_an_indefinite_product_is_told_at_little_cost(n):
+    """It once took tens of thousands of products."""
+    rng = np.random.default_rng(n)
+    U = np.linalg.qr(rng.standard_normal((n, n)))[0]
+    Q = (U * np.geomspace(1, 0.01, n)) @ U.T
+    Q, c = 0.5 * (Q + Q.T), rng.standard_normal(n)
+    u = rng.standard_normal(n)
+    u /= np.linalg.norm(u)
+    G, inside = rng.standard_normal((n // 2, n)), 0.3 * rng.standard_normal(n)
+    calls = 0
+
+    def hvp(x, y, v):
+        nonlocal calls
+        calls += 1
+        return Q @ v - 1.5 * u * (u @ v)
+
+    f = sad.FunctionObjective(
+        value=lambda x, y: float(0.5 * y @ Q @ y - c @ y),
+        grad=lambda x, y: Q @ y - c,
+        hvp=hvp,
+        n=n,
+    )
+    rows = sad.Inequality(lambda x, y: G @ (y - inside) - 0.1, lambda x, y: G)
+    problem = sad.Problem(f, inequality=rows, lower=inside - 1, upper=inside + 1)
+    with pytest.raises(sad.ConvergenceError, match="NEGATIVE_CURVATURE"):
+        sad.solve(problem, np.zeros(1))
+    assert calls <= 20 * n
+
+
+# steep at zero ----------------------------------------------------------------------------
+
+E = 1e-8
+STEEP = {
+    "log": (
+        lambda x, y: -x * np.log(y + E) + y * y / 2,
+        lambda x, y: -x / (y + E) + y,
+        lambda x, y: x / (y + E) ** 2 + 1,
+        lambda y: -1 / (y + E),
+        2.0,
+        0.25,
+    ),
+    "reciprocal": (
+        lambda x, y: x / (y + 1e-5) + y,
+        lambda x, y: 1 - x / (y + 1e-5) ** 2,
+        lambda x, y: 2 * x / (y + 1e-5) ** 3,
+        lambda y: -1 / (y + 1e-5) ** 2,
+        2.0 - 1e-5,
+        0.25,
+    ),
+    "exponential": (
+        lambda x, y: x * np.exp(-50 * (y - 1)) + y * y / 2,
+        lambda x, y: -50 * x * np.exp(-50 * (y - 1)) + y,
+        lambda x, y: 2500 * x * np.exp(-50 * (y - 1)) + 1,
+        lambda y: -50 * np.exp(-50 * (y - 1)),
+        1.1039877697508729,
+        1.1039877697508729 / (4 * (50 * 1.1039877697508729 + 1)),
+    ),
+}
+
+
+def steep(name):
+    v, d1, d2, dx, y, J = STEEP[name]
+    f = sad.FunctionObjective(
+        value=lambda x, y: float(np.sum(v(x[0], y))),
+        grad=lambda x, y: d1(x[0], y),
+        hvp=lambda x, y, p: d2(x[0], y) * p,
+        cross_jvp=lambda x, y, u: dx(y) * u[0],
+        cross_vjp=lambda x, y, w: np.array([dx(y) @ w]),
+        n=1,
+    )
+    return f, y, J
+
+
+@pytest.mark.parametrize("name", STEEP)
+@pytest.mark.parametrize("y0", [1.5, 3.0, 10.0])
+def test_steep_at_zero(name, y0):
+    """‖f_Y(x, 0)‖ says nothing of the solution; each start was once "CONVERGED"."""
+    f, y, J = steep(name)
+    problem, x = sad.Problem(f), np.array([4.0])
+    with np.errstate(all="ignore"):
+        found = sad.solve(problem, x, np.array([y0]))
+        assert found.y[0] == pytest.approx(y, rel=1e-6)
+        assert sad.jvp(problem, found, np.ones(1)).y[0] == pytest.approx(J, rel=1e-5)
+        with pytest.raises(sad.ConvergenceError, match="NOT_STATIONARY"):
+            sad.jvp(problem, sad.Solution(y=np.array([50.0]), x=x), np.ones(1))
+
+
+def test_steep_at_zero_within_a_bound():
+    problem = sad.Problem(steep("log")[0], upper=1.0)
+    found = sad.solve(problem, np.array([4.0]), np.array([0.5]))
+    tangent = sad.jvp(problem, found, np.ones(1))
+    assert found.y == pytest.approx([1.0])
+    assert found.active.fixed.all()
+    assert not found.active.degenerate
+    assert tangent.y[0] == 0.0
+
+
+# single precision, tiny y -----------------------------------------------------------------
+
+
+@pytest.mark.parametrize("scale", [1.0, 1e-10, 1e-15, 1e-20, 1e-30, 1e10])
+def test_single_precision_in_any_unit_of_y(scale):
+    """Squares of 1e-20 underflow; the minimiser is scale · b by construction."""
+    rng = np.random.default_rng(0)
+    A = rng.standard_normal((20, 8))
+    H = (A.T @ A / 20 + np.eye(8)).astype(np.float32)
+    b = rng.standard_normal(8)
+    rhs = (H.astype(float) @ b * scale).astype(np.float32)
+    f = sad.FunctionObjective(
+        value=lambda x, y: float(0.5 * y @ (H @ y) - rhs @ y),
+        grad=lambda x, y: H @ y - rhs,
+        hvp=lambda x, y, v: H @ v,
+        cross_vjp=lambda x, y, w: np.zeros(1, np.float32),
+        hess_diag=lambda x, y: H.diagonal().copy(),
+        n=8,
+    )
+    f.dtype = np.float32
+    found = sad.solve(sad.Problem(f), np.zeros(1, np.float32))
+    assert error_of(found.y / scale, b) <= 1e-5
+
+
+@pytest.mark.parametrize("scale", [1.0, 1e-10, 1e-16, 1e10])
+def test_single_precision_targets_in_any_unit(scale):
+    rng = np.random.default_rng(0)
+    A = rng.standard_normal((20, 8)).astype(np.float32)
+    t = rng.standard_normal(20).astype(np.float32)
+
+    def solve(features, targets, x):
+        glm = Glm(features, targets, loss="squared")
+        return sad.solve(sad.Problem(glm), x).y
+
+    right = solve(A.astype(float), t.astype(float), np.zeros(8))
+    found = solve(A, (scale * t).astype(np.float32), np.zeros(8, np.float32))
+    assert error_of(found / scale, right) <= 1e-5
+
+
+# starts and functions that are not what they say ------------------------------------------
+
+
+@pytest.mark.parametrize("bad", [math.nan, math.inf])
+def test_a_start_that_is_not_finite_is_refused_by_name(bad):
+    problem = sad.Problem(Quadratic(np.eye(3), np.ones(3)))
+    with pytest.raises(ValueError, match="y0 must be finite"):
+        sad.solve(problem, np.zeros(1), np.array([0.0, bad, 1.0]))
+    upper = sad.FunctionUpper(lambda x, y: float(y @ y), lambda x, y: 2 * y)
+    with pytest.raises(ValueError, match="y0 must be finite"):
+        sad.Hypergradient(problem, upper, y0=np.array([0.0, bad, 1.0]))(np.zeros(1))
+
+
+def test_a_gradient_that_is_zero_once_is_asked_for_again():
+    calls = []
+
+    def grad(x, y):
+        calls.append(1)
+        return 0.0 * y if len(calls) == 1 else y - 1.0
+
+    f = sad.FunctionObjective(
+        grad=grad,
+        hvp=lambda x, y, v: v,
+        n=2,
+    )
+    found = sad.solve(sad.Problem(f), np.zeros(1))
+    assert found.y == pytest.approx(np.ones(2))
+
+
+def test_a_zero_gradient_costs_one_more():
+    f = Quadratic(np.eye(2), np.zeros(2))
+    assert sad.solve(sad.Problem(f), np.zeros(1)).n_grad == 2
+
+
+def test_barrier_leaves_no_gap_far_from_the_origin():
+    """f in units of its distance to the origin: w z within tol of that is √tol of y."""
+    s = 24489.7
+    Q = np.array([[0.33, -0.06, 0.0], [-0.06, 0.31, 0.01], [0.0, 0.01, 0.21]])
+    t = s * np.array([-1.0, 1.0, 1.0]) + np.array([-0.9, -1.7, -2.6])
+    problem = sad.Problem(
+        Quadratic(Q, Q @ t),
+        inequality=sad.Inequality(
+            lambda x, y: np.array([y @ np.ones(3) - s - 3.0]),
+            lambda x, y: np.ones((1, 3)),
+        ),
+    )
+    found = sad.solve(problem, np.zeros(1), method="barrier")
+    assert np.abs(found.y - t).max() <= 1e-7 * s
+    assert not found.active.strong.any()
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_a_preconditioner_that_is_not_symmetric_is_told(seed):
+    """The metric of the stopping test is no metric then."""
+    rng = np.random.default_rng(seed)
+    A = rng.standard_normal((30, 6))
+    t = A @ rng.standard_normal(6) + rng.standard_normal(30)
+    glm = Glm(A, t, loss="huber", intercept=False)
+    M = np.eye(6) + np.triu(3.0 * rng.standard_normal((6, 6)), 1)
+    problem, x = sad.Problem(glm), np.full(6, -2.0)
+    right = sad.solve(problem, x).y
+    try:
+        found = sad.solve(problem, x, M=M)
+    except sad.ConvergenceError:
+        return
+    assert error_of(found.y, right) <= 1e-6

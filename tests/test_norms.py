@@ -1,0 +1,334 @@
+"""Linear models with norms: every loss with every norm, folds, duality gaps, proofs."""
+
+from __future__ import annotations
+
+import math
+import warnings
+
+import numpy as np
+import pytest
+from scipy import sparse
+
+import sparse_argdiff as sad
+from sparse_argdiff.linear_model import Glm
+
+N, P = 60, 25
+RNG = np.random.default_rng(1)
+F = RNG.standard_normal((N, P))
+Z0 = F[:, :3] @ np.array([1.0, -1.0, 0.7])
+TARGETS = {
+    "squared": Z0 + 0.4 * RNG.standard_normal(N),
+    "huber": Z0 + 0.4 * RNG.standard_normal(N),
+    "logistic": (Z0 + 0.5 * RNG.standard_normal(N) > 0) * 1.0,
+    "poisson": RNG.poisson(np.exp(0.4 * Z0)) * 1.0,
+    "multinomial": np.digitize(Z0 + 0.5 * RNG.standard_normal(N), [-0.8, 0.8]),
+}
+LOSSES = list(TARGETS)
+NORMS = ["l1", "elastic-net", "group-l1"]
+
+
+def model(loss="squared", norm="l1", features=F, penalty="scalar", **options):
+    if norm == "group-l1" and loss != "multinomial":
+        options.setdefault("groups", np.arange(P) // 2)
+    return Glm(
+        features, TARGETS[loss], loss=loss, norm=norm, penalty=penalty, **options
+    )
+
+
+def along(solve, x, u, v, h=1e-4):
+    def slope(h):
+        return (v @ solve(x + h * u) - v @ solve(x - h * u)) / (2.0 * h)
+
+    return (4.0 * slope(h / 2) - slope(h)) / 3.0
+
+
+@pytest.mark.parametrize("loss", LOSSES)
+@pytest.mark.parametrize("norm", NORMS)
+@pytest.mark.parametrize("penalty", ["scalar", "per-feature", "Z"])
+def test_derivatives_of_solutions_and_of_folds(loss, norm, penalty):
+    rows = 13 if norm == "group-l1" and loss != "multinomial" else P
+    Z = np.stack([np.ones(rows), np.arange(rows) / rows], axis=1)
+    features = sparse.csr_array(F) if penalty == "scalar" else F
+    glm = model(loss, norm, features, Z if penalty == "Z" else penalty)
+    x = np.full(glm.m, -3.0)
+    if penalty == "Z":
+        x = np.tile([-3.0, 0.5], glm.m // 2)
+    problem, rng = sad.Problem(glm), np.random.default_rng(0)
+    solution = sad.solve(problem, x)
+    count = glm.n - (3 if loss == "multinomial" else 1)
+    zeros = (solution.y[:count] == 0.0).sum()
+    assert 0 < zeros < count
+    assert solution.gap >= 0.0
+    assert solution.gap <= 1e-8 * (abs(solution.value) + 1.0)
+    assert solution.support == ("estimated" if loss == "poisson" else "proven")
+    u, v = rng.standard_normal(glm.m), rng.standard_normal(glm.n)
+    wanted = along(lambda x: sad.solve(problem, x, tol=1e-12).y, x, u, v)
+    found = sad.vjp(problem, solution, v).x @ u
+    assert found == pytest.approx(wanted, rel=1e-6, abs=1e-9)
+    folds, upper = glm.cross_validation(3)
+    H = sad.Hypergradient(folds, upper)
+    result = H.evaluate(x)
+    wanted = (H(x + 1e-5 * u)[0] - H(x - 1e-5 * u)[0]) / 2e-5
+    assert result.gradient @ u == pytest.approx(wanted, rel=1e-5, abs=1e-8)
+    assert result.certificate.descent == "estimated"
+
+
+@pytest.mark.parametrize("intercept", [False, True])
+def test_against_scikit_learn(intercept):
+    from sklearn.linear_model import ElasticNet, Lasso, LogisticRegression
+
+    options = {"fit_intercept": intercept, "tol": 1e-13, "max_iter": 10**6}
+
+    def solved(glm, x):
+        y = sad.solve(sad.Problem(glm), x, tol=1e-10).y
+        return y[:P], y[P:]
+
+    glm = model(intercept=intercept)
+    lasso = Lasso(alpha=0.1, **options).fit(F, TARGETS["squared"])
+    c, b = solved(glm, np.log([0.1]))
+    assert c == pytest.approx(lasso.coef_, abs=1e-8)
+    assert b == pytest.approx(np.atleast_1d(lasso.intercept_)[: b.size], abs=1e-8)
+    glm = model("squared", "elastic-net", l1_ratio=0.3, intercept=intercept)
+    net = ElasticNet(alpha=0.2, l1_ratio=0.3, **options).fit(F, TARGETS["squared"])
+    assert solved(glm, np.log([0.2]))[0] == pytest.approx(net.coef_, abs=1e-8)
+    both = model("squared", "elastic-net", intercept=intercept)
+    c, _ = solved(both, np.log([0.2 * 0.3, 0.2 * 0.7]))
+    assert c == pytest.approx(net.coef_, abs=1e-8)
+    glm = model("logistic", intercept=intercept)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        logistic = LogisticRegression(
+            C=1 / (N * 0.03), penalty="l1", solver="saga", **options
+        ).fit(F, TARGETS["logistic"])
+    assert solved(glm, np.log([0.03]))[0] == pytest.approx(logistic.coef_[0], abs=1e-6)
+
+
+@pytest.mark.slow  # compiles for half a minute
+def test_against_skglm_poisson():
+    from skglm import GeneralizedLinearEstimator
+    from skglm.datafits import Poisson
+    from skglm.penalties import L1
+    from skglm.solvers import ProxNewton
+
+    estimator = GeneralizedLinearEstimator(
+        datafit=Poisson(),
+        penalty=L1(0.1),
+        solver=ProxNewton(tol=1e-11, max_iter=200, fit_intercept=False),
+    )
+    estimator.fit(F, TARGETS["poisson"])
+    glm = model("poisson", intercept=False)
+    y = sad.solve(sad.Problem(glm), np.log([0.1]), tol=1e-10).y
+    assert y == pytest.approx(estimator.coef_.ravel(), abs=1e-6)
+
+
+def test_group_norms_have_the_root_of_the_size():
+    glm = model("squared", "group-l1", intercept=False)
+    alone = sad.GroupL1(
+        np.arange(P) // 2, np.append(np.full(12, np.sqrt(2)), 1.0) * 0.1
+    )
+    x = np.log([0.1])
+    y = sad.solve(sad.Problem(glm), x, tol=1e-10).y
+    plain = model("squared", "l1", intercept=False)
+    other = sad.solve(sad.Problem(plain, penalty=alone), x, tol=1e-10).y
+    assert y == pytest.approx(other, abs=1e-9)
+
+
+def test_rows_of_the_multinomial_are_groups():
+    glm = model("multinomial", "group-l1")
+    y = sad.solve(sad.Problem(glm), np.log([0.05])).y
+    rows = y[: 3 * P].reshape(P, 3) != 0.0
+    assert (rows.all(axis=1) | ~rows.any(axis=1)).all()
+    assert 0 < rows.any(axis=1).sum() < P
+
+
+def test_explicit_columns_and_operators_agree():
+    operator = sad.LinearOperator(
+        F.shape, lambda v: F @ v, lambda w: F.T @ w, dtype=float
+    )
+    for loss in ("squared", "logistic"):
+        for norm in NORMS:
+            x = np.full(2 if norm == "elastic-net" else 1, -3.0)
+            a, b = (
+                sad.solve(sad.Problem(model(loss, norm, features)), x, tol=1e-10)
+                for features in (F, operator)
+            )
+            assert a.y == pytest.approx(b.y, abs=1e-7)
+            assert b.n_hvp > a.n_hvp
+
+
+def test_sparse_equals_dense():
+    """Trap 14: coefficients, intercept, gap and what is screened."""
+    sparse_F = np.where(np.abs(F) > 1.0, F, 0.0)
+    for loss in ("squared", "logistic"):
+        a, b = (
+            sad.solve(sad.Problem(model(loss, features=f)), np.log([0.05]), tol=1e-11)
+            for f in (sparse_F, sparse.csr_array(sparse_F))
+        )
+        assert a.y == pytest.approx(b.y, abs=1e-10)
+        assert a.support == b.support == "proven"
+        assert a.gap == pytest.approx(b.gap, abs=1e-12)
+
+
+def test_weights_of_samples():
+    """Trap 17: zero deletes a row, two repeats it."""
+    w = np.ones(N)
+    w[:10], w[10:20] = 0.0, 2.0
+    repeated = np.concatenate([np.arange(10, N), np.arange(10, 20)])
+    for loss in ("squared", "logistic"):
+        t = TARGETS[loss]
+        a = Glm(F, t, loss=loss, norm="l1", penalty="scalar", sample_weight=w)
+        b = Glm(F[repeated], t[repeated], loss=loss, norm="l1", penalty="scalar")
+        x = np.log([0.05])
+        ya, yb = (sad.solve(sad.Problem(g), x, tol=1e-12).y for g in (a, b))
+        assert ya == pytest.approx(yb, abs=1e-10)
+
+
+def test_the_largest_weight_knows_the_intercept():
+    """Trap 15."""
+    t = TARGETS["logistic"]
+    top = np.abs(F.T @ (t - t.mean())).max() / N
+    problem = sad.Problem(model("logistic"))
+    at = sad.solve(problem, np.log([1.0001 * top]))
+    assert not at.y[:P].any()
+    assert (sad.solve(problem, np.log([0.999 * top])).y[:P] != 0.0).sum() == 1
+
+
+def test_zero_weights_are_projected():
+    """Trap 1: the dual needs a force of zero there; the gap closes all the same."""
+    offset = np.zeros(P)
+    offset[:4] = -math.inf
+    for loss in ("squared", "logistic", "poisson"):
+        glm = model(loss, log_offset=offset)
+        solution = sad.solve(sad.Problem(glm), np.log([0.1]))
+        assert solution.gap is not None
+        assert solution.gap <= 1e-8 * abs(solution.value)
+        assert not solution.active.fixed[:4].any()
+
+
+def test_infinite_weights_in_folds():
+    x = np.full(P, -3.0)
+    x[0], x[1] = math.inf, -math.inf
+    glm = model(penalty="per-feature")
+    folds, upper = glm.cross_validation(3)
+    with pytest.warns(sad.ConvergenceWarning, match="infinite weight"):
+        value, gradient = sad.Hypergradient(folds, upper)(x)
+    assert math.isfinite(value)
+    assert gradient[0] == gradient[1] == 0.0
+    assert np.isfinite(gradient).all()
+
+
+def test_folds_are_the_models_of_their_rows():
+    glm = model()
+    pairs = [(np.arange(20, N), np.arange(20)), (np.arange(40), np.arange(40, N))]
+    folds, upper = glm.cross_validation(pairs)
+    x = np.log([0.05])
+    found = glm.split(sad.solve(folds, x, tol=1e-10).y)
+    losses = []
+    for (train, test), y in zip(pairs, found, strict=True):
+        alone = Glm(
+            F[train],
+            TARGETS["squared"][train],
+            loss="squared",
+            norm="l1",
+            penalty="scalar",
+        )
+        assert y == pytest.approx(
+            sad.solve(sad.Problem(alone), x, tol=1e-10).y, abs=1e-9
+        )
+        r = F[test] @ y[:P] + y[P] - TARGETS["squared"][test]
+        losses.append(0.5 * (r * r))
+    value = upper.value(x, found.reshape(-1))
+    assert value == pytest.approx(np.concatenate(losses).mean())
+
+
+def test_several_targets():
+    T = np.stack([TARGETS["squared"], -TARGETS["huber"] + F[:, 5]], axis=1)
+    glm = Glm(F, T, loss="squared", norm="l1", penalty="scalar")
+    x = np.log([0.05, 0.2])
+    y = sad.solve(sad.Problem(glm), x).y.reshape(2, -1)
+    for k in range(2):
+        one = Glm(F, T[:, k], loss="squared", norm="l1", penalty="scalar")
+        assert y[k] == pytest.approx(
+            sad.solve(sad.Problem(one), x[k : k + 1]).y, abs=1e-8
+        )
+
+
+@pytest.mark.parametrize("seed", range(20))
+@pytest.mark.parametrize("dtype", [np.float64, np.float32])
+def test_what_the_gap_proves_is_true_at_convergence(seed, dtype):
+    """Trap 10: without a floor features of the support are dropped near convergence."""
+    rng = np.random.default_rng(seed)
+    n, p = (15, 30) if seed % 2 else (30, 60)
+    X = rng.standard_normal((n, p)).astype(dtype)
+    t = (X[:, :3].sum(axis=1) + 0.3 * rng.standard_normal(n)).astype(dtype)
+    glm = Glm(
+        X, t, loss="squared", norm="l1", penalty="scalar", intercept=bool(seed % 3)
+    )
+    problem = sad.Problem(glm)
+    x = np.log([0.1 * np.abs(X.T @ t).max() / n]).astype(dtype)
+    exact = Glm(
+        X.astype(float), t.astype(float), loss="squared", norm="l1", penalty="scalar",
+        intercept=bool(seed % 3),
+    )  # fmt: skip
+    true = sad.solve(sad.Problem(exact), x.astype(float), tol=1e-13).y
+    from sparse_argdiff.solvers.duality import duality_gap
+
+    for tol in (1e-2, 1e-4, 1e-8, 1e-12):
+        solution = sad.solve(problem, x, tol=tol, on_failure="ignore")
+        gap = duality_gap(problem, x, solution.y)
+        assert gap is not None
+        assert gap.gap >= 0.0
+        assert not true[gap.zero].any()
+
+
+@pytest.mark.parametrize("loss", LOSSES)
+def test_the_gap_bounds_the_distance_to_the_least_value(loss):
+    """Trap 8: P − D ≥ P − P* at every point, and 0 at the optimum."""
+    from sparse_argdiff.solvers.duality import duality_gap
+
+    rng = np.random.default_rng(4)
+    for norm in NORMS:
+        glm = model(loss, norm, intercept=False)
+        x = np.full(glm.m, -2.5)
+        problem = sad.Problem(glm)
+        best = sad.solve(problem, x, tol=1e-12)
+        for size in (1.0, 1e-2, 1e-4):
+            y = best.y + size * rng.standard_normal(glm.n) * (best.y != 0.0)
+            gap = duality_gap(problem, x, y)
+            assert gap is not None
+            assert gap.gap >= problem.total(x, y) - best.value - 1e-12
+        assert best.gap <= 1e-9
+
+
+def test_arguments_are_checked():
+    with pytest.raises(TypeError, match="norm='l1'"):
+        Glm(F, TARGETS["squared"], loss="squared", penalty=sad.L1())
+    with pytest.raises(ValueError, match="norm must be one of"):
+        model(norm="lasso")
+    with pytest.raises(ValueError, match="l1_ratio goes with"):
+        model(l1_ratio=0.5)
+    with pytest.raises(ValueError, match="whole numbers of shape"):
+        model(norm="group-l1", groups=np.zeros(3, int))
+    with pytest.raises(ValueError, match="groups goes with"):
+        Glm(F, TARGETS["squared"], loss="squared", norm="l1", groups=np.zeros(P, int))
+    assert "norm='l1'" in repr(model())
+
+
+def test_influence_on_the_support():
+    glm = model(intercept=False)
+    upper = glm.held_out(F[:10], TARGETS["squared"][:10])
+    problem, x = sad.Problem(glm), np.log([0.05])
+    result = sad.Hypergradient(problem, upper).evaluate(x)
+    found = sad.influence(problem, result)
+    w = np.ones(N)
+    for i in (0, 7):
+        values = []
+        for h in (-1e-5, 1e-5):
+            w[i] = 1.0 + h
+            other = model(intercept=False, sample_weight=w)
+            y = sad.solve(sad.Problem(other), x, tol=1e-12).y
+            values.append(upper.value(x, y))
+            w[i] = 1.0
+        assert found[i] == pytest.approx(
+            (values[1] - values[0]) / 2e-5, rel=1e-5, abs=1e-9
+        )
