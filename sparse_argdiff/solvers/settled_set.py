@@ -16,9 +16,9 @@ import math
 import numpy as np
 
 from ..arrays import HostArray
+from ..krylov.convex_program import Errors, PrimalDual, errors
+from ..krylov.convex_quadratic import ConvexQuadraticPath
 from ..krylov.kkt_matrix import refined
-from .convex_program import Errors, PrimalDual, errors
-from .interior_point.convex_quadratic import ConvexQuadraticPath
 
 _SETS = 30  # that are tried
 _WAIT = 5  # sets in a row that are not more nearly right

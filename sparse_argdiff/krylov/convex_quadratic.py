@@ -21,9 +21,9 @@ from typing import Any, NamedTuple
 import numpy as np
 from scipy import sparse
 
-from ...arrays import HostArray
-from ...krylov.kkt_matrix import DenseKKT, SparseKKT, kkt_matrix, refined
-from ..convex_program import ConvexProgram, PrimalDual, errors, floor_of
+from ..arrays import HostArray
+from .convex_program import ConvexProgram, PrimalDual, errors, floor_of
+from .kkt_matrix import DenseKKT, SparseKKT, kkt_matrix, refined
 
 logger = logging.getLogger(__name__)
 
