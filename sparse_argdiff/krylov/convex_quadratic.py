@@ -28,11 +28,14 @@ from .kkt_matrix import DenseKKT, SparseKKT, kkt_matrix, refined
 logger = logging.getLogger(__name__)
 
 _PASSES = 10  # of the scaling of rows and columns
+_EVEN = 0.2  # a pass that changes less is the last
 _SHIFT = 1e-7  # of the unit diagonal: u / δ² < 1, no pivoting is needed
 _MOST_OF_ROWS = 1e-3
 _MOST_SHIFT = 1e-3  # of the units: the least that curvatures of them notice
 _TO_BOUNDARY = 0.99
+_ACCURATE = 1e-10  # a relative residual of the steps
 _CORRECTIONS = 3
+_SMALL = 200
 _PATIENCE = 40  # steps in which the error must halve
 MAXITER = 200
 
@@ -78,17 +81,18 @@ def scaled(program: ConvexProgram) -> tuple[ConvexProgram, Scaling]:
     C = _stacked(program)
     P = program.P if dense else sparse.csr_array(program.P)
     columns, rows, unit = np.ones(n), np.ones(C.shape[0]), 1.0
-    aP, aC = abs(P), abs(C)
+    aP, aC, ones = abs(P), abs(C), np.ones(n)
     for _ in range(_PASSES):
-        of_P = unit * columns * _largest(_times(aP, columns, columns * 0.0 + 1.0), 1)
+        of_P = unit * columns * _largest(_times(aP, columns, ones), 1)
         scaled_C = _times(aC, columns, rows)
         of_C, of_rows = _largest(scaled_C, 0), _largest(scaled_C, 1)
         size = np.maximum(of_P, of_C)
-        columns = columns / np.sqrt(np.where(size > 0.0, size, 1.0))
-        rows = rows / np.sqrt(np.where(of_rows > 0.0, of_rows, 1.0))
-        of_P = columns * _largest(_times(aP, columns, columns * 0.0 + 1.0), 1)
-        curved = of_P[of_P > 0.0]
+        size, of_rows = _or_one(size), _or_one(of_rows)
+        columns, rows = columns / np.sqrt(size), rows / np.sqrt(of_rows)
+        curved = of_P[of_P > 0.0] / (unit * size[of_P > 0.0])
         unit = 1.0 / float(np.exp(np.mean(np.log(curved)))) if curved.size else 1.0
+        if all(np.max(np.abs(v - 1.0), initial=0.0) < _EVEN for v in (size, of_rows)):
+            break
     A, G = _times(program.A, columns, rows[:p]), _times(program.G, columns, rows[p:])
     return (
         ConvexProgram(
@@ -103,6 +107,10 @@ def scaled(program: ConvexProgram) -> tuple[ConvexProgram, Scaling]:
         ),
         Scaling(columns, rows, unit),
     )
+
+
+def _or_one(values: HostArray) -> HostArray:
+    return np.where(values > 0.0, values, 1.0)
 
 
 def _stacked(program: ConvexProgram) -> Any:
@@ -309,7 +317,7 @@ class ConvexQuadraticPath:
         top = -r_d - self.pulls_of_bounds(of_bounds)
         bottom = -r_g[:k] - c[:k] / now.z[:k]
         rhs = np.concatenate([top, -r_e, bottom])
-        found, _ = refined(self.matrix, rhs, 1e-13, 3)
+        found, _ = refined(self.matrix, rhs, _ACCURATE, 3)
         dy, dnu = found[: self.n], found[self.n : self.n + self.p]
         along = self.side_products(dy)
         dz = push + ratio * along
@@ -456,7 +464,8 @@ def _centred(
     c = mu - now.w * now.z - affine.w * affine.z
     d = path.solve(now, r, c)
     alpha = min(_step_lengths(now, d))
-    for _ in range(_CORRECTIONS):
+    worth = path.matrix.size > _SMALL  # a factorisation costs more than its solves
+    for _ in range(_CORRECTIONS if worth else 0):
         longer = min(1.0, alpha + 0.3)
         product = (now.w + longer * d.w) * (now.z + longer * d.z)
         change = np.clip(product, 0.1 * mu, 10.0 * mu) - product

@@ -44,7 +44,9 @@ class SettledSet:
     worst : float
         The largest of the errors of the conditions.
     n_factors : int
-        Factorisations spent.
+        Sets that were tried.
+    factorised : bool
+        Whether the last factor is that of this set.
     """
 
     point: PrimalDual
@@ -54,6 +56,7 @@ class SettledSet:
     weak_fixed: HostArray
     worst: float
     n_factors: int
+    factorised: bool
 
 
 @dataclasses.dataclass
@@ -296,12 +299,16 @@ def _finished(
     if not all(e <= most for e, most in zip(left, _EXACT, strict=True)):
         return None
     weak_fixed = touching & ~fixed
-    return SettledSet(point, strong, weak, fixed, weak_fixed, left.worst, tried)
+    same = np.array_equal(strong, guess.rows)
+    same = same and np.array_equal(fixed, guess.low | guess.high)
+    return SettledSet(point, strong, weak, fixed, weak_fixed, left.worst, tried, same)
 
 
 def factor_of(path: ConvexQuadraticPath, found: SettledSet) -> HostArray | None:
     """Factorise the matrix of the settled set; return its unknowns, None where singular."""
     kept = np.concatenate([~found.fixed, np.ones(path.p, dtype=bool), found.strong])
+    if found.factorised:
+        return kept
     probe = np.where(kept, np.random.default_rng(0).standard_normal(kept.size), 0.0)
     probe[path.n :] = 0.0
     _, rest = _solve(path, kept, probe, np.full(kept.size, 1e-11))
