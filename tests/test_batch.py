@@ -419,6 +419,28 @@ def test_order_does_not_matter():
     assert (back.y[::-1] == found.y).all()
 
 
+@pytest.mark.parametrize("parameters", [("q",), ("q", "b", "G", "h", "lower")])
+def test_a_neighbouring_solution_spares_the_iterations(parameters):
+    problem = program(parameters=parameters)
+    X = draws(problem, 20, seed=22, size=0.5)
+    cold = sad.solve_many(problem, X)
+    near = X + 1e-4 * np.random.default_rng(0).standard_normal(X.shape)
+    near[3], near[7] = -near[3], np.nan
+    expected = sad.solve_many(problem, near, on_failure="ignore")
+    found = sad.solve_many(problem, near, cold, on_failure="ignore")
+    assert found.status == expected.status
+    np.testing.assert_allclose(found.y, expected.y, rtol=1e-11, atol=1e-11)
+    assert (found.active.strong == expected.active.strong).all()
+    assert np.median(found.niter) == 0
+    assert np.median(expected.niter) > 2
+    again = sad.solve_many(problem, X, cold.y)
+    assert again.converged.all()
+    assert (again.niter == 0).all()
+    np.testing.assert_allclose(again.y, cold.y, rtol=1e-11, atol=1e-11)
+    lost = sad.solve_many(problem, X, found)  # with a member that failed
+    assert lost.converged.all()
+
+
 def test_weak_members_are_told():
     problem = sad.QuadraticProgram(np.eye(2), np.zeros(2), lower=0.0)
     found = sad.solve_many(problem, np.array([[-1.0, 0.0], [-1.0, -1.0]]))
