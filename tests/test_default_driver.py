@@ -218,7 +218,7 @@ def test_bars_of_the_way_hold_and_are_shown_where_values_are():
         error = np.linalg.norm(jac - gradient)
         held_slope.append(error <= record.gradient_error + 1e-9)
     assert np.mean(held_value) >= 0.95
-    assert np.mean(held_slope) >= 0.8  # a guess
+    assert np.mean(held_slope) >= 0.9  # a guess
 
 
 def test_accepted_steps_go_down_by_more_than_their_errors():

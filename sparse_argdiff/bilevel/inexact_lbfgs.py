@@ -128,7 +128,7 @@ class _Search:
         x, z = found.solution.x, found.gradient
         xp, g = namespace(x), self.run.free_gradient(x, z)
         free = xp.where((g == 0.0) & (z != 0.0), 0.0 * x, 1.0 + 0.0 * x)
-        scale = self.scale(x, g)
+        scale = self.scale(found, g)
         d = -free * two_loop(g, self.moves, self.changes, free, scale)
         if not dot(g, d) < -1e-8 * norm(g) * norm(d):
             self.moves, self.changes = [], []
@@ -138,11 +138,19 @@ class _Search:
             return d, False
         return (self.cap / largest) * d, True
 
-    def scale(self, x: Array, g: Array) -> Array:
-        """Return the curvature that the diagonal of H⁻¹ starts from, > 0."""
-        given = getattr(self.F.problem.objective, "curvature_scale", None)
-        xp = namespace(g)
-        size = given(x, g) if callable(given) else xp.abs(g)
+    def scale(self, found: HypergradientResult, g: Array) -> Array:
+        """Return the curvature that the diagonal of H⁻¹ starts from, > 0.
+
+        That of the objective for the gradient through y, and that of f^U in x itself; |g|
+        where neither is known, as of parameters for which a step of one is a natural one.
+        """
+        F, x, xp = self.F, found.solution.x, namespace(g)
+        through = getattr(F.problem.objective, "curvature_scale", None)
+        itself = getattr(F.upper, "curvature_scale", None)
+        direct = itself(x) if callable(itself) else None
+        implicit = g if direct is None else xp.where(g == 0.0, g, found.adjoint.x)
+        size = through(x, implicit) if callable(through) else xp.abs(implicit)
+        size = size if direct is None else size + direct
         most = float(xp.max(size)) if g.shape[0] else 0.0
         return size + (_LEVEL * most or 1.0)
 

@@ -157,10 +157,10 @@ def minimize(
     if result is None:
         with _bar(progress, maxiter, len(run.history)) as run.bar, run:
             result = _METHODS[method](run, run.project(x0))
-    result.method = method
     note = overfitting_note(upper, x0.shape[0])
     result.warnings = (*result.warnings, *([note] if note else []))
-    caveats = (note for note in result.warnings if note not in result.limits)
+    result.method = method
+    caveats = (word for word in result.warnings if word not in result.limits)
     show(tuple(caveats), F.on_failure)
     return result
 

@@ -28,7 +28,7 @@ class HistoryRecord:
         Norm of the projected gradient: the entries of ∇F that do not push x against a
         bound.
     gradient_error : float
-        A guess of how far off the gradient may be, twenty times the errors of y and of the
+        A guess of how far off the gradient may be, ten times the errors of y and of the
         adjoint relative to themselves; of the returned point that of its certificate.
     step_norm : float
         ‖x − x_previous‖.

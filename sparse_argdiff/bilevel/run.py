@@ -48,7 +48,7 @@ _MESSAGES = {
 }
 _SAVED = ("last", "before", "best", "best_nit", "memory", "history", "status")
 _BAR = 3.0  # corrections that a value may be off by
-_GRADIENT_BAR = 20.0  # relative errors of y and λ that a gradient may be off by
+_GRADIENT_BAR = 10.0  # relative errors of y and λ that a gradient may be off by
 _OF_THE_GAIN = 1e-3
 _FAR = 5.0  # a move of a log-penalty by a factor of 150
 _SHOWN = 10  # indices in a message
@@ -440,11 +440,11 @@ def _failure(found: HypergradientResult) -> Status | None:
 
 
 def _gradient_error(found: HypergradientResult) -> float:
-    """Guess the error of a gradient from those of y and λ relative to themselves."""
-    of_adjoint, of_y = found.adjoint_error, found.solution.relative_error
-    relative = found.adjoint_tol if math.isnan(of_adjoint) else of_adjoint
-    relative += found.tol if of_y is None else of_y
-    return _GRADIENT_BAR * relative * norm(found.adjoint.x)
+    """Guess the error of a gradient from those of y and λ, which it multiplies."""
+    errors = (found.adjoint_error, found.solution.relative_error)
+    known = (0.0 if e is None or math.isnan(e) else e for e in errors)
+    bounds = zip(known, (found.adjoint_tol, found.tol), strict=True)
+    return _GRADIENT_BAR * sum(map(max, bounds)) * norm(found.adjoint.x)
 
 
 def _limit_note(which: Array, m: int, up: bool, logs: bool) -> str:
