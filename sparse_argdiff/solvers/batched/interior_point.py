@@ -215,7 +215,12 @@ def start(data: StackedQuadratic) -> Iterate:
     q = xp.broadcast_to(data.q, (k, n))
     none = xp.zeros((k, data.shape[1]), dtype=q.dtype)
     origin = Iterate(0.0 * q, none, one, _where(present, one))
-    newton = _Newton(data, origin)
+    shared = all(M.shape[0] == 1 for M in (data.P, data.A, data.G))
+    if shared and k and bool(xp.all(present == present[:1, :])):
+        first = slice(0, 1)  # one matrix for all members
+        newton = _Newton(data.take(first), origin.take(first))
+    else:
+        newton = _Newton(data, origin)
     rhs = xp.concat(
         [-q + data.pull(c), xp.broadcast_to(data.b, (k, data.shape[1]))], axis=1
     )
