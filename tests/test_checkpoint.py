@@ -28,7 +28,14 @@ from sparse_argdiff.bilevel import checkpoint as checkpoints
 from sparse_argdiff.bilevel.checkpoint import Store, previous
 from sparse_argdiff.linear_model import Glm
 
-METHODS = ["maid", "hoag", "hoag_quadratic", "gradient_descent", "lbfgs"]
+METHODS = [
+    "inexact_lbfgs",
+    "maid",
+    "hoag",
+    "hoag_quadratic",
+    "gradient_descent",
+    "lbfgs",
+]
 each_method = pytest.mark.parametrize("method", METHODS)
 
 
