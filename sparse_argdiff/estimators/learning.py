@@ -19,8 +19,9 @@ from typing import Any
 import numpy as np
 
 from ..bilevel.minimize import minimize
+from ..bilevel.prior import Sum
+from ..bilevel.prior import prior as normal_prior
 from ..hypergradient.hypergradient import Hypergradient
-from ..hypergradient.upper_objective import FunctionUpper
 from ..linear_model import Glm
 from ..linear_model.losses import Loss
 from ..problem.problem import Problem
@@ -160,6 +161,7 @@ class Search:
     descent: str = "not shown"
     at_bound: np.ndarray | None = None  # -1, 0, 1 for each entry of u
     crossed: np.ndarray | None = None  # losses by parameters of the other folds
+    notes: tuple[str, ...] = ()  # caveats at the last point
 
 
 class Criterion:
@@ -168,10 +170,14 @@ class Criterion:
     def __init__(self, task: Task, table: Any, offset: np.ndarray) -> None:
         self.task = task
         self.glm = task.glm(table, offset)
-        assert task.pairs is not None
-        self.problem, self.upper = self.glm.cross_validation(task.pairs)
-        self.y0 = np.tile(task.start, len(task.pairs))
-        models = len(task.pairs) * task.several
+        self.upper: Any
+        if task.pairs is None:
+            self.problem, self.upper = self.glm.leave_one_out()
+        else:
+            self.problem, self.upper = self.glm.cross_validation(task.pairs)
+        count = 1 if task.pairs is None else len(task.pairs)
+        self.y0 = np.tile(task.start, count)
+        models = count * task.several
         factors = FoldFactors.where_small(models, self.y0.size // models)
         self.M: Any = "auto" if factors is None else factors
 
@@ -181,26 +187,28 @@ class Criterion:
         upper = self.upper if upper is None else upper
         return Hypergradient(self.problem, upper, y0=start, tol=tol, M=self.M)
 
-    def judge(self, y: Any) -> Judged:
-        """Return what the held-out rows lose at the solutions y of the folds."""
-        task, folds = self.task, np.asarray(self.glm.split(y))
-        assert task.pairs is not None
-        predictors, losses, number = [], [], []
-        for k, (_, test) in enumerate(task.pairs):
-            z = predictor(task, task.features[test], folds[k])
-            targets = task.targets[test]
-            with np.errstate(over="ignore"):
-                loss = task.loss.value(z, targets)
-            loss = np.asarray(loss)
-            losses.append(loss if loss.ndim == 2 else loss[:, None])
-            predictors.append(z)
-            number.append(np.full(test.size, k))
-        return Judged(
-            np.concatenate(losses),
-            task.weights[task.judged],
-            np.concatenate(number),
-            np.concatenate(predictors),
-        )
+    def judge(self, x: Any, y: Any) -> Judged:
+        """Return what the held-out rows lose at x and the solutions y of the folds."""
+        task = self.task
+        if task.pairs is None:
+            z = np.asarray(self.upper.predictors(x, y))
+            numbers = np.zeros(task.weights.size, dtype=int)
+        else:
+            folds = np.asarray(self.glm.split(y))
+            parts_of = zip(task.pairs, folds, strict=True)
+            z = np.concatenate(
+                [
+                    predictor(task, task.features[test], own)
+                    for (_, test), own in parts_of
+                ]
+            )
+            sizes = [test.size for _, test in task.pairs]
+            numbers = np.repeat(np.arange(len(sizes)), sizes)
+        rows = task.judged
+        with np.errstate(over="ignore"):
+            losses = np.asarray(task.loss.value(z, task.targets[rows]))
+        losses = losses if losses.ndim == 2 else losses[:, None]
+        return Judged(losses, task.weights[rows], numbers, z)
 
 
 def predictor(task: Task, features: Any, y: np.ndarray) -> np.ndarray:
@@ -257,12 +265,13 @@ def _grid(
     best, rises, floor = None, 0, task.floor()
     for level in np.arange(high, low, -STEP):
         try:
-            y = np.asarray(F.solve(np.full(task.several, level)).y)
+            x = np.full(task.several, level)
+            y = np.asarray(F.solve(x).y)
         except ConvergenceError:
             if best is None:
                 continue
             break  # weaker penalties are harder still
-        loss = criterion.judge(y).mean
+        loss = criterion.judge(x, y).mean
         better = loss < least
         where, least = np.where(better, level, where), np.minimum(loss, least)
         best = y if better.any() or best is None else best
@@ -324,9 +333,10 @@ def descend(
     # The end of F's own resolution is no failure.
     done = bool(inside) and (settled.ended or result.success)
     done = done or norm <= max(tol * first, 1e-5 * abs(float(result.fun)))
+    judged, said = gathered(criterion.judge, x, y)
     found = Search(
         unflat(x, u),
-        criterion.judge(y),
+        judged,
         np.asarray(y),
         time.perf_counter() - start,
         products,
@@ -337,6 +347,7 @@ def descend(
         unflat(result.jac, u),
         norm,
         at_bound=unflat(_sides(x, ends), u),
+        notes=tuple(said),
     )
     return _certified(criterion, upper, found) if certify else found
 
@@ -516,10 +527,11 @@ def _start_of(
     for start in starts:
         within = np.clip(start, low, high)
         try:
-            found = np.asarray(F.solve(flat(within)).y)
+            x = flat(within)
+            found = np.asarray(F.solve(x).y)
         except ConvergenceError:
             continue
-        loss = criterion.judge(found).mean
+        loss = criterion.judge(x, found).mean
         better = loss < least
         chosen, least = np.where(better, within, chosen), np.minimum(loss, least)
         y = found if better.any() else y
@@ -547,7 +559,7 @@ def _standardised(task: Task, table: PenaltyTable) -> list[np.ndarray]:
 
 def with_prior(
     task: Task, table: PenaltyTable, upper: Any, single: Search, deviation: float
-) -> FunctionUpper:
+) -> Sum:
     """Return the upper objective plus a Gaussian prior of the single columns' deviations.
 
     In units of the loss: noise Σ d² / (2 s² Σ w), with noise the variance of the held-out
@@ -556,14 +568,11 @@ def with_prior(
     rows = float(task.weights[task.judged].sum())
     squared = type(task.loss).__name__ in {"Squared", "Huber"}
     noise = 2.0 * single.judged.mean if squared else np.ones(task.several)
-    weight = np.tile(noise / (rows * deviation**2), (table.m, 1))
-    weight[: table.k] = 0.0
-    scale: Any = flat(weight)
-    return FunctionUpper(
-        lambda x, y: upper.value(x, y) + 0.5 * float(np.sum(scale * x * x)),
-        upper.grad_y,
-        lambda x, _: scale * x,
-    )
+    with np.errstate(divide="ignore"):
+        each = deviation / np.sqrt(noise)
+    deviations = np.tile(each, (table.m, 1))
+    deviations[: table.k] = np.inf
+    return Sum(upper, normal_prior(0.0, flat(deviations), rows=rows))
 
 
 def crossed_losses(
@@ -584,8 +593,9 @@ def crossed_losses(
         other = dataclasses.replace(task, pairs=task.pairs[judges::2])
         F = Criterion(other, table.scaled, table.offset)
         there = F.function(GRID_TOL)
-        y = there.solve(flat(found.u)).y
-        losses[single.judged.fold % 2 == judges] = F.judge(y).losses
+        x = flat(found.u)
+        y = there.solve(x).y
+        losses[single.judged.fold % 2 == judges] = F.judge(x, y).losses
         products += found.products + there.n_hvp
     return losses, products
 

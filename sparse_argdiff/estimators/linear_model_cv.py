@@ -95,9 +95,11 @@ class LinearModelCV(BaseEstimator):  # type: ignore[misc]  # scikit-learn is unt
         """
         self._check_parameters()
         X, y = self._validated(X, y)
-        found, notes = gathered(self._learn, X, y, sample_weight, params)
+        found, caught = gathered(self._learn, X, y, sample_weight, params)
+        for text in dict.fromkeys(caught):  # of points on the way
+            status.logger.debug("%s: %s", type(self).__name__, text)
         self._set(*found)
-        self._say(notes)
+        self._say()
         return self
 
     def _check_parameters(self) -> None:
@@ -350,7 +352,7 @@ class LinearModelCV(BaseEstimator):  # type: ignore[misc]  # scikit-learn is unt
             per_fold = found.per_fold()
             setattr(self, name, per_fold[:, 0] if one else per_fold)
         self._set_verdict(task, table, single, learned, take, change, error)
-        self.notes_ = self._notes(table, folds, learned, take)
+        self.notes_ = self._notes(folds, learned, learned if take.any() else single)
         self.oof_prediction_ = self._out_of_fold(task, single, learned, take, kept)
         self._folds_used, self._rows = folds.pairs, task.weights.size
         self.column_groups_ = table.column_labels
@@ -412,13 +414,11 @@ class LinearModelCV(BaseEstimator):  # type: ignore[misc]  # scikit-learn is unt
         self.at_bound_ = _bounds_said(side, table if asked else None)
         self.n_products_ = single.products + learned.products
 
-    def _notes(
-        self, table: PenaltyTable, folds: Folds, learned: Search, take: np.ndarray
-    ) -> tuple[str, ...]:
-        notes = list(folds.notes)
+    def _notes(self, folds: Folds, learned: Search, kept: Search) -> tuple[str, ...]:
+        notes = [*folds.notes, *kept.notes]
         if not learned.converged:
             notes.append(f"the search ended early: {learned.message}")
-        return tuple(notes)
+        return tuple(dict.fromkeys(notes))
 
     def _out_of_fold(
         self,
@@ -442,12 +442,11 @@ class LinearModelCV(BaseEstimator):  # type: ignore[misc]  # scikit-learn is unt
         with np.errstate(invalid="ignore"):
             return np.where(count > 0, found / count, np.nan)
 
-    def _say(self, caught: list[str]) -> None:
+    def _say(self) -> None:
         """Warn once, of the first thing that a user should know."""
-        said = [*self.notes_, *dict.fromkeys(caught)]
+        said = self.notes_
         if said:
             more = f" (and {len(said) - 1} more in notes_)" if len(said) > 1 else ""
-            self.notes_ = tuple(said)
             warnings.warn(
                 f"{type(self).__name__}: {said[0]}{more}",
                 status.ConvergenceWarning,

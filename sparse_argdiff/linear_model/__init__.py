@@ -4,6 +4,7 @@ from .cross_validation import HeldOutFolds
 from .glm import Glm
 from .held_out import HeldOutLoss
 from .kernel import GaussianKernel, Kernel, linear_kernel
+from .leave_one_out import LeaveOneOut
 from .losses import Huber, Logistic, Loss, Multinomial, Poisson, Squared, SquaredHinge
 from .support_vector import (
     HeldOutDecision,
@@ -21,6 +22,7 @@ __all__ = [
     "Huber",
     "Intercept",
     "Kernel",
+    "LeaveOneOut",
     "Logistic",
     "Loss",
     "Multinomial",

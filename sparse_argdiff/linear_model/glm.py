@@ -24,6 +24,7 @@ from ..problem.problem import Problem
 from .cross_validation import FoldedGlm, HeldOutFolds, list_folds, training_terms
 from .design import Design, as_features
 from .held_out import HeldOutLoss
+from .leave_one_out import LeaveOneOut, LeaveOneOuts
 from .log_weight_range import log_weight_range
 from .losses import Loss, as_loss
 from .mean_loss import DataTerm, several_targets, terms_of
@@ -438,6 +439,80 @@ class Glm:
         ]
         counts = [fold.train for fold in folds for _ in self._terms]
         return self._stack(each, counts)
+
+    def leave_one_out(
+        self, *, probes: int | None = None, rng: Any = 0, rtol: float = 1e-6
+    ) -> tuple[Problem, LeaveOneOut | LeaveOneOuts]:
+        """Return this model as a problem, and its approximate leave-one-out loss.
+
+        Parameters
+        ----------
+        probes : int, optional
+            Random right-hand sides by which the leverages are estimated.  By default they
+            are computed where n ≤ 2000, by n products, else estimated by 64.
+        rng : int or Generator
+            Of the probes: an int gives the same estimates, and a smooth function, each time.
+        rtol : float
+            Of the solves for the probes.
+
+        Returns
+        -------
+        problem : Problem
+            Of all samples.
+        upper : LeaveOneOut
+            Σ_i w_i ℓ(z̃_i, t_i) / Σ_i w_i, z̃_i the predictor of sample i by the model
+            without it, in which the others keep their weights w_j / Σ w.  Its methods
+            ``predictors``, ``leverages``, ``losses`` and ``standard_error`` take (x, y).
+
+        Raises
+        ------
+        ValueError
+            For a norm other than "l2", and for several classes with n > 2000.
+
+        Warns
+        -----
+        ConvergenceWarning
+            Where a leverage c_i h_i is above ½: one Newton step may then not be enough.
+
+        Notes
+        -----
+        z̃_i = z_i + d_i h_i / (1 − c_i h_i) with d = ℓ', c = ℓ'' and the leverage
+        h_i = (w_i / Σ w) a_i' H⁻¹ a_i, H = f_YY: exact for the squared loss, one Newton step
+        for others.  The gradient takes the derivative of the leverages: for estimated ones
+        as many solves again.
+
+        References
+        ----------
+        K. Rahnama Rad, A. Maleki, "A scalable estimate of the out-of-sample prediction
+        error via approximate leave-one-out cross-validation", J. R. Stat. Soc. B 82 (2020)
+        965-996.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> import sparse_argdiff as sad
+        >>> from sparse_argdiff.linear_model import Glm
+        >>> F, t = np.eye(6)[:, :2] + 1.0, np.arange(6.0)
+        >>> glm = Glm(F, t, loss="squared", penalty="scalar")
+        >>> problem, upper = glm.leave_one_out()
+        >>> value, gradient = sad.Hypergradient(problem, upper)(np.array([0.0]))
+        """
+        if self._norm.kind != "l2":
+            raise ValueError(
+                f"leave_one_out needs norm='l2', found {self._norm.kind!r}: use "
+                "cross_validation"
+            )
+        each = [
+            LeaveOneOut(
+                RidgeModel(term, self._ridge(), self._kernels, self._threads),
+                probes=probes,
+                rng=rng,
+                rtol=rtol,
+            )
+            for term in self._terms
+        ]
+        upper = each[0] if len(each) == 1 else LeaveOneOuts(each)
+        return Problem(self), upper
 
     def given_weights(self) -> Array:
         """Return the sample weights (N,) as they were given, ones without any."""
