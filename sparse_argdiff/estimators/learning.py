@@ -179,6 +179,8 @@ class Criterion:
         self.y0 = np.tile(task.start, count)
         models = count * task.several
         factors = FoldFactors.where_small(models, self.y0.size // models)
+        if task.several > 1:
+            factors = None  # the targets' systems are solved as columns of one block
         self.M: Any = "auto" if factors is None else factors
 
     def function(self, tol: float, y0: Any = None, upper: Any = None) -> Hypergradient:
