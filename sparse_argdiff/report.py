@@ -148,7 +148,12 @@ def _with_derivative(
     left = norm(result.residual) / size if size else 0.0
     proven, caveats = [], [*found.caveats, *solve.warnings]
     vertex = solve.system.H.shape[0] == 0 or _is_vertex(solve)
-    if vertex:
+    if problem.penalty is not None and found.active and found.active.degenerate:
+        # The system leaves out the coefficients that may enter the support.
+        caveats.append(
+            "nothing is proven of the coefficients that may enter the support"
+        )
+    elif vertex:
         proven.append("a vertex: y does not move with what enters f alone")
     elif _is_definite(solve):
         proven.append(

@@ -61,6 +61,13 @@ MUTANTS = (
         "pass",
         GUARDS,
     ),
+    ("solvers/batched/interior_point.py", "rounding = 16.0", "rounding = 0.0", GUARDS),
+    ("solvers/batched/interior_point.py", "_FAR = 1e6", "_FAR = 1e-3", GUARDS),
+    ("solvers/batched/polish.py", "UNDECIDED = 1e-10", "UNDECIDED = 1e-6", GUARDS),
+    ("solvers/batched/polish.py", "UNDECIDED = 1e-10", "UNDECIDED = 0.0", GUARDS),
+    ("implicit/stacked_derivative.py", "REGULAR = 1e-10", "REGULAR = 1e3", GUARDS),
+    ("implicit/many.py", "_ACCURATE = 1e-9", "_ACCURATE = 1e9", "test_batch.py"),
+    ("implicit/one_sided.py", "_IMMOBILE = 1e-9", "_IMMOBILE = 0.0", GUARDS),
     ("preconditioners/jacobi.py", "floor=0.0)", "floor=1e-12)", UNITS),
     (
         "solvers/stopping.py",

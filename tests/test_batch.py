@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import re
 import warnings
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -160,6 +158,7 @@ def test_a_neighbour_of_nan_is_the_same_to_the_bit(bad):
     X[2, 0] = bad
     found = sad.solve_many(problem, X, on_failure="ignore")
     assert found.status[2] is sad.Status.NOT_FINITE
+    assert found.warnings == ("P of member 2 has NaN or infinite entries",)
     rest = [0, 1, 3, 4, 5]
     assert (found.y[rest] == good.y[rest]).all()
     assert (found.multipliers[rest] == good.multipliers[rest]).all()
@@ -229,6 +228,74 @@ def test_indefinite_but_definite_on_the_rows():
     np.testing.assert_allclose(found.y, [[-1.0, 1.0], [2.0, 1.0]], atol=1e-12)
     W = sad.vjp_many(problem, found, np.ones((2, 2)))
     np.testing.assert_allclose(W, [[-1.0, 0.0]] * 2, atol=1e-12)
+
+
+def test_zero_rows():
+    """qpth#47, piqp#1: 0'y <= 0 and 0'y = 0 are dropped, 0'y <= -1 is infeasible."""
+    problem = sad.QuadraticProgram(
+        np.ones((1, 1)),
+        np.ones(1),
+        np.zeros((1, 1)),
+        np.zeros(1),
+        np.zeros((1, 1)),
+        np.zeros(1),
+        parameters=("q",),
+    )
+    X = np.array([[1.0], [-2.0]])
+    found = sad.solve_many(problem, X)
+    np.testing.assert_allclose(found.y, -X)
+    np.testing.assert_array_equal(found.multipliers[:, 1], 0.0)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        W = sad.vjp_many(problem, found, np.ones((2, 1)))
+    np.testing.assert_allclose(W, -1.0)
+    moves = sad.QuadraticProgram(
+        np.ones((1, 1)),
+        np.ones(1),
+        G=np.zeros((1, 1)),
+        h=np.zeros(1),
+        parameters=("h",),
+    )
+    status = sad.solve_many(
+        moves, np.array([[0.0], [-1.0]]), on_failure="ignore"
+    ).status
+    assert [s.name for s in status] == ["CONVERGED", "INFEASIBLE"]
+
+
+@pytest.mark.parametrize("near", [1e-3, 1e-7, 1e-9])
+def test_rows_that_are_nearly_parallel(near):
+    """pounce#284: rows (1, 0) and (1, ε), dy/db = A⁻¹ with the entry −1/ε."""
+    problem = sad.QuadraticProgram(
+        np.eye(2),
+        np.zeros(2),
+        np.array([[1.0, 0.0], [1.0, near]]),
+        np.zeros(2),
+        parameters=("b",),
+    )
+    found = sad.solve_many(problem, np.zeros((1, 2)))
+    W = sad.vjp_many(problem, found, np.array([[0.0, 1.0]]))
+    np.testing.assert_allclose(near * W, [[-1.0, 1.0]], rtol=1e-9)
+
+
+def test_sides_that_leave_nothing():
+    """pounce#275: lower = +inf is no absent bound; qpax#4: h = +inf is an absent row."""
+    problem = sad.QuadraticProgram(
+        np.eye(1), np.zeros(1), lower=np.zeros(1), parameters=("q", "lower")
+    )
+    X = np.array([[1.0, INF], [1.0, 1e20], [-2.0, -INF], [1.0, -1e20]])
+    found = sad.solve_many(problem, X, on_failure="ignore")
+    assert [s.name for s in found.status] == ["INFEASIBLE"] * 2 + ["CONVERGED"] * 2
+    np.testing.assert_allclose(found.y[2:, 0], [2.0, -1.0])
+
+
+def test_a_wrong_argument_is_no_failed_member():
+    problem = program()
+    with pytest.raises(ValueError, match="method must be one of"):
+        sad.solve_many(problem, draws(problem, 2, seed=16), method="simplex")
+    with pytest.raises(ValueError, match="Y0 must have shape"):
+        sad.solve_many(problem, draws(problem, 2, seed=16), np.zeros(5))
+    with pytest.raises(TypeError, match="X must be"):
+        sad.solve_many(problem, np.zeros((2, 6), dtype=int))
 
 
 def test_equal_bounds_hold_their_variable():
@@ -493,19 +560,3 @@ def test_an_objective_with_other_constraints_is_not_taken_for_its_program():
     np.testing.assert_allclose(
         found.y, -np.sign(X) * np.maximum(np.abs(X) - 1.0, 0.0), atol=1e-8
     )
-
-
-def test_the_page_runs(capsys):
-    """docs/batches.md, its blocks one after another, with what they print."""
-    text = (Path(__file__).parents[1] / "docs" / "batches.md").read_text("utf-8")
-    blocks = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
-    assert len(blocks) > 4
-    scope = {}
-    for block in blocks:
-        exec(block, scope)  # noqa: S102
-    printed = capsys.readouterr().out
-    for line in re.findall(r"^# (.*)$", text.partition("```python")[2], re.MULTILINE):
-        if line.startswith(
-            ("ActiveRange", "stationarity", "activity", "derivative", "proven")
-        ):
-            assert line in printed

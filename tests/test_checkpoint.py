@@ -625,7 +625,7 @@ def test_descriptions():
 def test_size_of_a_checkpoint(tmp_path):
     """A few vectors for the descent methods; for lbfgs a gradient an evaluation."""
     task = Task(p=2000)
-    for method, most in (("gradient_descent", 20), ("maid", 20), ("lbfgs", 20 + 13)):
+    for method, most in (("gradient_descent", 24), ("maid", 24), ("lbfgs", 24 + 13)):
         path = tmp_path / method
         found = task.minimize(
             method=method, checkpoint=path, maxiter=10, on_failure="ignore"

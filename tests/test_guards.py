@@ -58,6 +58,99 @@ def test_the_lipschitz_constant_of_the_hessian_is_attained():
     assert 0.5 <= most <= 1.0 + 1e-6
 
 
+# solvers/batched: what a member of a stack is called -----------------------------------
+
+
+def flat_program(seed):
+    """f falls for ever along a direction in which P has the curvature of its rounding."""
+    rng = np.random.default_rng(seed)
+    a = rng.standard_normal(3)
+    row = rng.standard_normal((1, 3))
+    problem = sad.QuadraticProgram(np.outer(a, a), np.zeros(3), row, np.ones(1))
+    return problem, rng.standard_normal((1, 3))
+
+
+def test_a_flat_direction_is_no_minimum_far_away():
+    """``rounding`` of the curvature, 16 → 0: 6 of 60 are then handed on, and y = 1e9."""
+    for seed in range(60):
+        problem, X = flat_program(seed)
+        found = sad.solve_many(problem, X, on_failure="ignore")
+        assert found.status[0] is sad.Status.UNBOUNDED
+        assert found.method == ("batched",)
+
+
+def test_a_large_solution_is_no_contradiction_and_no_ray():
+    """``_FAR``, 1e6 → 1e-3: y of size 1e4 and curvatures of 1e-4 are INFEASIBLE, UNBOUNDED."""
+    for seed in range(40):
+        rng = np.random.default_rng(seed)
+        A, G = rng.standard_normal((2, 6)), rng.standard_normal((5, 6))
+        M, y = rng.standard_normal((6, 2)), 1e4 * rng.standard_normal(6)
+        P = M @ M.T + 1e-4 * np.eye(6)
+        problem = sad.QuadraticProgram(P, np.zeros(6), A, A @ y, G, G @ y)
+        found = sad.solve_many(
+            problem, rng.standard_normal((1, 6)), on_failure="ignore"
+        )
+        assert found.converged[0]
+
+
+def test_a_small_multiplier_is_one_and_rounding_is_none():
+    """``UNDECIDED``, 1e-10 → 1e-6: the bound of 1e-8 is weak; → 0: touching rows are not."""
+    problem = sad.QuadraticProgram(np.eye(2), np.zeros(2), lower=0.0)
+    found = sad.solve_many(problem, np.array([[-1.0, 1e-8]]))
+    assert found.active.fixed[0, 1]
+    assert not found.active.weak_fixed.any()
+    for seed in range(20):
+        rng = np.random.default_rng(seed)
+        G, y = rng.standard_normal((3, 4)), rng.standard_normal(4)
+        touches = sad.QuadraticProgram(np.eye(4), -y, G=G, h=G @ y)
+        assert sad.solve_many(touches, -y[None, :]).active.weak.all()
+
+
+def test_a_member_that_is_not_isolated_has_no_derivative():
+    """``REGULAR``, 1e-10 → 1e3: zeros for a y that may be any of a segment."""
+    problem = sad.QuadraticProgram(
+        np.diag([1.0, 0.0]), np.zeros(2), lower=-1.0, upper=1.0
+    )
+    found = sad.solve_many(problem, np.array([[0.5, 0.0]]))
+    with pytest.warns(sad.ConvergenceWarning, match="SINGULAR"):
+        assert np.isnan(sad.vjp_many(problem, found, np.ones((1, 2)))).all()
+
+
+# implicit/one_sided.py -----------------------------------------------------------------
+
+
+def test_a_row_that_cannot_move_is_no_free_one():
+    """``_IMMOBILE``, 1e-9 → 0: a multiplier of 1e16, and a y, where none is left."""
+    a = np.array([0.3, 0.7, 0.9])
+    row = sad.LinearOperator((1, 3), lambda y: np.array([a @ y]), lambda w: a * w[0])
+    f = sad.FunctionObjective(
+        value=lambda x, y: 0.5 * float(y @ y) - float(y[1]),
+        grad=lambda x, y: y - np.array([0.0, 1.0, 0.0]),
+        hvp=lambda x, y, v: v,
+        cross_jvp=lambda x, y, u: 0.0 * y,
+        cross_vjp=lambda x, y, w: np.zeros(2),
+        n=3,
+    )
+    equality = sad.LinearEquality(row, lambda x: x[:1], b_jvp=lambda x, u: u[:1])
+    inequality = sad.Inequality(
+        lambda x, y: np.array([-2.0 * (a @ y) - x[1]]),
+        lambda x, y: -2.0 * row,
+        jac_x=lambda x, y: np.array([[0.0, -1.0]]),
+    )
+    problem = sad.Problem(f, equality=equality, inequality=inequality)
+    push = a[1] / (a @ a)
+    solution = sad.Solution(
+        y=np.array([0.0, 1.0, 0.0]) - push * a,
+        x=np.zeros(2),
+        multipliers=np.array([push, 0.0]),
+    )
+    for u in ([1.0, 0.0], [-1.0, 2.0], [-1.0, 3.0]):
+        found = sad.jvp(problem, solution, np.array(u), one_sided=True)
+        np.testing.assert_allclose(found.y, u[0] * a / (a @ a), atol=1e-9)
+    with pytest.raises(sad.ConvergenceError, match="INFEASIBLE"):
+        sad.jvp(problem, solution, np.array([-1.0, 0.0]), one_sided=True)
+
+
 # hypergradient/error_bound.py ---------------------------------------------------------
 
 

@@ -346,3 +346,20 @@ def test_barrier_leaves_no_gap_far_from_the_origin():
     found = sad.solve(problem, np.zeros(1), method="barrier")
     assert np.abs(found.y - t).max() <= 1e-7 * s
     assert not found.active.strong.any()
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_a_preconditioner_that_is_not_symmetric_is_told(seed):
+    """The metric of the stopping test is no metric then."""
+    rng = np.random.default_rng(seed)
+    A = rng.standard_normal((30, 6))
+    t = A @ rng.standard_normal(6) + rng.standard_normal(30)
+    glm = Glm(A, t, loss="huber", intercept=False)
+    M = np.eye(6) + np.triu(3.0 * rng.standard_normal((6, 6)), 1)
+    problem, x = sad.Problem(glm), np.full(6, -2.0)
+    right = sad.solve(problem, x).y
+    try:
+        found = sad.solve(problem, x, M=M)
+    except sad.ConvergenceError:
+        return
+    assert error_of(found.y, right) <= 1e-6

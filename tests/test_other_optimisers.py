@@ -1,6 +1,8 @@
 """F in the optimisers of SciPy, nlopt and Optuna, whose trial points may have no solution."""
 
 import math
+import re
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -155,6 +157,65 @@ def test_the_barrier_interpolates_and_is_above(slope):
         assert -slope * 2.0 / (beta * p @ p) == pytest.approx(0.1)
 
 
+# the end of a run -------------------------------------------------------------------------
+
+
+def with_prior(scale=1.0):
+    """A problem with a minimum, f^U in units of its own."""
+    problem, upper = separable(m=8, rows=30)
+    total = sad.Sum(upper, sad.prior(-2.0, 1.0, rows=30.0))
+    scaled = sad.FunctionUpper(
+        lambda x, y: scale * total.value(x, y),
+        lambda x, y: scale * total.grad_y(x, y),
+        lambda x, y: scale * total.grad_x(x, y),
+    )
+    return sad.Hypergradient(problem, scaled, tol=1e-10)
+
+
+@pytest.mark.parametrize("method", ["L-BFGS-B", "BFGS", "CG", "trust-constr"])
+def test_stopping_ends_a_run_by_a_criterion_without_units(method):
+    steps = []
+    for scale in (1.0, 2.0**-20, 2.0**20):
+        F = with_prior(scale)
+        options = {"L-BFGS-B": {"ftol": 0, "gtol": 0}, "trust-constr": {"gtol": 0}}
+        options = options.get(method, {"gtol": 0})
+        stop = F.stopping(1e-3)
+        if method == "trust-constr" and scale != 1.0:
+            continue  # its first radius has a unit
+        run = scipy.optimize.minimize(
+            F, np.zeros(8), jac=True, method=method, callback=stop, options=options
+        )
+        value, gradient = F(run.x)
+        assert np.linalg.norm(gradient) <= 1e-3 * value
+        assert "StopIteration" in run.message or run.status in {99, 3}
+        steps.append(run.nit)
+    assert max(steps) < 150  # the first matrix of BFGS has a unit
+    # At another's solution the next run ends at once.
+    again = scipy.optimize.minimize(
+        F, run.x, jac=True, method=method, callback=stop, options=options
+    )
+    assert again.nit <= 3
+
+
+def test_stopping_knows_the_bounds():
+    F = with_prior()
+    low = np.full(8, -0.5)
+    bounds = scipy.optimize.Bounds(low, np.inf)
+    run = scipy.optimize.minimize(
+        F,
+        np.zeros(8),
+        jac=True,
+        method="L-BFGS-B",
+        bounds=bounds,
+        callback=F.stopping(1e-3, low=low),
+        options={"ftol": 0, "gtol": 0},
+    )
+    value, gradient = F(run.x)
+    assert (run.x == low).any()
+    assert np.linalg.norm(gradient) > 1e-3 * value
+    assert np.linalg.norm(gradient[run.x > low]) <= 1e-3 * value
+
+
 @quiet
 @pytest.mark.parametrize("method", ["LD_LBFGS", "LD_SLSQP"])
 def test_nlopt_goes_on(method):
@@ -194,3 +255,17 @@ def test_optuna_goes_on():
     assert len(F.failures) >= 1
     assert study.best_value <= first + 0.2
     assert math.isfinite(study.best_value)
+
+
+def test_the_page_runs(capsys):
+    """docs/upper_level.md, its blocks one after another, with what they print."""
+    page = Path(__file__).parents[1] / "docs" / "upper_level.md"
+    text = page.read_text("utf-8")
+    blocks = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+    assert len(blocks) == 3
+    names = {}
+    for block in blocks:
+        exec(compile(block, str(page), "exec"), names)  # noqa: S102
+    printed = capsys.readouterr().out.split()
+    promised = re.findall(r"print\(.*\)  # (\S+)", text)
+    assert printed == promised

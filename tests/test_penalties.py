@@ -323,7 +323,7 @@ def test_what_does_not_go_with_kinks_is_refused():
             sad.solve(problem_of(sad.L1()), log(0.1), method=method)
     with pytest.raises(ValueError, match="lacks"):
         sad.solve(sad.Problem(Data(A0, T0)), log(0.1), method="proximal_newton")
-    smooth = problem_of(sad.L1(smoothing=1e-3), equality=rows)
+    smooth = problem_of(sad.L1(smoothing=0.1), equality=rows)
     assert abs(sad.solve(smooth, log(0.1)).y.sum()) < 1e-8
 
 
@@ -808,3 +808,118 @@ def test_functions_of_x(kind):
     bare = problem_of(sad.L1(weights), kind)
     with pytest.raises(NotImplementedError, match="weights_vjp"):
         sad.vjp(bare, sad.solve(bare, x), v)
+
+
+# at kinks ------------------------------------------------------------------------------
+
+
+def sides(problem, x, u, h=1e-5):
+    """Return the two one-sided differences of y along u."""
+    y = sad.solve(problem, x, tol=1e-12).y
+    return [
+        (sad.solve(problem, x + s * h * u, tol=1e-12).y - y) / h for s in (1.0, -1.0)
+    ]
+
+
+@each_kind
+@pytest.mark.parametrize("ridge", [0.0, 0.1])
+def test_both_sides_where_a_coefficient_enters(kind, ridge):
+    """At x the force of one coefficient equals its weight."""
+    w = np.full(12, 0.2)
+    fixed = problem_of(sad.ElasticNet(w, ridge), kind)
+    solution = sad.solve(fixed, np.zeros(1), tol=1e-13)
+    force = -fixed.grad(np.zeros(1), solution.y)
+    j = int(np.argmax(np.where(solution.y == 0.0, np.abs(force), 0.0)))
+    w[j] = abs(force[j])
+    problem = problem_of(
+        sad.ElasticNet(
+            lambda x: np.exp(x), ridge, weights_jvp=lambda x, u: np.exp(x) * u,
+            weights_vjp=lambda x, v: np.exp(x) * v,
+        ),
+        kind,
+    )  # fmt: skip
+    x = np.log(w)
+    at = sad.solve(problem, x, tol=1e-13)
+    assert at.active.weak_fixed[j]
+    assert at.active.weak_fixed.sum() == 1
+    assert at.support == "not settled"
+    for u in (np.ones(12), np.eye(12)[j], np.cos(np.arange(12.0))):
+        plus, minus = sides(problem, x, u)
+        found = [sad.jvp(problem, at, s * u, one_sided=True).y for s in (1.0, -1.0)]
+        assert found[0] == pytest.approx(plus, abs=2e-5)
+        assert found[1] == pytest.approx(minus, abs=2e-5)
+    assert np.abs(plus + minus).max() > 1e-3
+    with pytest.warns(sad.ConvergenceWarning, match="one-sided"):
+        sad.derivative(problem, at)
+
+
+@each_kind
+def test_both_sides_at_the_largest_weight(kind):
+    problem, x = problem_of(sad.L1(), kind), log(largest())
+    at = sad.solve(problem, x)
+    plus, minus = sides(problem, x, np.ones(1))
+    assert not sad.jvp(problem, at, np.ones(1), one_sided=True).y.any()
+    found = sad.jvp(problem, at, -np.ones(1), one_sided=True).y
+    assert found == pytest.approx(minus, rel=1e-4)
+    assert np.abs(found).max() > 0.1
+    assert not plus.any()
+
+
+@each_kind
+def test_both_sides_where_a_group_enters(kind):
+    labels = np.arange(12) // 4
+    force = A0.T @ T0 / 40
+    edge = max(np.linalg.norm(force[labels == g]) for g in range(3))
+    problem, x = problem_of(sad.GroupL1(labels), kind), log(edge)
+    at = sad.solve(problem, x)
+    _, minus = sides(problem, x, np.ones(1), 1e-6)
+    assert not sad.jvp(problem, at, np.ones(1), one_sided=True).y.any()
+    found = sad.jvp(problem, at, -np.ones(1), one_sided=True).y
+    assert found == pytest.approx(minus, rel=1e-3, abs=1e-4)
+
+
+@each_kind
+def test_the_side_is_not_unique_where_copies_enter(kind):
+    A = np.c_[A0, A0[:, int(np.argmax(np.abs(A0.T @ T0)))]]
+    problem, x = problem_of(sad.L1(), kind, A), log(largest())
+    at = sad.solve(problem, x)
+    assert at.active.weak_fixed.sum() == 2
+    with pytest.raises(sad.ConvergenceError, match="SINGULAR"):
+        sad.jvp(problem, at, -np.ones(1), one_sided=True)
+
+
+def test_value_gradient_has_the_part_of_the_penalty():
+    for penalty, x in (
+        (sad.L1(), log(0.1)),
+        (sad.ElasticNet(), log(0.1, 0.3)),
+        (sad.GroupL1(np.arange(12) // 3), log(0.1)),
+        (sad.L1(smoothing=0.1), log(0.1)),
+    ):
+        problem = problem_of(penalty)
+        solution = sad.solve(problem, x)
+        found = sad.value_gradient(problem, solution)
+        for i in range(x.shape[0]):
+            e = 1e-5 * np.eye(x.shape[0])[i]
+            up, down = (sad.solve(problem, x + s * e, tol=1e-12) for s in (1, -1))
+            assert found[i] == pytest.approx((up.value - down.value) / 2e-5, rel=1e-6)
+
+
+def test_what_knows_no_kinks_says_so():
+    problem = problem_of(sad.L1())
+    solution = sad.solve(problem, log(0.1))
+    with pytest.raises(ValueError, match="kinks"):
+        sad.active_range(problem, solution, np.ones(1))
+    with pytest.raises(ValueError, match="kinks"):
+        sad.LogBarrier(problem, 10.0)
+
+
+def test_many_problems_at_once():
+    problem = problem_of(sad.L1())
+    X = np.log([[0.05], [0.1], [10.0]])
+    found = sad.solve_many(problem, X)
+    V = np.ones((3, 12))
+    G = sad.vjp_many(problem, found, V)
+    for k in range(3):
+        one = sad.solve(problem, X[k])
+        assert found.y[k] == pytest.approx(one.y, abs=1e-10)
+        assert G[k] == pytest.approx(sad.vjp(problem, one, V[k]).x, abs=1e-8)

@@ -236,3 +236,18 @@ def test_no_factor_of_a_face_that_is_no_minimum():
         with pytest.raises(sad.ConvergenceError) as e:
             sad.solve(problem, np.zeros(2), method="projected_newton")
         assert e.value.status is sad.Status.NEGATIVE_CURVATURE
+
+
+@pytest.mark.parametrize("rank", [1, 3])
+def test_faces_without_curvature(rank):
+    """Twenty unknowns and a row, H of low rank: bounds hold all but a few."""
+    rng = np.random.default_rng(rank)
+    R = rng.standard_normal((20, rank))
+    row = sad.LinearEquality(rng.choice([-1.0, 1.0], (1, 20)), np.zeros(1))
+    problem = sad.Problem(Quartic(R @ R.T), lower=0.0, upper=1.0, equality=row)
+    x = rng.standard_normal(20) + 1.0
+    sol = sad.solve(problem, x, method="projected_newton")
+    other = sad.solve(problem, x, method="active_set")
+    assert sol.value == pytest.approx(other.value, rel=1e-9)
+    np.testing.assert_allclose(sol.y, other.y, atol=1e-6)
+    assert (~sol.active.fixed).sum() <= rank + 1

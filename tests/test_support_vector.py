@@ -163,8 +163,12 @@ def test_hypergradients_against_differences(loss, cost, intercept):
     )
     F = sad.Hypergradient(svm.problem, upper, tol=1e-12)
     assert sad.check_hypergradient(F, x)
-    certificate = F.evaluate(x).certificate
-    assert certificate.descent == "estimated"
+    found = F.evaluate(x)
+    assert found.certificate.descent == "estimated"
+    slope = sad.value_gradient(svm.problem, found.solution)
+    for k, unit in enumerate(np.eye(svm.m)[:4]):
+        ahead, back = (solved(svm, x + s * 1e-5 * unit).value for s in (1, -1))
+        assert slope[k] == pytest.approx((ahead - back) / 2e-5, rel=1e-5, abs=1e-8)
     rng = np.random.default_rng(0)
     assert sad.check_derivatives(svm.problem, x, rng.uniform(0.0, 0.7, svm.n))
     y = F.evaluate(x).solution.y

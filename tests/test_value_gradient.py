@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 import sparse_argdiff as sad
+from sparse_argdiff import linear_model
 
 
 def slope_of_value(problem, x, step=1e-5):
@@ -173,3 +174,23 @@ def test_report_tells_flat_weak_and_vertex():
     corner = sad.QuadraticProgram(np.eye(2), np.zeros(2), lower=0.0)
     found = sad.report(corner, sad.Solution(y=np.zeros(2), x=np.ones(2)))
     assert any("a vertex" in line for line in found.proven)
+
+
+def test_report_proves_nothing_of_a_support_that_may_grow():
+    """A copy of a column: the minimum is not isolated, though H is definite on the support."""
+    rng = np.random.default_rng(7)
+    A = rng.standard_normal((30, 2))
+    t = A @ np.array([2.0, -1.0])
+    x, options = (
+        np.array([-2.0]),
+        {"loss": "squared", "norm": "l1", "penalty": "scalar"},
+    )
+    alone = sad.Problem(linear_model.Glm(A, t, **options))
+    y = sad.solve(alone, x).y
+    copied = sad.Problem(linear_model.Glm(np.c_[A, A[:, 0]], t, **options))
+    y = np.concatenate([y[:2], [0.0], y[2:]])
+    assert sad.report(alone, sad.solve(alone, x)).proven
+    found = sad.report(copied, sad.Solution(y=y, x=x))
+    assert found
+    assert not found.proven
+    assert any("may enter the support" in line for line in found.caveats)

@@ -15,6 +15,7 @@ import hashlib
 import json
 import os
 import struct
+import tokenize
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -42,7 +43,9 @@ _DAMAGE = (
     MemoryError,
     RuntimeError,
     OverflowError,
+    SyntaxError,
     struct.error,
+    tokenize.TokenError,
     zipfile.BadZipFile,
 )
 _RECORDS: dict[str, type[Any]] = {

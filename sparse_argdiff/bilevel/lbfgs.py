@@ -68,8 +68,9 @@ def lbfgs(run: Run, x0: Array) -> BilevelResult:
     failure = path.failed or path.failure
     if failure is not None and not out_of_budget:
         return run.result(failure.status, str(failure))
-    status = Status.ITERATION_LIMIT if out_of_budget else Status.LINE_SEARCH_FAILED
-    return run.result(status, f"(SciPy: {ended.message})")
+    if out_of_budget:
+        return run.result(Status.ITERATION_LIMIT)
+    return run.result(Status.LINE_SEARCH_FAILED, f"(SciPy: {ended.message})")
 
 
 class _Path:

@@ -13,23 +13,28 @@ from typing import Any
 from ..arrays import Array, as_count, as_tolerance, as_vector, namespace
 from ..hypergradient.hypergradient import Hypergradient, show
 from ..hypergradient.upper_objective import UpperObjective
+from ..preconditioners import Auto
 from ..problem.problem import Problem
 from .bounds import as_bounds
 from .checkpoint import Store, describe
 from .gradient_descent import gradient_descent
 from .hoag import hoag
+from .inexact_lbfgs import inexact_lbfgs
 from .lbfgs import lbfgs
 from .prior import overfitting_note
 from .result import BilevelResult
 from .run import Run
 
 _METHODS: dict[str, Callable[[Run, Array], BilevelResult]] = {
+    "inexact_lbfgs": inexact_lbfgs,
     "maid": functools.partial(gradient_descent, loosest=0.1),
     "hoag": hoag,
     "hoag_quadratic": functools.partial(hoag, schedule="quadratic"),
     "gradient_descent": gradient_descent,
     "lbfgs": lbfgs,
 }
+
+DEFAULT = "inexact_lbfgs"
 
 _OPTIONS = {"lower_tol", *inspect.signature(Hypergradient).parameters}
 _OPTIONS -= {"problem", "upper", "tol"}
@@ -41,7 +46,7 @@ def minimize(
     x0: Any,
     *,
     y0: Any = None,
-    method: str = "maid",
+    method: str | None = None,
     bounds: Any = None,
     tol: float = 1e-4,
     maxiter: int = 100,
@@ -71,7 +76,10 @@ def minimize(
     bounds : (low, high), sequence of m pairs, (m, 2) array or scipy Bounds, optional
         Of x; None or an infinity for no bound.
     tol : float
-        Stop when the projected gradient has fallen to ``tol`` times its first norm.
+        Stop when the norm of the projected gradient, the entries of ∇F that do not push x
+        against a bound, is ≤ tol · max(|F|, 10⁻³ (F(x0) − F)): a step of length one,
+        a factor e for log-penalties, would lower F by no more than ``tol`` of itself, or,
+        where F tends to zero, of a thousandth of what the run has gained.
     maxiter : int
         Upper-level iterations.
     callback : callable, optional
@@ -120,6 +128,7 @@ def minimize(
     """
     x0 = as_vector("x0", x0)
     x0 = namespace(x0).asarray(x0, copy=True)
+    method = DEFAULT if method is None else method
     if method not in _METHODS:
         known = ", ".join(repr(name) for name in _METHODS)
         raise ValueError(f"method must be one of {known}, found {method!r}")
@@ -130,6 +139,9 @@ def minimize(
         known = ", ".join(sorted(own | _OPTIONS))
         raise TypeError(f"minimize has no option {unknown[0]!r}; it has {known}")
     lower_tol = options.pop("lower_tol", 1e-8)
+    if method == DEFAULT and checkpoint is None:
+        # It learns over the run, which a checkpoint would not hold.
+        options.setdefault("M", Auto())
     F = Hypergradient(problem, upper, y0=y0, tol=lower_tol, **options)
     low, high = as_bounds(bounds, x0)
     store = None
@@ -143,11 +155,13 @@ def minimize(
     run = Run(F, low, high, tol, callback, maxiter, store)
     result = run.restore(x0)
     if result is None:
-        with _bar(progress, maxiter, len(run.history)) as run.bar:
+        with _bar(progress, maxiter, len(run.history)) as run.bar, run:
             result = _METHODS[method](run, run.project(x0))
     note = overfitting_note(upper, x0.shape[0])
     result.warnings = (*result.warnings, *([note] if note else []))
-    show(result.warnings, F.on_failure)
+    result.method = method
+    caveats = (word for word in result.warnings if word not in result.limits)
+    show(tuple(caveats), F.on_failure)
     return result
 
 

@@ -1,6 +1,7 @@
 """A plot of the history of a run: F and its gradient against their cost.
 
 Rows: value, gradient norm.  Columns: products (Hessian products + gradients), seconds.
+A band shows how far off each may be, where its solves were loose.
 """
 
 from __future__ import annotations
@@ -42,6 +43,10 @@ def plot_history(
     )
     sizes = [record.gradient_norm for record in history]
     heights = ([record.value for record in history], sizes)
+    errors = (
+        [record.value_error for record in history],
+        [record.gradient_error for record in history],
+    )
     for row, name in enumerate(_ROWS):
         for column, cost in enumerate(costs):
             ax = grid[row, column]
@@ -49,6 +54,7 @@ def plot_history(
                 cost, heights[row], linewidth=1.6, solid_joinstyle="round", label=label
             )
             color = line.get_color()
+            _band(ax, cost, heights[row], errors[row], color)
             ax.plot(cost, heights[row], ".", color=color, markersize=4.5, alpha=0.55)
             ax.plot(cost[-1:], heights[row][-1:], "o", color=color, markersize=6)
             ax.spines[["top", "right"]].set_visible(False)
@@ -68,3 +74,11 @@ def plot_history(
     if label is not None:
         grid[0, 1].legend(frameon=False, labelcolor=_INK)
     return figure
+
+
+def _band(ax: Any, cost: Any, heights: Any, errors: Any, color: Any) -> None:
+    """Shade what each height may be, by its error; unknown errors have no band."""
+    middle, error = np.asarray(heights, dtype=float), np.asarray(errors, dtype=float)
+    error = np.where(np.isfinite(error), error, np.nan)
+    low, high = middle - error, middle + error
+    ax.fill_between(cost, low, high, color=color, alpha=0.22, linewidth=0)

@@ -85,6 +85,11 @@ class Prior:
         t, s = self._distance(x)
         return self.weight * t / s
 
+    def curvature_scale(self, x: Array) -> Array:
+        """Return the diagonal of ∂²f^U/∂x², shape (m,)."""
+        t, s = self._distance(x)
+        return self.weight / s**2 + 0.0 * t
+
     def hess_product(self, x: Array, y: Array, dx: Array, dy: Array) -> Any:
         """Return the derivatives of ``grad_x`` and ``grad_y`` along (dx, dy)."""
         _, s = self._distance(x)
@@ -196,6 +201,11 @@ class Sum:
     def grad_x(self, x: Array, y: Array) -> Array | None:
         """Return Σ ∂f^U/∂x, shape (m,), or None where x enters no part directly."""
         return _total([part.grad_x(x, y) for part in self.parts])
+
+    def curvature_scale(self, x: Array) -> Array | None:
+        """Return the diagonal of ∂²f^U/∂x² of the parts that know theirs."""
+        known = (getattr(part, "curvature_scale", None) for part in self.parts)
+        return _total([scale(x) for scale in known if callable(scale)])
 
     def lipschitz(self, metric: Array) -> float:
         """Return a Lipschitz constant of ``grad_y`` in a metric, see ``Constants``."""

@@ -23,9 +23,13 @@ class HistoryRecord:
         F(x).
     value_error : float
         Three times the correction of this value by the adjoint: where a solve was loose,
-        how far off the value may be.
+        how far off the value may be.  Of the returned point: that of its certificate.
     gradient_norm : float
-        Norm of the projected gradient x − P(x − ∇F), ‖∇F‖ without bounds.
+        Norm of the projected gradient: the entries of ∇F that do not push x against a
+        bound.
+    gradient_error : float
+        A guess of how far off the gradient may be, ten times the errors of y and of the
+        adjoint relative to themselves; of the returned point that of its certificate.
     step_norm : float
         ‖x − x_previous‖.
     lower_tol, adjoint_tol : float
@@ -40,6 +44,7 @@ class HistoryRecord:
     value: float
     value_error: float
     gradient_norm: float
+    gradient_error: float
     step_norm: float
     lower_tol: float
     adjoint_tol: float
@@ -58,6 +63,8 @@ class BilevelResult(OptimizeResult):  # type: ignore[misc]  # SciPy is untyped
     ----------
     x, fun, jac, y : the best point, its value, gradient and lower-level solution,
         computed at the finest tolerances, as is the record of this point in ``history``.
+    method : str
+        What ran: the method that was asked for, or picked.
     success : bool
         Whether the projected gradient met the tolerance.
     status : Status
@@ -66,9 +73,14 @@ class BilevelResult(OptimizeResult):  # type: ignore[misc]  # SciPy is untyped
         Iterations, hypergradients, Hessian products, lower-level gradients.
     history : list of HistoryRecord
     certificate : Certificate or None
-        What is known about the errors of ``fun`` and ``jac`` ("maid", "hoag").
+        What is known about the errors of ``fun`` and ``jac``, however the run ended; None
+        where it could not be computed.
     warnings : tuple of str
-        Caveats of the evaluation of this point, such as a one-sided derivative.
+        Caveats of the evaluation of this point, such as a one-sided derivative, and
+        ``limits``.
+    limits : tuple of str
+        What is to be said of parameters that went so far that F no longer depends on them,
+        such as penalties that want to be zero or infinite.
     """
 
     # Identity, as of all records with arrays: those of two dicts cannot be compared.

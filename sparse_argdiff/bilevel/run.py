@@ -1,10 +1,11 @@
 """A run of an upper-level method: its history, callback, checkpoints and final verdict.
 
-    ‖x − P(x − ∇F)‖ ≤ tol · (its value at x0)
+    ‖∇F‖_free ≤ tol · max(|F(x)|, 10⁻³ (F(x0) − F(x)))
 
-Convergence is claimed, and a result returned, at the finest tolerances only: an iterate
-from looser solves that seems to converge is evaluated again, and so is the point that a
-run ends at.
+with the entries of ∇F that do not push x against a bound, the projected gradient.  A step of length one would lower F by no more than tol of itself, or, where F tends to zero, of
+a thousandth of what the run has gained.  Convergence is claimed, and a result returned, at the finest tolerances only: an
+iterate from looser solves that seems to converge is evaluated again, and the point that a run
+ends at, however it ends, is evaluated again and certified.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ import logging
 import math
 import time
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Self
 
 from scipy.optimize import OptimizeResult
 
@@ -45,7 +46,12 @@ _MESSAGES = {
         "belong to it (run check_hypergradient)."
     ),
 }
-_SAVED = ("last", "best", "best_nit", "memory", "history", "status")
+_SAVED = ("last", "before", "best", "best_nit", "memory", "history", "status")
+_BAR = 3.0  # corrections that a value may be off by
+_GRADIENT_BAR = 10.0  # relative errors of y and λ that a gradient may be off by
+_OF_THE_GAIN = 1e-3
+_FAR = 5.0  # a move of a log-penalty by a factor of 150
+_SHOWN = 10  # indices in a message
 
 
 @dataclasses.dataclass
@@ -83,8 +89,10 @@ class Run:
     best: HypergradientResult | None = None
     best_nit: int = 0
     last: HypergradientResult | None = None
+    before: HypergradientResult | None = None  # the iterate before the last
     memory: Memory = dataclasses.field(default_factory=dict)
     status: Status | None = None
+    start: Array | None = None
 
     def __post_init__(self) -> None:
         self._start = time.perf_counter()
@@ -101,7 +109,7 @@ class Run:
         With ``last_is_best`` the result is the last iterate, otherwise the one with the
         lowest value.
         """
-        self.last_is_best = last_is_best
+        self.last_is_best, self.start = last_is_best, x0
         if self.last is None:
             self.accept(self.confirmed(evaluate(x0)), {})
         assert self.last is not None
@@ -122,21 +130,32 @@ class Run:
         return xp.minimum(xp.maximum(x, self.lower), self.upper)
 
     def _size(self, found: HypergradientResult) -> float:
-        """Return ‖x − P(x − ∇F)‖: zero exactly at a stationary point of the box."""
+        """Return the norm of the projected gradient, zero at a stationary point of the box.
+
+        It is in the units of ∇F, unlike x − P(x − ∇F), which is no longer than the box.
+        """
+        return norm(self.free_gradient(found.solution.x, found.gradient))
+
+    def free_gradient(self, x: Array, z: Array) -> Array:
+        """Return z without the entries that push x against a bound."""
         if self.lower is None:
-            return norm(found.gradient)
-        x = found.solution.x
-        return norm(x - self.project(x - found.gradient))
+            return z
+        held = ((x <= self.lower) & (z > 0.0)) | ((x >= self.upper) & (z < 0.0))
+        return namespace(x).where(held, 0.0 * z, z)
+
+    def scale(self, value: float) -> float:
+        """Return the size of F by which the projected gradient is judged."""
+        gained = self.history[0].value - value if self.history else 0.0
+        return max(abs(value), _OF_THE_GAIN * gained)
 
     def confirmed(self, found: HypergradientResult) -> HypergradientResult:
         """Return an evaluation at the finest tolerances where a looser one converges."""
-        if self._is_finest(found) or not self._is_small(self._size(found)):
+        if self._is_finest(found) or not self._is_small(found):
             return found
         return self.F.evaluate(found.solution.x, certify=False)
 
-    def _is_small(self, size: float) -> bool:
-        first = self.history[0].gradient_norm if self.history else size
-        return size <= self.tol * first
+    def _is_small(self, found: HypergradientResult) -> bool:
+        return self._size(found) <= self.tol * self.scale(found.value)
 
     def _is_finest(self, found: HypergradientResult) -> bool:
         return found.tol <= self.F.tol and found.adjoint_tol <= self.F.adjoint_tol
@@ -147,7 +166,8 @@ class Run:
         record = self.history[-1]
         if self.bar is not None:
             self.bar.set_postfix_str(
-                f"F={record.value:.5g} |grad|={record.gradient_norm:.1e} "
+                f"F={record.value:.5g}±{record.value_error:.0e} "
+                f"|grad|={record.gradient_norm:.1e}±{record.gradient_error:.0e} "
                 f"products={record.n_hvp}"
             )
             self.bar.update(record.nit > 0)
@@ -167,6 +187,8 @@ class Run:
     def _record(self, found: HypergradientResult, memory: Memory) -> Status | None:
         """Append to the history; return the status where the tolerance is met."""
         last, nit = self.last or found, len(self.history)
+        if last.solution.x is not found.solution.x:
+            self.before = last
         record = HistoryRecord(
             nit=nit,
             step_norm=norm(found.solution.x - last.solution.x),
@@ -182,7 +204,7 @@ class Run:
             "upper %d: value %.6e, gradient %.2e, %d products",
             *(nit, found.value, record.gradient_norm, self.F.n_hvp),
         )
-        if not (self._is_small(record.gradient_norm) and self._is_finest(found)):
+        if not (self._is_small(found) and self._is_finest(found)):
             return None
         # A gradient that is small because a solve failed (on_failure) is no convergence.
         return _failure(found) or Status.CONVERGED
@@ -191,8 +213,9 @@ class Run:
         """Return the fields of a record that an evaluation determines."""
         return {
             "value": found.value,
-            "value_error": 3.0 * abs(found.correction),
+            "value_error": _BAR * abs(found.correction),
             "gradient_norm": self._size(found),
+            "gradient_error": _gradient_error(found),
             "lower_tol": found.tol,
             "adjoint_tol": found.adjoint_tol,
         }
@@ -220,34 +243,18 @@ class Run:
         return ending
 
     def _end(self, status: Status, detail: str) -> BilevelResult:
-        """Evaluate the returned point at the finest tolerances, and certify it.
-
-        Nothing is spent where the method has solved no more loosely all along.
-        """
-        history, F, certificate = self.history.copy(), self.F, None
-        last = len(history) - 1
-        assert self.best is not None
-        assert self.last is not None
-        found, nit = self.best, self.best_nit
-        if status is Status.CONVERGED:  # the last iterate did, whatever its value
-            found, nit = self.last, last
-        if any(r.lower_tol > F.tol for r in history):
-            try:
-                found = self._sharpened(found, nit, history)
-                if nit < last and status is not Status.CONVERGED:
-                    # The values that chose the best were not equally accurate.
-                    other = self._sharpened(self.last, last, history)
-                    if other.value < found.value:
-                        found, nit = other, last
-                certificate = F.certify(found)
-            except ConvergenceError as error:
-                detail += (
-                    f" Value and gradient are of tolerance {found.tol:.1e}; their "
-                    f"evaluation at {F.tol:.1e} failed: {error}"
-                )
-        failed = _failure(found)
-        if failed is not None and failed is not status:
-            detail += f" The last evaluation failed: {failed.value}"
+        """Evaluate the returned point at the finest tolerances, and certify it."""
+        history, F = self.history.copy(), self.F
+        found, failed = self._certified(status, history)
+        if failed is not None:
+            detail += (
+                f" Value and gradient are of tolerance {found.tol:.1e}; their "
+                f"evaluation at {F.tol:.1e} failed: {failed}"
+            )
+        wrong = _failure(found)
+        if wrong is not None and wrong is not status:
+            detail += f" The last evaluation failed: {wrong.value}"
+        notes = self._limits(found)
         return BilevelResult(
             _point(found),
             success=status is Status.CONVERGED,
@@ -258,9 +265,79 @@ class Run:
             n_hvp=F.n_hvp,
             n_grad=F.n_grad,
             history=history,
-            certificate=certificate,
-            warnings=found.warnings,
+            certificate=found.certificate,
+            warnings=(*found.warnings, *notes),
+            limits=notes,
         )
+
+    def _certified(
+        self, status: Status, history: list[HistoryRecord]
+    ) -> tuple[HypergradientResult, ConvergenceError | None]:
+        """Return the best point with its certificate, and what failed.
+
+        The last iterate where it converged or each step was an improvement by more than
+        its error; else the lower of it and the one of the lowest value, both evaluated at
+        the finest tolerances; the one before, where those evaluations fail.
+        """
+        last = len(history) - 1
+        assert self.best is not None
+        assert self.last is not None
+        candidates = [(self.best, self.best_nit), (self.last, last)]
+        if status is Status.CONVERGED or self.best_nit == last:
+            candidates = candidates[1:]
+        loose = any(record.lower_tol > self.F.tol for record in history)
+        candidates = candidates if loose else candidates[:1]
+        sharp, failed = [], None
+        for found, nit in candidates:
+            try:
+                sharp.append((self._sharpened(found, nit, history), nit))
+            except ConvergenceError as error:
+                failed = error
+        if not sharp and self.before is not None and last > 0:
+            with contextlib.suppress(ConvergenceError):
+                sharp.append(
+                    (self._sharpened(self.before, last - 1, history), last - 1)
+                )
+        found, nit = min(sharp or candidates, key=lambda pair: pair[0].value)
+        with contextlib.suppress(ConvergenceError):
+            certificate = self.F.certify(found)
+            found = dataclasses.replace(found, certificate=certificate)
+            history[nit] = dataclasses.replace(
+                history[nit],
+                value_error=certificate.value_error,
+                gradient_error=certificate.gradient_error,
+            )
+        return found, None if sharp else failed
+
+    def _limits(self, found: HypergradientResult) -> tuple[str, ...]:
+        """Say which parameters went so far that F no longer depends on them.
+
+        Each has moved by 5 or more, a factor of 150 of a log-penalty; there its slope is
+        what the tolerance asks for, and one unit back no more than ten times as much.
+        """
+        x, F = found.solution.x, self.F
+        assert self.start is not None
+        xp, moved = namespace(x), x - self.start
+        far = xp.abs(moved) >= _FAR
+        if self.lower is not None:  # a bound is the caller's own limit
+            far = far & (x > self.lower) & (x < self.upper)
+        small = self.tol * self.scale(found.value) / math.sqrt(x.shape[0] or 1)
+        far = far & (xp.abs(found.gradient) <= small)
+        if not bool(xp.any(far)):
+            return ()
+        back = self.project(x - xp.where(far, xp.sign(moved), 0.0 * x))
+        try:
+            slopes = F.evaluate(back, tol=max(F.tol, 1e-6), certify=False).gradient
+        except ConvergenceError:
+            return ()
+        flat = far & (xp.abs(slopes) <= 10.0 * small)
+        logs = callable(getattr(F.problem.objective, "curvature_scale", None))
+        notes = []
+        for up in (True, False):
+            (which,) = xp.nonzero(flat & ((moved > 0.0) == up))
+            if which.shape[0]:
+                notes.append(_limit_note(which, x.shape[0], up, logs))
+        return tuple(notes)
 
     def _sharpened(
         self, found: HypergradientResult, nit: int, history: list[HistoryRecord]
@@ -274,6 +351,29 @@ class Run:
         changes = {**self._measures(found), **_totals(spent)}
         history[nit] = dataclasses.replace(history[nit], **changes)
         return found
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: object, error: BaseException | None, trace: object
+    ) -> None:
+        """Leave the best point and the checkpoint in an exception that ends the run."""
+        if self.best is None or error is None:
+            return
+        record = self.history[self.best_nit]
+        best = OptimizeResult(
+            _point(self.best), record=record, history=self.history.copy()
+        )
+        path = None if self.store is None else self.store.path
+        with contextlib.suppress(AttributeError, TypeError):
+            error.best, error.checkpoint = best, path  # type: ignore[attr-defined]
+            error.add_note(
+                f"minimize had taken {self.history[-1].nit} steps; the best point so far, "
+                f"F = {record.value:.6g} with an error of about "
+                f"{record.value_error:.0e}, is in the attribute 'best' of this exception"
+                + ("" if path is None else f", and the checkpoint is {path}")
+            )
 
     def restore(self, x0: Array) -> BilevelResult | None:
         """Read the checkpoint where there is one; return the result of a run that ended.
@@ -337,3 +437,29 @@ def _failure(found: HypergradientResult) -> Status | None:
         if status is not None and not status.acceptable:
             return status
     return None
+
+
+def _gradient_error(found: HypergradientResult) -> float:
+    """Guess the error of a gradient from those of y and λ, which it multiplies."""
+    errors = (found.adjoint_error, found.solution.relative_error)
+    known = (0.0 if e is None or math.isnan(e) else e for e in errors)
+    bounds = zip(known, (found.adjoint_tol, found.tol), strict=True)
+    return _GRADIENT_BAR * sum(map(max, bounds)) * norm(found.adjoint.x)
+
+
+def _limit_note(which: Array, m: int, up: bool, logs: bool) -> str:
+    """Return the sentence about parameters that went to a limit."""
+    count = int(which.shape[0])
+    first = ", ".join(str(int(which[k])) for k in range(min(count, _SHOWN)))
+    names = first + (", ..." if count > _SHOWN else "")
+    if not logs:
+        end = "+infinity" if up else "-infinity"
+        return (
+            f"{count} of {m} parameters ({names}) went far towards {end}, and F no longer "
+            "depends on them there: bound them, or hold them fixed"
+        )
+    end, left = ("infinite", "zero") if up else ("zero", "not penalised")
+    return (
+        f"{count} of {m} penalties ({names}) want to be {end}: their coefficients are "
+        f"{left}, and F no longer depends on them"
+    )

@@ -17,6 +17,7 @@ from typing import Any, Literal
 from ..arrays import (
     Array,
     as_data,
+    as_tolerance,
     as_vector,
     brief,
     check_methods,
@@ -137,6 +138,7 @@ class Hypergradient:
         self._failed = None if failed_value is None else FailedPoints(failed_value)
         # The last two evaluations: a trust region goes back to the one before a trial.
         self._recent: list[HypergradientResult] = []
+        self._first: float | None = None  # F at the first point
         self._products: HessianProducts | None = None
         self.state = WarmStart()
 
@@ -183,6 +185,46 @@ class Hypergradient:
     def failures(self) -> Failures:
         """The points at which F had no value, where ``failed_value`` stood for it."""
         return Failures() if self._failed is None else self._failed.failures
+
+    def stopping(
+        self, tol: float = 1e-4, *, low: Any = None, high: Any = None
+    ) -> Callable[[Any], None]:
+        """Return a ``callback`` for SciPy that ends a run by the criterion of ``minimize``.
+
+            ‖∇F‖_free ≤ tol · max(|F(x)|, 10⁻³ (F(x0) − F(x)))
+
+        with the entries of ∇F that do not push x against a bound: a step of length one would
+        lower F by no more than tol of itself.  Neither the units of F nor the start change
+        what it asks for, which SciPy's own absolute tolerances do.
+
+        Parameters
+        ----------
+        tol : float
+        low, high : float or array (m,), optional
+            The bounds that the optimiser keeps.
+
+        Returns
+        -------
+        callable
+            ``scipy.optimize.minimize(F, x0, jac=True, callback=F.stopping(1e-4))``, for the
+            methods that stop on ``StopIteration``, as all but TNC, SLSQP and COBYLA do.
+        """
+        tol = as_tolerance("tol", tol)
+
+        def callback(intermediate_result: Any) -> None:
+            x = intermediate_result.x
+            found = next((f for f in self._recent if _same(f.solution.x, x)), None)
+            if found is None or self._first is None:
+                return
+            g, xp = found.gradient, namespace(found.gradient)
+            pushed = xp.zeros(g.shape, dtype=bool)
+            pushed = pushed if low is None else pushed | ((x <= low) & (g > 0.0))
+            pushed = pushed if high is None else pushed | ((x >= high) & (g < 0.0))
+            scale = max(abs(found.value), 1e-3 * (self._first - found.value))
+            if norm(xp.where(pushed, 0.0 * g, g)) <= tol * scale:
+                raise StopIteration
+
+        return callback
 
     def hessp(self, x: Array, u: Array) -> Array:
         """Return ∇²F(x) u, for ``scipy.optimize.minimize(F, x0, jac=True, hessp=F.hessp)``.
@@ -273,6 +315,12 @@ class Hypergradient:
         last = dataclasses.replace(found, niter=0, n_hvp=0, n_grad=0)
         self._last = last.judged_for(self.problem), tol
         return found.judged_for(self.problem)
+
+    def recall(self, solution: Solution, tol: float) -> None:
+        """Let the next evaluation start from an earlier solution, found to ``tol``."""
+        self.y, self._valued = solution.y, True
+        last = dataclasses.replace(solution, niter=0, n_hvp=0, n_grad=0)
+        self._last = last.judged_for(self.problem), tol
 
     def _start(self, x: Array) -> Any:
         """Return the last y, or y0 where that has left the domain of a ``LogBarrier``."""
@@ -381,6 +429,7 @@ class Hypergradient:
         found = HypergradientResult(*of_F, solution, adjoint, tol, adjoint_tol, error)
         if until == "tolerance" and tol <= self.tol and adjoint_tol <= self.adjoint_tol:
             self._recent = [found, *self._recent[:1]]
+        self._first = found.value if self._first is None else self._first
         if certify:
             found = dataclasses.replace(found, certificate=self.certify(found))
         return found

@@ -130,7 +130,7 @@ class LinearizedSolve:
         self._in_metric = isinstance(M, str | Auto)
         self._asked = method, M
         self._factor: ReducedFactor | None = None
-        by_default = method is None and M == "auto"
+        by_default = method is None and isinstance(M, str) and M == "auto"
         self._kept = _kept_solve(self.system, solution) if by_default else None
         if self._kept is None:
             self._set_up(exact)

@@ -33,9 +33,8 @@ from .checked_solve import SolveOptions
 from .derivative import jvp, vjp
 from .stacked_derivative import StackedDerivative
 
-_ACCURATE = (
-    1e-9  # relative residual of the conditions up to which a point is a solution
-)
+# Relative residual of the conditions up to which a point is a solution.
+_ACCURATE = 1e-9
 
 
 def vjp_many(

@@ -36,6 +36,7 @@ from ..problem.optimality import Touching, conditions, touching
 from ..problem.problem import ActiveSet, Problem, Solution
 from ..status import Status, raise_or_warn
 from .checked_solve import LinearizedSolve, checked_solution
+from .one_sided_kinks import tangent_at_kinks
 
 MOST = 1000  # weakly active rows and bounds of one problem
 _IMMOBILE = 1e-9  # S_ii, of what it is without the rows that push, that is none
@@ -68,6 +69,11 @@ def one_sided_tangent(
     )
     if solution.active is None:
         return None
+    if problem.nonsmooth:
+        entering = tangent_at_kinks(problem, solution, u, options)
+        if entering is None:
+            return None
+        return OneSided(*entering[:2], entering.n_hvp + n_hvp, entering.warnings)
     given = touching(problem, solution)
     u = as_vector("u", u, solution.x.shape[0])
     motion = _motion(problem, solution, u)

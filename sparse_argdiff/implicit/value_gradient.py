@@ -89,7 +89,9 @@ def value_gradient(
 
 def _of_penalty(problem: Problem, x: Array, y: Array) -> Array:
     """Return Ω_X of a penalty, of the user's own sign, (m,)."""
-    if problem.penalty is None:
+    by_differences = not callable(getattr(problem.objective, "grad_x", None))
+    known = problem.nonsmooth or not by_differences  # differences have a smooth one
+    if problem.penalty is None or not known:
         return zeros((x.shape[0],), y)
     grad_x = getattr(problem.penalty, "grad_x", None)
     if not callable(grad_x):

@@ -105,7 +105,7 @@ class StackedFactor:
                 V, _ = trtrs(L, C[i, :j].T, lower=True)
                 S = V.T @ V
                 S[np.arange(j), np.arange(j)] += delta[i, :j]
-                S, _ = potrf(S, lower=True)
+                S, _ = potrf(S, lower=True, clean=False)
             self._factors.append((L, V, S))
 
     def solve(self, r: Array) -> Array:
@@ -130,7 +130,7 @@ _LEAST = 1e-9  # reciprocal condition of H from which on its root is used
 def _well_conditioned_root(H: Any) -> Any:
     """Return L with H = L L', None where H is not definite or ill-conditioned."""
     potrf, pocon = linalg.get_lapack_funcs(("potrf", "pocon"), (H,))
-    L, failed = potrf(H.T, lower=True)
+    L, failed = potrf(H.T, lower=True, clean=False)
     if failed:
         return None
     reciprocal, _ = pocon(L, np.abs(H).sum(axis=0).max(), uplo="L")
@@ -193,14 +193,14 @@ def _roots(H: Any, C: Any, delta: float) -> Any:
     """Return the roots of H and of C H⁻¹ C' + δ, None where there are none."""
     potrf, trtrs = linalg.get_lapack_funcs(("potrf", "trtrs"), (H,))
     (n, _), p = H.shape, C.shape[0]
-    L, failed = potrf(H.T, lower=True)
+    L, failed = potrf(H.T, lower=True, clean=False)
     if failed:
         shift = 1e3 * np.finfo(H.dtype).eps * np.abs(H).max()
         L, failed = potrf(H + shift * np.eye(n), lower=True)
     if failed or p == 0:
         return None if failed else (L, None, None)
     V, _ = trtrs(L, C.T, lower=True)
-    S, failed = potrf(V.T @ V + delta * np.eye(p), lower=True)
+    S, failed = potrf(V.T @ V + delta * np.eye(p), lower=True, clean=False)
     return None if failed else (L, V, S)
 
 

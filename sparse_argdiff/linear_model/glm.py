@@ -252,6 +252,13 @@ class Glm:
         """
         return self._model.third_product(x, as_vector("y", y, self.n), w, dx, dy)
 
+    def curvature_scale(self, x: Array, gradient: Array) -> Array:
+        """Return the diagonal curvature, about, of an F whose gradient by x is given.
+
+        F is nearly linear in e^x: d²F/dx² ≈ |dF/dx| on the diagonal.
+        """
+        return namespace(gradient).abs(gradient)
+
     def weight_slopes(self, x: Array, y: Array, v: Array) -> Array:
         """Return v' ∂f_Y/∂w_i for each sample weight w_i, shape (N,).
 

@@ -41,6 +41,7 @@ from .losses import Loss, SquaredHinge, as_loss
 from .pairwise_descent import PairwiseDescent
 
 _FEW = 512  # free variables up to which products with an operator give their matrix
+_CACHED = 2**24  # entries of the columns of an operator that are kept meanwhile
 _LOOSE = 1e-3  # of the range of the targets: where Newton's method takes over
 _SWEEPS = 50  # steps of pairs, per sample at most
 
@@ -345,6 +346,18 @@ class SupportVector:
         grad = self.signs * self._unfold(f) + self._linear(x)
         return grad if d is None else grad + d * y
 
+    def grad_x(self, x: Array, y: Array) -> Array:
+        """Return f_X, shape (m,)."""
+        beta, d = self.coefficients(y), self._diagonal(x)
+        (costs, start), xp = self._parts, namespace(y)
+        none = zeros((costs,), y)
+        parts = [none if d is None else self._gather(-0.5 * d * y * y)]
+        if start > costs:
+            parts.append(xp.reshape(self.epsilon(x) * xp.sum(y), (1,)))
+        if self.kernel.m:
+            parts.append(0.5 * self.kernel.vjp(self.theta(x), beta, beta))
+        return xp.concat(parts)
+
     def hess(self, x: Array, y: Array) -> LinearOperator:
         """Return f_YY, an operator (n, n)."""
         K, d = aslinearoperator(self._matrix(self.theta(x))), self._diagonal(x)
@@ -425,12 +438,19 @@ class SupportVector:
         size = self.targets.shape[0]
         if isinstance(K, np.ndarray):
             return lambda i: self._doubled(K[i % size])
-        operator = aslinearoperator(K)
+        operator, most = aslinearoperator(K), _CACHED // size
+        known: dict[int, Any] = {}
 
         def column(i: int) -> Any:
+            place = i % size
+            if place in known:
+                return known[place]
             unit = np.zeros(size, self.dtype)
-            unit[i % size] = 1.0
-            return self._unfold(operator @ unit)
+            unit[place] = 1.0
+            found = self._doubled(operator @ unit)
+            if len(known) < most:
+                known[place] = found
+            return found
 
         return column
 

@@ -65,7 +65,9 @@ class Kinks:
         least = math.sqrt(epsilon(y)) * (length + size)
         entering = self.held & some & (size * xp.abs(1.0 - a) / safe <= least)
         lengths = block_norms(metric.root * y, self.blocks)
-        leaving = ~self.held & ~self.free & (lengths <= math.sqrt(epsilon(y)) * length)
+        pull = block_norms(metric.forces(self.grad), self.blocks)
+        near = lengths <= math.sqrt(epsilon(y)) * (length + pull)
+        leaving = ~self.held & ~self.free & near
         return entering | leaving
 
     def _force_lengths(self, metric: Metric) -> Array:

@@ -55,6 +55,10 @@ def LogBarrier(problem: Problem, t: float) -> Problem:
     """
     if not isinstance(problem, Problem):
         raise TypeError(f"problem must be a Problem, found {type(problem).__name__}")
+    if problem.nonsmooth:
+        raise ValueError(
+            "problem must be smooth, found a penalty with kinks; smoothing= makes it so"
+        )
     weight = as_tolerance("t", t)
     if weight == 0.0:
         raise ValueError(f"t must be > 0, found {t!r}")

@@ -10,6 +10,8 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
+from scipy import sparse
+
 from ..arrays import (
     Array,
     as_number,
@@ -19,9 +21,11 @@ from ..arrays import (
     copied,
     copied_vector,
     described,
+    is_array,
     namespace,
     returned_vector,
 )
+from ..operators.block_matrices import is_explicit
 from ..operators.linear_operator import LinearOperator, as_operator
 from ..status import Status
 from .bounds import (
@@ -196,10 +200,7 @@ class Problem:
     def value(self, x: Array, y: Array) -> float:
         """Return the function that is minimised, at (x, y)."""
         value = as_number("objective.value", self.given("value", x, y))
-        value = -value if self.maximize else value
-        if self._smooth_penalty is None:
-            return value
-        return value + as_number("penalty.value", self._smooth_penalty.value(x, y))
+        return -value if self.maximize else value
 
     @property
     def _smooth_penalty(self) -> Any:
@@ -217,9 +218,7 @@ class Problem:
         grad = returned_vector("objective.grad", self.given("grad", x, y), y.shape[0])
         namespace(grad, y)
         # A copy: the user's function may write into the same buffer again.
-        grad = -grad if self.maximize else copied(grad)
-        smooth = self._smooth_penalty
-        return grad if smooth is None else grad + smooth.grad(x, y)
+        return -grad if self.maximize else copied(grad)
 
     def hess(self, x: Array, y: Array) -> LinearOperator:
         """Return the Hessian by y of the function that is minimised, an operator (n, n)."""
@@ -243,20 +242,33 @@ class Problem:
         given = self.given(name, x, y)
         operator = as_operator(f"objective.{name}'s result", given, square=False)
         check_shape(f"objective.{name}", operator, (y.shape[0], columns), "an operator")
-        operator = -operator if self.maximize else operator
-        smooth = self._smooth_penalty
-        if smooth is None:
-            return operator
-        return operator + as_operator(
-            f"penalty.{name}'s result", getattr(smooth, name)(x, y), square=False
-        )
+        return -operator if self.maximize else operator
 
     def given(self, name: str, x: Array, y: Array) -> Any:
-        """Return what a user's function gives for copies of x and y.
+        """Return what a user's function gives for copies of x and y, with a smooth penalty.
 
         The function may write into what it is given, and an operator may keep it.
         """
-        return getattr(self.objective, name)(copied(x), copied(y))
+        found = getattr(self.objective, name)(copied(x), copied(y))
+        smooth = self._smooth_penalty
+        if smooth is None or name not in {"value", "grad", "hess", "cross"}:
+            return found
+        return _sum(name, found, getattr(smooth, name)(x, y), self.maximize)
+
+
+def _sum(name: str, found: Any, of_penalty: Any, maximize: bool) -> Any:
+    """Return f + Ω, or f − Ω for a maximum; explicit where f and the penalty are."""
+    if name in {"value", "grad"}:
+        return found - of_penalty if maximize else found + of_penalty
+    added = as_operator(f"penalty.{name}'s result", of_penalty, square=False)
+    added = -added if maximize else added
+    if is_explicit(found) and added.is_diagonal:
+        diagonal = added.diagonal()
+        if is_array(found):
+            xp = namespace(found)
+            return found + diagonal[:, None] * xp.eye(found.shape[0], dtype=found.dtype)
+        return found + sparse.diags_array(diagonal)
+    return as_operator(f"objective.{name}'s result", found, square=False) + added
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

@@ -12,6 +12,8 @@ from typing import Any
 import numpy as np
 
 from ..arrays import Array, asarray, full, is_array, is_sparse, namespace
+from ..arrays.transfer import to_host
+from .batch_solution import named
 from .problem import Problem
 from .quadratic import QuadraticObjective
 from .stacked_quadratic import StackedQuadratic
@@ -59,6 +61,19 @@ class StackedParameters:
         """Equality and inequality rows of the problem."""
         _, p, r = self.shape
         return p, r * len(self.sides)
+
+    def undefined(self, X: Array) -> list[str]:
+        """Say which data of which members are NaN, or infinite where no side is."""
+        xp, found = namespace(X), []
+        for name, (place, _) in self.named.parts.items():
+            sided = name in {"h", "h_lower", "lower", "upper"}
+            part = X[:, place]
+            wrong = xp.any(xp.isnan(part) if sided else ~xp.isfinite(part), axis=1)
+            index = [int(i) for i in np.flatnonzero(to_host(wrong))]
+            if index:
+                kind = "NaN" if sided else "NaN or infinite entries"
+                found.append(f"{name} of {named(index)} has {kind}")
+        return found
 
     def stacked(self, X: Array) -> StackedQuadratic:
         """Return the data of the program that is minimised for each row of X."""

@@ -37,6 +37,7 @@ from .batched.solve_stack import solve_stack
 from .solve import LowerSolver, solve
 
 _BATCHED = "batched"
+_NOTES = 3  # that a warning repeats
 
 
 def solve_many(
@@ -154,6 +155,13 @@ def _report(found: BatchSolution, on_failure: OnFailure) -> None:
         return
     status, index = max(by_status.items(), key=lambda item: len(item[1]))
     detail = "; ".join(f"{s.name}: {named(i)}" for s, i in by_status.items())
+    if found.warnings:
+        rest = len(found.warnings) - _NOTES
+        shown = [
+            *found.warnings[:_NOTES],
+            *([f"{rest} more notes"] if rest > 0 else []),
+        ]
+        detail = f"{detail}. {'; '.join(shown)}"
     raise_or_warn(
         status,
         found,
@@ -182,7 +190,7 @@ def _together(
         status += _solve_stack_of(parameters, X[rows, :], rows, found)
     left = [i for i, one in enumerate(status) if one is None]
     method = [_BATCHED] * k
-    notes: list[str] = []
+    notes = parameters.undefined(X)
     options = {"method": None, "tol": tol, "maxiter": maxiter}
     for i, one in zip(
         left, _one_by_one(problem, X, starts, left, options), strict=True
@@ -335,17 +343,22 @@ def _one_by_one(
     members: Any,
     options: dict[str, Any],
 ) -> list[Solution | str]:
-    """Return each member's solution, or why there is none."""
+    """Return each member's solution, or why there is none.
+
+    An error that every member raises is raised: it is not about one x.
+    """
     xp, found = namespace(X), list[Solution | str]()
+    errors: list[Exception] = []
     for i in members:
-        if not bool(xp.all(xp.isfinite(X[i, :]))):
-            found.append("x has NaN or infinite entries")
+        if bool(xp.any(xp.isnan(X[i, :]))):
+            found.append("x has NaN entries")
             continue
         y0 = None if starts is None else starts[i, :]
         try:
             found.append(solve(problem, X[i, :], y0, on_failure="ignore", **options))
         except (ValueError, ArithmeticError, np.linalg.LinAlgError) as error:
-            if X.shape[0] == 1:
-                raise
+            errors.append(error)
             found.append(str(error))
+    if errors and len(errors) == X.shape[0]:
+        raise errors[0]
     return found

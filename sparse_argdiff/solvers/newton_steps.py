@@ -16,8 +16,9 @@ from typing import Any, NamedTuple
 
 from ..arrays import Array, dot, epsilon, namespace, norm
 from ..krylov.saddle_point import SaddlePoint
+from ..operators.checked_products import asymmetry, symmetry_tolerance
 from ..operators.linear_operator import LinearOperator
-from ..operators.scaling import diagonal_scale
+from ..operators.scaling import diagonal_scale, random_signs
 from ..preconditioners import Choice, jacobi
 from ..status import Status
 from .line_search import Evaluate, Step, searching
@@ -100,6 +101,7 @@ class NewtonCG:
         self.modelled = False  # whether the last step was full and shows ρ
         self.hess: LinearOperator | None = None
         self.probed = False  # whether negative curvature was looked for
+        self.given: LinearOperator | None = None  # the caller's M, of the last step
         self.confirmed = False  # whether a zero gradient was asked for again
 
     def run(self, y0: Array) -> Run:
@@ -121,6 +123,8 @@ class NewtonCG:
             if status is not None:
                 break
             status, point = yield from self.step(point)
+        if status.acceptable and not self.has_symmetric_preconditioner(point.y):
+            status = Status.NOT_SYMMETRIC
         return Outcome(
             y=point.y,
             grad=point.grad,
@@ -184,6 +188,7 @@ class NewtonCG:
         """Return M; without another, the sizes of the unknowns where they differ."""
         M, n_setup = self.choice(hess)
         self.n_hvp += n_setup
+        self.given = M if self.choice.auto is None else None
         if M is not None or hess.has_diagonal or self.choice.auto is None:
             return M
         if not self.sized:
@@ -191,6 +196,14 @@ class NewtonCG:
             self.sized, self.n_hvp = True, self.n_hvp + products
             self.by_size = None if sizes is None else jacobi(sizes, floor=0.0)
         return self.by_size
+
+    def has_symmetric_preconditioner(self, like: Array) -> bool:
+        """Test u'M v = v'M u: in another M the lengths, and what has converged, mean nothing."""
+        M = self.given
+        if M is None or M.symmetric or like.shape[0] == 0:
+            return True
+        u = random_signs(like.shape[0], like, 1)
+        return not asymmetry(M, u, M.matvec(u)) > symmetry_tolerance(M, u)
 
     def search(
         self, point: _Point, direction: _Direction, M: LinearOperator | None

@@ -15,6 +15,7 @@ interior point needs one of the size of y.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import logging
 import math
@@ -43,7 +44,7 @@ logger = logging.getLogger(__name__)
 
 MAXITER = 500
 _GRADIENT_STEPS = 10  # in a row, while they change the face
-_TRIALS = 8  # of a Newton step, each a quarter of the last
+_TRIALS = 5  # of a Newton step, each a quarter of the last
 _DIAGONAL = 1e-14  # what is added to a unit diagonal before it is factorised
 _SPARSE = 500  # the same of a sparse matrix
 _KEPT = 2000  # unknowns up to which the factor of the last face is kept
@@ -201,15 +202,16 @@ class _Run:
             self.alpha = float(self.g @ d) / bent if bent > 0.0 else 1.0
         q = self.box.project(self.y - self.alpha * self.g / self.box.D)
         assert q is not None
-        p = q - self.y
-        slope = float(self.g @ p)
+        p, r = q - self.y, self.forces()
+        slope = float(r @ p)  # g'p, as c'p = 0, of terms that cancel less
         if not slope < 0.0:
             return False
         g = self.grad(q)
-        bent = float(g @ p) - slope
+        end = float((g + (r - self.g)) @ p)
+        bent = end - slope
         if bent > 0.0:
             self.alpha = float(p @ (self.box.D * p)) / bent
-        if float(g @ p) > 0.0:
+        if end > 0.0:
             q = self.y - slope / bent * p
             g = self.grad(q)
         self.move(q, g)
@@ -218,32 +220,45 @@ class _Run:
     def newton_step(self) -> tuple[bool, float]:
         """Take a projected Newton step; return whether it was whole, and its length.
 
-        A length of infinity stands for no step.
+        A length of infinity stands for no step.  Where the projection goes nowhere down, as
+        along a direction without curvature, the variable that meets its bound first is
+        left there, and the step is that of the others.
         """
         r = self.forces()
         low, high = self.sides()
         face = ~(low & (r >= 0.0)) & ~(high & (r <= 0.0))
         face &= self.box.lower < self.box.upper
-        (index,) = np.nonzero(face)
-        if index.size == 0:
-            self.curved = True
-            return True, 0.0
-        found = self.solve_face(index)
-        self.curved = found is not None
-        if found is None:
-            return False, math.inf
-        d, share = np.zeros_like(self.y), 1.0
-        d[index] = found
-        box = self.box.on_face(self.y, face)
+        while True:
+            (index,) = np.nonzero(face)
+            if index.size == 0:
+                self.curved = True
+                return True, 0.0
+            found = self.solve_face(index)
+            self.curved = found is not None
+            if found is None:
+                return False, math.inf
+            d = np.zeros_like(self.y)
+            d[index] = found
+            outcome = self.search(d, face)
+            if outcome is not None:
+                return outcome
+            if not self.to_first_bound(d, face):
+                return False, math.inf
+            low, high = self.sides()
+            face &= ~(low | high)
+
+    def search(self, d: HostArray, face: HostArray) -> tuple[bool, float] | None:
+        """Go along the projection of y + t d on a face, t = 1, ¼, …; None for no step."""
+        share, box, r = 1.0, self.box.on_face(self.y, face), self.forces()
         for _ in range(_TRIALS):
             aim = self.y + share * d
             q = box.project(aim)
             assert q is not None
             p = q - self.y
-            slope = float(self.g @ p)
+            slope = float(r @ p)
             if slope < 0.0:
                 g = self.grad(q)
-                end = float(g @ p)
+                end = float((g + (r - self.g)) @ p)
                 value = self.value_at(q)
                 lower = value <= self.value + 0.1 * slope
                 if end <= 0.0 or lower or (math.isnan(value) and end <= -0.5 * slope):
@@ -252,7 +267,26 @@ class _Run:
                     self.move(q, g)
                     return whole, norm(np.sqrt(self.box.D) * p)
             share *= 0.25
-        return False, math.inf
+        return None
+
+    def to_first_bound(self, d: HostArray, face: HostArray) -> bool:
+        """Go along d until a variable of the face meets its bound; False for none."""
+        r = self.forces()
+        if not float(r @ d) < 0.0:
+            return False
+        side = np.where(d > 0.0, self.box.upper, self.box.lower)
+        with np.errstate(divide="ignore", invalid="ignore"):
+            room = np.where(face & (d != 0.0), (side - self.y) / d, math.inf)
+        first = int(np.argmin(room))
+        if not (0.0 <= room[first] < 1.0):
+            return False
+        q = np.clip(self.y + float(room[first]) * d, self.box.lower, self.box.upper)
+        q[first] = side[first]
+        g = self.grad(q)
+        if float((g + (r - self.g)) @ d) > 0.0:
+            return False
+        self.move(q, g)
+        return True
 
     def solve_face(self, index: HostArray) -> HostArray | None:
         """Return the Newton step of the variables of an index; None for no descent."""
@@ -302,26 +336,43 @@ class _Run:
 def _by_factor(
     H: HostArray, row: HostArray | None, g: HostArray, scale: HostArray
 ) -> HostArray | None:
-    """Solve [H c; c' 0] (d, ν) = (−g, 0) with a Cholesky factor of H, unit diagonal."""
-    S = H / scale[:, None] / scale[None, :]
-    added = _DIAGONAL * len(S)
-    plain = S.diagonal().copy()
+    """Return argmin ½ d'Hd + g'd where c'd = 0, by a Cholesky factor; None for no minimum.
+
+    H is scaled to a unit diagonal.  A reflection turns c into a multiple of the first unit
+    vector, whose coordinate is then 0: H alone may be singular.
+    """
+    S, b = H / scale[:, None] / scale[None, :], -g / scale
+    reflect = None
+    if row is not None and np.any(row):
+        reflect = row / scale
+        reflect[0] += math.copysign(norm(reflect), float(reflect[0]))
+        reflect /= norm(reflect)
+        half = S @ reflect
+        half -= float(reflect @ half) * reflect
+        S -= 2.0 * (np.outer(reflect, half) + np.outer(half, reflect))
+        b = b - 2.0 * float(reflect @ b) * reflect
+        S, b = S[1:, 1:], b[1:]
+    d = _definite_solve(S, b)
+    if d is None:
+        return None
+    if reflect is not None:
+        d = np.concatenate([np.zeros(1, d.dtype), d])
+        d = d - 2.0 * float(reflect @ d) * reflect
+    return d / scale if np.all(np.isfinite(d)) else None
+
+
+def _definite_solve(S: HostArray, b: HostArray) -> HostArray | None:
+    """Solve S d = b with what has to be added to a diagonal of about one for a factor."""
+    if b.size == 0:
+        return b
+    added, plain = _DIAGONAL * b.size, S.diagonal().copy()
     while added <= 1e-3:
         S[np.diag_indices_from(S)] = plain + added
-        try:
+        with contextlib.suppress(np.linalg.LinAlgError):
             factor = scipy.linalg.cho_factor(S, lower=True, check_finite=False)
-        except np.linalg.LinAlgError:
-            added *= 100.0
-            continue
-        rhs = [-g / scale] + ([] if row is None else [row / scale])
-        found = scipy.linalg.cho_solve(
-            factor, np.stack(rhs, axis=1), check_finite=False
-        )
-        d = found[:, 0]
-        if row is not None and np.any(row):
-            c, e = row / scale, found[:, 1]
-            d = d - e * (float(c @ d) / float(c @ e))
-        return d / scale if np.all(np.isfinite(d)) else None
+            found: HostArray = scipy.linalg.cho_solve(factor, b, check_finite=False)
+            return found
+        added *= 100.0
     return None
 
 
@@ -487,7 +538,7 @@ def _finished(run: _Run, status: Status) -> Solution:
     )
     if status is not Status.CONVERGED:
         return found
-    least = max(10.0 * run.tol, 1e3 * epsilon(y))
+    least = max(run.tol, 1e3 * epsilon(y))
     judged = check_conditions(problem, found, least, "tol")
     solution = judged.solution
     left, n_grad = residual(problem, solution)

@@ -21,9 +21,9 @@ from ..krylov import cg
 from ..operators.block_matrices import scatter
 from ..operators.linear_operator import LinearOperator
 from ..preconditioners import Choice
-from ..problem.kinks import block_means, block_sums, kinks
+from ..problem.kinks import block_means, block_norms, block_sums, kinks
 from ..problem.metric import Metric, metric_of
-from ..problem.optimality import classify_in, conditions
+from ..problem.optimality import Conditions, classify_in, conditions
 from ..problem.problem import Problem, Solution
 from ..problem.support import on_support
 from ..status import Status
@@ -133,6 +133,10 @@ def as_solution(problem: Problem, x: Array, ended: PathEnd, tol: float) -> Solut
     y, status = ended.y, ended.status
     n_grad, none = ended.n_grad + 1, zeros((0,), y)
     found = conditions(problem, x, y, none)
+    cleared = _without_rounding(problem, x, y, found)
+    if cleared is not None:
+        y, n_grad = cleared, n_grad + 1
+        found = conditions(problem, x, y, none)
     grad, total = found.grad, None
     n_hvp, notes = ended.n_hvp, (*ended.notes, *excluded(problem, x, y))
     active, label, gap = None, "not settled", None
@@ -175,6 +179,26 @@ def as_solution(problem: Problem, x: Array, ended: PathEnd, tol: float) -> Solut
         gap=gap,
         support=label,
     )
+
+
+def _without_rounding(
+    problem: Problem, x: Array, y: Array, found: Conditions
+) -> Array | None:
+    """Return y without the coefficients that are rounding of zero; None where none is.
+
+    Shorter than rounding of their forces they are as good as zero, and zeros are exact.
+    """
+    bends, xp = found.kinks, namespace(y)
+    if bends is None or not math.isfinite(norm(found.grad)):
+        return None
+    there = ~bends.held & ~bends.free
+    if not bool(xp.any(there)):
+        return None
+    metric, _ = metric_of(problem.hess(x, y), y, found.grad)
+    lengths = block_norms(metric.root * y, bends.blocks)
+    pulls = block_norms(metric.forces(bends.grad), bends.blocks)
+    tiny = there & (lengths <= 16.0 * epsilon(y) * pulls)
+    return xp.where(tiny, xp.zeros_like(y), y) if bool(xp.any(tiny)) else None
 
 
 def excluded(problem: Problem, x: Array, y: Array) -> tuple[str, ...]:
@@ -271,6 +295,7 @@ class _OnSupports:
             status = status or self.ends(y, grad, moved)
             if status is not None:
                 return self.end(y, status)
+            self.niter += 1
             y, grad, stands = self.newton_steps(y, grad)
             if not stands:
                 continue
@@ -298,7 +323,9 @@ class _OnSupports:
         xp = namespace(y)
         if not math.isfinite(norm(grad)):
             return Status.NOT_FINITE
-        if moved == 0.0 and not bool(xp.any(self.free(y, grad))):
+        noise = 16.0 * epsilon(y) * norm(self.metric.forces(grad))
+        at_zero = self.metric.length(y) <= noise and moved <= noise
+        if at_zero or (moved == 0.0 and not bool(xp.any(self.free(y, grad)))):
             self.error = 0.0
             return Status.CONVERGED
         value = self.problem.total(self.x, y) if self.problem.has_value else None
@@ -376,15 +403,12 @@ class _OnSupports:
             d = self.direction(y, grad, index)
             if d is None:
                 return y, grad, False
-            self.niter += 1
             new, whole = self.projected(y, grad, d)
             if new is None:
                 return y, grad, False
             y, grad = new, self.grad(new)
             if whole:
                 return y, grad, True
-            if self.niter >= self.maxiter:
-                break
         return y, grad, False
 
     def direction(self, y: Array, grad: Array, index: Array) -> Array | None:

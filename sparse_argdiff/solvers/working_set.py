@@ -291,6 +291,12 @@ class WorkingSetNewton:
         left = metric_norm(
             _of_size(found.factor, S), model.root[S], np.asarray(pull[S], np.float64)
         )
+        # The forces are no better known than to rounding of their terms.
+        noise = 16.0 * epsilon(b) * norm(grad / model.root)
+        if max(left, found.error) <= noise:
+            self.test.relative_error = left / (self.test.size or 1.0)
+            met = left <= self.test.tol * self.test.size or self.test.size <= noise
+            return Status.CONVERGED if met else Status.ROUNDING_LIMIT
         step = NewtonStep(
             decrement=max(length, left),
             inner_error=found.error,

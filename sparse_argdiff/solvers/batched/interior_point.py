@@ -20,7 +20,7 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
-from ...arrays import Array, namespace
+from ...arrays import Array, epsilon, namespace
 from ...krylov.stacked import StackedRegularFactor, apply, apply_transposed, transposed
 from ...problem.stacked_quadratic import StackedQuadratic
 
@@ -115,8 +115,12 @@ def _residuals(data: StackedQuadratic, at: Iterate) -> _Residuals:
     # Farkas: no y within reach meets the rows.  Unbounded: y is a ray along which f falls.
     terms = _sum(xp.abs(data.b * at.nu)) + _sum(xp.abs(c * at.z))
     infeasible = (proof > _FAR * lengths * _sum(xp.abs(pull))) & (proof > 1e-9 * terms)
+    # Of P stored with an error the curvature of a flat direction is that error.
+    entries = xp.max(xp.abs(data.P), axis=(1, 2)) if data.n else 0.0 * gap
+    rounding = 16.0 * epsilon(at.y) * entries * _sum(xp.abs(at.y)) ** 2
     rising = xp.maximum(largest(Ay), largest(_where(present & (Jy > 0.0), Jy)))
-    unbounded = (-linear > _FAR * quadratic) & (largest(at.y) > _FAR * rising)
+    curved = quadratic - rounding
+    unbounded = (-linear > _FAR * curved) & (largest(at.y) > _FAR * rising)
     unbounded = unbounded & (-linear > 1e-9 * _sum(xp.abs(data.q * at.y)))
     return _Residuals(dual, primal, side, gap / count, error, infeasible, unbounded)
 
@@ -135,14 +139,15 @@ class _Newton:
         self.present = xp_isfinite(data.limits)
         self.weights = _where(self.present, at.z / at.s)
         rows, bounds = data.split(self.weights, signed=False)
-        n = data.n
-        H = data.P + _DELTA * xp.eye(n, dtype=at.y.dtype)[None, :, :]
-        if rows is not None:
+        k, n = at.y.shape
+        if rows is None:
+            H = xp.zeros((k, n, n), dtype=at.y.dtype)
+        else:
             half = xp.sqrt(rows)[:, :, None] * data.G
-            H = H + transposed(half) @ half
-        if bounds is not None:
-            H = H + bounds[:, :, None] * xp.eye(n, dtype=at.y.dtype)[None, :, :]
-        H = xp.broadcast_to(H, (at.y.shape[0], n, n))
+            H = transposed(half) @ half
+        H += data.P
+        diagonal = xp.arange(n)
+        H[:, diagonal, diagonal] += _DELTA if bounds is None else bounds + _DELTA
         self._factor = StackedRegularFactor(H, data.A, _DELTA)
 
     def step(self, found: _Residuals, complementary: Array) -> Iterate:

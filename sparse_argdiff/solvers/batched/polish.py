@@ -86,8 +86,9 @@ def proposed(data: StackedQuadratic, reduced: StackedQuadratic, at: Iterate) -> 
 def _with_fixed(data: StackedQuadratic, held: HeldSet) -> HeldSet:
     xp = namespace(held.rows)
     two = xp.asarray(FIXED, dtype=xp.int8)
+    rows = xp.where(data.h == data.h_lower, two, held.rows)
     return HeldSet(
-        xp.where(data.h == data.h_lower, two, held.rows),
+        xp.where(xp.any(data.G != 0.0, axis=2), rows, 0 * rows),
         xp.where(data.lower == data.upper, two, held.bounds),
     )
 
@@ -196,6 +197,7 @@ def _judged(system: HeldSystem, y: Array, mu: Array) -> tuple[Polished, HeldSet]
     dropped = acting & (push < -small), ~system.free & (push_bounds < -small)
     wrong = xp.concat([*violated, *dropped], axis=1)
     weak_rows = xp.where(acting, xp.abs(push) <= small, slack <= undecided)
+    weak_rows = weak_rows & (xp.any(data.G != 0.0, axis=2))  # 0'y <= 0 never acts
     weak_bounds = xp.where(system.free, gap <= undecided, xp.abs(push_bounds) <= small)
     fixed = (held.rows == FIXED, held.bounds == FIXED)
     polished = Polished(

@@ -1,0 +1,377 @@
+"""Inexact projected L-BFGS: each lower solve is as accurate as the decision it serves.
+
+    d = − H z  on the free variables,    accept x₊ = P(x + t d)  when  V₊ + e₊ ≤ V − e + c z'(x₊ − x)
+
+A trial is accepted or refused once the errors of both values, e, cannot change the verdict,
+and is solved more accurately only until then; the gradient z is refined only where trials along
+−H z keep failing.  H starts from the scale of the coordinates, 1 / (|z_j| + δ max |z|) in
+log-penalties, where the gradient of F is the diagonal of its curvature.
+
+V is the value that the adjoint corrects, e half its correction.  The tolerances of y and of
+the adjoint live apart.  After a full step both are loosened twofold; after two refusals in a
+row the adjoint is sharpened tenfold, as a wrong direction is the likelier cause.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+from ..arrays import Array, dot, epsilon, namespace, norm
+from ..hypergradient.result import HypergradientResult
+from ..hypergradient.upper_objective import corrected_value
+from ..problem.problem import Solution
+from ..status import ConvergenceError, Status
+from .result import BilevelResult
+from .run import Memory, Run
+
+_DECREASE = 1e-4  # c
+_BAR = 0.5  # share of a correction that is the error of the corrected value
+_LOOSEST = 0.03  # tolerance of y,
+_LOOSEST_ADJOINT = 0.1  # and of the adjoint
+_LOOSEST_ACTIVE = 1e-4  # of y with an active set, which loose solves do not settle
+_PAIRS = 20
+_LEVEL = 0.1  # δ
+_CAP = 2.0  # of the largest coordinate of the first steps
+_CAPPED = 3  # full steps of that length, after which it doubles
+_REFUSALS = 2  # in a row, after which the gradient is refined
+_TRIALS = 20  # of a search with values and gradient at the finest tolerances
+_ROUNDS = 30  # of searches from one iterate
+_CURVED = 1e-3  # least cosine of a move and the change of the gradient
+_FLATTER = 0.9  # slope after a step over that before, where values do not tell
+_FAILURES = 3  # of evaluations at an iterate that has been evaluated before
+
+
+def inexact_lbfgs(run: Run, x0: Array) -> BilevelResult:
+    """Run the method from x0.
+
+    References
+    ----------
+    D. C. Liu, J. Nocedal, "On the limited memory BFGS method for large scale optimization",
+    Math. Programming 45 (1989) 503-528; the two-loop recursion.
+    M. S. Salehi, S. Mukherjee, L. Roberts, M. J. Ehrhardt, "An adaptively inexact
+    first-order method for bilevel optimization", SIAM J. Math. Data Sci. 7 (2025); accuracy
+    as needed.
+    """
+    search = _Search(run)
+    found, memory = run.begin(
+        x0, lambda x: search.evaluate(x, search.tol), last_is_best=True
+    )
+    search.restore(memory)
+    while run.ended is None:
+        trial = search.step(found)
+        if trial is None:
+            break
+        found = trial
+        run.accept(found, memory=search.memory())
+    if run.ended is not None:
+        return run.result(run.ended)
+    return run.result(Status.LINE_SEARCH_FAILED, search.reason)
+
+
+class _Search:
+    """What a run learns: moves and changes of z, two tolerances, the cap of a step."""
+
+    def __init__(self, run: Run) -> None:
+        self.run, self.F = run, run.F
+        problem = run.F.problem
+        active = problem.bounded or problem.inequalities is not None
+        self.loosest = max(_LOOSEST_ACTIVE if active else _LOOSEST, self.F.tol)
+        self.tol = self.loosest
+        self.adjoint_tol = max(_LOOSEST_ADJOINT, self.F.adjoint_tol)
+        self.moves: list[Array] = []
+        self.changes: list[Array] = []
+        self.cap, self.capped = _CAP, 0
+        self.reason = ""
+
+    def memory(self) -> Memory:
+        """Return all that the next step depends on, beside the iterate."""
+        names = "tol", "adjoint_tol", "cap", "capped"
+        pairs = {"moves": [*self.moves], "changes": [*self.changes]}
+        return {name: getattr(self, name) for name in names} | pairs
+
+    def restore(self, memory: Memory) -> None:
+        """Set what :meth:`memory` returned."""
+        for name, value in memory.items():
+            setattr(self, name, value)
+
+    # a step ---------------------------------------------------------------------------
+
+    def step(self, found: HypergradientResult) -> HypergradientResult | None:
+        """Return the next iterate; None where no trial is accepted, or none is needed.
+
+        A direction that fails is refined, first by its adjoint; where it fails again the
+        learned pairs are dropped, and the scaled gradient alone is searched along.
+        """
+        for failed in range(_ROUNDS):
+            direction, is_capped = self.direction(found)
+            trial, refusals, found = self.search(found, direction)
+            if trial is not None:
+                self.learn(found, trial, is_capped, refusals)
+                return trial
+            if self.run.ended is not None:
+                return None
+            finest = self.is_finest(found)
+            if self.moves and (finest or failed % 2 == 1):
+                self.moves, self.changes = [], []
+            elif finest:
+                return None
+            else:
+                sharper = self.refined(found)
+                if sharper is None or self.run.ended is not None:
+                    return None
+                found = sharper
+        return None
+
+    def direction(self, found: HypergradientResult) -> tuple[Array, bool]:
+        """Return −H z on the free variables, and whether it is cut to the cap."""
+        x, z = found.solution.x, found.gradient
+        xp, g = namespace(x), self.run.free_gradient(x, z)
+        free = xp.where((g == 0.0) & (z != 0.0), 0.0 * x, 1.0 + 0.0 * x)
+        scale = self.scale(found, g)
+        d = -free * two_loop(g, self.moves, self.changes, free, scale)
+        if not dot(g, d) < -1e-8 * norm(g) * norm(d):
+            self.moves, self.changes = [], []
+            d = -g / scale
+        largest = float(xp.max(xp.abs(d))) if x.shape[0] else 0.0
+        if largest <= self.cap:
+            return d, False
+        return (self.cap / largest) * d, True
+
+    def scale(self, found: HypergradientResult, g: Array) -> Array:
+        """Return the curvature that the diagonal of H⁻¹ starts from, > 0.
+
+        That of the objective for the gradient through y, and that of f^U in x itself; |g|
+        where neither is known, as of parameters for which a step of one is a natural one.
+        """
+        F, x, xp = self.F, found.solution.x, namespace(g)
+        through = getattr(F.problem.objective, "curvature_scale", None)
+        itself = getattr(F.upper, "curvature_scale", None)
+        direct = itself(x) if callable(itself) else None
+        implicit = g if direct is None else xp.where(g == 0.0, g, found.adjoint.x)
+        size = through(x, implicit) if callable(through) else xp.abs(implicit)
+        size = size if direct is None else size + direct
+        most = float(xp.max(size)) if g.shape[0] else 0.0
+        return size + (_LEVEL * most or 1.0)
+
+    def search(
+        self, found: HypergradientResult, direction: Array
+    ) -> tuple[HypergradientResult | None, int, HypergradientResult]:
+        """Backtrack along P(x + t d).
+
+        Returns
+        -------
+        trial : the accepted point, None after the refusals that this accuracy is worth.
+        refusals : int
+        found : the iterate, whose value a close decision has sharpened.
+        """
+        run, x, length = self.run, found.solution.x, 1.0
+        refused: tuple[float, Array | None] | None = None
+        finest = self.is_finest(found)
+        for refusals in range(_TRIALS if finest else _REFUSALS):
+            point = run.project(x + length * direction)
+            slope = dot(found.gradient, point - x)
+            if not slope < 0.0:
+                break
+            self.start(found, length, refused)
+            fitted = 0.1 * length
+            try:
+                verdict, value, tol, found = self.judge(found, point, slope)
+                refused = length, self.F.y
+                if verdict:
+                    trial = self.evaluate(point, tol)
+                    if self.descends(found, trial, slope):
+                        return trial, refusals, found
+                    value = trial.value
+                rise = value - found.value - slope
+                fitted = -0.5 * slope * length / rise if rise > 0.0 else 0.5 * length
+            except ConvergenceError as error:
+                self.reason = str(error)
+            if run.ended is not None:
+                break
+            length = min(max(fitted, 0.1 * length), 0.5 * length)
+        return None, _REFUSALS, found
+
+    def start(
+        self,
+        found: HypergradientResult,
+        length: float,
+        refused: tuple[float, Array | None] | None,
+    ) -> None:
+        """Start the solve at a trial from y, or between it and that of a refused trial."""
+        self.F.recall(found.solution, found.tol)
+        if refused is not None and refused[1] is not None:
+            longer, y = refused
+            self.F.y = found.solution.y + (length / longer) * (y - found.solution.y)
+
+    def judge(
+        self, found: HypergradientResult, point: Array, slope: float
+    ) -> tuple[bool, float, float, HypergradientResult]:
+        """Solve at a trial until its error bar, and the iterate's, do not reach the limit.
+
+        Returns
+        -------
+        verdict : bool
+        value : float
+            The corrected value of the trial.
+        tol : float
+            Of its solve.
+        found : the iterate, which may be sharper than before.
+        """
+        F, tol = self.F, self.tol
+        while True:
+            solution = F.solve(point, tol=tol)
+            refuse_unsolved(solution, tol)
+            value, correction = corrected_value(
+                F.upper, solution, found.adjoint.adjoint
+            )
+            if not math.isfinite(value):
+                raise ConvergenceError(
+                    "F is not finite at a trial", Status.NOT_FINITE, solution
+                )
+            limit = found.value + _DECREASE * slope
+            of_trial, of_iterate = abs(correction), abs(found.correction)
+            bar = _BAR * (of_trial + of_iterate)
+            if abs(value - limit) >= bar:
+                return value <= limit + self.noise(found), value, tol, found
+            if of_iterate > of_trial and found.tol > F.tol:
+                found = self.sharpened(found)
+                F.y = solution.y
+            elif tol > F.tol:
+                tol = max(0.1 * tol, F.tol)
+            else:
+                return value <= limit + self.noise(found), value, tol, found
+
+    def noise(self, found: HypergradientResult) -> float:
+        """Return the rounding error of a value, where all else is at its finest."""
+        unit = epsilon(found.solution.y)
+        return 10.0 * unit * abs(found.value) if self.is_finest(found) else 0.0
+
+    def descends(
+        self, found: HypergradientResult, trial: HypergradientResult, slope: float
+    ) -> bool:
+        """Tell whether a trial is accepted, now that its own adjoint corrects its value.
+
+        Where the decrease is below rounding, the slope along the move decides.
+        """
+        limit = found.value + _DECREASE * slope
+        if trial.value <= limit + _BAR * abs(trial.correction):
+            return True
+        moved = trial.solution.x - found.solution.x
+        level = trial.value <= limit + self.noise(found)
+        return level and abs(dot(trial.gradient, moved)) <= -_FLATTER * slope
+
+    # accuracy -------------------------------------------------------------------------
+
+    def is_finest(self, found: HypergradientResult) -> bool:
+        """Tell whether neither tolerance can be smaller."""
+        F = self.F
+        return found.tol <= F.tol and found.adjoint_tol <= F.adjoint_tol
+
+    def evaluate(self, x: Array, tol: float) -> HypergradientResult:
+        """Return value and gradient; at the finest tolerances where that converges."""
+        found = self.F.evaluate(x, tol=tol, adjoint_tol=self.adjoint_tol, certify=False)
+        refuse_unsolved(found.solution, tol)
+        sharper = self.run.confirmed(found)
+        if sharper is not found and self.run.history:
+            # It seemed to converge; if it did not, the gradient is needed to this size.
+            self.tighten(found)
+        return sharper
+
+    def refined(self, found: HypergradientResult) -> HypergradientResult | None:
+        """Evaluate the iterate with a finer adjoint; None where that fails again."""
+        self.tighten(found)
+        tol = min(self.tol, found.tol)
+        return self.again(found, tol, self.adjoint_tol)
+
+    def tighten(self, found: HypergradientResult) -> None:
+        """Sharpen the adjoint tenfold, and y so that it is no looser than the adjoint."""
+        F = self.F
+        self.adjoint_tol = max(0.1 * found.adjoint_tol, F.adjoint_tol)
+        if found.tol > self.adjoint_tol or found.adjoint_tol <= F.adjoint_tol:
+            self.tol = max(0.1 * min(found.tol, self.tol), F.tol)
+
+    def sharpened(self, found: HypergradientResult) -> HypergradientResult:
+        """Return the iterate with a value of a ten times finer y."""
+        sharper = self.again(found, max(0.1 * found.tol, self.F.tol), found.adjoint_tol)
+        if sharper is None:
+            raise ConvergenceError(self.reason, Status.STAGNATED, found)
+        return sharper
+
+    def again(
+        self, found: HypergradientResult, tol: float, adjoint_tol: float
+    ) -> HypergradientResult | None:
+        """Evaluate the iterate again, and replace its record."""
+        for _ in range(_FAILURES):
+            self.F.recall(found.solution, found.tol)
+            try:
+                sharper = self.F.evaluate(
+                    found.solution.x, tol=tol, adjoint_tol=adjoint_tol, certify=False
+                )
+                refuse_unsolved(sharper.solution, tol)
+                sharper = self.run.confirmed(sharper)
+            except ConvergenceError as error:
+                self.reason = str(error)
+                continue
+            self.run.replace(sharper, self.memory())
+            return sharper
+        return None
+
+    # what is learned ------------------------------------------------------------------
+
+    def learn(
+        self,
+        found: HypergradientResult,
+        trial: HypergradientResult,
+        is_capped: bool,
+        refusals: int,
+    ) -> None:
+        """Keep the pair of a step, and set cap and tolerances for the next one."""
+        s = trial.solution.x - found.solution.x
+        y = trial.gradient - found.gradient
+        if dot(s, y) > _CURVED * norm(s) * norm(y):
+            self.moves = [*self.moves, s][-_PAIRS:]
+            self.changes = [*self.changes, y][-_PAIRS:]
+        self.capped = self.capped + 1 if is_capped and refusals == 0 else 0
+        if self.capped >= _CAPPED:
+            self.cap, self.capped = 2.0 * self.cap, 0
+        if refusals == 0:
+            self.tol = min(2.0 * self.tol, self.loosest)
+            loosest = max(_LOOSEST_ADJOINT, self.F.adjoint_tol)
+            self.adjoint_tol = min(2.0 * self.adjoint_tol, loosest)
+
+
+def refuse_unsolved(solution: Solution, tol: float) -> None:
+    """Raise where rounding ended a solve far above its tolerance: y is not g(x)."""
+    error = solution.relative_error
+    if solution.status is not Status.ROUNDING_LIMIT or error is None:
+        return
+    if error > max(tol, epsilon(solution.y) ** (1.0 / 3.0)):
+        message = f"the lower-level solve left a Newton step of {error:.0e} of y"
+        raise ConvergenceError(message, solution.status, solution)
+
+
+def two_loop(
+    g: Array,
+    moves: Sequence[Array],
+    changes: Sequence[Array],
+    free: Array,
+    scale: Array,
+) -> Array:
+    """Return H g by the two-loop recursion on the free variables, H₀ = γ / scale."""
+    q, used = g, []
+    for move, change in zip(reversed(moves), reversed(changes), strict=True):
+        s, y = free * move, free * change
+        curvature = dot(s, y)
+        if curvature > epsilon(g) * norm(s) * norm(y):
+            alpha = dot(s, q) / curvature
+            q = q - alpha * y
+            used.append((s, y, curvature, alpha))
+    gamma = 1.0
+    if used:
+        _, y, curvature, _ = used[0]
+        gamma = curvature / dot(y, y / scale)
+    r = gamma * q / scale
+    for s, y, curvature, alpha in reversed(used):
+        r = r + (alpha - dot(y, r) / curvature) * s
+    return r
