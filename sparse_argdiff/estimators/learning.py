@@ -36,7 +36,7 @@ RISES = 3  # in a row, after which weaker penalties are not tried
 REACH = 4.0  # of a log-penalty, from where the search starts
 SETTLED = 1e-5  # of F: the search ends when two steps fall by less
 WEAK, STRONG = 1e-6, 1e3  # of a typical and of the total curvature: ends of the range
-GRID_TOL, LOWER_TOL, FINEST = 1e-6, 1e-7, 1e-9
+GRID_TOL, LOWER_TOL, FINEST = 1e-4, 1e-7, 1e-9
 
 
 @dataclasses.dataclass(frozen=True)
@@ -179,6 +179,8 @@ class Criterion:
         self.y0 = np.tile(task.start, count)
         models = count * task.several
         factors = FoldFactors.where_small(models, self.y0.size // models)
+        if task.several > 1:
+            factors = None  # the targets' systems are solved as columns of one block
         self.M: Any = "auto" if factors is None else factors
 
     def function(self, tol: float, y0: Any = None, upper: Any = None) -> Hypergradient:
