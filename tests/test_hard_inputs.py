@@ -391,3 +391,22 @@ def test_an_infimum_at_infinity_beside_forces_at_bounds_is_unbounded(method):
     with pytest.raises(sad.ConvergenceError, match="UNBOUNDED") as caught:
         sad.solve(problem, np.zeros(1), np.ones(3), method=method)
     assert caught.value.result.niter <= 40
+
+
+def test_products_that_write_into_y_do_not_change_the_next():
+    def cross_vjp(x, y, w):
+        out = y * w
+        y[...] = 0.5 * y - 0.1
+        return out
+
+    f = sad.FunctionObjective(
+        grad=lambda x, y: (1.0 + x) * y - 1.0,
+        hvp=lambda x, y, v: (1.0 + x) * v,
+        cross_vjp=cross_vjp,
+        n=3,
+    )
+    problem, x = sad.Problem(f), np.array([1.0, 2.0, 3.0])
+    J = sad.derivative(problem, sad.solve(problem, x))
+    first = J.T @ np.ones(3)
+    assert np.array_equal(J.T @ np.ones(3), first)
+    assert first == pytest.approx(-1.0 / (1.0 + x) ** 2)

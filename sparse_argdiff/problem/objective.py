@@ -155,8 +155,11 @@ class FunctionObjective:
 def vector_of(
     name: str, size: int, function: Callable[..., Any], *fixed: Any
 ) -> Callable[..., Array]:
-    """Return the product v ↦ function(*fixed, v), which must be a vector of that size."""
-    return lambda *v: returned_vector(name, function(*fixed, *v), size)
+    """Return the product v ↦ function(*fixed, v), which must be a vector of that size.
+
+    The function may write into what it is given: each product has copies of its own.
+    """
+    return lambda *v: returned_vector(name, function(*map(copied, fixed), *v), size)
 
 
 def central_difference(

@@ -155,7 +155,7 @@ def _hessian(problem: Problem, x: Any, y: Any) -> Any:
     H = problem.given("hess", x, y)
     if not is_explicit(H) or not (isinstance(H, np.ndarray) or sparse.issparse(H)):
         return None
-    if tuple(H.shape) != (y.shape[0], y.shape[0]):
+    if tuple(H.shape) != (y.shape[0], y.shape[0]) or H.dtype.kind not in "fiu":
         return None
     apart = abs(H - H.T).max() if y.shape[0] else 0.0
     size = abs(H).max() if y.shape[0] else 0.0
