@@ -35,6 +35,7 @@ STEP = 0.5 * math.log(10.0)  # between single penalties tried
 RISES = 3  # in a row, after which weaker penalties are not tried
 REACH = 4.0  # of a log-penalty, from where the search starts
 SETTLED = 1e-5  # of F: the search ends when two steps fall by less
+FEWEST = 1e-3  # least weight of a norm with kinks over that of no support, as ``LassoCV``
 WEAK, STRONG = 1e-6, 1e3  # of a typical and of the total curvature: ends of the range
 GRID_TOL, LOWER_TOL, FINEST = 1e-6, 1e-7, 1e-9
 
@@ -64,6 +65,21 @@ class Task:
     outputs: int = 1
     threads: int = 1
     start: np.ndarray = dataclasses.field(default_factory=lambda: np.zeros(0))
+    norm: str = "l2"
+    l1_ratio: float = 0.5
+
+    @property
+    def smooth(self) -> bool:
+        """Whether the penalty is a ridge, without kinks."""
+        return self.norm == "l2"
+
+    @property
+    def sizes(self) -> np.ndarray:
+        """Return what the weight of each column is in proportion to, where units change.
+
+        A ridge weighs squares, v_j; the others lengths, v_j^½.
+        """
+        return self.moments if self.smooth else np.sqrt(self.moments)
 
     @property
     def judged(self) -> np.ndarray:
@@ -83,7 +99,18 @@ class Task:
             intercept=self.intercept,
             sample_weight=self.weights,
             threads=self.threads,
+            norm=self.norm,
+            l1_ratio=self.l1_ratio if self.norm == "elastic-net" else None,
         )
+
+    def forces(self) -> np.ndarray:
+        """Return the largest |∂ loss / ∂c_j| of each column at the model without features."""
+        z = np.tile(parts(self, self.start)[1], (self.weights.size, 1))
+        z = z if self.targets.ndim == 2 else z[:, 0]
+        slope: Any = self.loss.slope(z, self.targets)
+        share = self.weights / self.weights.sum()
+        pull = self.features.T @ (share * slope.T).T
+        return np.asarray(np.abs(pull.reshape(self.moments.size, -1)).max(axis=1))
 
     def curvature(self) -> float:
         """Return a typical ∂²ℓ/∂z², at the model without features."""
@@ -112,6 +139,14 @@ class Task:
         moments = self.moments[self.moments > 0.0]
         if moments.size == 0:
             return -1.0, 1.0
+        if not self.smooth:
+            # From twice the least weight at which the fit on all rows has no support.
+            most = float(self.forces().max())
+            if not most > 0.0:
+                return -1.0, 1.0
+            ratio = self.l1_ratio if self.norm == "elastic-net" else 1.0
+            high = math.log(2.0 * most / ratio)
+            return high + math.log(FEWEST), high
         bend = math.log(self.curvature())
         low = bend + math.log(WEAK) + float(np.log(moments).mean())
         return low, bend + math.log(STRONG) + float(np.log(moments.sum()))
@@ -178,8 +213,7 @@ class Criterion:
         count = 1 if task.pairs is None else len(task.pairs)
         self.y0 = np.tile(task.start, count)
         models = count * task.several
-        factors = FoldFactors.where_small(models, self.y0.size // models)
-        self.M: Any = "auto" if factors is None else factors
+        self.M = _preconditioner(task, models, self.y0.size // models)
 
     def function(self, tol: float, y0: Any = None, upper: Any = None) -> Hypergradient:
         """Return F with its gradient, solved to ``tol``."""
@@ -546,12 +580,15 @@ def _start_of(
 
 def _standardised(task: Task, table: PenaltyTable) -> list[np.ndarray]:
     """Return u of single penalties of standardised columns, none where Z lacks them."""
-    logs = np.log(np.where(task.moments > 0.0, task.moments, 1.0))
+    logs = np.log(np.where(task.sizes > 0.0, task.sizes, 1.0))
     outputs = table.offset.size // logs.size
     rows = np.repeat(logs, outputs)
     if np.ptp(logs) < 1e-6:
         return []
-    top = math.log(task.curvature()) + math.log(10.0 * logs.size)
+    if task.smooth:
+        top = math.log(task.curvature()) + math.log(10.0 * logs.size)
+    else:
+        top = task.range()[1] - float(logs.mean())
     found = [table.project(top + rows - 2.0 * STEP * k) for k in range(8)]
     missing = table.log_penalties(found[0][:, None])[:, 0] - (top + rows)
     return found if np.abs(missing).max() < 1e-6 else []
@@ -612,15 +649,21 @@ def refit(task: Task, table: PenaltyTable, u: np.ndarray, y0: Any) -> np.ndarray
     """Return the solution on all rows at these log-penalties."""
     problem = Problem(task.glm(table.scaled, table.offset))
     x = flat(u)
-    M = FoldFactors.where_small(task.several, task.start.size // task.several)
+    M = _preconditioner(task, task.several, task.start.size // task.several)
     tol = FINEST
     while True:
         try:
-            return np.asarray(solve(problem, x, y0, tol=tol, M=M or "auto").y)
+            return np.asarray(solve(problem, x, y0, tol=tol, M=M).y)
         except ConvergenceError:
             tol *= 100.0
             if tol > 1e-3:
                 raise
+
+
+def _preconditioner(task: Task, models: int, size: int) -> Any:
+    """Return factors of the folds' Hessians where they are small and smooth."""
+    factors = FoldFactors.where_small(models, size) if task.smooth else None
+    return "auto" if factors is None else factors
 
 
 def gathered(
