@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import doctest
 import pickle
 
 import joblib
@@ -27,7 +28,12 @@ from sklearn.model_selection import (
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import OneHotEncoder, PolynomialFeatures, StandardScaler
 
-from sparse_argdiff.estimators import LinearClassifierCV, LinearRegressorCV
+from sparse_argdiff.estimators import (
+    LinearClassifierCV,
+    LinearRegressorCV,
+    classifier,
+    regressor,
+)
 from sparse_argdiff.estimators.penalty_table import group_labels, penalty_table
 
 
@@ -481,3 +487,9 @@ def test_plot():
     assert next(ax.get_title() for ax in figure.axes) == "search"
     with pytest.raises(ValueError, match="three matplotlib axes"):
         LinearRegressorCV(cv=TWO).fit(X, y).plot([1, 2])
+
+
+@pytest.mark.parametrize("module", [classifier, regressor])
+def test_examples_of_the_docstrings(module):
+    assert doctest.testmod(module).attempted > 0
+    assert doctest.testmod(module).failed == 0

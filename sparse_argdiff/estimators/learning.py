@@ -35,9 +35,11 @@ STEP = 0.5 * math.log(10.0)  # between single penalties tried
 RISES = 3  # in a row, after which weaker penalties are not tried
 REACH = 4.0  # of a log-penalty, from where the search starts
 SETTLED = 1e-5  # of F: the search ends when two steps fall by less
-FEWEST = 1e-3  # least weight of a norm with kinks over that of no support, as ``LassoCV``
+FEWEST = (
+    1e-3  # least weight of a norm with kinks over that of no support, as ``LassoCV``
+)
 WEAK, STRONG = 1e-6, 1e3  # of a typical and of the total curvature: ends of the range
-GRID_TOL, LOWER_TOL, FINEST = 1e-6, 1e-7, 1e-9
+GRID_TOL, LOWER_TOL, FINEST = 1e-4, 1e-7, 1e-9
 
 
 @dataclasses.dataclass(frozen=True)
@@ -134,18 +136,28 @@ class Task:
         null = float(np.sum(share @ np.asarray(losses))) / self.several
         return null * (1e-3 if name in {"Logistic", "Multinomial"} else 1e-12)
 
+    def emptying(self, sizes: np.ndarray) -> float:
+        """Return log of twice the a at which weights a sizes leave the support empty."""
+        known = sizes > 0.0
+        most = float((self.forces()[known] / sizes[known]).max(initial=0.0))
+        ratio = self.l1_ratio if self.norm == "elastic-net" else 1.0
+        return math.log(2.0 * most / ratio) if most > 0.0 else 0.0
+
+    def levels(self) -> tuple[float, float]:
+        """Return the range of a level of log-penalties o + Z x, o of any units."""
+        sizes = self.sizes[self.sizes > 0.0]
+        if self.smooth or sizes.size == 0:
+            return self.range()
+        high, logs = self.emptying(self.sizes), np.log(sizes)
+        return high + math.log(FEWEST) + float(logs.min()), high + float(logs.max())
+
     def range(self) -> tuple[float, float]:
         """Return the log-penalties below and above which nothing changes any more."""
         moments = self.moments[self.moments > 0.0]
         if moments.size == 0:
             return -1.0, 1.0
         if not self.smooth:
-            # From twice the least weight at which the fit on all rows has no support.
-            most = float(self.forces().max())
-            if not most > 0.0:
-                return -1.0, 1.0
-            ratio = self.l1_ratio if self.norm == "elastic-net" else 1.0
-            high = math.log(2.0 * most / ratio)
+            high = self.emptying(np.ones_like(self.moments))
             return high + math.log(FEWEST), high
         bend = math.log(self.curvature())
         low = bend + math.log(WEAK) + float(np.log(moments).mean())
@@ -510,7 +522,7 @@ def search_table(
 
 def box(task: Task, table: PenaltyTable) -> tuple[np.ndarray, np.ndarray]:
     """Return bounds of u that keep log-penalties in the range of the data."""
-    low, high = task.range()
+    low, high = task.levels()
     shift_low, shift_high = float(table.offset.min()), float(table.offset.max())
     width = high - low
     bounds = np.empty((2, table.m))
@@ -588,7 +600,7 @@ def _standardised(task: Task, table: PenaltyTable) -> list[np.ndarray]:
     if task.smooth:
         top = math.log(task.curvature()) + math.log(10.0 * logs.size)
     else:
-        top = task.range()[1] - float(logs.mean())
+        top = task.emptying(task.sizes)
     found = [table.project(top + rows - 2.0 * STEP * k) for k in range(8)]
     missing = table.log_penalties(found[0][:, None])[:, 0] - (top + rows)
     return found if np.abs(missing).max() < 1e-6 else []
@@ -661,8 +673,12 @@ def refit(task: Task, table: PenaltyTable, u: np.ndarray, y0: Any) -> np.ndarray
 
 
 def _preconditioner(task: Task, models: int, size: int) -> Any:
-    """Return factors of the folds' Hessians where they are small and smooth."""
-    factors = FoldFactors.where_small(models, size) if task.smooth else None
+    """Return factors of the folds' Hessians where they are small and smooth.
+
+    The systems of several targets are solved as columns of one block.
+    """
+    known = task.smooth and task.several == 1
+    factors = FoldFactors.where_small(models, size) if known else None
     return "auto" if factors is None else factors
 
 
