@@ -313,7 +313,8 @@ def flow_minimize(case, seen, problem, upper):
         return np.linalg.norm(x - np.clip(x - g, low, high))
 
     if found.success:
-        asked = max(1e-4 * size(case.d.x, first.dF), 1e-8 * first.terms)
+        scale = max(abs(truth.F), 1e-3 * (first.F - truth.F))  # as ``minimize`` has it
+        asked = max(1e-4 * scale, 1e-8 * first.terms)
         excess = size(found.x, truth.dF) / asked
         # Twice the tolerance counts as wrong: 1 in units of what is allowed.
         seen.errors["projected gradient"] = 0.5 * excess * case.allowed

@@ -33,9 +33,46 @@ MUTANTS = (
     ("hypergradient/hypergradient.py", "and last_tol <= tol", "", GUARDS),
     (
         "hypergradient/hypergradient.py",
-        "if same and last_tol",
+        "if _same(last.x, x) and last_tol",
         "if last_tol",
         GUARDS,
+    ),
+    (
+        "hypergradient/error_bound.py",
+        "(norm(found.adjoint.x) + norm(found.gradient - found.adjoint.x))",
+        "norm(found.gradient)",
+        "test_prior.py",
+    ),
+    (
+        "hypergradient/error_estimate.py",
+        "else _direct_lipschitz(part)",
+        "else 0.0",
+        "test_prior.py",
+    ),
+    (
+        "hypergradient/hessian_product.py",
+        "_SAFETY = 3.0",
+        "_SAFETY = 0.0",
+        "test_hessian_product.py",
+    ),
+    (
+        "hypergradient/failed_points.py",
+        "_LEAST = 0.1",
+        "_LEAST = 0.9",
+        "test_other_optimisers.py",
+    ),
+    ("bilevel/prior.py", "_MOST = 0.5", "_MOST = 1.0", "test_prior.py"),
+    (
+        "solvers/newton_steps.py",
+        "if status.acceptable and not self.has_symmetric_preconditioner(point.y):",
+        "if False:",
+        "test_hard_inputs.py",
+    ),
+    (
+        "solvers/interior_point/barrier.py",
+        "closes_gap=True",
+        "closes_gap=False",
+        "test_hard_inputs.py",
     ),
     (
         "solvers/infeasibility.py",

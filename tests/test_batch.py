@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 import sparse_argdiff as sad
+from sparse_argdiff.implicit import many
 from sparse_argdiff.problem import stacked_quadratic
 
 INF = np.inf
@@ -376,7 +377,7 @@ def test_units(scale):
     np.testing.assert_allclose(again.y * d, found.y, rtol=1e-9, atol=1e-9)
 
 
-def test_memory_layouts_and_dtypes():
+def test_memory_layouts_and_dtypes(monkeypatch):
     """hpipm#93, acados#662: the same bits for every layout; float32 stays."""
     problem = program()
     X = draws(problem, 5, seed=11)
@@ -395,7 +396,11 @@ def test_memory_layouts_and_dtypes():
     small = sad.solve_many(single, X.astype(np.float32))
     assert small.y.dtype == np.float32
     np.testing.assert_allclose(small.y, found.y, atol=1e-5)
-    assert sad.vjp_many(single, small, small.y).dtype == np.float32
+    # Not one of them is differentiated by itself.
+    monkeypatch.setattr(many, "vjp", None)
+    W = sad.vjp_many(single, small, small.y)
+    assert W.dtype == np.float32
+    np.testing.assert_allclose(W, sad.vjp_many(problem, found, found.y), atol=1e-4)
 
 
 def test_a_stack_does_not_show(monkeypatch):
@@ -417,6 +422,28 @@ def test_order_does_not_matter():
     X = draws(problem, 9, seed=13)
     found, back = sad.solve_many(problem, X), sad.solve_many(problem, X[::-1])
     assert (back.y[::-1] == found.y).all()
+
+
+@pytest.mark.parametrize("parameters", [("q",), ("q", "b", "G", "h", "lower")])
+def test_a_neighbouring_solution_spares_the_iterations(parameters):
+    problem = program(parameters=parameters)
+    X = draws(problem, 20, seed=22, size=0.5)
+    cold = sad.solve_many(problem, X)
+    near = X + 1e-4 * np.random.default_rng(0).standard_normal(X.shape)
+    near[3], near[7] = -near[3], np.nan
+    expected = sad.solve_many(problem, near, on_failure="ignore")
+    found = sad.solve_many(problem, near, cold, on_failure="ignore")
+    assert found.status == expected.status
+    np.testing.assert_allclose(found.y, expected.y, rtol=1e-11, atol=1e-11)
+    assert (found.active.strong == expected.active.strong).all()
+    assert np.median(found.niter) == 0
+    assert np.median(expected.niter) > 2
+    again = sad.solve_many(problem, X, cold.y)
+    assert again.converged.all()
+    assert (again.niter == 0).all()
+    np.testing.assert_allclose(again.y, cold.y, rtol=1e-11, atol=1e-11)
+    lost = sad.solve_many(problem, X, found)  # with a member that failed
+    assert lost.converged.all()
 
 
 def test_weak_members_are_told():

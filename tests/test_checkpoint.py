@@ -28,7 +28,14 @@ from sparse_argdiff.bilevel import checkpoint as checkpoints
 from sparse_argdiff.bilevel.checkpoint import Store, previous
 from sparse_argdiff.linear_model import Glm
 
-METHODS = ["maid", "hoag", "hoag_quadratic", "gradient_descent", "lbfgs"]
+METHODS = [
+    "inexact_lbfgs",
+    "maid",
+    "hoag",
+    "hoag_quadratic",
+    "gradient_descent",
+    "lbfgs",
+]
 each_method = pytest.mark.parametrize("method", METHODS)
 
 
@@ -74,6 +81,8 @@ class Task:
         options = {"bounds": (-9.0, 0.0), "tol": 1e-7, "maxiter": 9} | options
         x0 = options.pop("x0", self.x0)
         method = options.pop("method", self.method)
+        if method == "inexact_lbfgs":  # without a checkpoint its M learns over the run
+            options = {"M": "auto"} | options
         return sad.minimize(self.problem, self.held, x0, method=method, **options)
 
 

@@ -392,3 +392,120 @@ def test_one_column_of_targets_is_one_target():
 def test_two_dimensions_of_other_losses_are_refused(loss):
     with pytest.raises(ValueError, match="1-D"):
         Glm(F, np.ones((N, 2)), loss=loss)
+
+
+# what the folds cost ------------------------------------------------------------------
+
+
+def wide(rng, N=300, p=500):
+    features = sparse.random_array((N, p), density=0.05, rng=rng, format="csr")
+    features.data[:] = rng.standard_normal(features.nnz)
+    t = (features @ rng.standard_normal(p) > 0).astype(float)
+    return features, t
+
+
+@pytest.mark.parametrize("penalty", ["scalar", "per-feature"])
+@pytest.mark.parametrize("kernels", ["reference", "compiled"])
+def test_each_fold_takes_the_products_that_it_takes_alone(kernels, penalty):
+    """Products of solve and adjoint, summed over the folds, within 10 % of alone."""
+    if kernels == "compiled":
+        pytest.importorskip("numba")
+    features, t = wide(np.random.default_rng(3))
+    glm = Glm(features, t, kernels=kernels, penalty=penalty)
+    problem, upper = glm.cross_validation(5)
+    x = np.full(glm.m, -6.0)
+    found = sad.Hypergradient(problem, upper).evaluate(x, certify=False)
+    solves = adjoints = 0
+    for fold in problem.objective._folds:
+        train, test = fold.train > 0, fold.test > 0
+        one = Glm(features[train], t[train], kernels=kernels, penalty=penalty)
+        held = one.held_out(features[test], t[test])
+        alone = sad.Hypergradient(sad.Problem(one), held).evaluate(x, certify=False)
+        solves += alone.solution.n_hvp
+        adjoints += alone.adjoint.n_hvp
+    assert found.solution.n_hvp == pytest.approx(solves, rel=0.1)
+    assert found.adjoint.n_hvp == pytest.approx(adjoints, rel=0.1)
+
+
+def test_features_are_read_once_for_all_folds():
+    """Products with blocks, not one for each fold."""
+    F64, t = wide(np.random.default_rng(4), 60, 20)
+    dense, reads = F64.toarray(), []
+
+    def product(v, matrix):
+        reads.append(1)
+        return matrix @ v
+
+    operator = sad.LinearOperator(
+        dense.shape,
+        lambda v: product(v, dense),
+        lambda v: product(v, dense.T),
+        matmat=lambda V: product(V, dense),
+        rmatmat=lambda V: product(V, dense.T),
+    )
+    glm = Glm(operator, t, penalty="scalar")
+    problem, _ = glm.cross_validation(5)
+    y = np.random.default_rng(0).standard_normal(problem.objective.n)
+    x = np.zeros(1)
+    problem.objective.value(x, y)
+    assert len(reads) == 1
+    problem.objective.grad(x, y)
+    assert len(reads) == 2
+    H = problem.objective.hess(x, y)
+    assert len(reads) == 2
+    H @ y
+    assert len(reads) == 4
+
+
+def test_a_failing_fold_is_named():
+    F0 = F.copy()
+    F0[:, 0] = np.where(np.arange(N) < 20, np.arange(N) < 10, 0.0)
+    t = (np.arange(N) < 10).astype(float)
+    t[20:] = np.random.default_rng(0).integers(0, 2, 20)
+    offset = np.array([-np.inf, 0.0, 0.0, 0.0, 0.0])
+    glm = Glm(F0, t, penalty="scalar", log_offset=offset)
+    folds = [kfold(2)[0], (np.arange(20), np.arange(20, N))]
+    problem, _ = glm.cross_validation(folds)
+    found = sad.solve(problem, np.array([-1.0]), on_failure="ignore", maxiter=3)
+    assert any(
+        "part 1 of 2" in note or "part 0 of 2" in note for note in found.warnings
+    )
+
+
+@pytest.mark.parametrize("M", ["auto", None, "identity", "builder"])
+def test_preconditioners_serve_all_folds(M):
+    features, t = wide(np.random.default_rng(5), 80, 30)
+    glm = Glm(features, t, penalty="per-feature")
+    problem, upper = glm.cross_validation(4)
+    x = np.linspace(-6.0, 0.0, glm.m)
+    given = {
+        "identity": np.eye(glm.n),
+        "builder": lambda K: sad.preconditioners.jacobi(K.diagonal()),
+    }.get(M, M)
+    v = upper.grad_y(x, np.ones(problem.objective.n))
+    solution = sad.solve(problem, x, M=given, tol=1e-11)
+    plain = sad.solve(problem, x, tol=1e-11)
+    np.testing.assert_allclose(solution.y, plain.y, 1e-7, 1e-9)
+    adjoint = sad.vjp(problem, plain, v, M=given, rtol=1e-11)
+    expected = sad.vjp(problem, plain, v, rtol=1e-11)
+    np.testing.assert_allclose(adjoint.x, expected.x, 1e-7, 1e-12)
+
+
+def test_forward_and_several_columns():
+    glm = Glm(F, targets("logistic"), penalty="per-feature")
+    problem, _ = glm.cross_validation(3)
+    x = np.linspace(-3.0, 0.0, P)
+    solution = sad.solve(problem, x, tol=1e-12)
+    J = sad.derivative(problem, solution, rtol=1e-12)
+    dense = -np.linalg.solve(
+        problem.objective.hess(x, solution.y).todense(),
+        problem.objective.cross(x, solution.y).todense(),
+    )
+    U = np.random.default_rng(0).standard_normal((P, 3))
+    np.testing.assert_allclose(J @ U, dense @ U, 1e-7, 1e-10)
+    V = np.random.default_rng(0).standard_normal((J.shape[0], 2))
+    np.testing.assert_allclose(J.T @ V, dense.T @ V, 1e-7, 1e-10)
+    tangent = sad.jvp(problem, solution, U[:, 0], rtol=1e-12)
+    np.testing.assert_allclose(tangent.y, dense @ U[:, 0], 1e-7, 1e-10)
+    by_minres = sad.vjp(problem, solution, V[:, 0], method="minres", rtol=1e-12)
+    np.testing.assert_allclose(by_minres.x, dense.T @ V[:, 0], 1e-7, 1e-10)

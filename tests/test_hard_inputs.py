@@ -363,3 +363,31 @@ def test_a_preconditioner_that_is_not_symmetric_is_told(seed):
     except sad.ConvergenceError:
         return
     assert error_of(found.y, right) <= 1e-6
+
+
+def test_an_active_set_that_fixes_a_variable_without_bounds_is_refused():
+    problem = sad.Problem(
+        Quadratic(np.eye(3), np.ones(3), moves=True),
+        inequality=sad.Inequality(lambda x, y: y[:1] - 5.0, lambda x, y: np.eye(3)[:1]),
+    )
+    none = np.zeros(1, bool), np.zeros(1, bool)
+    fixed = np.array([False, True, False])
+    active = sad.ActiveSet(*none, fixed, np.zeros(3, bool))
+    found = sad.Solution(y=np.ones(3), x=np.zeros(3), active=active)
+    with pytest.raises(ValueError, match="fixed marks 1 variables"):
+        sad.jvp(problem, found, np.ones(3))
+
+
+@pytest.mark.parametrize("method", ["barrier", "active_set"])
+def test_an_infimum_at_infinity_beside_forces_at_bounds_is_unbounded(method):
+    """f_Y does not vanish on the way: a bound is pushed against."""
+    f = sad.FunctionObjective(
+        value=lambda x, y: float(np.exp(-y[0]) + y[1] + 0.5 * (y[2] - 1.0) ** 2),
+        grad=lambda x, y: np.array([-np.exp(-y[0]), 1.0, y[2] - 1.0]),
+        hvp=lambda x, y, v: np.array([np.exp(-y[0]), 0.0, 1.0]) * v,
+        n=3,
+    )
+    problem = sad.Problem(f, lower=np.array([-np.inf, 0.0, -np.inf]))
+    with pytest.raises(sad.ConvergenceError, match="UNBOUNDED") as caught:
+        sad.solve(problem, np.zeros(1), np.ones(3), method=method)
+    assert caught.value.result.niter <= 40

@@ -143,7 +143,7 @@ def test_estimates_are_within_their_standard_error(loss, kind):
         0.01 * abs(value)
     )
     ratio = np.sqrt(np.mean(np.square(misses)) / np.mean(np.square(spread)))
-    assert 0.3 < ratio < 2.0
+    assert 0.1 < ratio < 1.5
     assert exact.standard_error(x, y) == 0.0
 
 
@@ -249,8 +249,8 @@ def test_wrong_arguments_and_names():
     assert "exact leverages" in repr(glm.leave_one_out()[1])
     with pytest.raises(ValueError, match="leverages of 3 outputs"):
         glm.leave_one_out(probes=8)
-    with pytest.raises(ValueError, match="at least 2"):
-        Glm(F, F[:, 0], loss="squared").leave_one_out(probes=1)
+    with pytest.raises(ValueError, match="at least 4"):
+        Glm(F, F[:, 0], loss="squared").leave_one_out(probes=3)
     with pytest.raises(ValueError, match="norm='l2'"):
         Glm(F, F[:, 0], loss="squared", norm="l1").leave_one_out()
 

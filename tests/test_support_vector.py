@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 import warnings
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -486,6 +488,15 @@ def test_one_sample_and_one_class():
         )
 
 
+def test_a_problem_takes_the_constraints_of_its_objective():
+    svm, _, x, _, _ = model()
+    problem = sad.Problem(svm)
+    assert problem.bounds_move
+    assert problem.equalities is not None
+    np.testing.assert_array_equal(sad.solve(problem, x).y, solved(svm, x).y)
+    assert sad.Problem(svm, lower=-1.0).upper is None  # those that are given, alone
+
+
 def test_read_only_and_strided_arrays():
     (F, t, _), _ = data(20)
     K = gaussian(F)
@@ -568,3 +579,53 @@ def test_an_undecided_sample_does_not_move_the_intercept():
     )
     told = dataclasses.replace(sol, active=active)
     assert svm.intercept(told).value == exact
+
+
+def test_rounding_is_no_asymmetry_and_no_negative_eigenvalue():
+    (F, t, _), _ = data(20)
+    K = F @ F.T  # of rank four
+    noise = np.triu(1e-15 * np.abs(K))
+    SupportVector(K + noise, t)
+    with pytest.raises(ValueError, match="symmetric"):
+        SupportVector(K + 1e6 * noise, t)
+    with pytest.raises(sad.ConvergenceError, match="not positive semidefinite"):
+        SupportVector(K - 1e-9 * np.abs(K).max() * np.eye(20), t)
+
+
+@pytest.mark.parametrize("loss", ["hinge", "squared-hinge", "epsilon"])
+def test_strict_arrays_stay_what_they_are(loss, strict_array):
+    """The objective, the bounds and the upper objective; solutions come from NumPy."""
+    to, back = strict_array
+    (F, t, s), (G, u, v) = data(12, 7)
+    if loss == "epsilon":
+        t, u = s, v
+    K, rows = gaussian(F), gaussian(F, G)
+    plain = SupportVector(K, t, loss=loss)
+    strict = SupportVector(to(K), to(t), loss=loss)
+    x = np.log([0.7, 0.2][: plain.m])
+    sol = solved(plain, x)
+    v = np.random.default_rng(0).standard_normal(plain.n)
+    there = sad.Solution(y=to(sol.y), x=to(x))
+    found = sad.vjp(strict.problem, there, to(v))
+    np.testing.assert_allclose(
+        back(found.x), sad.vjp(plain.problem, sol, v).x, rtol=1e-6
+    )
+    uppers = plain.held_out(rows, u), strict.held_out(to(rows), to(u))
+    for name in ("value", "grad_y", "grad_x"):
+        one = getattr(uppers[0], name)(x, sol.y)
+        other = getattr(uppers[1], name)(to(x), to(sol.y))
+        other = other if name == "value" else back(other)
+        np.testing.assert_allclose(other, one, atol=1e-10)
+    assert strict.intercept(there)[0] == pytest.approx(plain.intercept(sol)[0])
+
+
+def test_the_page_of_the_docs_runs(capsys):
+    page = Path(sad.__file__).parents[1] / "docs" / "support_vectors.md"
+    if not page.exists():
+        pytest.skip("the docs are not here")
+    names = {}
+    for block in re.findall(r"```python\n(.*?)```", page.read_text("utf-8"), re.DOTALL):
+        exec(block, names)  # noqa: S102
+    printed = capsys.readouterr().out.splitlines()
+    assert printed[:2] == ["[0.25 1.  ]", "[1. 0.]"]
+    assert abs(float(printed[-1].split()[1])) < 1e-10

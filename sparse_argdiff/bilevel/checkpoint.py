@@ -30,7 +30,7 @@ from ..problem import problem
 from ..status import Status
 from . import result
 
-_FORMAT = 3
+_FORMAT = 4
 _TREE = "__tree__"
 # The exceptions that damaged .npz and JSON files raise.
 _DAMAGE = (

@@ -32,8 +32,9 @@ _LOOSEST_ADJOINT = 0.1  # and of the adjoint
 _LOOSEST_ACTIVE = 1e-4  # of y with an active set, which loose solves do not settle
 _PAIRS = 20
 _LEVEL = 0.1  # δ
-_CAP = 2.0  # of the largest coordinate of the first steps
+_CAP = 1.0  # of the largest coordinate of the first steps
 _CAPPED = 3  # full steps of that length, after which it doubles
+_SHARPER = 0.01  # tolerance of a trial over that of the step, before it is refused
 _REFUSALS = 2  # in a row, after which the gradient is refined
 _TRIALS = 20  # of a search with values and gradient at the finest tolerances
 _ROUNDS = 30  # of searches from one iterate
@@ -218,7 +219,7 @@ class _Search:
             Of its solve.
         found : the iterate, which may be sharper than before.
         """
-        F, tol = self.F, self.tol
+        F, tol, finest = self.F, self.tol, max(_SHARPER * self.tol, self.F.tol)
         while True:
             solution = F.solve(point, tol=tol)
             refuse_unsolved(solution, tol)
@@ -237,8 +238,15 @@ class _Search:
             if of_iterate > of_trial and found.tol > F.tol:
                 found = self.sharpened(found)
                 F.y = solution.y
+            elif tol > finest:
+                tol = max(0.1 * tol, finest)
             elif tol > F.tol:
-                tol = max(0.1 * tol, F.tol)
+                self.tol = max(0.1 * self.tol, F.tol)
+                raise ConvergenceError(
+                    f"F cannot be told from its limit at tol = {tol:.0e}",
+                    Status.APPROXIMATE,
+                    solution,
+                )
             else:
                 return value <= limit + self.noise(found), value, tol, found
 

@@ -24,6 +24,7 @@ from .lbfgs import lbfgs
 from .prior import overfitting_note
 from .result import BilevelResult
 from .run import Run
+from .starts import lowest_start
 
 _METHODS: dict[str, Callable[[Run, Array], BilevelResult]] = {
     "inexact_lbfgs": inexact_lbfgs,
@@ -50,6 +51,7 @@ def minimize(
     bounds: Any = None,
     tol: float = 1e-4,
     maxiter: int = 100,
+    starts: int = 1,
     callback: Callable[..., Any] | None = None,
     progress: bool = False,
     checkpoint: str | os.PathLike[str] | None = None,
@@ -68,11 +70,14 @@ def minimize(
         Start.
     y0 : array (n,), optional
         First start of the lower-level solves.
-    method : {"maid", "hoag", "hoag_quadratic", "gradient_descent", "lbfgs"}
-        "maid", projected descent with spectral steps, solves the lower level as
-        accurately as the next step needs; "gradient_descent" is the same descent at fixed
-        tolerances; "lbfgs" is SciPy's L-BFGS-B; "hoag" is a published baseline, with its
-        exponential or quadratic schedule of tolerances.
+    method : str, optional
+        "inexact_lbfgs", the default, for all m: projected L-BFGS whose lower-level solves
+        are as accurate as the next decision needs.  "lbfgs" is SciPy's L-BFGS-B at fixed
+        tolerances, "gradient_descent" a projected descent with spectral steps.  For
+        comparison with published methods: "maid", that descent with tolerances adapted as
+        MAID does, but with spectral steps and a monotone search in place of its fixed
+        growth and shrinkage; "hoag" and "hoag_quadratic", with the published step rule and
+        schedules of tolerances.
     bounds : (low, high), sequence of m pairs, (m, 2) array or scipy Bounds, optional
         Of x; None or an infinity for no bound.
     tol : float
@@ -82,6 +87,9 @@ def minimize(
         where F tends to zero, of a thousandth of what the run has gained.
     maxiter : int
         Upper-level iterations.
+    starts : int
+        How many common shifts of x0, by factors of 10 of log-penalties, are tried by one
+        loose solve each; the run begins at the lowest value.  F is not convex.
     callback : callable, optional
         Called with an ``OptimizeResult`` (x, fun, jac, y, record) at each accepted
         iterate, 0 included; a true value or ``StopIteration`` stops.
@@ -96,8 +104,10 @@ def minimize(
     checkpoint_every : int
         See ``checkpoint``.
     **options
-        Of :class:`Hypergradient`: ``solver``, ``tol`` as ``lower_tol`` (the finest, for
-        "maid" and "hoag"), ``adjoint_tol``, ``warm_start``, ``M``, ...
+        Of :class:`Hypergradient`: ``solver``, ``tol`` as ``lower_tol`` (the finest, where
+        a method has looser ones), ``adjoint_tol``, ``warm_start``, ``M``, ...  By default
+        "inexact_lbfgs" shares one ``preconditioners.Auto()`` among all solves, which
+        learns; with a checkpoint, that would not hold what it learned, M is "auto".
 
     Returns
     -------
@@ -117,11 +127,14 @@ def minimize(
 
     Notes
     -----
-    "maid" and "hoag" claim convergence only at the finest tolerances, and evaluate and
-    certify the returned point there, however they end.  Of the last point and the one with
-    the lowest value "hoag" returns the lower after it has evaluated both there.  Values on
-    the way, in the history and in the callback, are those of looser solves:
-    ``record.value_error`` says how far off they may be.
+    The point that is returned is evaluated and certified at the finest tolerances, however
+    the run ends: ``certificate`` says how far off ``fun`` and ``jac`` may be.  Methods with
+    looser tolerances claim convergence there only.  Values on the way, in the history, the
+    progress bar and the callback, are those of looser solves: ``record.value_error`` and
+    ``record.gradient_error`` say how far off they may be.
+
+    An exception out of a user's function, the callback or the keyboard has the attributes
+    ``best``, an ``OptimizeResult`` of the best point so far, and ``checkpoint``, its path.
 
     After a restart the callback is called again for steps that no checkpoint had saved.
     With "lbfgs" a checkpoint holds the gradients of all evaluations so far.
@@ -144,19 +157,29 @@ def minimize(
         options.setdefault("M", Auto())
     F = Hypergradient(problem, upper, y0=y0, tol=lower_tol, **options)
     low, high = as_bounds(bounds, x0)
+    starts = as_count("starts", starts)
     store = None
     if checkpoint is not None:
         every = as_count("checkpoint_every", checkpoint_every)
         same = {"m": x0.shape[0], "n": getattr(problem.objective, "n", None)}
         same |= {"dtype": str(x0.dtype), "x0": x0, "y0": y0, "low": low, "high": high}
-        same |= {"method": method, "tol": tol, "lower_tol": lower_tol, **options}
+        same |= {
+            "starts": starts,
+            "method": method,
+            "tol": tol,
+            "lower_tol": lower_tol,
+            **options,
+        }
         identity = {name: describe(option) for name, option in same.items()}
         store = Store(Path(checkpoint), every, identity)
     run = Run(F, low, high, tol, callback, maxiter, store)
     result = run.restore(x0)
     if result is None:
         with _bar(progress, maxiter, len(run.history)) as run.bar, run:
-            result = _METHODS[method](run, run.project(x0))
+            start = run.start
+            if start is None:
+                start = lowest_start(run, x0, starts)
+            result = _METHODS[method](run, start)
     note = overfitting_note(upper, x0.shape[0])
     result.warnings = (*result.warnings, *([note] if note else []))
     result.method = method

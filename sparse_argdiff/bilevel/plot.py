@@ -54,7 +54,7 @@ def plot_history(
                 cost, heights[row], linewidth=1.6, solid_joinstyle="round", label=label
             )
             color = line.get_color()
-            _band(ax, cost, heights[row], errors[row], color)
+            _band(ax, cost, heights[row], errors[row], color, above=row == 1)
             ax.plot(cost, heights[row], ".", color=color, markersize=4.5, alpha=0.55)
             ax.plot(cost[-1:], heights[row][-1:], "o", color=color, markersize=6)
             ax.spines[["top", "right"]].set_visible(False)
@@ -76,9 +76,16 @@ def plot_history(
     return figure
 
 
-def _band(ax: Any, cost: Any, heights: Any, errors: Any, color: Any) -> None:
-    """Shade what each height may be, by its error; unknown errors have no band."""
+def _band(
+    ax: Any, cost: Any, heights: Any, errors: Any, color: Any, *, above: bool
+) -> None:
+    """Shade what each height may be, by its error; unknown errors have no band.
+
+    ``above``: heights are on a logarithmic axis, the band ends at a third of the least.
+    """
     middle, error = np.asarray(heights, dtype=float), np.asarray(errors, dtype=float)
     error = np.where(np.isfinite(error), error, np.nan)
     low, high = middle - error, middle + error
+    if above and bool((middle > 0.0).any()):
+        low = np.maximum(low, middle[middle > 0.0].min() / 3.0)
     ax.fill_between(cost, low, high, color=color, alpha=0.22, linewidth=0)

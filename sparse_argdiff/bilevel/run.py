@@ -46,7 +46,7 @@ _MESSAGES = {
         "belong to it (run check_hypergradient)."
     ),
 }
-_SAVED = ("last", "before", "best", "best_nit", "memory", "history", "status")
+_SAVED = ("start", "last", "before", "best", "best_nit", "memory", "history", "status")
 _BAR = 3.0  # corrections that a value may be off by
 _GRADIENT_BAR = 10.0  # relative errors of y and λ that a gradient may be off by
 _OF_THE_GAIN = 1e-3

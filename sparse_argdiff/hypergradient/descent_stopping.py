@@ -25,7 +25,7 @@ from ..problem.constants import Constants
 from ..problem.problem import Problem, Solution
 from ..solvers.newton_cg import cg_steps
 from ..status import Status
-from .inverse_norm import InverseNorm, inverse_norm
+from .inverse_norm import ByBlocks, InverseNorm, inverse_norm
 
 _ETA = 0.25  # share of ‖z‖² that z'∇F keeps
 _ROUNDING = 100.0  # error of a computed residual, in units of rounding
@@ -82,7 +82,11 @@ class _Descent:
     """A solve that ends at descent, or as ``solver`` does."""
 
     def __init__(
-        self, size: InverseNorm, cross: LinearOperator, direct: Array | None, rhs: Array
+        self,
+        size: InverseNorm | ByBlocks,
+        cross: LinearOperator,
+        direct: Array | None,
+        rhs: Array,
     ) -> None:
         self.size, self.cross, self.direct, self.rhs = size, cross, direct, rhs
         self.K, self.spent = size.K, 0

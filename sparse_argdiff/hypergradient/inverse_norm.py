@@ -63,7 +63,7 @@ class InverseNorm:
 
 def inverse_norm(
     K: LinearOperator, like: Array, constants: Constants | None = None
-) -> InverseNorm | None:
+) -> InverseNorm | ByBlocks | None:
     """Return the bound for K, which multiplies arrays like this; None without a d."""
     if K.split is not None:
         d = K.split[1]
@@ -74,4 +74,33 @@ def inverse_norm(
         return None
     if not is_finite(d) or bool(namespace(d).any(d < 0.0)):
         return None
-    return InverseNorm(K, d)
+    return InverseNorm(K, d) if K.blocks is None else ByBlocks(K, d)
+
+
+class ByBlocks:
+    """The bound for diagonal blocks: the root of the squares of theirs."""
+
+    def __init__(self, K: LinearOperator, d: Array) -> None:
+        self.K, count, self._size = K, K.blocks.count, K.blocks.size
+        parts = (self._part(d, k) for k in range(count))
+        self._each = [
+            InverseNorm(K.blocks.block(k), part) for k, part in enumerate(parts)
+        ]
+
+    def _part(self, v: Array, k: int) -> Array:
+        return v[k * self._size : (k + 1) * self._size]
+
+    def __call__(self, v: Array, *, whole: bool = True) -> float:
+        """Return the bound; with ``whole`` false that of the part at d > 0, no product."""
+        found = [one(self._part(v, k), whole=whole) for k, one in enumerate(self._each)]
+        return math.hypot(*found)
+
+    @property
+    def n_matvec(self) -> int:
+        """Products so far, of all blocks."""
+        return sum(one.n_matvec for one in self._each)
+
+    @property
+    def price(self) -> int:
+        """Products that the whole bound still costs."""
+        return sum(one.price for one in self._each)

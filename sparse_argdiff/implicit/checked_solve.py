@@ -189,6 +189,9 @@ class LinearizedSolve:
             if found is not None:
                 self._n_hvp += found.n_matvec
                 return found
+            if self._kept.factor.singular:
+                detail = "H is singular on the null space of the active rows."
+                self._fail(Status.SINGULAR, None, "the linear solve K x = b", detail)
             self._set_up(exact=True)
         if start is not None and start.ndim > rhs.ndim:
             if self.system.C is None:

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple, Unpack
 
 import numpy as np
 
-from ..arrays import Array, as_floating, full, namespace
+from ..arrays import Array, as_floating, epsilon, full, namespace
 from ..arrays.transfer import to_host
 from ..problem.batch_solution import BatchSolution, named
 from ..problem.problem import Problem, Solution
@@ -203,7 +203,8 @@ class _Stack:
         # What failed is linearised as well, and not looked at.
         with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
             self.derivative = StackedDerivative(data, self.point)
-            close = self.derivative.error() <= _ACCURATE
+            least = max(_ACCURATE, 128.0 * epsilon(solutions.y))
+            close = self.derivative.error() <= least
             moves = unique or not parameters.rows_stay
             regular = self.derivative.regular if moves else self.derivative.isolated
         sound = solutions.converged[members] & regular & close

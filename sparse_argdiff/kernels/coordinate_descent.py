@@ -1,4 +1,4 @@
-"""Coordinate descent on a penalised quadratic: the compiled loop, where it is worth it."""
+"""Coordinate descent on a penalised quadratic, and its matrix: compiled where it is worth it."""
 
 from __future__ import annotations
 
@@ -16,6 +16,13 @@ def is_worth_compiling(work: float) -> bool:
     if "numba" in sys.modules:
         return True
     return work > _REPAID and find_spec("numba") is not None
+
+
+@functools.cache
+def compiled_gram() -> Any:
+    """Return ``gram(indptr, indices, data, d, k)``: F' diag(d) F of sparse rows, (k, k)."""
+    loops = importlib.import_module(".coordinate_sweeps", __package__)
+    return loops.compile_gram()
 
 
 @functools.cache

@@ -11,6 +11,8 @@ import functools
 import math
 from typing import Any
 
+import numpy as np
+
 from .jit import compile_loop
 
 
@@ -52,3 +54,25 @@ def compile_sweeps() -> Any:
         return most
 
     return sweep
+
+
+@functools.cache
+def compile_gram() -> Any:
+    """Return ``gram(indptr, indices, data, d, k)``, F' diag(d) F for rows of F, (k, k)."""
+
+    @compile_loop()
+    def gram(indptr: Any, indices: Any, data: Any, d: Any, k: int) -> Any:
+        G = np.zeros((k, k))
+        for i in range(indptr.shape[0] - 1):
+            for a in range(indptr[i], indptr[i + 1]):
+                row, x = indices[a], d[i] * data[a]
+                for b in range(indptr[i], a + 1):
+                    G[row, indices[b]] += x * data[b]
+        # Rows may be unsorted: each pair was met once, on either side of the diagonal.
+        for a in range(k):
+            for b in range(a):
+                G[a, b] += G[b, a]
+                G[b, a] = G[a, b]
+        return G
+
+    return gram

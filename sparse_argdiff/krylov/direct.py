@@ -137,7 +137,9 @@ def reduced_factor(H: Any, C: Any, scale: Array) -> ReducedFactor:
 
 _SWEEPS = 12  # of iterative refinement
 _SOLVED = 1e-8  # a relative residual above this shows a singular matrix
+_NULL = 1e-2  # of 1 / √n, the part of a random vector in a null space of one dimension
 _BACKWARD = 1e2  # roundings of the largest terms that a residual may be
+_LOOSELY = 0.1  # a relative residual above this tells nothing of the error
 _FORWARD = 1e-9  # of y, what rounding of the terms may change
 
 
@@ -211,7 +213,10 @@ class KKTFactor:
         if not bool(np.all(off <= _BACKWARD * unit * terms.max(axis=0))):
             return None
         signs = np.random.default_rng(0).choice([-1.0, 1.0], full.shape)
-        changed, _ = refined(self.matrix, unit * signs * terms, 1e-2, 3)
+        change = signs * np.maximum(off, unit * terms)
+        changed, left_over = refined(self.matrix, change, 1e-2, _SWEEPS)
+        if left_over > _LOOSELY:
+            return None
         moved = np.sqrt(np.sum(changed[:n] ** 2, axis=0))
         size = np.sqrt(np.sum(found[:n] ** 2, axis=0))
         vanishing = np.sqrt(np.sum(full**2, axis=0)) * math.sqrt(unit)
@@ -220,15 +225,24 @@ class KKTFactor:
         right = self.right[self.kept]
         return (right if rhs.ndim == 1 else right[:, None]) * found[self.kept]
 
-    @cached_property
+    @property
     def isolated(self) -> bool:
         """Whether K y = (random, 0) has a solution: the minimiser is isolated."""
+        return self._left_of_random <= _SOLVED
+
+    @property
+    def singular(self) -> bool:
+        """Whether a part of a random right-hand side is left: there is a null space."""
+        return self._left_of_random > _NULL / math.sqrt(self.matrix.n)
+
+    @cached_property
+    def _left_of_random(self) -> float:
+        """The relative residual of K y = (random, 0)."""
         n = self.matrix.n
         rhs = np.zeros(self.kept.size)
         rhs[:n] = np.random.default_rng(0).standard_normal(n)
         rhs[~self.kept] = 0.0
-        _, residual = refined(self.matrix, rhs, 1e-12, _SWEEPS)
-        return residual <= _SOLVED
+        return refined(self.matrix, rhs, 1e-12, _SWEEPS)[1]
 
 
 class KeptSolve:

@@ -131,9 +131,10 @@ class SparseKKT:
         data[self._at] = entries + shift[order]
         shifted = sparse.csc_array((data, K.indices, K.indptr), shape=K.shape)
         try:
-            options: dict[str, Any] = {"permc_spec": "NATURAL"}
+            options: dict[str, Any] = {}  # row exchanges have an ordering of their own
             if not pivoting:
-                options |= {
+                options = {
+                    "permc_spec": "NATURAL",
                     "diag_pivot_thresh": 0.0,
                     "options": {"SymmetricMode": True},
                 }
@@ -197,14 +198,14 @@ def refined(
     The residual is the largest of the columns.  The shift of the factor is removed as by a
     proximal point method, which also solves consistent singular systems.
     """
-    sizes = np.sqrt(np.sum(rhs * rhs, axis=0))
-    unit = np.where(sizes > 0.0, sizes, 1.0)
+    size = _lengths(rhs)
+    unit = np.where(size > 0.0, size, 1.0)
     x = np.zeros_like(rhs)
-    best, least, r, before = x, 1.0 if np.any(sizes > 0.0) else 0.0, rhs, math.inf
-    for _ in range(sweeps):
-        x = x + matrix.apply(r)
+    best, least, r, before = x, 1.0 if np.any(size > 0.0) else 0.0, rhs, math.inf
+    for sweep in range(sweeps):
+        x = x + matrix.apply(r) if sweep else matrix.apply(r)
         r = rhs - matrix.product(x)
-        now = float(np.max(np.sqrt(np.sum(r * r, axis=0)) / unit))
+        now = float((_lengths(r) / unit).max())
         if not math.isfinite(now):
             break
         if now < least:
@@ -213,3 +214,8 @@ def refined(
             break
         before = now
     return best, least
+
+
+def _lengths(r: HostArray) -> HostArray:
+    """Return ‖r‖, or those of the columns."""
+    return np.sqrt(np.einsum("i...,i...->...", r, r))

@@ -176,12 +176,18 @@ class StackedRegularFactor:
                 self._factors.append(getrf(K[i].T)[:2])
 
     def solve(self, r: Array) -> Array:
-        """Return the solutions for r (k, n + p); NaN where a factorisation failed."""
+        """Return the solutions for r (k, n + p); NaN where a factorisation failed.
+
+        A stack of one is the matrix of all.
+        """
         if self._stack is not None:
-            return solve_each(self._stack, r)
+            K, xp = self._stack, namespace(r)
+            return solve_each(xp.broadcast_to(K, (r.shape[0], *K.shape[1:])), r)
         z = np.full_like(r, np.nan)
         getrs, *roots = linalg.get_lapack_funcs(("getrs", "trtrs", "potrs"), (r,))
-        for i, factor in enumerate(self._factors):
+        shared = len(self._factors) == 1
+        for i in range(r.shape[0]):
+            factor = self._factors[0 if shared else i]
             if factor is not None and len(factor) == 2:
                 z[i], _ = getrs(*factor, r[i])
             elif factor is not None:

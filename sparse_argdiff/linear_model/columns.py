@@ -14,10 +14,12 @@ import numpy as np
 from scipy import sparse
 
 from ..arrays import HostArray
+from ..kernels.coordinate_descent import compiled_gram, is_worth_compiling
 from .losses import Curvature, Squared
 from .mean_loss import DataTerm
 
 _KEPT = 4000  # columns of which products are kept
+_DENSE = 50.0  # entries of a dense product in the time of one of a sparse product
 
 
 class Columns:
@@ -27,6 +29,8 @@ class Columns:
         self.data, self.shift = data, shift
         self.design = data.design
         self._kept: _KeptGram | None = None
+        self._last: Any = None
+        self._work = 0.0
 
     @property
     def known(self) -> bool:
@@ -47,7 +51,29 @@ class Columns:
                 self._kept = _KeptGram(self)
             return self._kept.block(index)
         curvature = data.loss.curvature(data.predictor(y), data.targets, data.weights)
-        F, d = self.take(index), np.asarray(curvature.diagonal)
+        return self._weighted(index, np.asarray(curvature.diagonal))
+
+    def _weighted(self, index: HostArray, d: HostArray) -> HostArray:
+        """Return F_S' diag(d) F_S; the columns of the last index are kept."""
+        last = self._last
+        if last is None or not np.array_equal(last[0], index):
+            F = self.take(index)
+            work = 0.0
+            if sparse.issparse(F):
+                F = F.tocsr()
+                row = np.diff(F.indptr).astype(float)
+                work = float(row @ row)
+            self._last = last = (index, F, work)
+        _, F, work = last
+        if not sparse.issparse(F):
+            return self.product(F, d, F)
+        self._work += work
+        if is_worth_compiling(self._work):
+            return np.asarray(
+                compiled_gram()(F.indptr, F.indices, F.data, d, F.shape[1])
+            )
+        if F.shape[0] * F.shape[1] ** 2 < _DENSE * work:
+            F = F.toarray()
         return self.product(F, d, F)
 
     def take(self, index: HostArray) -> Any:

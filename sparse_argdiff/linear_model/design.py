@@ -38,6 +38,7 @@ class Design:
         self.n_coefficients = self.n_features * outputs
         self.n = self.n_coefficients + (outputs if intercept else 0)
         self.dtype = model_dtype(self.features)
+        self._squares_of: tuple[Array, Array] | None = None
 
     def forward(self, y: Array) -> Array:
         """Return the predictors, (N,) or (N, K); of a block (n, k) (N, k) or (N, K, k)."""
@@ -66,7 +67,9 @@ class Design:
         if not self.intercept:
             return self._own(c)
         xp = namespace(s)
-        total = xp.sum(s, axis=0).reshape((self.outputs, *k))
+        ones = xp.ones(s.shape[0], dtype=s.dtype)  # faster than sums of short rows
+        total = xp.sum(s, axis=0) if s.ndim == 1 else ones @ flat
+        total = total.reshape((self.outputs, *k))
         return xp.concatenate([c, total])
 
     @property
@@ -86,8 +89,15 @@ class Design:
     def squares(self, d: Array) -> Array:
         """Return diag(F' diag(d) F) with the intercept's entry, shape (n,).
 
-        Rows where d is zero do not count, however large they are.
+        Rows where d is zero do not count, however large they are.  Those of the last d, the
+        same array, are remembered: the curvature of the squared loss.
         """
+        memo = self._squares_of
+        if memo is None or memo[0] is not d:
+            self._squares_of = memo = (d, self._new_squares(d))
+        return namespace(d).asarray(memo[1], copy=True)
+
+    def _new_squares(self, d: Array) -> Array:
         xp, features, squared, weights = namespace(d), self.features, self._squared, d
         with np.errstate(over="ignore", invalid="ignore"):
             c = _column_squares(features, squared, weights)

@@ -21,17 +21,25 @@ from .mean_loss import DataTerm
 from .penalty import without
 from .ridge_model import RidgeModel
 
-PROBES = 64
+PROBES = 32
 LARGEST = 0.5  # c h up to which one Newton step is known to be enough
 
 
-class _Found(NamedTuple):
-    """What one (x, y) gives."""
+class _Estimate(NamedTuple):
+    """What one estimate of the leverages gives, and its share in the value."""
 
-    z: Array  # (N,) or (N, K)
-    left_out: Array  # z̃, of the same shape
+    share: float
+    left_out: Array  # z̃, (N,) or (N, K)
     h: Array
     inverse: Array  # (1 − c h)⁻¹ or (I − c h)⁻¹
+
+
+class _Found(NamedTuple):
+    """What one (x, y) gives; the first estimate is the one by all probes."""
+
+    z: Array  # (N,) or (N, K)
+    slope: Array  # d
+    estimates: list[_Estimate]
     curved: Curved
     leverages: Any
 
@@ -55,12 +63,12 @@ class LeaveOneOut:
         *,
         probes: int | None = None,
         rng: Any = 0,
-        rtol: float = 1e-6,
+        rtol: float = 1e-4,
     ) -> None:
         self._model, self._data = model, model.data
         n, outputs = model.n, model.data.design.outputs
-        if probes is not None and as_count("probes", probes) < 2:
-            raise ValueError(f"probes must be at least 2, found {probes}")
+        if probes is not None and as_count("probes", probes) < 4:
+            raise ValueError(f"probes must be at least 4, found {probes}")
         self.exact = probes is None and n <= SMALL
         if outputs > 1 and not self.exact:
             raise ValueError(
@@ -82,12 +90,13 @@ class LeaveOneOut:
 
     def predictors(self, x: Array, y: Array) -> Array:
         """Return z̃, (N,) or (N, K): of each sample by the model without it."""
-        return copied(self._at(x, y).left_out)
+        return copied(self._at(x, y).estimates[0].left_out)
 
     def leverages(self, x: Array, y: Array) -> Array:
         """Return c_i h_i in [0, 1), (N,), of K outputs the largest eigenvalue."""
         found = self._at(x, y)
-        c, h, xp = found.curved.second, found.h, namespace(found.h)
+        c, h = found.curved.second, found.estimates[0].h
+        xp = namespace(h)
         if h.ndim == 1:
             return c * h
         # The eigenvalues of c h are those of r h r, c = r r.
@@ -98,15 +107,25 @@ class LeaveOneOut:
 
     def losses(self, x: Array, y: Array) -> Array:
         """Return the loss of each sample by the model without it, (N,)."""
-        z = self._at(x, y).left_out
-        return self._data.counted(self._data.loss.value(z, self._data.targets))
+        data, total = self._data, 0.0 * self._data.weights
+        for one in self._at(x, y).estimates:
+            own = data.counted(data.loss.value(one.left_out, data.targets))
+            total = total + one.share * own
+        return total
 
     def standard_error(self, x: Array, y: Array) -> float:
-        """Return that of the value, of the random right-hand sides; 0 for exact leverages."""
+        """Return that of the value, of the random right-hand sides; 0 for exact leverages.
+
+        Of the spread over them, and of the bias that was taken out.
+        """
         if self.exact:
             return 0.0
         self.grad_y(x, y)
-        return float(self._at(x, y).leverages.standard_error)
+        found, data = self._at(x, y), self._data
+        one = found.estimates[0].left_out
+        plain = data.counted(data.loss.value(one, data.targets))
+        bias = dot(data.weights, plain - self.losses(x, y))
+        return math.hypot(found.leverages.standard_error, bias)
 
     def _at(self, x: Array, y: Array) -> _Found:
         memo = self._memo
@@ -136,16 +155,10 @@ class LeaveOneOut:
             leverages = EstimatedLeverages(
                 *given, curved, self._probes, self._rng, self._rtol
             )
-        h, c = leverages.leverages(curved), curved.second
         slope = data.counted(data.loss.slope(z, data.targets))
-        if h.ndim == 1:
-            inverse = 1.0 / (1.0 - c * h)
-            left_out = z + h * inverse * slope
-        else:
-            eye = xp.eye(c.shape[1], dtype=c.dtype)
-            inverse = xp.linalg.inv(eye - c @ h)
-            left_out = z + (h @ inverse @ slope[..., None])[..., 0]
-        return _Found(z, left_out, h, inverse, curved, leverages)
+        pairs = leverages.leverages(curved)
+        estimates = [_estimate(share, h, curved.second, z, slope) for share, h in pairs]
+        return _Found(z, slope, estimates, curved, leverages)
 
     def _warn(self, found: _Found, x: Array, y: Array) -> None:
         """Tell once where one Newton step may not be enough."""
@@ -187,10 +200,14 @@ class LeaveOneOut:
 
     def _derived(self, x: Array, found: _Found) -> tuple[Array, Array]:
         data, penalty = self._data, self._model.penalty
-        slope = data.counted(data.loss.slope(found.left_out, data.targets))
-        own = data.counted(data.loss.slope(found.z, data.targets))
-        by_z, beta = _by_predictor_and_leverage(found, own, _weighted(data, slope))
-        slopes = found.leverages.slopes(beta, found.curved)
+        by_z, betas = 0.0 * found.z, []
+        for one in found.estimates:
+            slope = data.counted(data.loss.slope(one.left_out, data.targets))
+            pull = one.share * _weighted(data, slope)
+            own, beta = _by_predictor_and_leverage(one, found.curved, found.slope, pull)
+            by_z = by_z + own
+            betas.append(beta)
+        slopes = found.leverages.slopes(betas, found.curved)
         grad = data.design.backward(by_z + slopes.samples)
         grad = without(self._model.fixed(x), grad)
         weights = slopes.weights[: penalty.n_coefficients]
@@ -233,25 +250,36 @@ def _curved(data: DataTerm, z: Array) -> Curved:
     return Curved(data.weights, second, moved)
 
 
+def _estimate(share: float, h: Array, c: Array, z: Array, d: Array) -> _Estimate:
+    """Return z̃ for leverages h."""
+    xp = namespace(h)
+    if h.ndim == 1:
+        inverse = 1.0 / (1.0 - c * h)
+        return _Estimate(share, z + h * inverse * d, h, inverse)
+    inverse = xp.linalg.inv(xp.eye(c.shape[1], dtype=c.dtype) - c @ h)
+    left_out = z + (h @ inverse @ d[..., None])[..., 0]
+    return _Estimate(share, left_out, h, inverse)
+
+
 def _by_predictor_and_leverage(
-    found: _Found, d: Array, g: Array
+    found: _Estimate, curved: Curved, d: Array, g: Array
 ) -> tuple[Array, Array]:
     """Return the derivatives of Σ_i g_i'z̃_i by z at fixed h, and by h.
 
     With u = (I − c h)⁻¹ d, v = (I − c h)⁻¹ g, q = h v and e = h u:
     g'ż̃ = g'ż + q'(c ż + ċ e) + v'ḣ u.
     """
-    c, h, inverse = found.curved.second, found.h, found.inverse
+    c, h, inverse = curved.second, found.h, found.inverse
     if h.ndim == 1:
         u, v = inverse * d, inverse * g
         q, e = h * v, h * u
-        return g + c * q + found.curved.move(q * e), v * u
+        return g + c * q + curved.move(q * e), v * u
     u, v = ((inverse @ b[..., None])[..., 0] for b in (d, g))
     q, e = ((h @ b[..., None])[..., 0] for b in (v, u))
     B = 0.5 * (q[:, :, None] * e[:, None, :] + e[:, :, None] * q[:, None, :])
     beta = 0.5 * (v[:, :, None] * u[:, None, :] + u[:, :, None] * v[:, None, :])
     cq = (c @ q[..., None])[..., 0]
-    return g + cq + found.curved.move(B), beta
+    return g + cq + curved.move(B), beta
 
 
 class LeaveOneOuts:

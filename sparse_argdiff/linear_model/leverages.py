@@ -10,6 +10,8 @@ for random signs R (N, k) and S (n, k):
     m_i = mean_r R_ir √(w_i c_i) a_i'X_r        which keeps c_i h_i below 1
 
 since c s and 1 − 2 m + c s are means of squares with the expectations c h and 1 − c h.
+A function of the estimates has a bias of the order 1/k: 2 F(all) − ½ F(first half of the
+right-hand sides) − ½ F(second half) is without (the jackknife).
 """
 
 from __future__ import annotations
@@ -87,18 +89,18 @@ class ExactLeverages:
         self._parts = [slice(first, first + width) for first in starts]
         self.standard_error: Any = None
 
-    def leverages(self, curved: Curved) -> Array:
-        """Return h, (N,) or (N, K, K)."""
+    def leverages(self, curved: Curved) -> list[tuple[float, Array]]:
+        """Return h, (N,) or (N, K, K), with a share of 1."""
         total: Any = 0.0
         for part in self._parts:
             z = self.design.forward(self.G[:, part])
             total = total + _outer(z, z)
         weights = curved.weights
-        return total * (weights if total.ndim == 1 else weights[:, None, None])
+        return [(1.0, total * (weights if total.ndim == 1 else weights[:, None, None]))]
 
-    def slopes(self, beta: Array, curved: Curved) -> Slopes:
+    def slopes(self, betas: list[Array], curved: Curved) -> Slopes:
         """Return the derivative of Σ ⟨β_i, h_i⟩; β symmetric."""
-        weights = curved.weights
+        (beta,), weights = betas, curved.weights
         scaled = beta * (weights if beta.ndim == 1 else weights[:, None, None])
         columns = []
         for part in self._parts:
@@ -168,11 +170,18 @@ class EstimatedLeverages:
         B = design.backward(self._root[:, None] * self.R) + self._force
         self.X = self._solve(hold(B))
         self.Z = design.forward(self.X)  # a_i'X_r
-        s = curved.weights * xp.mean(self.Z**2, axis=1)
-        m = self._root * xp.mean(self.R * self.Z, axis=1)
-        self._s, self._m, self._c = s, m, curved.second
-        self._q = 1.0 - 2.0 * m + 2.0 * curved.second * s
+        half = probes // 2
+        self._shares = [(2.0, slice(0, probes))]
+        self._shares += [(-0.5, slice(0, half)), (-0.5, slice(half, 2 * half))]
+        self._estimates = [self._estimate(curved, part) for _, part in self._shares]
         self.standard_error: Any = None
+
+    def _estimate(self, curved: Curved, part: slice) -> tuple[Array, Array, Array]:
+        """Return s, m and 1 − 2 m + 2 c s by some of the probes."""
+        xp, Z, R = self._xp, self.Z[:, part], self.R[:, part]
+        s = curved.weights * xp.mean(Z**2, axis=1)
+        m = self._root * xp.mean(R * Z, axis=1)
+        return s, m, 1.0 - 2.0 * m + 2.0 * curved.second * s
 
     def _solve(self, B: Array) -> Array:
         found = cg(self.H, B, rtol=self.rtol, M=self._M)
@@ -182,35 +191,35 @@ class EstimatedLeverages:
             raise_or_warn(found.status, found, what, detail, "raise", self.n_matvec)
         return found.x
 
-    def leverages(self, curved: Curved) -> Array:
-        """Return the estimates of h, (N,)."""
-        return self._s / self._q
+    def leverages(self, curved: Curved) -> list[tuple[float, Array]]:
+        """Return the estimates of h, (N,), and the share that each has in a function."""
+        pairs = zip(self._shares, self._estimates, strict=True)
+        return [(share, s / q) for (share, _), (s, _, q) in pairs]
 
-    def slopes(self, beta: Array, curved: Curved) -> Slopes:
-        """Return the derivative of Σ β_i ĥ_i, of the estimates; k solves."""
-        xp, k, w, c = self._xp, self.probes, curved.weights, curved.second
-        s, m, q = self._s, self._m, self._q
-        by_s = beta * (1.0 / q - 2.0 * c * s / q**2)
-        by_m = 2.0 * beta * s / q**2
-        by_c = -2.0 * beta * s * s / q**2
-        # of s and m by a_i'X_r, each with all probes
-        pull = (2.0 / k) * (by_s * w)[:, None] * self.Z
-        pull = pull + (by_m * self._root / k)[:, None] * self.R
-        self.standard_error = self._error(by_s * w, by_m * self._root)
+    def slopes(self, betas: list[Array], curved: Curved) -> Slopes:
+        """Return the derivative of Σ β_i ĥ_i, of all estimates; k solves."""
+        xp, w, c = self._xp, curved.weights, curved.second
+        inverse = xp.where(c > 0.0, 0.5 / xp.where(c > 0.0, c, 1.0), 0.0 * c)
+        pull, each = xp.zeros_like(self.Z), xp.zeros(self.probes, dtype=self.Z.dtype)
+        by_c: Any = 0.0
+        # Of s and m by a_i'X_r, each with all probes of an estimate; c in them by itself.
+        for beta, (_, part), (s, m, q) in zip(
+            betas, self._shares, self._estimates, strict=True
+        ):
+            k, Z, R = part.stop - part.start, self.Z[:, part], self.R[:, part]
+            by_s = beta * (1.0 / q - 2.0 * c * s / q**2) * w / k
+            by_m = 2.0 * beta * s / q**2
+            by_c = by_c - 2.0 * beta * s * s / q**2 + inverse * by_m * m
+            by_m = by_m * self._root / k
+            pull[:, part] += 2.0 * by_s[:, None] * Z + by_m[:, None] * R
+            each[part] += by_s @ Z**2 + by_m @ (R * Z)
+        spread = float(xp.std(each)) * math.sqrt(self.probes / (self.probes - 1.0))
+        self.standard_error = spread * math.sqrt(self.probes)
         Y = self._solve(self.hold(self.design.backward(pull)))
         AY = self.design.forward(Y)
-        # c enters by itself, by m, by D^½ in X's right-hand side, and by H.
-        inverse = xp.where(c > 0.0, 0.5 / xp.where(c > 0.0, c, 1.0), 0.0 * c)
-        by_c = by_c + inverse * by_m * m
+        # c by D^½ in the right-hand sides of X, and by H.
         by_c = by_c + inverse * self._root * xp.sum(AY * self.R, axis=1)
         by_c = by_c - w * xp.sum(AY * self.Z, axis=1)
         by_eta = 0.5 * xp.sum(Y * self._force, axis=1)
         by_eta = by_eta - self.ridge * xp.sum(Y * self.X, axis=1)
         return Slopes(curved.move(by_c), by_eta)
-
-    def _error(self, of_squares: Array, of_products: Array) -> float:
-        """Return the standard error of Σ β_i ĥ_i, from the spread over the probes."""
-        each = of_squares @ self.Z**2 + of_products @ (self.R * self.Z)
-        k = self.probes
-        spread = float(self._xp.std(each)) * math.sqrt(k / (k - 1.0))
-        return spread / math.sqrt(k)

@@ -154,7 +154,7 @@ class SupportVector:
                 f"kernel must have shape ({size}, {size}), a row and a column for each "
                 f"target, found {tuple(self.kernel.shape)}"
             )
-        self.dtype = _dtype_of(kernel)
+        self.dtype = _dtype_of(kernel, targets)
         prepare = as_loss("squared") if self._regression else SquaredHinge()
         self.targets = prepare.prepare(targets, self.dtype)
         self._weights = _weights(sample_weight, self.targets)
@@ -289,24 +289,27 @@ class SupportVector:
         return xp.where(counts, 0.5 / xp.where(counts, C, xp.ones_like(C)), 0.0 * C)
 
     @cached_property
-    def problem(self) -> Problem:
-        """The dual problem: this objective, the box and s'a = 0."""
-        equality = None
+    def constraints(self) -> dict[str, Any]:
+        """The box and s'a = 0, as arguments of :class:`Problem`, which takes them itself."""
+        found: dict[str, Any] = {"lower": 0.0}
         if self.intercept_:
-            equality = LinearEquality(self.signs[None, :], zeros((1,), self.signs))
-        if self.loss == "squared-hinge":
-            counts, xp = self._weights > 0.0, namespace(self._weights)
-            free = xp.where(counts, xp.inf + 0.0 * self._weights, 0.0 * self._weights)
-            upper = None if bool(xp.all(counts)) else free
-            return Problem(self, equality=equality, lower=0.0, upper=upper)
-        return Problem(
-            self,
-            equality=equality,
-            lower=0.0,
-            upper=self._upper,
-            upper_jvp=self._upper_jvp,
-            upper_vjp=self._upper_vjp,
-        )
+            row = self.signs[None, :]
+            found["equality"] = LinearEquality(row, zeros((1,), self.signs))
+        if self.loss != "squared-hinge":
+            found |= {
+                "upper": self._upper,
+                "upper_jvp": self._upper_jvp,
+                "upper_vjp": self._upper_vjp,
+            }
+        elif not bool(namespace(self._weights).all(self._weights > 0.0)):
+            xp, w = namespace(self._weights), self._weights
+            found["upper"] = xp.where(w > 0.0, xp.inf + 0.0 * w, 0.0 * w)
+        return found
+
+    @cached_property
+    def problem(self) -> Problem:
+        """The dual problem, ``Problem(self)``."""
+        return Problem(self)
 
     def _upper(self, x: Array) -> Array:
         return self._unfold(self.costs(x))
@@ -735,9 +738,11 @@ def _rows_of(
     return found
 
 
-def _dtype_of(kernel: Any) -> Any:
+def _dtype_of(kernel: Any, targets: Array) -> Any:
+    """Return the dtype of y, that of a floating kernel, in the namespace of the targets."""
     single = str(getattr(kernel, "dtype", None)).endswith("float32")
-    return np.dtype(np.float32 if single else np.float64)
+    name, xp = "float32" if single else "float64", namespace(targets)
+    return np.dtype(name) if xp.__name__ in {"numpy", "cupy"} else getattr(xp, name)
 
 
 def _weights(given: Any, like: Array) -> Array:
@@ -772,7 +777,7 @@ def _groups(
     if kind == "per-class" and regression:
         raise ValueError("cost='per-class' needs labels, and loss='epsilon' has none")
     if kind == "scalar":
-        return asarray(np.zeros(size, np.int64), targets, np.int64), 1
+        return 0 * arange(size, targets), 1
     if kind == "per-sample":
         return arange(size, targets), size
     if kind == "per-class":
@@ -786,4 +791,4 @@ def _groups(
     count = int(labels.max()) + 1
     if labels.min() < 0 or len(np.unique(labels)) != count:
         raise ValueError("groups must be numbered 0 ... G-1, each with a sample")
-    return asarray(labels, targets, np.int64), count
+    return asarray(labels, targets, xp.int64), count

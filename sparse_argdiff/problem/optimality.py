@@ -45,6 +45,7 @@ from ..status import Status
 from .kinks import Kinks, kinks
 from .metric import Metric, metric_of
 from .problem import ActiveSet, Problem, Solution
+from .signed_multipliers import signed_multipliers
 
 ACTIVE_TOL = 1e-6
 _EXACT = 1e-7  # ten times the default error of a solve
@@ -194,7 +195,9 @@ def classify_in(
     # Forces do not change with the origin; y counts by its rounding alone.
     force = max([norm(metric.forces(found.grad)), *(_largest(s.force) for s in sides)])
     length = metric.length(y)
-    least = max(ACTIVE_TOL * force, 64.0 * epsilon(y) * length)
+    # Rows that depend on each other may pull far more than anything moves.
+    rounding = 64.0 * epsilon(y) * max(force, length)
+    least = max(ACTIVE_TOL * min(force, length), rounding)
     wide = max(least, math.sqrt(epsilon(y)) * length)
     # A solve may leave slacks larger; the farthest side is a length that has no origin.
     farthest = max(map(_farthest, sides), default=0.0)
@@ -419,22 +422,53 @@ def _recover(problem: Problem, x: Array, y: Array) -> Array:
         return xp.zeros_like(xp.concat([h, g]))
     C = metric.covariant(take_rows(vstack(jacobians), index))
     force = metric.forces(-grad)
+    low = high = full(y.shape, False, y, xp.bool)
     if problem.bounded:
         lower, upper = problem.bounds(x, y)
-        apart = xp.minimum(y - lower, upper - y)
-        (free,) = xp.nonzero(metric.root * apart > near)
-        C, force = take_columns(C, free), xp.take(force, free)
-    fitted = null_space_of(C).multipliers(force)
+        low = metric.root * (y - lower) <= near
+        high = metric.root * (upper - y) <= near
     signed = index >= h.shape[0]
     # Rounding of a force that is zero has a sign, and is none.
     rounding = epsilon(y) ** (2 / 3) * metric.length(y)
-    pulls = fitted * row_norms(C, y[: C.shape[1]])
-    if bool(xp.any(pulls[signed] < -rounding)):
-        fitted = _fit_signed(C, force, signed)
+    fitted = _fitted(C, force, signed, (low, high), rounding)
     fitted = xp.where(signed & (fitted < 0.0), 0.0 * fitted, fitted)
     if index.shape[0] == candidates.shape[0]:
         return fitted
     return scatter(candidates.shape[0], index)(fitted)
+
+
+def _fitted(
+    C: Any,
+    force: Array,
+    signed: Array,
+    bounds: tuple[Array, Array],
+    rounding: float,
+) -> Array:
+    """Return ν with C' ν = force but for the pulls of bounds, with all signs.
+
+    By least squares over the variables at no bound, where that is the only one, or all of
+    its forces are clear; else those that are positive together.
+    """
+    xp, (low, high) = namespace(force), bounds
+    (free,) = xp.nonzero(~(low | high))
+    part, pulled = take_columns(C, free), xp.take(force, free)
+    rows = null_space_of(part)
+    fitted = rows.multipliers(pulled)
+    pulls = (fitted * row_norms(part, force[: part.shape[1]]))[signed]
+    left = aslinearoperator(C).T @ fitted - force
+    right = not bool(xp.any(pulls < -rounding))
+    right = right and not bool(xp.any(low & ~high & (left < -rounding)))
+    right = right and not bool(xp.any(high & ~low & (left > rounding)))
+    only = rows.rank == rows.shape[0] or not bool(xp.any(signed))
+    clear = not bool(xp.any(pulls <= rounding))
+    if right and (only or clear or norm(force) <= rounding):
+        return fitted
+    if isinstance(force, np.ndarray) and is_explicit(C):
+        found = signed_multipliers(
+            C, np.asarray(signed), -force, np.asarray(low), np.asarray(high)
+        )
+        return found.astype(force.dtype)
+    return fitted if right else _fit_signed(part, pulled, signed)
 
 
 def _fit_signed(C: Any, force: Array, signed: Any) -> Array:
@@ -574,6 +608,7 @@ def check_conditions(
     if multipliers is None:
         multipliers = zeros((0,), y)
     check_masks(solution.active, y.shape, found.inequality.shape)
+    _refuse_fixed_without_bounds(problem, solution.active)
     H = lagrangian_hess(problem, x, y, multipliers, found.multipliers_of)
     metric, n_hvp = metric_of(H, y, found.grad)
     active = None
@@ -608,6 +643,18 @@ def check_conditions(
     if status is Status.CONVERGED:
         solution = dataclasses.replace(solution, relative_error=relative)
     return StationarityCheck(solution, status, " ".join(wrong), size, n_hvp)
+
+
+def _refuse_fixed_without_bounds(problem: Problem, active: ActiveSet | None) -> None:
+    """Refuse variables that an active set fixes where nothing can hold them."""
+    if active is None or problem.bounded or problem.penalty is not None:
+        return
+    count = int(namespace(active.fixed).sum(active.fixed))
+    if count:
+        raise ValueError(
+            f"solution.active.fixed marks {count} variables, and the problem has neither "
+            "bounds nor a penalty that could hold them"
+        )
 
 
 def _with_weak(given: ActiveSet, found: ActiveSet) -> ActiveSet:

@@ -97,6 +97,7 @@ class Problem:
 
     def __post_init__(self) -> None:
         check_methods("objective", self.objective, "grad", "hess", "cross")
+        self._take_constraints()
         equalities = stack("equality", self.equality, (LinearEquality, Equality))
         inequalities = stack("inequality", self.inequality, (Inequality,))
         object.__setattr__(self, "equalities", equalities)
@@ -110,6 +111,14 @@ class Problem:
             object.__setattr__(self, "penalty", own)
         if self.penalty is not None:
             self._check_penalty()
+
+    def _take_constraints(self) -> None:
+        """Take the constraints of an objective that means nothing without them."""
+        given = (self.equality, self.inequality, self.lower, self.upper)
+        if all(part is None for part in given):
+            own = getattr(self.objective, "constraints", None)
+            for name, value in own.items() if isinstance(own, dict) else ():
+                object.__setattr__(self, name, value)
 
     def _check_penalty(self) -> None:
         penalty = self.penalty

@@ -30,7 +30,7 @@ from ..problem.optimality import conditions
 from ..problem.problem import ActiveSet, Problem, Solution
 from ..problem.stacked_active import FIXED
 from ..problem.stacked_parameters import StackedParameters, stacked_parameters
-from ..problem.stacked_point import masks_of_rows, multipliers_of_rows
+from ..problem.stacked_point import masks_of_rows, multipliers_of_rows, point_of
 from ..problem.stacked_quadratic import stack_size
 from ..status import OnFailure, Status, check_on_failure, raise_or_warn
 from .batched.solve_stack import solve_stack
@@ -57,8 +57,10 @@ def solve_many(
     problem : Problem
     X : array (k, m)
         Parameters, a row for each member; k may be 0.
-    Y0 : array (k, n) or (n,), optional
-        Starts, or one for all; those of members that are solved one after another.
+    Y0 : array (k, n) or (n,), or BatchSolution, optional
+        Starts, or one for all: solutions for neighbouring x.  A quadratic program whose active
+        set is that of its start (of a BatchSolution the one that it has, else the sides
+        that y0 is on) needs no iteration, which is proven as always.
     method : str or callable, optional
         "batched": a quadratic program (``QuadraticProgram``) of explicit data, all members in one
         primal-dual interior point method, each polished to its exact active set and certified to
@@ -110,10 +112,12 @@ def solve_many(
             "method 'batched' is for quadratic programs of explicit data, made by "
             "QuadraticProgram, with at most 1000 variables and rows (300 of sparse data)"
         )
+    options = {"method": method, "tol": tol, "maxiter": maxiter}
     if parameters is not None:
-        found = _together(problem, parameters, X, starts, tol, maxiter)
+        options["method"] = None
+        before = Y0 if isinstance(Y0, BatchSolution) else None
+        found = _together(problem, parameters, X, starts, before, options)
     else:
-        options = {"method": method, "tol": tol, "maxiter": maxiter}
         alone = _one_by_one(problem, X, starts, range(X.shape[0]), options)
         found = _collected(problem, X, alone, method)
     _report(found, on_failure)
@@ -135,6 +139,7 @@ def _starts(problem: Problem, X: Array, Y0: Any) -> Array | None:
     """Return the starts (k, n), or None for zeros."""
     if Y0 is None:
         return None
+    Y0 = Y0.y if isinstance(Y0, BatchSolution) else Y0
     Y0 = as_floating("Y0", Y0, ndim=(1, 2))
     xp, k, n = namespace(X, Y0), X.shape[0], getattr(problem.objective, "n", None)
     if (Y0.ndim == 2 and Y0.shape[0] != k) or (n is not None and Y0.shape[-1] != n):
@@ -176,8 +181,8 @@ def _together(
     parameters: StackedParameters,
     X: Array,
     starts: Array | None,
-    tol: float,
-    maxiter: int | None,
+    before: BatchSolution | None,
+    options: dict[str, Any],
 ) -> BatchSolution:
     """Solve quadratic programs in stacks, and what is left one by one."""
     k, m = X.shape
@@ -187,11 +192,10 @@ def _together(
     size = stack_size(*parameters.shape)
     for first in range(0, k, size):
         rows = slice(first, min(first + size, k))
-        status += _solve_stack_of(parameters, X[rows, :], rows, found)
+        status += _solve_stack_of(parameters, X, rows, found, starts, before)
     left = [i for i, one in enumerate(status) if one is None]
     method = [_BATCHED] * k
     notes = parameters.undefined(X)
-    options = {"method": None, "tol": tol, "maxiter": maxiter}
     for i, one in zip(
         left, _one_by_one(problem, X, starts, left, options), strict=True
     ):
@@ -202,12 +206,22 @@ def _together(
 
 
 def _solve_stack_of(
-    parameters: StackedParameters, X: Array, rows: slice, into: BatchSolution
+    parameters: StackedParameters,
+    X: Array,
+    rows: slice,
+    into: BatchSolution,
+    starts: Array | None,
+    before: BatchSolution | None,
 ) -> list[Status | None]:
     """Solve a stack and write it into its rows of the record; return how each ended."""
-    xp = namespace(X)
+    xp, X = namespace(X), X[rows, :]
     data = parameters.stacked(X).widened(X.shape[0])
-    found = solve_stack(data)
+    y0 = held = None
+    if starts is not None:
+        y0 = xp.astype(starts[rows, :], xp.float64)
+    if before is not None:
+        held = point_of(parameters, data, before, rows).held
+    found = solve_stack(data, y0, held)
     sides = parameters.sides
     terms = found.y * (data.gradient(found.y) + data.q)
     into.value[rows] = 0.5 * parameters.sign * xp.sum(terms, axis=1)
@@ -354,6 +368,8 @@ def _one_by_one(
             found.append("x has NaN entries")
             continue
         y0 = None if starts is None else starts[i, :]
+        if y0 is not None and bool(xp.any(xp.isnan(y0))):
+            y0 = None  # of a member that failed before
         try:
             found.append(solve(problem, X[i, :], y0, on_failure="ignore", **options))
         except (ValueError, ArithmeticError, np.linalg.LinAlgError) as error:

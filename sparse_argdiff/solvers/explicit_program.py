@@ -16,13 +16,13 @@ import numpy as np
 from scipy import sparse
 
 from ..arrays import HostArray, epsilon
+from ..krylov.convex_program import ConvexProgram
 from ..krylov.ldl_factor import is_semidefinite
 from ..operators.block_matrices import is_explicit
 from ..problem.constraints import Stack
 from ..problem.problem import Problem
 from ..problem.quadratic import QuadraticObjective
 from ..problem.quadratic_data import ENDLESS
-from .convex_program import ConvexProgram
 from .formed_hessian import FormedHessian, with_formed_matrices
 
 FORMED = 256  # variables up to which matrices known by products are formed

@@ -133,17 +133,21 @@ def as_solution(problem: Problem, x: Array, ended: PathEnd, tol: float) -> Solut
     y, status = ended.y, ended.status
     n_grad, none = ended.n_grad + 1, zeros((0,), y)
     found = conditions(problem, x, y, none)
-    cleared = _without_rounding(problem, x, y, found)
-    if cleared is not None:
-        y, n_grad = cleared, n_grad + 1
-        found = conditions(problem, x, y, none)
-    grad, total = found.grad, None
-    n_hvp, notes = ended.n_hvp, (*ended.notes, *excluded(problem, x, y))
+    finite = math.isfinite(norm(found.grad))
+    n_hvp = ended.n_hvp
+    metric = Metric(namespace(y).ones_like(y))
+    if finite:
+        metric, products = metric_of(problem.hess(x, y), y, found.grad)
+        n_hvp += products
+        cleared = _without_rounding(y, found, metric)
+        if cleared is not None:
+            y, n_grad = cleared, n_grad + 1
+            found = conditions(problem, x, y, none)
+    total = None
+    notes = (*ended.notes, *excluded(problem, x, y))
     active, label, gap = None, "not settled", None
     xp = namespace(y)
-    if math.isfinite(norm(grad)):
-        metric, products = metric_of(problem.hess(x, y), y, grad)
-        n_hvp += products
+    if finite:
         active = classify_in(problem, x, y, found, none, metric)
         label = "not settled" if active.degenerate else "estimated"
         dual = duality_gap(problem, x, y)
@@ -181,20 +185,14 @@ def as_solution(problem: Problem, x: Array, ended: PathEnd, tol: float) -> Solut
     )
 
 
-def _without_rounding(
-    problem: Problem, x: Array, y: Array, found: Conditions
-) -> Array | None:
+def _without_rounding(y: Array, found: Conditions, metric: Metric) -> Array | None:
     """Return y without the coefficients that are rounding of zero; None where none is.
 
     Shorter than rounding of their forces they are as good as zero, and zeros are exact.
     """
     bends, xp = found.kinks, namespace(y)
-    if bends is None or not math.isfinite(norm(found.grad)):
-        return None
+    assert bends is not None
     there = ~bends.held & ~bends.free
-    if not bool(xp.any(there)):
-        return None
-    metric, _ = metric_of(problem.hess(x, y), y, found.grad)
     lengths = block_norms(metric.root * y, bends.blocks)
     pulls = block_norms(metric.forces(bends.grad), bends.blocks)
     tiny = there & (lengths <= 16.0 * epsilon(y) * pulls)

@@ -3,7 +3,7 @@
     (y, ν, z) near a solution  →  active set A  →  K_A (dy, dν, dz) = − residual  →  signs
 
 The engines are PIQP and Clarabel (extra ``qp``); ``"active_set"`` is the package's own
-``interior_point.convex_quadratic``.  What any of them returns is a proposal: the answer is
+``krylov.convex_quadratic``.  What any of them returns is a proposal: the answer is
 the solution of the equations of an active set, and CONVERGED is said of the conditions of the
 problem itself, evaluated there.
 """
@@ -20,20 +20,20 @@ import numpy as np
 from scipy import sparse
 
 from ..arrays import HostArray, asarray, epsilon, norm
-from ..krylov.direct import KKTFactor
-from ..problem.optimality import conditions, residual_of
-from ..problem.problem import ActiveSet, Problem, Solution
-from ..problem.quadratic import QuadraticObjective
-from ..status import Status
-from .convex_program import ConvexProgram, PrimalDual, errors
-from .explicit_program import ExplicitProgram, explicit_program
-from .interior_point.convex_quadratic import (
+from ..krylov.convex_program import ConvexProgram, PrimalDual, errors
+from ..krylov.convex_quadratic import (
     MAXITER,
     ConvexQuadraticPath,
     Ended,
     contradiction,
     follow,
 )
+from ..krylov.direct import KKTFactor
+from ..problem.optimality import conditions, residual_of
+from ..problem.problem import ActiveSet, Problem, Solution
+from ..problem.quadratic import QuadraticObjective
+from ..status import Status
+from .explicit_program import ExplicitProgram, explicit_program
 from .settled_set import SettledSet, factor_of, guess_at, guess_of, settle
 from .stopping import NewtonIterate, asks_to_stop
 
@@ -280,8 +280,12 @@ class _Run:
         solution = self.record(point, Status.CONVERGED, _UNSETTLED, active)
         if not explicit.known and not self._is_the_problem(solution):
             return None
-        worst = errors(explicit.program, point).worst
-        return solution if worst <= 10.0 * self.tol else None
+        return solution if self.error(point) <= 10.0 * self.tol else None
+
+    def error(self, point: PrimalDual) -> float:
+        """Return the largest of the errors of the conditions."""
+        path = self.path
+        return errors(path.program, path.scaling.scaled(point)).worst
 
     def record(
         self,
@@ -312,7 +316,7 @@ class _Run:
         with_sides = problem.inequalities is not None or problem.bounded
         error = None
         if status is Status.CONVERGED:
-            error = errors(explicit.program, point).worst
+            error = self.error(point)
         return Solution(
             y=y,
             x=self.x,

@@ -16,16 +16,17 @@ import math
 import numpy as np
 
 from ..arrays import HostArray
+from ..krylov.convex_program import Errors, PrimalDual, errors
+from ..krylov.convex_quadratic import ConvexQuadraticPath
 from ..krylov.kkt_matrix import refined
-from .convex_program import Errors, PrimalDual, errors
-from .interior_point.convex_quadratic import ConvexQuadraticPath
 
 _SETS = 30  # that are tried
 _WAIT = 5  # sets in a row that are not more nearly right
 _SHIFT = 1e-9
 _FACTORS = ((_SHIFT, False, 12), (1e-6, False, 40), (1e-12, True, 12))
 _ROUNDING = 1e-13  # of the largest terms: what a solved system leaves
-_EXACT = Errors(1e-11, 1e-10, 1e-9)  # what rounding may leave of the conditions
+_FALL = 1e4  # of these roundings: a rest that is a force
+_EXACT = Errors(1e-10, 1e-9, 1e-9)  # what rounding may leave of the conditions
 _SIGN = 1e-11  # of the usual force or length: a multiplier or slack below is rounding
 
 
@@ -43,7 +44,9 @@ class SettledSet:
     worst : float
         The largest of the errors of the conditions.
     n_factors : int
-        Factorisations spent.
+        Sets that were tried.
+    factorised : bool
+        Whether the last factor is that of this set.
     """
 
     point: PrimalDual
@@ -53,6 +56,7 @@ class SettledSet:
     weak_fixed: HostArray
     worst: float
     n_factors: int
+    factorised: bool
 
 
 @dataclasses.dataclass
@@ -164,7 +168,7 @@ def _solved(
             found, _ = refined(path.matrix, rhs, 1e-2, 3)
         else:
             found, rest = _solve(path, kept, rhs, least)
-            if bool(np.any(np.abs(rest[:n]) > least[:n])):
+            if bool(np.any(np.abs(rest[:n]) > _FALL * least[:n])):
                 fall = rest[:n]
         if not np.isfinite(found).all():
             return None, None
@@ -208,7 +212,7 @@ def _solve(
             continue
         found, _ = refined(path.matrix, rhs, 1e-15, sweeps)
         left = rhs - path.matrix.product(found)
-        if bool(np.all(np.abs(left) <= least)):
+        if bool(np.all(np.abs(left) <= _FALL * least)):
             return found, left
         # A rest in the null space has no solution; without it there is one.
         found, _ = refined(path.matrix, rhs - left, 1e-15, sweeps)
@@ -291,16 +295,20 @@ def _finished(
     given = path.given
     exact = np.where(guess.low, given.lower, np.where(guess.high, given.upper, point.y))
     point = point._replace(y=np.clip(exact, given.lower, given.upper))
-    left = errors(given, point)
+    left = errors(f, path.scaling.scaled(point))
     if not all(e <= most for e, most in zip(left, _EXACT, strict=True)):
         return None
     weak_fixed = touching & ~fixed
-    return SettledSet(point, strong, weak, fixed, weak_fixed, left.worst, tried)
+    same = np.array_equal(strong, guess.rows)
+    same = same and np.array_equal(fixed, guess.low | guess.high)
+    return SettledSet(point, strong, weak, fixed, weak_fixed, left.worst, tried, same)
 
 
 def factor_of(path: ConvexQuadraticPath, found: SettledSet) -> HostArray | None:
     """Factorise the matrix of the settled set; return its unknowns, None where singular."""
     kept = np.concatenate([~found.fixed, np.ones(path.p, dtype=bool), found.strong])
+    if found.factorised:
+        return kept
     probe = np.where(kept, np.random.default_rng(0).standard_normal(kept.size), 0.0)
     probe[path.n :] = 0.0
     _, rest = _solve(path, kept, probe, np.full(kept.size, 1e-11))

@@ -57,8 +57,9 @@ class ModelColumns:
         self.scalar = design.outputs == 1
         self.compiled = isinstance(products, OnePass) and self.scalar
         self._whole: Any = None
-        self._level = bool(namespace(ridge).all(ridge == ridge[:1, :]))
+        self.level = bool(namespace(ridge).all(ridge == ridge[:1, :]))
         self.entries: Any = None  # of H, (Q, n, n), once they are formed
+        self.sums: Any = None  # the diagonals without ridge
         self.products_left = math.inf
         if self.compiled and len(rows) * self.n**2 <= design.features.nnz:
             self.products_left = products.price
@@ -141,6 +142,9 @@ class ModelColumns:
     def diagonal(self, q: int) -> Array:
         """Return the diagonal of one model's Hessian."""
         count = self.design.n_coefficients
+        if self.scalar:
+            source = self if self.core is None else self.core
+            return source._squares()[:, q] + self.ridge[q, :]
         found = self.design.squares(self.rows[q].whole(self.curved[q].diagonal))
         found[count:] += self.shift
         return found + self.ridge[q, :]
@@ -149,6 +153,16 @@ class ModelColumns:
         """Return the diagonals of all models, one after the other."""
         each = [self.diagonal(q) for q in range(len(self.rows))]
         return namespace(*each).concatenate(each)
+
+    def _squares(self) -> Any:
+        """Return diag(F' W_q F) of all models, (n, Q), by one pass over the features."""
+        if self.sums is None:
+            Q, p = len(self.rows), self.design.n_features
+            found = self.design.squares(self.curvature)
+            head = found[: p * Q].reshape((p, Q))
+            tail = found[p * Q :].reshape((-1, Q))
+            self.sums = namespace(found).concatenate([head, tail])
+        return self.sums
 
     def formed(self) -> Any:
         """Return the entries of all models once the products have taken as long; or None."""
@@ -185,7 +199,8 @@ class _Chosen:
 
     def __init__(self, models: ModelColumns, places: list[int], width: int) -> None:
         self.models, self.places, self.width = models, places, width
-        self._curvature: Any = None
+        self._curvature: Any = None  # of a tile, with its ridge
+        self._weights: Any = None  # the curvature for the reference, and its ridge
         self._ridge: Any = None
 
     def matmat(self, V: Array) -> Array:
@@ -199,23 +214,32 @@ class _Chosen:
             out = empty(V.shape, V)
             self._by_tiles(V, out)
             return out
-        used = xp.ascontiguousarray(V[:, : len(places)])
+        used = xp.array(V[:, : len(places)], order="C")
         z = design.forward(used)
+        if self._ridge is None:
+            self._ridge = xp.ascontiguousarray(models.ridge[places, :].T)
+            if models.level:
+                self._ridge = self._ridge[:, :1]
         if models.scalar:
-            z *= models.curvature[:, places]
+            if self._weights is None:
+                self._weights = models.curvature[:, places]
+            z *= self._weights
         else:
             for c, q in enumerate(places):
                 rows, curvature = models.rows[q], models.curved[q]
                 own = curvature.product(copied(rows.part(z[..., c])))
                 z[..., c] = rows.whole(own)
         product = design.backward(z)
-        out = xp.zeros_like(V)
-        out[:, : len(places)] = product
-        out[:, : len(places)] += models.ridge[places, :].T * used
+        used *= self._ridge
+        product += used
         if models.shift:
             count = design.n_coefficients
-            total = models.shift * xp.sum(used[count:], axis=0)
-            out[count:, : len(places)] += total
+            total = models.shift * xp.sum(V[count:, : len(places)], axis=0)
+            product[count:] += total
+        if V.shape[1] == len(places):
+            return product
+        out = xp.zeros_like(V)
+        out[:, : len(places)] = product
         return out
 
     def into(self, V: Any, out: Any) -> Any:
@@ -281,7 +305,7 @@ class _Chosen:
             places = self.places[first : first + lanes]
             D = np.zeros((models.design.n_samples, lanes), dtype)
             D[:, : len(places)] = models.curvature[:, places]
-            if models._level:
+            if models.level:
                 ridge = read_only(models.ridge[0, : models.design.n_coefficients])
             else:
                 ridge = np.zeros((models.n, lanes), dtype)

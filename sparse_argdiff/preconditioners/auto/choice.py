@@ -21,6 +21,7 @@ from typing import Any
 
 from ...arrays import Array, as_count, norm
 from ...krylov import KrylovResult, cg
+from ...operators.diagonal_blocks import block_diagonal, side_by_side
 from ...operators.linear_operator import LinearOperator, aslinearoperator
 from ...status import Status
 from .auto import Auto
@@ -57,6 +58,8 @@ class Choice:
 
         ``rtol``: of the solve that follows; an ``Auto`` decides by it what pays.
         """
+        if K.blocks is not None:
+            return self._of_blocks(K, rtol)
         if self.auto is not None:
             return self.auto.choose(K, rtol)
         if self._build is None:
@@ -68,6 +71,33 @@ class Choice:
         if M.shape != K.shape:
             raise ValueError(f"M must have shape {K.shape} like A, found {M.shape}")
         return M, M.n_matvec
+
+    def now(self, K: LinearOperator) -> tuple[LinearOperator | None, int]:
+        """Return M for K with what ``Auto`` deferred set up."""
+        assert self.auto is not None
+        if K.blocks is None:
+            return self.auto.choose(K, now=True)
+        _, products = self.auto.choose(K.blocks.block(0), now=True)
+        M, more = self._of_blocks(K, 1e-8)
+        return M, products + more
+
+    def _of_blocks(
+        self, K: LinearOperator, rtol: float
+    ) -> tuple[LinearOperator | None, int]:
+        """Return M of diagonal blocks: one for each, of which a setup serves all."""
+        blocks, fixed = K.blocks, self._fixed
+        if fixed is not None and fixed.shape == K.shape:
+            return fixed, 0
+        chosen: list[LinearOperator | None] = [fixed] * blocks.count
+        products = 0
+        if fixed is None:
+            for k in range(blocks.count):
+                chosen[k], spent = self(blocks.block(k), rtol)
+                products += spent
+        if all(M is None for M in chosen):
+            return None, products
+        columns = side_by_side(chosen, blocks.size)
+        return block_diagonal(columns, blocks.count, blocks.size), products
 
     def record(self, niter: int, reduction: float) -> None:
         """Pass the iterations and ‖residual‖ / ‖right-hand side‖ of a solve to ``Auto``."""
@@ -101,34 +131,35 @@ def preconditioned_solve(
     chosen, n_setup = choice(K, wanted)
     options["M"] = fallback if chosen is None else chosen
     auto, first = choice.auto, math.inf
+    parts = 1 if K.blocks is None else K.blocks.count
     price = None if auto is None else auto.offer
     most = max(10 * K.shape[0], 20) if maxiter is None else as_count("maxiter", maxiter)
     if solver is cg and price is not None and b.ndim == 1:
         first = math.ceil(2.0 * price)
     if auto is None or price is None or not most > first:
-        return _recorded(choice, b, solver(K, b, x0, **options)), n_setup
-    found = _recorded(choice, b, cg(K, b, x0, **(options | {"maxiter": first})))
+        return _recorded(choice, b, solver(K, b, x0, **options), parts), n_setup
+    found = _recorded(choice, b, cg(K, b, x0, **(options | {"maxiter": first})), parts)
     if found.status not in {Status.ITERATION_LIMIT, Status.STAGNATED}:
         return found, n_setup
     attained = relative_residual(b, found)
     pace = max(-math.log10(attained), 0.0) / found.niter if attained > 0.0 else 0.0
     left = math.log10(attained / wanted) if wanted > 0.0 else math.inf
     if found.status is Status.STAGNATED or not left <= pace * price:
-        chosen, n_late = auto.choose(K, now=True)
+        chosen, n_late = choice.now(K)
         options["M"] = fallback if chosen is None else chosen
         n_setup += n_late
     last = cg(K, b, found.x, **(options | {"maxiter": most - found.niter}))
     last = dataclasses.replace(
-        _recorded(choice, b, last),
+        _recorded(choice, b, last, parts),
         niter=found.niter + last.niter,
         n_matvec=found.n_matvec + last.n_matvec,
     )
     return last, n_setup
 
 
-def _recorded(choice: Choice, b: Array, found: Any) -> KrylovResult:
+def _recorded(choice: Choice, b: Array, found: Any, parts: int) -> KrylovResult:
     result = _checked(found)
-    columns = b.shape[1] if b.ndim == 2 else 1
+    columns = (b.shape[1] if b.ndim == 2 else 1) * parts
     choice.record(result.n_matvec // max(columns, 1), relative_residual(b, result))
     return result
 

@@ -90,7 +90,7 @@ def relative(a: Array, size: Array) -> Array:
 
 
 def _residuals(data: StackedQuadratic, at: Iterate) -> _Residuals:
-    xp, present = namespace(at.y), xp_isfinite(data.limits)
+    xp, present = namespace(at.y), finite(data.limits)
     c = _where(present, data.limits)
     Py, Ay, Jy = apply(data.P, at.y), apply(data.A, at.y), data.sides(at.y)
     pull = data.pull(at.z) + apply_transposed(data.A, at.nu)
@@ -125,7 +125,7 @@ def _residuals(data: StackedQuadratic, at: Iterate) -> _Residuals:
     return _Residuals(dual, primal, side, gap / count, error, infeasible, unbounded)
 
 
-def xp_isfinite(v: Array) -> Array:
+def finite(v: Array) -> Array:
     """Return where values are finite."""
     return namespace(v).isfinite(v)
 
@@ -136,7 +136,7 @@ class _Newton:
     def __init__(self, data: StackedQuadratic, at: Iterate) -> None:
         xp = namespace(at.y)
         self.data, self.at = data, at
-        self.present = xp_isfinite(data.limits)
+        self.present = finite(data.limits)
         self.weights = _where(self.present, at.z / at.s)
         rows, bounds = data.split(self.weights, signed=False)
         k, n = at.y.shape
@@ -209,13 +209,18 @@ def _advance(data: StackedQuadratic, at: Iterate, found: _Residuals) -> Iterate:
 def start(data: StackedQuadratic) -> Iterate:
     """Return Mehrotra's first point: min ½ y'Py + q'y + ½ ‖c − J y‖² on A y = b."""
     xp, k, n = namespace(data.q), data.count, data.n
-    present = xp.broadcast_to(xp_isfinite(data.limits), (k, data.limits.shape[1]))
+    present = xp.broadcast_to(finite(data.limits), (k, data.limits.shape[1]))
     c = _where(present, xp.broadcast_to(data.limits, present.shape))
     one = xp.ones_like(c)
     q = xp.broadcast_to(data.q, (k, n))
     none = xp.zeros((k, data.shape[1]), dtype=q.dtype)
     origin = Iterate(0.0 * q, none, one, _where(present, one))
-    newton = _Newton(data, origin)
+    shared = all(M.shape[0] == 1 for M in (data.P, data.A, data.G))
+    if shared and k and bool(xp.all(present == present[:1, :])):
+        first = slice(0, 1)  # one matrix for all members
+        newton = _Newton(data.take(first), origin.take(first))
+    else:
+        newton = _Newton(data, origin)
     rhs = xp.concat(
         [-q + data.pull(c), xp.broadcast_to(data.b, (k, data.shape[1]))], axis=1
     )
@@ -273,7 +278,7 @@ def interior_point(
     part = data
     for iteration in range(maxiter + 1):
         found = _residuals(part, at)
-        sound = xp_isfinite(found.error)
+        sound = finite(found.error)
         better = sound & (found.error < error[index])
         stale = xp.where(better, xp.zeros_like(stale), stale + 1)
         infeasible[index] = infeasible[index] | (sound & found.infeasible)

@@ -19,6 +19,7 @@ from .interior_point import Iterate, largest, relative
 _REPAIRS = 8  # changes of the active set
 _REFINEMENTS = 12  # proximal steps
 CERTIFIED = 1e-12  # residuals of a solution, relative to the terms that cancel
+_TOUCHES = 1e-9  # the relative slack of a side that a start is taken to be on
 UNDECIDED = 1e-10  # a multiplier or a slack relative to those around, below which it may be zero
 
 
@@ -81,6 +82,25 @@ def proposed(data: StackedQuadratic, reduced: StackedQuadratic, at: Iterate) -> 
         xp.broadcast_to(v, (k, size)) for v, size in zip(signs, (r, n), strict=True)
     )
     return _with_fixed(data, HeldSet(*held))
+
+
+def touching(data: StackedQuadratic, y: Array) -> HeldSet:
+    """Return the sides that are at zero at y: the set of a neighbouring solution."""
+    xp = namespace(y)
+    Gy, sizes = apply(data.G, y), apply(xp.abs(data.G), xp.abs(y))
+
+    def sides(value: Array, terms: Array, high: Array, low: Array) -> Array:
+        above = xp.abs(high - value) <= _TOUCHES * (terms + xp.abs(high))
+        below = xp.abs(value - low) <= _TOUCHES * (terms + xp.abs(low))
+        above = above & xp.isfinite(high)
+        below = below & xp.isfinite(low) & ~above
+        return xp.astype(above, xp.int8) - xp.astype(below, xp.int8)
+
+    held = HeldSet(
+        sides(Gy, sizes, data.h, data.h_lower),
+        sides(y, xp.abs(y), data.upper, data.lower),
+    )
+    return _with_fixed(data, held)
 
 
 def _with_fixed(data: StackedQuadratic, held: HeldSet) -> HeldSet:

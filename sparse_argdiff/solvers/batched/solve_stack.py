@@ -16,7 +16,7 @@ from ...problem.stacked_active import HeldSet
 from ...problem.stacked_quadratic import StackedQuadratic
 from ...status import Status
 from .interior_point import Iterate, interior_point
-from .polish import CERTIFIED, Polished, polish, proposed
+from .polish import CERTIFIED, Polished, polish, proposed, touching
 from .prepare import convexified, indefinite, prepare, without_fixed
 
 _ROUNDS = (1e-5, 1e-11)  # errors of the interior point before the active set is guessed
@@ -56,14 +56,23 @@ class StackedSolutions:
     niter: Array
 
 
-def solve_stack(given: StackedQuadratic) -> StackedSolutions:
-    """Solve the programs of one stack."""
+def solve_stack(
+    given: StackedQuadratic, y0: Array | None = None, held: HeldSet | None = None
+) -> StackedSolutions:
+    """Solve the programs of one stack.
+
+    ``y0``: starts (k, n), such as solutions for a neighbouring x; ``held``: what acts there,
+    by default the sides that y0 is on.  Where that set is the right one, which is proven as
+    always, no iteration is made.
+    """
     # Members that fail overflow on the way, and are told apart at the end.
     with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
-        return _solved(given.widened(given.count))
+        return _solved(given.widened(given.count), y0, held)
 
 
-def _solved(given: StackedQuadratic) -> StackedSolutions:
+def _solved(
+    given: StackedQuadratic, y0: Array | None, held: HeldSet | None
+) -> StackedSolutions:
     prepared = prepare(given)
     xp, k = namespace(given.q), given.count
     units = equilibrate(prepared.data)
@@ -76,7 +85,11 @@ def _solved(given: StackedQuadratic) -> StackedSolutions:
     lost = xp.zeros((k,), dtype=xp.bool)
     for mask in wrong.values():
         lost = lost | mask
-    found, niter, proofs = _rounds(units.data, reduced, fixed, value, lost)
+    if y0 is None:
+        found, niter, proofs = _rounds(units.data, reduced, fixed, value, lost)
+    else:
+        start = _at_start(units, y0, held)
+        found, niter, proofs = _from(start, units.data, reduced, fixed, value, lost)
     status: list[Status | None] = [None] * k
     certified = found.settled & (found.error <= CERTIFIED)
     for name, mask in ((Status.CONVERGED, certified), *proofs.items(), *wrong.items()):
@@ -116,6 +129,42 @@ def _rounds(
     return found, niter, proofs
 
 
+def _at_start(units: Equilibrated, y0: Array, held: HeldSet | None) -> Polished:
+    """Return the points on the active sets of a start."""
+    xp, data = namespace(y0), units.data
+    y = y0 / units.D
+    y = xp.where(xp.isfinite(y), y, xp.zeros_like(y))
+    none = xp.zeros((y.shape[0], data.A.shape[1]), dtype=y.dtype)
+    held = touching(data, y) if held is None else held
+    return polish(data, Iterate(y, none, y[:, :0], y[:, :0]), None, held)
+
+
+def _from(
+    start: Polished,
+    data: StackedQuadratic,
+    reduced: StackedQuadratic,
+    fixed: Array,
+    value: Array,
+    lost: Array,
+) -> tuple[Polished, Array, dict[Status, Array]]:
+    """Return the start where it is certified, the outcome of ``_rounds`` elsewhere."""
+    xp, k = namespace(data.q), data.count
+    good = start.settled & (start.error <= CERTIFIED)
+    niter = xp.zeros((k,), dtype=xp.int64)
+    proofs = {Status.INFEASIBLE: good & False, Status.UNBOUNDED: good & False}
+    (index,) = xp.nonzero(~(good | lost))
+    if index.shape[0]:
+        held, at = (v if v.shape[0] == 1 else v[index, ...] for v in (fixed, value))
+        rest, more, shown = _rounds(
+            data.take(index), reduced.take(index), held, at, lost[index]
+        )
+        start.replace(index, rest)
+        niter[index] = more
+        for name, mask in shown.items():
+            proofs[name][index] = mask
+    return start, niter, proofs
+
+
 def _polished(
     data: StackedQuadratic,
     reduced: StackedQuadratic,
@@ -140,14 +189,17 @@ def _in_user_units(
     def kept(v: Array) -> Array:
         return xp.where(good, v, xp.nan)
 
+    def masked(v: Array) -> Array:
+        return xp.where(good, v, xp.zeros_like(v))
+
     return StackedSolutions(
         y=kept(found.y * units.D),
         nu=kept(found.nu * units.E / gamma),
         rows=kept(found.rows * units.F / gamma),
         bounds=kept(found.bounds / (units.D * gamma)),
-        held=found.held,
-        weak_rows=found.weak_rows,
-        weak_bounds=found.weak_bounds,
+        held=HeldSet(masked(found.held.rows), masked(found.held.bounds)),
+        weak_rows=masked(found.weak_rows),
+        weak_bounds=masked(found.weak_bounds),
         error=xp.where(good[:, 0], found.error, xp.nan),
         status=status,
         niter=niter,

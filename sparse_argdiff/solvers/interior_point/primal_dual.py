@@ -151,10 +151,13 @@ class PathState:
 
 
 def is_endless(now: Residuals, last: LastStep, steepest: float) -> bool:
-    """Tell whether steps of no less length lead to where f_Y vanishes, as in exp(−y)."""
+    """Tell whether steps of no less length lead to where f_Y vanishes, as in exp(−y).
+
+    With forces at bounds f_Y does not: then all conditions are met on the way.
+    """
     half = math.sqrt(epsilon(now.point.y))
     long = last.not_shorter >= LONG and last.length > half * largest(now.point.y)
-    return long and norm(now.grad) <= half * steepest
+    return long and (norm(now.grad) <= half * steepest or now.error <= half)
 
 
 def start(problem: Problem, x: Array, y0: Array, tol: float) -> PathState:

@@ -18,6 +18,7 @@ from scipy import sparse
 
 from ..arrays import HostArray
 
+_SHARE = 1e-4  # of the terms of an objective that cancel
 _USUAL = 0.7  # the quantile of the sizes by which rows of smaller terms are judged
 
 
@@ -81,9 +82,11 @@ class Errors(NamedTuple):
 
 
 def floor_of(terms: HostArray) -> float:
-    """Return the usual size of terms, by which smaller ones are judged; 1 of none."""
-    found = float(np.quantile(terms, _USUAL, method="nearest")) if terms.size else 0.0
-    return found or float(terms.max(initial=0.0)) or 1.0
+    """Return the usual size of terms, by which smaller ones are judged."""
+    if not terms.size or not terms.any():
+        return 1e-300
+    at = round(_USUAL * (terms.size - 1))
+    return float(np.partition(terms, at)[at]) or float(terms.max())
 
 
 def _share(off: HostArray, terms: HostArray, floor: float) -> float:
@@ -93,42 +96,49 @@ def _share(off: HostArray, terms: HostArray, floor: float) -> float:
 
 
 def errors(program: ConvexProgram, point: PrimalDual) -> Errors:
-    """Return how far a point is from meeting the conditions, in numbers without a unit."""
+    """Return how far a point is from meeting the conditions, in numbers without a unit.
+
+    For a program in units in which the entries of each row and column are about 1.  Terms
+    are those of rows and blocks, A y, G y, P y, …, at least as large as the usual ones, or
+    as the usual |y_i|: one that is far along a direction in which nothing changes makes none
+    of them larger.
+    """
     y, nu, z, s = point
-    size = np.abs(y)
-    Py = program.P @ y
-    force = abs(program.P) @ size + np.abs(program.q) + np.abs(s)
-    off: list[HostArray] = []
-    terms: list[HostArray] = []
-    left = Py + program.q - s
-    gap = float(y @ Py + program.q @ y)
-    sizes = float(size @ (abs(program.P) @ size) + np.abs(program.q) @ size)
-    if program.b.size:
-        left = left + program.A.T @ nu
-        force = force + abs(program.A).T @ np.abs(nu)
-        off.append(program.A @ y - program.b)
-        terms.append(abs(program.A) @ size + np.abs(program.b))
-        gap, sizes = (
-            gap + float(program.b @ nu),
-            sizes + float(np.abs(program.b) @ np.abs(nu)),
-        )
-    if program.h.size:
-        left = left + program.G.T @ z
-        force = force + abs(program.G).T @ z
-        off.append(np.maximum(program.G @ y - program.h, 0.0))
-        terms.append(abs(program.G) @ size + np.abs(program.h))
-        gap, sizes = gap + float(program.h @ z), sizes + float(np.abs(program.h) @ z)
-    for bound, sign in ((program.lower, 1.0), (program.upper, -1.0)):
-        finite = np.isfinite(bound)
-        off.append(np.maximum(sign * (bound - y), 0.0)[finite])
-        terms.append((size + np.abs(bound))[finite])
-        pull = np.where(finite & (sign * s > 0.0), s, 0.0)
-        carried = float(np.where(finite, bound, 0.0) @ pull)
-        gap, sizes = gap - carried, sizes + abs(carried)
-    rows, sides = np.concatenate(off), np.concatenate(terms)
-    primal = _share(rows, sides, floor_of(np.concatenate([sides, size])))
-    dual = _share(left, force, floor_of(force))
-    return Errors(primal, dual, abs(gap) / sizes if sizes > 0.0 else abs(gap))
+    size, f = np.abs(y), program
+    Py, Ay, Gy = f.P @ y, f.A @ y, f.G @ y
+    of_A, of_G = f.A.T @ nu, f.G.T @ z
+    low, high = np.isfinite(f.lower), np.isfinite(f.upper)
+    lower, upper = f.lower[low], f.upper[high]
+    off = [
+        Ay - f.b,
+        np.maximum(Gy - f.h, 0.0),
+        np.maximum(lower - y[low], 0.0),
+        np.maximum(y[high] - upper, 0.0),
+    ]
+    terms = [
+        np.maximum(np.abs(Ay), np.abs(f.b)),
+        np.maximum(np.abs(Gy), np.abs(f.h)),
+        np.maximum(size[low], np.abs(lower)),
+        np.maximum(size[high], np.abs(upper)),
+    ]
+    force = np.abs(Py) + np.abs(f.q) + np.abs(of_A) + np.abs(of_G) + np.abs(s)
+    sides = np.concatenate(terms)
+    primal = _share(np.concatenate(off), sides, max(floor_of(sides), floor_of(size)))
+    dual = _share(Py + f.q + of_A + of_G - s, force, floor_of(force))
+    pairs = [
+        (Py, y),
+        (f.q, y),
+        (f.b, nu),
+        (f.h, z),
+        (-lower, np.maximum(s[low], 0.0)),
+        (upper, np.maximum(-s[high], 0.0)),
+    ]
+    parts = [float(a @ b) for a, b in pairs]
+    least = max(float(np.abs(a) @ np.abs(b)) for a, b in pairs)
+    # An objective may be 0; its terms are not.
+    sizes = max(*map(abs, parts), _SHARE * least)
+    gap = abs(sum(parts))
+    return Errors(primal, dual, gap / sizes if sizes > 0.0 else gap)
 
 
 def without_rows(n: int) -> Any:

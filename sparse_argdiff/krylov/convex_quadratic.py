@@ -21,17 +21,21 @@ from typing import Any, NamedTuple
 import numpy as np
 from scipy import sparse
 
-from ...arrays import HostArray
-from ...krylov.kkt_matrix import DenseKKT, SparseKKT, kkt_matrix, refined
-from ..convex_program import ConvexProgram, PrimalDual, errors, floor_of
+from ..arrays import HostArray
+from .convex_program import ConvexProgram, PrimalDual, errors, floor_of
+from .kkt_matrix import DenseKKT, SparseKKT, kkt_matrix, refined
 
 logger = logging.getLogger(__name__)
 
 _PASSES = 10  # of the scaling of rows and columns
-_SHIFT = 1e-8  # of the unit diagonal, at first and at last
-_LEAST_SHIFT = 1e-9
+_EVEN = 0.2  # a pass that changes less is the last
+_SHIFT = 1e-7  # of the unit diagonal: u / δ² < 1, no pivoting is needed
+_MOST_OF_ROWS = 1e-3
+_MOST_SHIFT = 1e-3  # of the units: the least that curvatures of them notice
 _TO_BOUNDARY = 0.99
+_ACCURATE = 1e-10  # a relative residual of the steps
 _CORRECTIONS = 3
+_SMALL = 200
 _PATIENCE = 40  # steps in which the error must halve
 MAXITER = 200
 
@@ -77,17 +81,18 @@ def scaled(program: ConvexProgram) -> tuple[ConvexProgram, Scaling]:
     C = _stacked(program)
     P = program.P if dense else sparse.csr_array(program.P)
     columns, rows, unit = np.ones(n), np.ones(C.shape[0]), 1.0
-    aP, aC = abs(P), abs(C)
+    aP, aC, ones = abs(P), abs(C), np.ones(n)
     for _ in range(_PASSES):
-        of_P = unit * columns * _largest(_times(aP, columns, columns * 0.0 + 1.0), 1)
+        of_P = unit * columns * _largest(_times(aP, columns, ones), 1)
         scaled_C = _times(aC, columns, rows)
         of_C, of_rows = _largest(scaled_C, 0), _largest(scaled_C, 1)
         size = np.maximum(of_P, of_C)
-        columns = columns / np.sqrt(np.where(size > 0.0, size, 1.0))
-        rows = rows / np.sqrt(np.where(of_rows > 0.0, of_rows, 1.0))
-        of_P = columns * _largest(_times(aP, columns, columns * 0.0 + 1.0), 1)
-        curved = of_P[of_P > 0.0]
+        size, of_rows = _or_one(size), _or_one(of_rows)
+        columns, rows = columns / np.sqrt(size), rows / np.sqrt(of_rows)
+        curved = of_P[of_P > 0.0] / (unit * size[of_P > 0.0])
         unit = 1.0 / float(np.exp(np.mean(np.log(curved)))) if curved.size else 1.0
+        if all(np.max(np.abs(v - 1.0), initial=0.0) < _EVEN for v in (size, of_rows)):
+            break
     A, G = _times(program.A, columns, rows[:p]), _times(program.G, columns, rows[p:])
     return (
         ConvexProgram(
@@ -102,6 +107,10 @@ def scaled(program: ConvexProgram) -> tuple[ConvexProgram, Scaling]:
         ),
         Scaling(columns, rows, unit),
     )
+
+
+def _or_one(values: HostArray) -> HostArray:
+    return np.where(values > 0.0, values, 1.0)
 
 
 def _stacked(program: ConvexProgram) -> Any:
@@ -189,9 +198,16 @@ class ConvexQuadraticPath:
         self._signs = np.concatenate(
             [np.ones(self.n), -np.ones(self.p), np.zeros(self.k)]
         )
-        self.shift = _SHIFT
+        self.shift = 1.0
         self.now: _Point | None = None
         self.niter = 0
+
+    @functools.cached_property
+    def _shifts(self) -> HostArray:
+        """The shift of each unknown: forces over lengths, and lengths over forces."""
+        of_y = min(_SHIFT * self.weight, _MOST_SHIFT)
+        of_rows = min(_SHIFT / self.weight, _MOST_OF_ROWS)
+        return np.where(self._signs > 0.0, of_y, of_rows) * self._signs
 
     @functools.cached_property
     def weight(self) -> float:
@@ -280,7 +296,7 @@ class ConvexQuadraticPath:
         np.add.at(diagonal, self.high, ratio[m:])
         diagonal[self.n + self.p :] = -1.0 / ratio[: self.k]
         for _ in range(4):
-            shift = self.shift * self._signs
+            shift = self.shift * self._shifts
             if self.matrix.factorise(diagonal + shift, 0.0 * shift):
                 return True
             self.shift *= 100.0
@@ -301,7 +317,7 @@ class ConvexQuadraticPath:
         top = -r_d - self.pulls_of_bounds(of_bounds)
         bottom = -r_g[:k] - c[:k] / now.z[:k]
         rhs = np.concatenate([top, -r_e, bottom])
-        found, _ = refined(self.matrix, rhs, 1e-13, 3)
+        found, _ = refined(self.matrix, rhs, _ACCURATE, 3)
         dy, dnu = found[: self.n], found[self.n : self.n + self.p]
         along = self.side_products(dy)
         dz = push + ratio * along
@@ -389,7 +405,7 @@ def follow(
     best, least, history = path.as_point(now), math.inf, []
     while True:
         path.now, point = now, path.as_point(now)
-        worst = errors(program, point).worst
+        worst = errors(path.program, path.scaling.scaled(point)).worst
         mu = float(now.w @ now.z) / now.w.size if now.w.size else 0.0
         logger.debug("convex_quadratic %d: mu %.2e, %.2e", path.niter, mu, worst)
         if worst < least:
@@ -429,7 +445,6 @@ def _predict_and_correct(
         return None
     primal = min(1.0, _TO_BOUNDARY * _longest(now.w, d.w))
     dual = min(1.0, _TO_BOUNDARY * _longest(now.z, d.z))
-    path.shift = max(_LEAST_SHIFT, 0.1 * path.shift)
     return _Point(
         now.y + primal * d.y,
         now.nu + dual * d.nu,
@@ -449,7 +464,8 @@ def _centred(
     c = mu - now.w * now.z - affine.w * affine.z
     d = path.solve(now, r, c)
     alpha = min(_step_lengths(now, d))
-    for _ in range(_CORRECTIONS):
+    worth = path.matrix.size > _SMALL  # a factorisation costs more than its solves
+    for _ in range(_CORRECTIONS if worth else 0):
         longer = min(1.0, alpha + 0.3)
         product = (now.w + longer * d.w) * (now.z + longer * d.z)
         change = np.clip(product, 0.1 * mu, 10.0 * mu) - product

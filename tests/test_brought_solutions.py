@@ -1,0 +1,136 @@
+"""Solutions of other solvers: multipliers with the signs of all that holds the point."""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib.util
+from pathlib import Path
+
+import numpy as np
+import pytest
+from scipy import sparse
+
+import sparse_argdiff as sad
+
+SCRIPT = Path(__file__).parents[1] / "benchmarks" / "qp_generated.py"
+
+
+@pytest.fixture(scope="module")
+def generated():
+    spec = importlib.util.spec_from_file_location("qp_generated", SCRIPT)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def vertex(n=6, seed=0, kind=np.asarray):
+    """Return a QP with more active sides than variables, and its solution."""
+    rng = np.random.default_rng(seed)
+    y = np.where(rng.random(n) < 0.5, 0.0, rng.random(n))
+    G = rng.standard_normal((n, n))
+    G = np.concatenate([G, G[:2] + G[2:4]])
+    z = np.where(np.arange(len(G)) < 4, rng.random(len(G)) + 0.1, 0.0)
+    z[n:] = rng.random(2) + 0.1
+    h = G @ y + (z == 0.0)
+    s = np.where(y == 0.0, rng.random(n) + 0.1, 0.0)
+    q = -y - G.T @ z + s
+    problem = sad.QuadraticProgram(
+        kind(np.eye(n)), q, None, None, kind(G), h, 0.0, parameters=("q",)
+    )
+    return problem, y
+
+
+@pytest.mark.parametrize("kind", [np.asarray, sparse.csr_array])
+@pytest.mark.parametrize("seed", range(5))
+def test_multipliers_that_are_not_unique(seed, kind):
+    """A fit without the signs of bounds leaves a pull the wrong way: no solution."""
+    problem, y = vertex(seed=seed, kind=kind)
+    x, v = problem.pack(), np.random.default_rng(1).standard_normal(y.size)
+    solved = sad.solve(problem, x)
+    np.testing.assert_allclose(solved.y, y, atol=1e-10)
+    brought = sad.Solution(y=y, x=x)
+    expected = sad.vjp(problem, solved, v)
+    found = sad.vjp(problem, brought, v)
+    np.testing.assert_allclose(found.x, expected.x, atol=1e-8)
+    assert not found.warnings
+
+
+@pytest.mark.parametrize("scale", [1e-4, 1.0, 1e4])
+def test_units_of_y_do_not_matter(scale):
+    problem, y = vertex(seed=1)
+    data = problem.objective.data.constant
+    other = sad.QuadraticProgram(
+        data.P / scale**2, data.q / scale, None, None, data.G / scale, data.h, 0.0
+    )
+    brought = sad.Solution(y=scale * y, x=other.pack())
+    one = sad.vjp(problem, sad.Solution(y=y, x=problem.pack()), np.ones(y.size)).x
+    found = sad.vjp(other, brought, np.ones(y.size) / scale).x
+    np.testing.assert_allclose(found / scale, one, atol=1e-7)
+
+
+def test_a_point_that_is_no_solution():
+    problem, y = vertex(seed=2)
+    off = y + np.where(y > 0.0, 0.1, 0.0)
+    with pytest.raises(sad.ConvergenceError, match="NOT_STATIONARY"):
+        sad.vjp(problem, sad.Solution(y=off, x=problem.pack()), np.ones(y.size))
+
+
+@pytest.mark.filterwarnings("ignore::PendingDeprecationWarning")  # of OSQP
+@pytest.mark.parametrize("engine", ["piqp", "clarabel", "osqp", "highs"])
+def test_tuples_of_qpsolvers(engine):
+    """P x + q + G'z + A'y + z_box = 0: the bounds' part has the other sign."""
+    qpsolvers = pytest.importorskip("qpsolvers")
+    if engine not in qpsolvers.available_solvers:
+        pytest.skip(f"no {engine}")
+    rng = np.random.default_rng(0)
+    n, p, k = 8, 2, 5
+    A, G = rng.standard_normal((p, n)), rng.standard_normal((k, n))
+    q, h = 3.0 * rng.standard_normal(n), 0.5 * np.ones(k)
+    data = (sparse.csc_matrix(np.eye(n)), q, sparse.csc_matrix(G), h)
+    both = (sparse.csc_matrix(A), np.zeros(p))
+    low, high = -0.5 * np.ones(n), 0.5 * np.ones(n)
+    asked = qpsolvers.Problem(*data, *both, low, high)
+    options = {"osqp": {"eps_abs": 1e-9, "eps_rel": 1e-9}}.get(engine, {})
+    found = qpsolvers.solve_problem(asked, solver=engine, **options)
+    problem = sad.QuadraticProgram(np.eye(n), q, A, np.zeros(p), G, h, low, high)
+    v = rng.standard_normal(n)
+    expected = sad.vjp(problem, sad.solve(problem, q), v).x
+    multipliers = np.concatenate([found.y, found.z])
+    for extra in (
+        {},
+        {"multipliers": multipliers, "bound_multipliers": -found.z_box},
+    ):
+        brought = sad.Solution(y=found.x, x=q, **extra)
+        np.testing.assert_allclose(
+            sad.vjp(problem, brought, v).x, expected, atol=1e-4 * np.linalg.norm(v)
+        )
+
+
+def test_the_kept_factor_is_used_where_it_is_that_of_the_solution():
+    problem, y = vertex(seed=3)
+    x, v = problem.pack(), np.ones(y.size)
+    solution = sad.solve(problem, x)
+    assert solution.factor is not None
+    found = sad.vjp(problem, solution, v)
+    assert found.krylov.niter == 1
+    J = sad.derivative(problem, solution)
+    np.testing.assert_allclose(J.T @ v, found.x, atol=1e-12)
+    V = np.random.default_rng(0).standard_normal((y.size, 3))
+    columns = np.stack([J @ V[:, j] for j in range(3)], axis=1)
+    np.testing.assert_allclose(J @ V, columns, atol=1e-12)
+    # At another x it is not that of the point.
+    other = sad.solve(problem, 1.001 * x)
+    mixed = dataclasses.replace(other, factor=solution.factor)
+    np.testing.assert_allclose(
+        sad.vjp(problem, mixed, v).x, sad.vjp(problem, other, v).x, atol=1e-8
+    )
+
+
+@pytest.mark.parametrize("method", ["active_set", None])
+def test_drawn_programs(generated, method):
+    """Of 30 that were drawn each is right or truthfully refused."""
+    for i in range(30):
+        drawn = generated.draw([5, i])
+        solve, derivative, _ = generated.judged(drawn, method)
+        assert solve == "right", (i, drawn.traits, solve)
+        assert "WRONG" not in derivative, (i, drawn.traits, derivative)
