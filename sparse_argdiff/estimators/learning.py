@@ -35,6 +35,9 @@ STEP = 0.5 * math.log(10.0)  # between single penalties tried
 RISES = 3  # in a row, after which weaker penalties are not tried
 REACH = 4.0  # of a log-penalty, from where the search starts
 SETTLED = 1e-5  # of F: the search ends when two steps fall by less
+FEWEST = (
+    1e-3  # least weight of a norm with kinks over that of no support, as ``LassoCV``
+)
 WEAK, STRONG = 1e-6, 1e3  # of a typical and of the total curvature: ends of the range
 GRID_TOL, LOWER_TOL, FINEST = 1e-4, 1e-7, 1e-9
 
@@ -64,6 +67,21 @@ class Task:
     outputs: int = 1
     threads: int = 1
     start: np.ndarray = dataclasses.field(default_factory=lambda: np.zeros(0))
+    norm: str = "l2"
+    l1_ratio: float = 0.5
+
+    @property
+    def smooth(self) -> bool:
+        """Whether the penalty is a ridge, without kinks."""
+        return self.norm == "l2"
+
+    @property
+    def sizes(self) -> np.ndarray:
+        """Return what the weight of each column is in proportion to, where units change.
+
+        A ridge weighs squares, v_j; the others lengths, v_j^½.
+        """
+        return self.moments if self.smooth else np.sqrt(self.moments)
 
     @property
     def judged(self) -> np.ndarray:
@@ -83,7 +101,18 @@ class Task:
             intercept=self.intercept,
             sample_weight=self.weights,
             threads=self.threads,
+            norm=self.norm,
+            l1_ratio=self.l1_ratio if self.norm == "elastic-net" else None,
         )
+
+    def forces(self) -> np.ndarray:
+        """Return the largest |∂ loss / ∂c_j| of each column at the model without features."""
+        z = np.tile(parts(self, self.start)[1], (self.weights.size, 1))
+        z = z if self.targets.ndim == 2 else z[:, 0]
+        slope: Any = self.loss.slope(z, self.targets)
+        share = self.weights / self.weights.sum()
+        pull = self.features.T @ (share * slope.T).T
+        return np.asarray(np.abs(pull.reshape(self.moments.size, -1)).max(axis=1))
 
     def curvature(self) -> float:
         """Return a typical ∂²ℓ/∂z², at the model without features."""
@@ -107,11 +136,29 @@ class Task:
         null = float(np.sum(share @ np.asarray(losses))) / self.several
         return null * (1e-3 if name in {"Logistic", "Multinomial"} else 1e-12)
 
+    def emptying(self, sizes: np.ndarray) -> float:
+        """Return log of twice the a at which weights a sizes leave the support empty."""
+        known = sizes > 0.0
+        most = float((self.forces()[known] / sizes[known]).max(initial=0.0))
+        ratio = self.l1_ratio if self.norm == "elastic-net" else 1.0
+        return math.log(2.0 * most / ratio) if most > 0.0 else 0.0
+
+    def levels(self) -> tuple[float, float]:
+        """Return the range of a level of log-penalties o + Z x, o of any units."""
+        sizes = self.sizes[self.sizes > 0.0]
+        if self.smooth or sizes.size == 0:
+            return self.range()
+        high, logs = self.emptying(self.sizes), np.log(sizes)
+        return high + math.log(FEWEST) + float(logs.min()), high + float(logs.max())
+
     def range(self) -> tuple[float, float]:
         """Return the log-penalties below and above which nothing changes any more."""
         moments = self.moments[self.moments > 0.0]
         if moments.size == 0:
             return -1.0, 1.0
+        if not self.smooth:
+            high = self.emptying(np.ones_like(self.moments))
+            return high + math.log(FEWEST), high
         bend = math.log(self.curvature())
         low = bend + math.log(WEAK) + float(np.log(moments).mean())
         return low, bend + math.log(STRONG) + float(np.log(moments.sum()))
@@ -178,10 +225,7 @@ class Criterion:
         count = 1 if task.pairs is None else len(task.pairs)
         self.y0 = np.tile(task.start, count)
         models = count * task.several
-        factors = FoldFactors.where_small(models, self.y0.size // models)
-        if task.several > 1:
-            factors = None  # the targets' systems are solved as columns of one block
-        self.M: Any = "auto" if factors is None else factors
+        self.M = _preconditioner(task, models, self.y0.size // models)
 
     def function(self, tol: float, y0: Any = None, upper: Any = None) -> Hypergradient:
         """Return F with its gradient, solved to ``tol``."""
@@ -478,7 +522,7 @@ def search_table(
 
 def box(task: Task, table: PenaltyTable) -> tuple[np.ndarray, np.ndarray]:
     """Return bounds of u that keep log-penalties in the range of the data."""
-    low, high = task.range()
+    low, high = task.levels()
     shift_low, shift_high = float(table.offset.min()), float(table.offset.max())
     width = high - low
     bounds = np.empty((2, table.m))
@@ -548,12 +592,15 @@ def _start_of(
 
 def _standardised(task: Task, table: PenaltyTable) -> list[np.ndarray]:
     """Return u of single penalties of standardised columns, none where Z lacks them."""
-    logs = np.log(np.where(task.moments > 0.0, task.moments, 1.0))
+    logs = np.log(np.where(task.sizes > 0.0, task.sizes, 1.0))
     outputs = table.offset.size // logs.size
     rows = np.repeat(logs, outputs)
     if np.ptp(logs) < 1e-6:
         return []
-    top = math.log(task.curvature()) + math.log(10.0 * logs.size)
+    if task.smooth:
+        top = math.log(task.curvature()) + math.log(10.0 * logs.size)
+    else:
+        top = task.emptying(task.sizes)
     found = [table.project(top + rows - 2.0 * STEP * k) for k in range(8)]
     missing = table.log_penalties(found[0][:, None])[:, 0] - (top + rows)
     return found if np.abs(missing).max() < 1e-6 else []
@@ -614,15 +661,25 @@ def refit(task: Task, table: PenaltyTable, u: np.ndarray, y0: Any) -> np.ndarray
     """Return the solution on all rows at these log-penalties."""
     problem = Problem(task.glm(table.scaled, table.offset))
     x = flat(u)
-    M = FoldFactors.where_small(task.several, task.start.size // task.several)
+    M = _preconditioner(task, task.several, task.start.size // task.several)
     tol = FINEST
     while True:
         try:
-            return np.asarray(solve(problem, x, y0, tol=tol, M=M or "auto").y)
+            return np.asarray(solve(problem, x, y0, tol=tol, M=M).y)
         except ConvergenceError:
             tol *= 100.0
             if tol > 1e-3:
                 raise
+
+
+def _preconditioner(task: Task, models: int, size: int) -> Any:
+    """Return factors of the folds' Hessians where they are small and smooth.
+
+    The systems of several targets are solved as columns of one block.
+    """
+    known = task.smooth and task.several == 1
+    factors = FoldFactors.where_small(models, size) if known else None
+    return "auto" if factors is None else factors
 
 
 def gathered(

@@ -62,6 +62,9 @@ class Coded:
     outputs: int = 1
 
 
+NORMS = ("l2", "l1", "elastic-net")
+
+
 class LinearModelCV(BaseEstimator):  # type: ignore[misc]  # scikit-learn is untyped
     """Linear models whose penalties are learned by cross-validation."""
 
@@ -103,8 +106,16 @@ class LinearModelCV(BaseEstimator):  # type: ignore[misc]  # scikit-learn is unt
         return self
 
     def _check_parameters(self) -> None:
-        if self.norm != "l2":
-            raise ValueError(f"norm must be 'l2', found {self.norm!r}")
+        if self.norm not in NORMS:
+            known = ", ".join(map(repr, NORMS))
+            raise ValueError(f"norm must be one of {known}, found {self.norm!r}")
+        if self.norm != "l2" and isinstance(self.cv, str):
+            raise ValueError(
+                f"cv='loo' needs norm='l2', found {self.norm!r}: give a number of folds"
+            )
+        ratio = self.l1_ratio
+        if not (isinstance(ratio, numbers.Real) and 0.0 < float(ratio) <= 1.0):
+            raise ValueError(f"l1_ratio must be in (0, 1], found {ratio!r}")
         if self.keep not in {"best", "learned"}:
             raise ValueError(f"keep must be 'best' or 'learned', found {self.keep!r}")
         for name, least in (("tol", 0), ("max_iter", 0), ("prior", 0)):
@@ -183,6 +194,8 @@ class LinearModelCV(BaseEstimator):  # type: ignore[misc]  # scikit-learn is unt
             coded.outputs,
             1 if self.n_jobs is None else max(int(self.n_jobs), 1),
             self._start(coded, columns),
+            self.norm,
+            float(self.l1_ratio),
         )
         return task, columns
 
@@ -200,7 +213,7 @@ class LinearModelCV(BaseEstimator):  # type: ignore[misc]  # scikit-learn is unt
     def _table(self, task: Task) -> PenaltyTable:
         return penalty_table(
             self.penalties,
-            task.moments,
+            task.sizes,
             groups=self.groups,
             descriptors=self.descriptors,
             deviations=self.prior is not None,

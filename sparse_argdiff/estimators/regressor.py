@@ -28,8 +28,12 @@ class LinearRegressorCV(RegressorMixin, LinearModelCV):  # type: ignore[misc]
     loss : {"squared", "huber", "poisson"}
         "squared" takes several targets, each with penalties of its own.  Counts with an
         exposure: fit counts / exposure with ``sample_weight=exposure``.
-    norm : {"l2"}
-        Of the penalty.
+    norm : {"l2", "l1", "elastic-net"}
+        Of the penalty: ½ e^η c²; e^η |c|, which selects columns; or
+        e^η (ρ |c| + ½ (1 − ρ) c²).  The latter two need folds, and "moments" is then
+        [1, log v_j^½]: x₂ = 1 stands for standardised columns with every norm.
+    l1_ratio : float
+        ρ of the elastic net.
     penalties : str, list of str or table Z, optional
         What the log-penalties depend on: log-penalty of column j = Σ_k Z_jk x_k.
 
@@ -140,6 +144,7 @@ class LinearRegressorCV(RegressorMixin, LinearModelCV):  # type: ignore[misc]
         loss: str = "squared",
         *,
         norm: str = "l2",
+        l1_ratio: float = 0.5,
         penalties: Any = None,
         groups: Any = None,
         descriptors: Any = None,
@@ -158,6 +163,7 @@ class LinearRegressorCV(RegressorMixin, LinearModelCV):  # type: ignore[misc]
     ) -> None:
         self.loss = loss
         self.norm = norm
+        self.l1_ratio = l1_ratio
         self.penalties = penalties
         self.groups = groups
         self.descriptors = descriptors

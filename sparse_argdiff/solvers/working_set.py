@@ -273,18 +273,19 @@ class WorkingSetNewton:
             new,
             new_grad,
             new_value,
-            self.after(model, found, new_grad[index], length),
+            self.after(model, found, new_grad, index, length),
         )
 
     def after(
         self,
         model: PenalisedModel,
         found: ModelSolution,
-        grad: Any,
+        whole: Any,
+        index: Any,
         length: float,
     ) -> Status | None:
         """Return what the test says of a full step."""
-        b = found.b
+        b, grad = found.b, whole[index]
         pull = grad + model.blocks.slopes(b)[0] + model.blocks.ridge * b
         S = found.free
         self.singular = found.factor is None and bool(S.any())
@@ -292,7 +293,8 @@ class WorkingSetNewton:
             _of_size(found.factor, S), model.root[S], np.asarray(pull[S], np.float64)
         )
         # The forces are no better known than to rounding of their terms.
-        noise = 16.0 * epsilon(b) * norm(grad / model.root)
+        forces = norm(grad / model.root), norm(self.metric.forces(whole))
+        noise = 16.0 * epsilon(b) * max(forces)
         if max(left, found.error) <= noise:
             self.test.relative_error = left / (self.test.size or 1.0)
             met = left <= self.test.tol * self.test.size or self.test.size <= noise
