@@ -197,7 +197,8 @@ def classify_in(
     length = metric.length(y)
     # Rows that depend on each other may pull far more than anything moves.
     rounding = 64.0 * epsilon(y) * max(force, length)
-    least = max(ACTIVE_TOL * min(force, length), rounding)
+    usual = max(length, norm(metric.forces(found.grad)))
+    least = max(ACTIVE_TOL * min(force, usual), rounding)
     wide = max(least, math.sqrt(epsilon(y)) * length)
     # A solve may leave slacks larger; the farthest side is a length that has no origin.
     farthest = max(map(_farthest, sides), default=0.0)
