@@ -346,3 +346,23 @@ def test_balanced_classes_with_an_empty_support():
     glm = Glm(ties, labels, loss="multinomial", norm="l1", penalty="scalar")
     solution = sad.solve(sad.Problem(glm), np.array([0.0]), tol=1e-6)
     assert np.abs(solution.y).max() < 1e-12
+
+
+@pytest.mark.parametrize("loss", ["squared", "logistic"])
+@pytest.mark.parametrize("light", [-30.0, -25.0, -20.0, -15.0, -10.0])
+def test_weights_that_rounding_hides_have_a_gap(loss, light):
+    """No scale of a dual point meets them: their forces are projected to zero."""
+    rng = np.random.default_rng(3)
+    F = rng.standard_normal((60, 12))
+    t = F @ rng.standard_normal(12) + rng.standard_normal(60)
+    offset = np.full(12, -3.0)
+    offset[:4] = light
+    t = t if loss == "squared" else (t > 0.0) * 1.0
+    options = {"loss": loss, "norm": "l1", "penalty": np.ones((12, 1))}
+    glm = Glm(F, t, log_offset=offset, **options)
+    solution = sad.solve(sad.Problem(glm), np.zeros(1))
+    assert solution.status is sad.Status.CONVERGED
+    assert solution.gap <= 2e-8 * solution.value
+    free = np.where(offset == light, -np.inf, offset)
+    limit = sad.solve(sad.Problem(Glm(F, t, log_offset=free, **options)), np.zeros(1))
+    assert np.abs(solution.y - limit.y).max() <= 1e2 * np.exp(light) + 1e-7

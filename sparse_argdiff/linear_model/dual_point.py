@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from ..arrays import Array, dot, namespace
+from ..arrays import Array, dot, epsilon, namespace
 from .losses import Huber, Logistic, Multinomial, Poisson, Squared
 from .mean_loss import DataTerm
 
@@ -41,6 +41,18 @@ class LossDualPoint:
     force: Array
     lengths: Array | None
     terms: int
+
+    @property
+    def rounding(self) -> Array | None:
+        """By how much rounding may change each force: 4 ε ‖x_j‖ (Σ w u²)^½."""
+        if self.lengths is None:
+            return None
+        squares = self.slopes**2
+        total = (
+            squares if squares.ndim == 1 else namespace(squares).sum(squares, axis=1)
+        )
+        size = math.sqrt(dot(self.data.weights, total))
+        return 4.0 * epsilon(self.lengths) * size * self.lengths
 
     def conjugate(self, scale: float) -> float:
         """Return Σ w_i ℓ_i*(scale · u_i), infinite outside the domain."""
