@@ -509,7 +509,7 @@ def searched(value, *, bar=0.0, confirmed=None, correction=0.1):
             return result(x, confirmed, 1e-8)
 
     run = Run(F(), None, None, 1e-4, None)
-    run.history.append(SimpleNamespace(gradient_norm=1.0))
+    run.history.append(SimpleNamespace(gradient_norm=1.0, value=1.0))
     loose = 0.0 if confirmed is not None else 1.0  # a gradient that seems to vanish
     trial, _ = line_search(
         run,
