@@ -213,7 +213,8 @@ def bilevel(cp, rows: int, columns: int, row: int, steps: int) -> None:
     runs = []
     for model, held_out, start in (there, (glm, upper, x)):
         begin = time.perf_counter()
-        found = sad.minimize(sad.Problem(model), held_out, start, maxiter=steps)
+        upper = sad.Sum(held_out, sad.prior(-4.0, 2.0, rows=held_out.n_observations))
+        found = sad.minimize(sad.Problem(model), upper, start, maxiter=steps)
         wait(cp)
         runs.append((time.perf_counter() - begin, found))
     report(

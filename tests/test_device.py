@@ -174,6 +174,29 @@ def test_the_barrier_is_a_problem_of_its_own(there):
     np.testing.assert_allclose(found[1], found[0], rtol=1e-7, atol=1e-9)
 
 
+def test_what_a_solution_tells(there):
+    to, back = there
+    found = []
+    for move, home in ((np.array, np.array), (to, back)):
+        problem = sad.Problem(Quartic(move), inequality=ball(move, 0.5), lower=-0.6)
+        solution = sad.solve(problem, move(X), start(move), tol=1e-10)
+        u = move(np.ones_like(X))
+        told = sad.report(problem, solution, move(GOAL))
+        assert told.stationarity is sad.Status.CONVERGED
+        reach = sad.active_range(problem, solution, u)
+        term = sad.prior(0.5, 2.0, rows=3.0)
+        found.append(
+            (
+                home(told.gradient),
+                home(sad.value_gradient(problem, solution)),
+                reach.step,
+                home(term.grad_x(move(X), solution.y)),
+            )
+        )
+    for host, device in zip(*found, strict=True):
+        np.testing.assert_allclose(device, host, rtol=1e-6, atol=1e-7)
+
+
 def test_krylov_methods(there):
     to, back = there
     C, c = A, np.array([1.0, -1.0, 0.5])
@@ -442,6 +465,7 @@ COVERED = {
     "Hypergradient": test_hypergradients_with_certificates,
     "LinearOperator": test_problems_are_solved_and_differentiated,
     "LogBarrier": test_the_barrier_is_a_problem_of_its_own,
+    "active_range": test_what_a_solution_tells,
     "aslinearoperator": test_function_objectives_and_checks,
     "cg": test_krylov_methods,
     "check_derivatives": test_function_objectives_and_checks,
@@ -452,10 +476,13 @@ COVERED = {
     "jvp": test_problems_are_solved_and_differentiated,
     "minimize": test_drivers,
     "minres": test_krylov_methods,
+    "prior": test_what_a_solution_tells,
     "projected_cg": test_krylov_methods,
+    "report": test_what_a_solution_tells,
     "solve": test_problems_are_solved_and_differentiated,
     "to_device": test_linear_models,
     "to_host": test_linear_models,
+    "value_gradient": test_what_a_solution_tells,
     "vjp": test_problems_are_solved_and_differentiated,
 }
 
@@ -467,6 +494,8 @@ def test_every_public_function_is_here():
         if callable(getattr(sad, name)) and not isinstance(getattr(sad, name), type)
     }
     elsewhere = {"from_dlpack"}  # tests/test_transfer.py
+    # tests/test_batch.py
+    elsewhere |= {"QuadraticProgram", "solve_many", "vjp_many", "jvp_many"}
     assert functions - elsewhere <= set(COVERED)
     builders = set(sad.preconditioners.__all__)
     classes = {"Auto", "Choice", "ConstraintPreconditioner", "RecentSolutions"}

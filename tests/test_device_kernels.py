@@ -129,7 +129,8 @@ def test_indefinite_systems_agree_with_the_reference(cupy):
     host = sad.minres(A, b, rtol=1e-9, kernels="reference")
     device = sad.minres(cupy.array(A), cupy.array(b), rtol=1e-9)
     assert device.status is Status.CONVERGED
-    assert abs(device.niter - host.niter) <= 3 + host.niter // 50
+    # Three times n: orthogonality is lost, and the count depends on rounding.
+    assert abs(device.niter - host.niter) <= 3 + host.niter // 20
     np.testing.assert_allclose(device.x.get(), host.x, rtol=1e-6, atol=1e-9)
 
 

@@ -402,7 +402,7 @@ def test_the_search_that_stops_early_warns_once():
     ("options", "message"),
     [
         ({"loss": "hinge"}, "loss must be"),
-        ({"norm": "l1"}, "norm must be"),
+        ({"norm": "l0"}, "norm must be"),
         ({"keep": "all"}, "keep must be"),
         ({"tol": 0.0}, "tol must be"),
         ({"max_iter": 0}, "max_iter must be"),

@@ -163,13 +163,8 @@ def minimize(
         every = as_count("checkpoint_every", checkpoint_every)
         same = {"m": x0.shape[0], "n": getattr(problem.objective, "n", None)}
         same |= {"dtype": str(x0.dtype), "x0": x0, "y0": y0, "low": low, "high": high}
-        same |= {
-            "starts": starts,
-            "method": method,
-            "tol": tol,
-            "lower_tol": lower_tol,
-            **options,
-        }
+        same |= {"starts": starts, "method": method, "tol": tol}
+        same |= {"lower_tol": lower_tol, **options}
         identity = {name: describe(option) for name, option in same.items()}
         store = Store(Path(checkpoint), every, identity)
     run = Run(F, low, high, tol, callback, maxiter, store)

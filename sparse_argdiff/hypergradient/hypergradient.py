@@ -123,6 +123,10 @@ class Hypergradient:
         on_failure: OnFailure = "raise",
         failed_value: FailedValue | None = None,
     ) -> None:
+        if not isinstance(problem, Problem):
+            raise TypeError(
+                f"problem must be a Problem, found {type(problem).__name__}"
+            )
         check_methods("upper", upper, "value", "grad_y", "grad_x")
         self.problem, self.upper = problem, upper
         self._y0, self._constants = y0, constants
