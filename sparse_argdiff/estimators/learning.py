@@ -675,9 +675,10 @@ def refit(task: Task, table: PenaltyTable, u: np.ndarray, y0: Any) -> np.ndarray
 def _preconditioner(task: Task, models: int, size: int) -> Any:
     """Return factors of the folds' Hessians where they are small and smooth.
 
-    The systems of several targets are solved as columns of one block.
+    The systems of several targets are solved as columns of one block; those of classes are
+    so ill-conditioned where all are predicted that rounding of a factor counts.
     """
-    known = task.smooth and task.several == 1
+    known = task.smooth and task.several == task.outputs == 1
     factors = FoldFactors.where_small(models, size) if known else None
     return "auto" if factors is None else factors
 

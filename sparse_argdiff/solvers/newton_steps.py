@@ -208,13 +208,18 @@ class NewtonCG:
     def search(
         self, point: _Point, direction: _Direction, M: LinearOperator | None
     ) -> Run:
-        """Search along d; where values differ by rounding only, the gradient decides."""
+        """Search along d; where values differ by rounding only, the gradient decides.
+
+        So it does where f is convex, whose values may round to more than they are: of
+        classes that are predicted to the last digits, for instance.
+        """
         y, d = point.y, direction.d
         slope, unknown = dot(point.grad, d), direction.model_is_unbounded
         data = y, d, point.value, slope, unknown
         found: Step = yield from searching(*data, convex=not unknown)
         self.n_grad += found.n_grad
-        if found.status is Status.LINE_SEARCH_FAILED and self.is_short(direction):
+        failed = found.status is Status.LINE_SEARCH_FAILED
+        if failed and (self.convex or self.is_short(direction)):
             new = yield from self.at(y + d)
             if _metric(M, new.grad) <= 0.5 * direction.gradient:
                 return Step(new.y, new.grad, new.value, 1.0, 0, None)
