@@ -379,6 +379,30 @@ def test_import_is_light_and_silent():
     assert in_a_fresh_python(f"import {NAME}") == ""
 
 
+def test_imports_have_no_circle():
+    """Each module is reached from none of those that it imports."""
+    below: dict[str, set[str]] = {}
+    for source, _, target in EDGES:
+        if source != target:
+            below.setdefault(source, set()).add(target)
+    done, path = set(), []
+
+    def visit(module):
+        assert module not in path, " -> ".join([*path, module])
+        if module in done:
+            return
+        path.append(module)
+        for target in sorted(below.get(module, ())):
+            visit(target)
+        path.pop()
+        done.add(module)
+
+    for module in MODULES:
+        visit(module)
+    assert len(done) == len(MODULES)
+
+
+@pytest.mark.slow
 def test_each_module_can_be_imported_first():
     """A circle shows when another door is used than the usual one."""
     failed = in_a_fresh_python(
