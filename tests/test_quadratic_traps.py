@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import itertools
 
 import numpy as np
 import pytest
@@ -431,3 +432,87 @@ def test_a_far_coordinate_hides_nothing(method):
     solution = sad.solve(problem, problem.pack(), start, method=method)
     assert solution.value == pytest.approx(1.0)
     assert solution.y[0] + solution.y[1] >= 1.0 - 1e-12
+
+
+def flat_rows(seed, n=5, rank=2, p=1, k=0, bounds=False, curvature=0.0, unit=1.0):
+    """P has a null space along which q falls, and rows and bounds leave it free."""
+    rng = np.random.default_rng(seed)
+    M, A = rng.standard_normal((n, rank)), rng.standard_normal((p, n))
+    d = np.linalg.svd(np.vstack([M.T, A]))[2][-1]
+    G, y, q = (rng.standard_normal(shape) for shape in ((k, n), n, n))
+    G = np.where((G @ d > 0.0)[:, None], -G, G)
+    h = G @ y + np.abs(rng.standard_normal(k))
+    q = -q if q @ d > 0.0 else q
+    P = M @ M.T + curvature * np.linalg.norm(M) ** 2 * np.eye(n)
+    P = 0.5 * (P + P.T)
+    sides = {}
+    if bounds:
+        sides["lower"] = np.where(d >= 0.0, y - 1.0, -INF)
+        sides["upper"] = np.where(d <= 0.0, y + 1.0, INF)
+    rows = (A, A @ y, G, h) if k else (A, A @ y)
+    return program(unit * P, unit * q, *rows, **sides)
+
+
+@each_method
+def test_a_flat_fall_is_unbounded(method):
+    """P = a a', one equality row: y = 1e21 was CONVERGED for 3 of 60 seeds."""
+    for seed in range(60):
+        rng = np.random.default_rng(seed)
+        a, row = rng.standard_normal(3), rng.standard_normal((1, 3))
+        problem, _ = program(np.outer(a, a), np.zeros(3), row, np.ones(1))
+        x = rng.standard_normal(3)
+        found = sad.solve(problem, x, method=method, on_failure="ignore")
+        assert found.status is Status.UNBOUNDED, seed
+
+
+VARIANTS = {
+    "rows": {},
+    "no rows": {"p": 0},
+    "many": {"n": 30, "rank": 12, "p": 6},
+    "inequalities": {"n": 8, "rank": 3, "p": 2, "k": 12},
+    "bounds": {"bounds": True},
+    "both": {"k": 3, "p": 0, "bounds": True},
+    "linear": {"n": 3, "rank": 0, "k": 2},
+    "units": {"unit": 1e-9},
+}
+
+
+@each_method
+@pytest.mark.parametrize("name", VARIANTS)
+def test_flat_falls_of_many_shapes(method, name):
+    for seed in range(15):
+        problem, x = flat_rows(seed, **VARIANTS[name])
+        found = sad.solve(problem, x, method=method, on_failure="ignore")
+        assert found.status is Status.UNBOUNDED, seed
+
+
+@each_method
+@pytest.mark.parametrize(
+    ("name", "curvature"),
+    [
+        *itertools.product(["rows", "no rows"], [1e-6, 1e-8, 1e-10]),
+        *itertools.product(["inequalities", "both"], [1e-6, 1e-8]),
+    ],
+)
+def test_a_small_curvature_is_no_flat_fall(method, name, curvature):
+    """A solution is far away, or its conditions are lost in rounding: it is there."""
+    for seed in range(5):
+        problem, x = flat_rows(seed, **VARIANTS[name], curvature=curvature)
+        found = sad.solve(problem, x, method=method, on_failure="ignore")
+        assert found.status is not Status.UNBOUNDED, seed
+        assert curvature < 1e-7 or found.status is Status.CONVERGED, seed
+        if found.status is Status.CONVERGED:
+            assert found.relative_error <= 1e-7
+
+
+@each_method
+def test_a_flat_direction_without_a_fall_is_solved(method):
+    """q in the range of P and of the rows: any point of a line is a solution."""
+    for seed in range(20):
+        rng = np.random.default_rng(seed)
+        M, A, y = (rng.standard_normal(s) for s in ((6, 2), (1, 6), 6))
+        q = -M @ (M.T @ y) + A[0]
+        problem, x = program(M @ M.T, q, A, A @ y)
+        found = sad.solve(problem, x, method=method)
+        assert found.relative_error <= 1e-9
+        assert found.value == pytest.approx(problem.value(x, y), abs=1e-9)

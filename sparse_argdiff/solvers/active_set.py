@@ -46,7 +46,7 @@ from .interior_point.primal_dual import (
 from .interior_point.standard_form import StandardForm
 from .last_step import LastStep
 from .newton_kkt import newton_kkt
-from .quadratic_program import solve_quadratic
+from .quadratic_program import judged_by_program, solve_quadratic
 from .scaled_problem import solve_scaled
 from .stopping import NewtonIterate
 
@@ -101,6 +101,7 @@ def active_set(
     found, y0, note = solve_quadratic(problem, x, y0, engine=engine, **options)
     if found is None:
         found = _by_functions(problem, x, y0, **options)
+        found = judged_by_program(problem, x, found, tol)
     notes = (*found.warnings, *([note] if note else []))
     return dataclasses.replace(found, warnings=tuple(dict.fromkeys(notes)))
 

@@ -34,13 +34,14 @@ from ..problem.problem import ActiveSet, Problem, Solution
 from ..problem.quadratic import QuadraticObjective
 from ..status import Status
 from .explicit_program import ExplicitProgram, explicit_program
-from .settled_set import SettledSet, factor_of, guess_at, guess_of, settle
+from .settled_set import Endless, SettledSet, factor_of, guess_at, guess_of, settle
 from .stopping import NewtonIterate, asks_to_stop
 
 ENGINES = ("piqp", "clarabel")
 _EARLY = 1e-6  # the error of a path from which a first set is tried
 _FEW = 4  # sets that are tried then, and from a start
 _NEAR = 1e-9  # the error to which a path is followed for the last guess
+_FAR = 1e6  # of the program's units: a y that is judged again
 _UNSETTLED = (
     "the active set did not settle: this is the end of the path, where "
     "inequalities that it leaves undecided are called weak"
@@ -57,6 +58,46 @@ def engine_for(problem: Problem) -> str | None:
     if not isinstance(objective, QuadraticObjective) or not _has_entries(objective):
         return None
     return "piqp" if importlib.util.find_spec("piqp") is not None else None
+
+
+def judged_by_program(
+    problem: Problem, x: Any, solution: Solution, tol: float
+) -> Solution:
+    """Return what another method found, judged by the errors of the explicit program.
+
+    A method that knows products alone compares a residual with ‖P‖ ‖y‖, which a y that runs
+    away along a flat direction makes as large as it likes; and for it a y that is far is
+    at infinity.
+    """
+    known = isinstance(problem.objective, QuadraticObjective)
+    if not known or solution.status not in {Status.CONVERGED, Status.UNBOUNDED}:
+        return solution
+    explicit = explicit_program(problem, x, solution.y)
+    if explicit is None or not explicit.convex:
+        return solution
+    path = ConvexQuadraticPath(explicit.program)
+    if solution.status is Status.UNBOUNDED and path.has_inequalities:
+        return solution
+    p, rows, forces = explicit.p, solution.multipliers, solution.bound_multipliers
+    every = np.zeros(p + explicit.k) if rows is None else np.asarray(rows, dtype=float)
+    point = path.scaling.scaled(
+        PrimalDual(
+            np.asarray(solution.y, dtype=float),
+            every[explicit.equal],
+            every[p + explicit.rows],
+            np.zeros(path.n) if forces is None else np.asarray(forces, dtype=float),
+        )
+    )
+    error = errors(path.program, point).worst
+    if error <= max(10.0 * tol, 1e2 * epsilon(solution.y)):
+        status = Status.CONVERGED
+    elif float(np.abs(point.y).max(initial=0.0)) <= _FAR * max(path.units):
+        return solution  # where all terms are 0, so are errors of any relative size
+    elif error <= math.sqrt(epsilon(solution.y)):
+        status = Status.ROUNDING_LIMIT
+    else:
+        status = Status.STAGNATED
+    return dataclasses.replace(solution, status=status, relative_error=error)
 
 
 def _has_entries(objective: QuadraticObjective) -> bool:
@@ -117,7 +158,7 @@ class _Run:
         program = self.explicit.program
         if not self.path.has_inequalities:
             guess = guess_at(self.path, self.best.y)
-            return self.settled(settle(self.path, self.best, guess, 1))
+            return self.settled(settle(self.path, self.best, guess, _FEW))
         if bool(np.any(self.y0)):
             guess = guess_at(self.path, self.best.y)
             found = self.settled(settle(self.path, self.best, guess, _FEW))
@@ -170,8 +211,14 @@ class _Run:
             return self.record(ended.point, Status.ITERATION_LIMIT)
         return None
 
-    def settled(self, found: SettledSet | None) -> Solution | None:
-        """Return the solution of a settled set where the problem's conditions hold."""
+    def settled(self, found: SettledSet | Endless | None) -> Solution | None:
+        """Return the solution of a settled set where the problem's conditions hold.
+
+        UNBOUNDED where f of a quadratic program falls forever.
+        """
+        if isinstance(found, Endless):
+            known = self.explicit.known
+            return self.record(found.point, Status.UNBOUNDED) if known else None
         if found is None:
             return None
         explicit = self.explicit

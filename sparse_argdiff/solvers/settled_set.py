@@ -6,6 +6,14 @@
 One factorisation for each set, in the ordering of the program's own matrix.  Where active
 rows depend on each other the multipliers next to the guess are taken: those of an
 interior-point method are positive together where any are.
+
+Where f falls from a point that meets all rows along a d that nothing blocks,
+
+    P d = 0,   A d = 0,   G d <= 0,   q'd < 0,
+
+there is no solution.  Of P stored with an error P d is that error: with all of these off by
+at most ε, −q'd <= ε (‖y‖₁ + ‖ν‖₁ + ‖z‖₁) for each solution (y, ν, z), which must then be
+farther away than any that can be computed.
 """
 
 from __future__ import annotations
@@ -27,6 +35,8 @@ _FACTORS = ((_SHIFT, False, 12), (1e-6, False, 40), (1e-12, True, 12))
 _ROUNDING = 1e-13  # of the largest terms: what a solved system leaves
 _FALL = 1e4  # of these roundings: a rest that is a force
 _EXACT = Errors(1e-10, 1e-9, 1e-9)  # what rounding may leave of the conditions
+_PURE = 3  # times that what P and the rows have of a ray is removed
+_FAR = 1e11  # of the program's units: a solution that far away is none
 _SIGN = 1e-11  # of the usual force or length: a multiplier or slack below is rounding
 
 
@@ -57,6 +67,14 @@ class SettledSet:
     worst: float
     n_factors: int
     factorised: bool
+
+
+@dataclasses.dataclass(frozen=True)
+class Endless:
+    """A point that meets all rows, from which f falls forever along d (n,), scaled."""
+
+    point: PrimalDual
+    d: HostArray
 
 
 @dataclasses.dataclass
@@ -99,8 +117,11 @@ def guess_at(path: ConvexQuadraticPath, y: HostArray) -> _Guess:
 
 def settle(
     path: ConvexQuadraticPath, point: PrimalDual, guess: _Guess, sets: int = _SETS
-) -> SettledSet | None:
-    """Return the solution where the set settles within that many sets, else None."""
+) -> SettledSet | Endless | None:
+    """Return the solution where the set settles within that many sets, else None.
+
+    Also the proof that there is none, where f falls forever.
+    """
     f, now = path.program, path.scaling.scaled(point)
     fixed_alike = f.lower == f.upper
     fewest, waited = math.inf, 0
@@ -113,7 +134,11 @@ def settle(
         if fall is not None:
             blocked = _first_blocking(path, solved, guess, fall)
             if blocked is None:
-                return None
+                endless = _falls_forever(path, solved, guess, fall)
+                if endless is not None:
+                    return endless
+                now = solved  # the rest was rounding: of a point far away it is larger
+                continue
             now, missing = blocked
             guess = _with(guess, missing)
             continue
@@ -214,10 +239,15 @@ def _solve(
         left = rhs - path.matrix.product(found)
         if bool(np.all(np.abs(left) <= _FALL * least)):
             return found, left
-        # A rest in the null space has no solution; without it there is one.
-        found, _ = refined(path.matrix, rhs - left, 1e-15, sweeps)
-        off = rhs - left - path.matrix.product(found)
-        solved = float(np.max(np.abs(off) / least))
+        # A rest in the null space has no solution; without it there is one.  It is met at a
+        # distance of rest / shift, whose rounding is the rest of the next pass.
+        for _ in range(_PURE):
+            found, _ = refined(path.matrix, rhs - left, 1e-15, sweeps)
+            off = rhs - left - path.matrix.product(found)
+            solved = float(np.max(np.abs(off) / least))
+            if solved <= 10.0:
+                break
+            left = left + off
         size = float(np.linalg.norm(left))
         if solved <= 10.0 and size < smallest:
             best, rest, smallest = found, left, size
@@ -247,6 +277,33 @@ def _first_blocking(
         return None
     first = [length <= t * (1.0 + 1e-12) for length in lengths]
     return now._replace(y=y + t * d), _Guess(*first)
+
+
+def _falls_forever(
+    path: ConvexQuadraticPath, now: PrimalDual, guess: _Guess, fall: HostArray
+) -> Endless | None:
+    """Return the proof that f falls forever along about ``fall``, None where it does not."""
+    f, n, p = path.program, path.n, path.p
+    fixed = guess.low | guess.high
+    kept = np.concatenate([~fixed, np.ones(p, dtype=bool), guess.rows])
+    if not path.factorise_set(kept, _SHIFT, pivoting=True):
+        return None
+    d = np.where(fixed, 0.0, fall)
+    for _ in range(_PURE):
+        d = d / (float(np.abs(d).max()) or 1.0)
+        off = np.where(kept, np.concatenate([f.P @ d, f.A @ d, f.G @ d]), 0.0)
+        d = d - refined(path.matrix, off, 1e-15, _FACTORS[0][2])[0][:n]
+    d = d / (float(np.abs(d).max()) or 1.0)
+    rises = np.maximum(path.side_products(d), 0.0)
+    off = np.concatenate([np.abs(f.P @ d), np.abs(f.A @ d), rises])
+    falls = -float(f.q @ d)
+    if not falls > _FAR * max(path.units) * float(off.max(initial=0.0)):
+        return None
+    off = np.concatenate([np.zeros(n), f.b - f.A @ now.y, f.h - f.G @ now.y])
+    step, _ = refined(path.matrix, np.where(kept, off, 0.0), 1e-15, _FACTORS[0][2])
+    now = now._replace(y=now.y + step[:n])
+    feasible = errors(f, now).primal <= _EXACT.primal
+    return Endless(path.scaling.given(now), d) if feasible else None
 
 
 def _signs(
