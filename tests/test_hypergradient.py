@@ -564,3 +564,43 @@ def test_the_corrected_value_is_closer_than_the_plain_one(tol):
         plain = abs(upper.value(x, found.solution.y) - exact.value)
         gains.append(plain / max(abs(found.value - exact.value), 1e-15))
     assert np.median(gains) >= 10.0
+
+
+# extreme x ------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("steep", [100.0, 200.0, 500.0, 709.0])
+@pytest.mark.parametrize("loss", ["squared", "logistic", "poisson", "huber"])
+def test_a_start_of_a_coefficient_that_x_all_but_fixes_costs_no_digits(loss, steep):
+    """Its ½ e^x c² of the start hid what the other coefficients were wrong by."""
+    rng = np.random.default_rng(1)
+    features, signal = rng.standard_normal((30, 3)), rng.standard_normal(30)
+    targets = {"logistic": signal > 0.0, "poisson": np.round(np.exp(signal))}
+    targets = np.asarray(targets.get(loss, signal), dtype=float)
+    glm = linear_model.Glm(features[:20], targets[:20], loss=loss)
+    problem, upper = sad.Problem(glm), glm.held_out(features[20:], targets[20:])
+    x, start = np.array([steep, 0.0, 0.0]), np.array([0.2, 0.0, 0.0, 0.0])
+    cold = sad.Hypergradient(problem, upper)(x)
+    warm = sad.Hypergradient(problem, upper, y0=start)(x)
+    assert warm[0] == pytest.approx(cold[0], rel=1e-8)
+    np.testing.assert_allclose(warm[1], cold[1], rtol=1e-5, atol=1e-9)
+
+
+@pytest.mark.filterwarnings("ignore::sparse_argdiff.ConvergenceWarning")
+@pytest.mark.parametrize("loss", ["squared", "poisson", "huber"])
+def test_a_path_of_extreme_x_has_the_values_of_cold_solves(loss):
+    """x to 1e4: e^x is 0, infinite and all in between, at other coefficients each time."""
+    for seed in range(4):
+        rng = np.random.default_rng([7001, seed])
+        features = rng.standard_normal((60, 8))
+        signal = 0.7 * rng.standard_normal(60)
+        counts = rng.poisson(np.exp(signal)).astype(float)
+        targets = counts if loss == "poisson" else signal
+        glm = linear_model.Glm(features[:40], targets[:40], loss=loss)
+        problem, upper = sad.Problem(glm), glm.held_out(features[40:], targets[40:])
+        path = sad.Hypergradient(problem, upper)
+        for size in (100.0, 300.0, 1e3, 3e3, 1e4):
+            x = size * rng.standard_normal(8)
+            cold, warm = sad.Hypergradient(problem, upper)(x), path(x)
+            assert warm[0] == pytest.approx(cold[0], rel=1e-7)
+            np.testing.assert_allclose(warm[1], cold[1], rtol=1e-4, atol=1e-8)

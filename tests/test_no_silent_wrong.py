@@ -1119,3 +1119,41 @@ def test_a_method_is_judged_whatever_status_it_gives():
     with pytest.raises(sad.ConvergenceError) as caught:
         sad.solve(problem, X, method=method)
     assert caught.value.status is S.NOT_STATIONARY
+
+
+# a start far up a steep coordinate --------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("method", "diagonal"),
+    [("newton_cg", True), ("newton_cg", False), ("newton_kkt", True)],
+)
+@pytest.mark.parametrize("steep", [1e20, 1e60, 1e100])
+def test_what_is_short_beside_a_steep_way_is_not_converged(steep, diagonal, method):
+    """½ w a² + cosh(b − x) − 1 from (1, 0): beside √w the error 1 of b was no length."""
+    objective = sad.FunctionObjective(
+        value=lambda x, y: float(0.5 * steep * y[0] ** 2 + np.cosh(y[1] - x[0]) - 1.0),
+        grad=lambda x, y: np.array([steep * y[0], np.sinh(y[1] - x[0])]),
+        hvp=lambda x, y, v: np.array([steep * v[0], np.cosh(y[1] - x[0]) * v[1]]),
+        hess_diag=(lambda x, y: np.array([steep, np.cosh(y[1] - x[0])]))
+        if diagonal
+        else None,
+        n=2,
+    )
+    problem = sad.Problem(objective)
+    start = np.array([1.0, 0.0])
+    found = sad.solve(problem, np.ones(1), start, method=method)
+    np.testing.assert_allclose(found.y, [0.0, 1.0], rtol=1e-6, atol=1e-12)
+
+
+@pytest.mark.filterwarnings("ignore:overflow")
+def test_a_length_that_overflows_is_no_measure():
+    """w = 1e300: products with the sizes that were probed are infinite, and shorter than tol."""
+    objective = sad.FunctionObjective(
+        value=lambda x, y: float(0.5e300 * y[0] ** 2 + 0.5 * (y[1] - x[0]) ** 2),
+        grad=lambda x, y: np.array([1e300 * y[0], y[1] - x[0]]),
+        hvp=lambda x, y, v: np.array([1e300 * v[0], v[1]]),
+        n=2,
+    )
+    with pytest.raises(sad.ConvergenceError, match="NOT_FINITE"):
+        sad.solve(sad.Problem(objective), np.ones(1), np.array([1.0, 0.0]))

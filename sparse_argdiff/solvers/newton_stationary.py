@@ -86,9 +86,9 @@ def newton_stationary(
             break
         niter, full, alpha = niter + 1, found.full, found.alpha
         y, grad, size = found.y, found.grad, norm(found.grad)
-        lam, left = metric(step.x), metric(found.simplified)
-        test.square = metric(y) ** 2
+        test.square, lam, left = metric(y) ** 2, metric(step.x), metric(found.error)
         test.moved(y, length, lam)
+        test.seen(norm(found.error), left)
         shown = NewtonStep(lam, 0.0, lam, left, left, 1.0)
         status = test.after(shown) if full else None
         if status is not None:
@@ -135,13 +135,13 @@ def _metric(
         diagonal = namespace(diagonal).abs(diagonal)
     if diagonal is None or not bool(namespace(diagonal).all(diagonal > 0.0)):
         return None, norm
-    return jacobi(diagonal), lambda v: math.sqrt(dot(v, diagonal * v))
+    return jacobi(diagonal, floor=0.0), lambda v: math.sqrt(dot(v, diagonal * v))
 
 
 class _Damped(NamedTuple):
     y: Any  # None where no step was accepted
     grad: Any
-    simplified: Any  # the step from there with the same f_YY
+    error: Any  # of y: the step from there with the same f_YY, and M times its residual
     full: bool
     alpha: float  # to try next
     n_hvp: int
@@ -174,6 +174,9 @@ def _damped(
         best = 0.5 * alpha**2 * length / change if change > 0.0 else 1.0
         if change <= 0.5 * alpha * length or size <= rounding:
             full, alpha = alpha == 1.0, best if best < 0.5 else 1.0
-            return _Damped(point, grad, simplified.x, full, alpha, n_hvp, n_grad)
+            error = simplified.x
+            if M is not None:  # ‖r‖₂ may hide what the step lacks where f_YY is small
+                error = error + M.matvec(simplified.residual)
+            return _Damped(point, grad, error, full, alpha, n_hvp, n_grad)
         alpha = min(0.5 * alpha, best)
     return _Damped(None, None, None, False, alpha, n_hvp, n_grad)

@@ -240,7 +240,7 @@ class NewtonCG:
         test.square += 2.0 * dot(point.y, change) + dot(d, change)
         self.largest_square = max(self.largest_square, test.square)
         self.changes += model_error / direction.gradient if self.modelled else 1.0
-        cancelled = not test.square >= 1e-4 * self.largest_square
+        cancelled = not 1e-4 * self.largest_square <= test.square < math.inf
         if cancelled or (self.changes > 2.0 and direction.length <= 1e-3 * test.size):
             yield from self.measure(new.y)
         test.moved(point.y, norm(d), alpha * direction.length)
@@ -250,10 +250,16 @@ class NewtonCG:
         if point.size == 0.0:
             return True
         z = point.grad if M is None else M.matvec(point.grad)
-        square, curvature = dot(point.grad, z), dot(z, (yield from self.product(z)))
-        return square <= self.test.tol * self.test.length * math.sqrt(
-            max(curvature, 0.0)
-        )
+        size = norm(z)
+        if not 0.0 < size < math.inf:
+            return False
+        z = z / size  # squares of what is far from 1 overflow, or vanish
+        slope, curvature = dot(point.grad, z), dot(z, (yield from self.product(z)))
+        energy = math.sqrt(max(curvature, 0.0))
+        if not energy < math.inf:
+            return False
+        self.test.seen(1.0, energy)
+        return slope <= self.test.tol * self.test.length * energy
 
     def measure(self, y: Array) -> Run:
         """Set y'f_YY y by a product."""

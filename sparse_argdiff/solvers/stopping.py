@@ -121,6 +121,15 @@ class StoppingTest:
         self._length = length
         self._not_shorter = 0 if shorter else self._not_shorter + 1
 
+    def seen(self, length: float, energy: float) -> None:
+        """Record ‖e‖₂ and ‖e‖_H, in any unit, of what is taken for the error of y.
+
+        The way counts no more than in the metric along e: coordinates of a curvature many
+        orders larger than what is left are at zero, but hide nothing of what is left.
+        """
+        if length > 0.0:
+            self._way = min(self._way, self._path * (energy / length))
+
     def restart(self) -> None:
         """Forget the steps: the next point lies elsewhere."""
         self.radius, self._last, self._length = math.inf, 0.0, 0.0
@@ -140,6 +149,8 @@ class StoppingTest:
         endless = self._not_shorter >= 5
         if endless and lam <= math.sqrt(self._unit) * self._largest_step:
             return Status.UNBOUNDED
+        if not self.size < math.inf:  # overflow: nothing is known to be short
+            return None
         if error <= self.tol * self.length:
             return Status.CONVERGED
         # Far from the origin a step that is short relative to y may be long in itself.
