@@ -71,14 +71,14 @@ def test_with_it_the_run_goes_far():
     """L-BFGS-B meets some points without a solution, and goes on; infinity ends it."""
     F = hypergradient()
     found = scipy_run(F, "L-BFGS-B", 42)
-    assert len(F.failures) >= 2
+    assert len(F.failures) >= 1
     assert found.fun < 1e-3
     assert scipy_run(hypergradient(math.inf), "L-BFGS-B", 42).fun > 10.0 * found.fun
     told = str(F.failures)
     assert f"failed at {len(F.failures)} points" in told
     assert "bounds on x" in told
     assert sum(F.failures.causes.values()) == F.failures.count
-    assert (F.failures.lowest < F.failures.highest).any()
+    assert (F.failures.lowest <= F.failures.highest).all()
 
 
 def test_one_warning_says_where_to_look():
