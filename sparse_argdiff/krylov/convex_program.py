@@ -14,7 +14,6 @@ import math
 from typing import Any, NamedTuple
 
 import numpy as np
-from scipy import sparse
 
 from ..arrays import HostArray
 
@@ -139,8 +138,3 @@ def errors(program: ConvexProgram, point: PrimalDual) -> Errors:
     sizes = max(*map(abs, parts), _SHARE * least)
     gap = abs(sum(parts))
     return Errors(primal, dual, gap / sizes if sizes > 0.0 else gap)
-
-
-def without_rows(n: int) -> Any:
-    """Return a matrix of no rows."""
-    return sparse.csr_array((0, n))

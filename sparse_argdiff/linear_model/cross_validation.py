@@ -75,7 +75,7 @@ def list_folds(folds: Any, data: DataTerm, rng: Any = 0) -> list[Fold]:
 def _numbered(count: int, data: DataTerm, rng: Any) -> Any:
     """Return the fold that holds each sample out: shuffled, classes spread evenly."""
     targets = namespace(data.targets).asarray(data.targets)
-    host = targets.get() if hasattr(targets, "get") else np.asarray(targets)
+    host = _host(targets)
     random = np.random.default_rng(rng).random(host.shape[0])
     kind = np.zeros(host.shape[0])
     if getattr(data.loss, "mean_range", (0.0, math.inf))[1] == 1.0:
@@ -108,7 +108,7 @@ def _counted(name: str, part: Any, data: DataTerm) -> Any:
     """Return how often each sample is among indices, or where a mask is true."""
     n = data.design.n_samples
     array = as_array(name, part)
-    index = array.get() if hasattr(array, "get") else np.asarray(array)
+    index = _host(array)
     if index.ndim != 1:
         raise ValueError(f"{name} must be 1-D, found shape {index.shape}")
     if index.dtype == bool:

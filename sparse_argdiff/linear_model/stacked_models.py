@@ -346,7 +346,6 @@ class StackedModels:
         """Return f_XY, an operator (Q n, m): (e^η ∘ c) Z for each model."""
         self._per_part(x)
         xp, count, parts = namespace(y), self.design.n_coefficients, self.part_of
-        m = self.m // len(self.penalties)
         pieces = self.parts(x)
         shape = self.count, self.size
         slope = [
@@ -357,10 +356,8 @@ class StackedModels:
         def forward(u: Array) -> Array:
             u = xp.asarray(u, dtype=self.dtype)
             result = xp.zeros(shape, dtype=self.dtype)
-            spread = [
-                penalty.spread(u[k * m : (k + 1) * m])
-                for k, penalty in enumerate(self.penalties)
-            ]
+            pairs = zip(self.penalties, self._split(u), strict=True)
+            spread = [penalty.spread(part) for penalty, part in pairs]
             for q, k in enumerate(parts):
                 result[q, :count] = slope[q] * spread[k]
             return result.reshape(-1)

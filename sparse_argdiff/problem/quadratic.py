@@ -27,7 +27,6 @@ from .quadratic_data import (
     NAMES,
     NamedData,
     QuadraticData,
-    check_entries,
     checked_matrix,
     checked_vector,
     common_dtype,
@@ -451,9 +450,3 @@ def _moving_bound(data: NamedData, name: str) -> dict[str, Any]:
         f"{name}_jvp": lambda _, u: u[place],
         f"{name}_vjp": vjp,
     }
-
-
-def check_data(data: QuadraticData) -> None:
-    """Refuse NaN and infinities by name: of data that were read at an x."""
-    for name in NAMES:
-        check_entries(name, getattr(data, name))

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from ..arrays import Array, HostArray, is_array, namespace
+from ..arrays import Array, HostArray, is_array
 from ..operators.block_matrices import principal
 from ..operators.linear_operator import LinearOperator, as_operator, aslinearoperator
 from ..operators.structure import Structure
@@ -71,9 +71,3 @@ def dense_curvature(curvature: LinearOperator, index: Any) -> HostArray:
     columns = np.zeros((n, k), dtype=curvature.dtype)
     columns[index, np.arange(k)] = 1.0
     return np.asarray((curvature @ columns)[index])
-
-
-def support_of(problem: Problem, x: Array, y: Array) -> Array:
-    """Return the indices of the support of the penalty at y."""
-    (index,) = namespace(y).nonzero(problem.penalty.support(x, y))
-    return index
