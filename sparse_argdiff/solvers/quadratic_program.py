@@ -65,9 +65,8 @@ def judged_by_program(
 ) -> Solution:
     """Return what another method found, judged by the errors of the explicit program.
 
-    A method that knows products alone compares a residual with ‖P‖ ‖y‖, which a y that runs
-    away along a flat direction makes as large as it likes; and for it a y that is far is
-    at infinity.
+    A method that knows products alone compares a residual with ‖P‖ ‖y‖, which grows without
+    bound with a y along a flat direction; and it takes a y that is far for one at infinity.
     """
     known = isinstance(problem.objective, QuadraticObjective)
     if not known or solution.status not in {Status.CONVERGED, Status.UNBOUNDED}:

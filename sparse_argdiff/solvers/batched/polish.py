@@ -191,7 +191,7 @@ def _judged(system: HeldSystem, y: Array, mu: Array) -> tuple[Polished, HeldSet]
     nu, rows = system.scattered(mu)
     C, row_target = system.whole_rows, _targets(data, held)[0]
     Py, pull = apply(data.P, y), apply_transposed(C, mu)
-    # Not |P| |y|, which a y that runs away along a flat direction makes as large as it likes.
+    # Not |P| |y|, which grows without bound with a y along a flat direction.
     gradient, forces = Py + data.q + pull, xp.abs(Py) + xp.abs(data.q) + xp.abs(pull)
     bounds = xp.where(system.free, 0.0 * gradient, -gradient)
     force = xp.max(forces, axis=1, keepdims=True) if data.n else forces[:, :0]
