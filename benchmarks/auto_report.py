@@ -11,7 +11,7 @@ logistic loss; a ridge for each feature of 1e-6 to 1, 3 % of them constant; rtol
 ``vjp`` counts, the setup included) and in seconds (``--seconds``: medians of nine
 interleaved runs, processor time): share within 1.1, largest, geometric mean.  Designs
 that neither of the two solves in 3,000 iterations are left out.  ``--prices`` measures
-what ``preconditioners/auto/cost_model.py`` states.
+what ``preconditioners/auto.py`` states.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from scipy import sparse
 import sparse_argdiff as sad
 from sparse_argdiff import preconditioners as pc
 from sparse_argdiff.linear_model import Glm
-from sparse_argdiff.preconditioners.auto.cost_model import (
+from sparse_argdiff.preconditioners.auto import (
     AMG,
     AMG_A_DIGIT,
     factor_price,

@@ -26,8 +26,8 @@ from .arrays import (
     norm,
     to_namespace,
 )
-from .operators.checked_products import transpose_error
 from .operators.linear_operator import aslinearoperator
+from .operators.probes import transpose_error
 from .problem.constraints import Stack
 from .problem.objective import Objective, central_difference
 from .problem.problem import Problem

@@ -18,7 +18,10 @@ logger = logging.getLogger("sparse_argdiff")
 
 
 class Status(enum.Enum):
-    """How a computation ended; ``status.value`` is a sentence of advice."""
+    """How a computation ended; ``status.value`` is a sentence of advice.
+
+    ``status.acceptable``: the answer meets the tolerance, or is as good as rounding allows.
+    """
 
     CONVERGED = "The recomputed residual meets the tolerance."
     ROUNDING_LIMIT = (
@@ -97,10 +100,9 @@ class Status(enum.Enum):
     )
     STOPPED_BY_CALLBACK = "The callback asked to stop."
 
-    @property
-    def acceptable(self) -> bool:
-        """Whether the answer meets the tolerance, or is as good as rounding allows."""
-        return self in {Status.CONVERGED, Status.ROUNDING_LIMIT, Status.APPROXIMATE}
+    def __init__(self, advice: str) -> None:
+        del advice  # the value
+        self.acceptable = self.name in {"CONVERGED", "ROUNDING_LIMIT", "APPROXIMATE"}
 
 
 class ConvergenceError(RuntimeError):
@@ -153,11 +155,3 @@ def warn_poor(message: str, on_failure: OnFailure) -> None:
     if on_failure != "ignore":
         warnings.warn(message, ConvergenceWarning, stacklevel=4)
         logger.warning(message)
-
-
-def check_on_failure(on_failure: str) -> None:
-    """Refuse anything but "raise", "warn" and "ignore"."""
-    if on_failure not in {"raise", "warn", "ignore"}:
-        raise ValueError(
-            f"on_failure must be 'raise', 'warn' or 'ignore', found {on_failure!r}"
-        )

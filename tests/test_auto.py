@@ -14,8 +14,7 @@ from scipy import sparse
 import sparse_argdiff as sad
 from sparse_argdiff import preconditioners as pc
 from sparse_argdiff.linear_model import Glm
-from sparse_argdiff.preconditioners.auto.auto import data_share
-from sparse_argdiff.preconditioners.auto.cost_model import factor_price
+from sparse_argdiff.preconditioners.auto import data_share, factor_price
 
 
 def correlated(n=120, n_samples=240, decay=1.0, seed=0):

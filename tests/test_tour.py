@@ -1,9 +1,13 @@
-"""docs/tour.md: every stop names a file of the package and something that is in it."""
+"""docs/tour.md: every stop names a file of the package and something that is in it.
+
+How many files a reader of one call passes through is held, too.
+"""
 
 from __future__ import annotations
 
 import importlib
 import re
+import sys
 from pathlib import Path
 
 import pytest
@@ -37,3 +41,18 @@ def test_the_stop_is_there(path, name):
 def test_files_named_in_the_text_are_there():
     for path in re.findall(r"`([\w/]+\.py)`", TEXT):
         assert (PACKAGE / path).is_file(), path
+
+
+def test_one_call_enters_few_files():
+    """Of one adjoint and one evaluation, as ``benchmarks/files_entered.py`` counts them."""
+    suite = PACKAGE.parent / "benchmarks"
+    if not (suite / "files_entered.py").is_file():
+        pytest.skip("the benchmarks are not here")
+    sys.path.insert(0, str(suite))
+    try:
+        count = importlib.import_module("files_entered")
+    finally:
+        sys.path.remove(str(suite))
+    assert len(count.adjoint_frames()) <= 16
+    assert len(count.evaluation_frames(certify=False)) <= 24
+    assert len(count.evaluation_frames(certify=True)) <= 25

@@ -181,7 +181,7 @@ class _Linearized:
         self._options, self._finest = options, _BLIND
         self.solver, self._bound = self._solver(_BLIND), None
         self.system, self.hidden, self._n_extra = self.solver.system, 1.0, 0
-        if self.system.C is None:
+        if self.system.C is None and self.system.K.split is not None:
             self._bound = inverse_norm(self.system.K, solution.y)
         self.rtol = _BLIND if self._bound is None and self.system.C is None else rtol
 

@@ -25,6 +25,7 @@ from ..arrays import (
     as_floating,
     as_tolerance,
     asarray,
+    check_on_failure,
     dot,
     epsilon,
     is_finite,
@@ -43,14 +44,14 @@ from ..krylov.direct import (
 from ..krylov.saddle_point import SaddlePoint, null_space_of
 from ..operators.block_matrices import is_explicit, is_factorable
 from ..operators.linear_operator import LinearOperator, aslinearoperator
-from ..operators.scaling import Probe
+from ..operators.probes import Probe
 from ..preconditioners import Auto, Choice, constraint_of, galerkin_start
-from ..preconditioners.auto.choice import preconditioned_solve, relative_residual
+from ..preconditioners.auto import preconditioned_solve, relative_residual
 from ..preconditioners.jacobi import jacobi_where_definite
 from ..problem.bounds import move_apart
 from ..problem.optimality import check_conditions, complete, is_as_left
 from ..problem.problem import Problem, Solution
-from ..status import OnFailure, Status, check_on_failure, raise_or_warn, warn_poor
+from ..status import OnFailure, Status, raise_or_warn, warn_poor
 from .kkt import KKTSystem, copied, linearize
 
 LinearSolver = Callable[..., KrylovResult]
@@ -104,8 +105,7 @@ class LinearizedSolve:
         on_failure: OnFailure = "raise",
         own_arrays: bool = False,
     ) -> None:
-        if on_failure != "raise":
-            check_on_failure(on_failure)
+        check_on_failure(on_failure)
         if stationarity != math.inf:
             stationarity = as_tolerance("stationarity", stationarity)
         solution, self._n_hvp, inaccurate = checked_solution(

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple, Unpack
 
 import numpy as np
 
-from ..arrays import Array, as_floating, epsilon, full, namespace
+from ..arrays import Array, as_floating, check_on_failure, epsilon, full, namespace
 from ..arrays.transfer import to_host
 from ..problem.batch_solution import BatchSolution, named
 from ..problem.problem import Problem, Solution
@@ -27,7 +27,6 @@ from ..status import (
     ConvergenceWarning,
     OnFailure,
     Status,
-    check_on_failure,
 )
 from .checked_solve import SolveOptions
 from .derivative import jvp, vjp

@@ -20,6 +20,7 @@ from ..arrays import (
     as_number,
     as_tolerance,
     asarray,
+    check_on_failure,
     copied,
     epsilon,
     is_finite,
@@ -29,7 +30,7 @@ from ..arrays import (
 )
 from ..problem.optimality import conditions
 from ..problem.problem import Problem, Solution
-from ..status import OnFailure, Status, check_on_failure, raise_or_warn
+from ..status import OnFailure, Status, raise_or_warn
 from .checked_solve import checked_solution
 from .kkt import motion_of_fixed
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any, Protocol
 
 import numpy as np
@@ -25,6 +25,7 @@ from ..arrays import (
     asarray,
     check_callable,
     dot,
+    empty,
     epsilon,
     is_finite,
     namespace,
@@ -41,10 +42,9 @@ from ..kernels import (
     multiply,
     product,
 )
-from ..operators.checked_products import asymmetry, symmetry_tolerance
 from ..operators.diagonal_blocks import columns_of
 from ..operators.linear_operator import LinearOperator, as_operator
-from ..operators.scaling import random_signs
+from ..operators.probes import asymmetry, random_signs, symmetry_tolerance
 from ..status import Status
 from .result import Callback, Iterate, KrylovResult
 
@@ -120,7 +120,7 @@ class LinearSystem:
     M: LinearOperator | None
     callback: Callback | None
     kernels: KernelSet
-    workspace: Workspace
+    workspace: Workspace | None
     columns: list[Column]
 
     def start(self, scratch: Array) -> tuple[Array, Array]:
@@ -161,15 +161,21 @@ class LinearSystem:
     def scratch(self, count: int) -> Iterator[list[Array]]:
         """Lend arrays like b; blocks in one piece: huge pages need a large one."""
         if self.b.ndim == 1:
-            with self.workspace.lend(self.b, count) as lent:
+            with self._lent(count, tuple(self.b.shape)) as lent:
                 yield lent
         elif _by_columns(self.b):
-            shape = count, *self.b.shape[::-1]
-            with self.workspace.lend(self.b, 1, shape) as (whole,):
+            with self._lent(1, (count, *self.b.shape[::-1])) as (whole,):
                 yield [whole[i, :, :].T for i in range(count)]
         else:
-            with self.workspace.lend(self.b, 1, (count, *self.b.shape)) as (whole,):
+            with self._lent(1, (count, *self.b.shape)) as (whole,):
                 yield [whole[i, :, :] for i in range(count)]
+
+    def _lent(
+        self, count: int, shape: tuple[int, ...]
+    ) -> AbstractContextManager[list[Array]]:
+        if self.workspace is None:
+            return nullcontext([empty(shape, self.b) for _ in range(count)])
+        return self.workspace.lend(self.b, count, shape)
 
     def unfinished(self) -> list[int]:
         """Return the places of the columns that have no status and iterations left."""
@@ -357,7 +363,7 @@ def solve_columns(
         else as_count("maxiter", maxiter),
         callback=callback,
         kernels=kernel_set,
-        workspace=Workspace() if workspace is None else workspace,
+        workspace=Workspace() if workspace is None and b.ndim == 2 else workspace,
         columns=_columns(b, rtol, atol, metric=M is not None),
     )
     width = _block_width(kernel_set, A, M, b)

@@ -34,7 +34,7 @@ from ..operators.block_matrices import (
     saddle_operator,
 )
 from ..operators.linear_operator import LinearOperator, as_operator, aslinearoperator
-from ..operators.scaling import random_signs
+from ..operators.probes import random_signs
 from .independent_rows import Rows, column_lengths, factorise, row_lengths
 from .minres import minres
 

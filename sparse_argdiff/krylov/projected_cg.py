@@ -33,7 +33,7 @@ from ..arrays import (
 from ..kernels import choose
 from ..operators.block_matrices import widened
 from ..operators.linear_operator import LinearOperator, as_operator
-from ..operators.scaling import random_signs
+from ..operators.probes import random_signs
 from ..status import Status
 from .linear_system import Column, assemble, flat_status
 from .null_space import NullSpace, ProductNullSpace, null_space_for

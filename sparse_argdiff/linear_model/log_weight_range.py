@@ -13,7 +13,7 @@ import math
 import numpy as np
 
 from ..arrays import Array, dot, epsilon, namespace, zeros
-from ..operators.scaling import random_signs
+from ..operators.probes import random_signs
 from .mean_loss import DataTerm
 
 

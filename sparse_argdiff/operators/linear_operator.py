@@ -13,16 +13,19 @@ from typing import Any
 
 import numpy as np
 
-from ..arrays import Array, as_dtype, check_callable, check_shape
-from .algebra import add, compose, scale
-from .checked_products import (
+from ..arrays import (
+    Array,
     Product,
     Products,
+    as_dtype,
     as_shape,
     block_product,
+    check_callable,
     check_products,
+    check_shape,
     vector_product,
 )
+from .algebra import add, compose, scale
 from .matrix_products import arguments_of
 from .structure import UNKNOWN, Structure, common
 
@@ -292,7 +295,12 @@ class LinearOperator:
         check_shape("diagonal", diagonal, self.shape[:1])
         return diagonal
 
-    matrix = _of_structure("entries", "The explicit entries, or None.")
+    @property
+    def matrix(self) -> Any:
+        """The explicit entries, or None."""
+        entries = self.structure.matrix
+        return entries() if callable(entries) else entries
+
     is_diagonal = _of_structure(
         "is_diagonal", "Whether all entries off the diagonal are zero."
     )

@@ -5,8 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, cast
 
-from ..arrays import Array, advice_on, is_array, is_sparse, kind_of, namespace
-from .checked_products import Product
+from ..arrays import (
+    Array,
+    Product,
+    advice_on,
+    is_array,
+    is_sparse,
+    kind_of,
+    namespace,
+)
 from .structure import Structure
 
 

@@ -59,16 +59,12 @@ class Structure(NamedTuple):
     def __hash__(self) -> int:
         return id(self)
 
-    @property
-    def entries(self) -> Any:
-        """Return the explicit entries, or None."""
-        return self.matrix() if callable(self.matrix) else self.matrix
-
     def scaled(self, factor: float) -> Structure:
         """Return what is known of a multiple of the operator."""
         if self is UNKNOWN:
             return self
-        entries, split = self.entries, self.split
+        matrix, split = self.matrix, self.split
+        entries = matrix() if callable(matrix) else matrix
         return self._replace(
             matrix=None if entries is None else lambda: factor * entries,
             split=split and (factor * split[0], factor * split[1]),

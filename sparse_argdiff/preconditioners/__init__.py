@@ -1,8 +1,7 @@
 """Preconditioners M ≈ A⁻¹, one file each; each a function that returns an operator."""
 
 from .amg.amg import amg
-from .auto.auto import Auto
-from .auto.choice import Choice
+from .auto import Auto, Choice
 from .block_jacobi import block_jacobi
 from .cholesky import cholesky
 from .constraint import ConstraintPreconditioner, constraint, constraint_of

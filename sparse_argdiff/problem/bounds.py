@@ -23,12 +23,12 @@ from ..arrays import (
     copied,
     epsilon,
     is_array,
+    missing_product,
     namespace,
     norm,
     returned_vector,
 )
 from ..operators.block_matrices import diagonal_operator
-from ..operators.checked_products import missing_product
 from ..operators.linear_operator import LinearOperator
 from .objective import vector_of
 

@@ -26,12 +26,12 @@ from ..arrays import (
     check_shape,
     copied,
     epsilon,
+    missing_product,
     namespace,
     norm,
     returned_vector,
 )
 from ..operators.block_matrices import mask_of, vstack, widened, zero
-from ..operators.checked_products import missing_product
 from ..operators.linear_operator import LinearOperator, as_operator, aslinearoperator
 from .objective import vector_of
 

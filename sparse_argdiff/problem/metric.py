@@ -18,7 +18,7 @@ from scipy import sparse
 from ..arrays import Array, asarray, is_array, is_sparse, namespace, norm
 from ..operators.block_matrices import diagonal_operator, squares
 from ..operators.linear_operator import aslinearoperator
-from ..operators.scaling import diagonal_scale, random_signs
+from ..operators.probes import diagonal_scale, random_signs
 
 _SAMPLES = 4  # products that estimate the sizes of the rows of an operator
 

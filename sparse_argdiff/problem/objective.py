@@ -19,10 +19,10 @@ from ..arrays import (
     check_callable,
     copied,
     epsilon,
+    missing_product,
     norm,
     returned_vector,
 )
-from ..operators.checked_products import missing_product
 from ..operators.linear_operator import LinearOperator
 from ..operators.structure import UNKNOWN, Structure
 

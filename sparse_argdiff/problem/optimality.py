@@ -124,7 +124,7 @@ def conditions(
         jacobians.append(jac)
         if jac is not None and multipliers is not None:
             total = total + aslinearoperator(jac).T @ multipliers[part]
-    bends = kinks(problem, x, y, grad)
+    bends = kinks(problem, x, y, grad) if problem.nonsmooth else None
     total = total if bends is None else total + bends.grad
     return Conditions(grad, total, h, g, (jacobians[0], jacobians[1]), bends)
 

@@ -20,6 +20,7 @@ from ..arrays import (
     as_floating,
     as_tolerance,
     asarray,
+    check_on_failure,
     copied,
     full,
     namespace,
@@ -32,7 +33,7 @@ from ..problem.stacked_active import FIXED
 from ..problem.stacked_parameters import StackedParameters, stacked_parameters
 from ..problem.stacked_point import masks_of_rows, multipliers_of_rows, point_of
 from ..problem.stacked_quadratic import stack_size
-from ..status import OnFailure, Status, check_on_failure, raise_or_warn
+from ..status import OnFailure, Status, raise_or_warn
 from .batched.solve_stack import solve_stack
 from .solve import LowerSolver, solve
 

@@ -12,8 +12,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
-from ..arrays import Array, norm
-from ..kernels import Workspace, choose
+from ..arrays import Array, empty, norm
+from ..kernels import choose
 from ..krylov.cg import ConjugateGradients, vectors_of_scratch
 from ..operators.linear_operator import LinearOperator
 from ..preconditioners import Choice
@@ -60,9 +60,10 @@ def newton_cg(
     S. C. Eisenstat, H. F. Walker, SIAM J. Sci. Comput. 17 (1996) 16-32 (forcing terms).
     W. W. Hager, H. Zhang, SIAM J. Optim. 16 (2005) 170-192 (the line search's stop).
     """
-    parts = parts_of(problem, M, callback)
-    if parts is not None:
-        return newton_by_parts(problem, parts, x, y0, tol, maxiter, Choice(M))
+    if hasattr(problem.objective, "parts"):
+        parts = parts_of(problem, M, callback)
+        if parts is not None:
+            return newton_by_parts(problem, parts, x, y0, tol, maxiter, Choice(M))
     test = StoppingTest(tol, maxiter, callback)
     convex = bool(getattr(problem.objective, "convex", False)) and not problem.maximize
     run = NewtonCG(test, Choice(M), convex=convex).run(y0)
@@ -148,18 +149,16 @@ def cg_steps(
     """
     kernels = choose(None, r)
     M = None if M is None else kernels.operator(M)
-    with Workspace().lend(r, vectors_of_scratch(M, r, kernels)) as scratch:
-        cg = ConjugateGradients(
-            kernels.operator(A), M, x, r, kernels, scratch, [target]
-        )
-        size, counted = norm(r), 0
-        while cg.scalars.values(cg.active)[0]:
-            for (line,) in cg.advance(kernels.check_every if kernels.on_device else 1):
-                alpha, decrease, rho, size, _ = line
-                if alpha > 0.0:
-                    counted += 1
-                    yield _Step(None, size, alpha, decrease, rho, None)
-        if not size <= target:
-            status, direction, _ = cg.breakdown(0)
-            lost = cg.products - counted
-            yield _Step(status, size, 0.0, 0.0, 0.0, direction, lost)
+    scratch = [empty(r.shape, r) for _ in range(vectors_of_scratch(M, r, kernels))]
+    cg = ConjugateGradients(kernels.operator(A), M, x, r, kernels, scratch, [target])
+    size, counted = norm(r), 0
+    while cg.scalars.values(cg.active)[0]:
+        for (line,) in cg.advance(kernels.check_every if kernels.on_device else 1):
+            alpha, decrease, rho, size, _ = line
+            if alpha > 0.0:
+                counted += 1
+                yield _Step(None, size, alpha, decrease, rho, None)
+    if not size <= target:
+        status, direction, _ = cg.breakdown(0)
+        lost = cg.products - counted
+        yield _Step(status, size, 0.0, 0.0, 0.0, direction, lost)

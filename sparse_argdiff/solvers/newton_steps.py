@@ -14,11 +14,17 @@ import math
 from collections.abc import Generator
 from typing import Any, NamedTuple
 
-from ..arrays import Array, dot, epsilon, namespace, norm
-from ..krylov.saddle_point import SaddlePoint
-from ..operators.checked_products import asymmetry, symmetry_tolerance
+import numpy as np
+
+from ..arrays import Array, asarray, dot, epsilon, namespace, norm
+from ..krylov import cg
 from ..operators.linear_operator import LinearOperator
-from ..operators.scaling import diagonal_scale, random_signs
+from ..operators.probes import (
+    asymmetry,
+    diagonal_scale,
+    random_signs,
+    symmetry_tolerance,
+)
 from ..preconditioners import Choice, jacobi
 from ..status import Status
 from .line_search import Evaluate, Step, searching
@@ -27,6 +33,7 @@ from .stopping import NewtonIterate, NewtonStep, StoppingTest
 logger = logging.getLogger(__name__)
 
 _HALVINGS = 40
+_PROBE = 10  # products that look for negative curvature
 _LOOSEST = 0.2  # relative error of a Newton step
 
 
@@ -332,7 +339,8 @@ class NewtonCG:
         if self.hess.positive_definite or point.y.shape[0] == 0:
             return Status.CONVERGED, point
         M = self.preconditioner(self.hess, point.y)
-        found = SaddlePoint(self.hess, M=M).probe(point.y)
+        random = np.random.default_rng(0).standard_normal(point.y.shape[0])
+        found = cg(self.hess, asarray(random, point.y), M=M, maxiter=_PROBE)
         self.n_hvp += found.n_matvec
         if found.status is not Status.NEGATIVE_CURVATURE or found.direction is None:
             return Status.CONVERGED, point

@@ -30,7 +30,7 @@ from ..arrays import (
 )
 from ..operators.block_matrices import diagonal_operator, is_explicit, squares
 from ..operators.linear_operator import LinearOperator, aslinearoperator
-from ..operators.scaling import diagonal_scale, random_signs
+from ..operators.probes import diagonal_scale, random_signs
 from ..operators.structure import common
 from ..problem.constraints import Equality, Inequality, Stack
 from ..problem.optimality import lagrangian_hess, row_norms

@@ -21,6 +21,7 @@ from ..arrays import (
     as_vector,
     check_callable,
     check_finite,
+    check_on_failure,
     copied_vector,
     epsilon,
     namespace,
@@ -29,7 +30,8 @@ from ..arrays import (
 from ..problem.bounds import crossing
 from ..problem.optimality import check_conditions, is_as_left
 from ..problem.problem import Problem, Solution
-from ..status import OnFailure, Status, check_on_failure, raise_or_warn, warn_poor
+from ..problem.quadratic import QuadraticObjective
+from ..status import OnFailure, Status, raise_or_warn, warn_poor
 from .active_set import active_set
 from .interior_point.barrier import barrier
 from .newton_cg import newton_cg
@@ -201,7 +203,7 @@ def _by_name(
 
 def _report(problem: Problem, solution: Solution, on_failure: OnFailure) -> None:
     """Raise or warn where the solution's status asks for it."""
-    if solution.status is None:
+    if solution.status is None or solution.status is Status.CONVERGED:
         return
     size = solution.residual_norm
     what = "the residual of the conditions" if problem.constrained else "‖f_Y‖"
@@ -242,7 +244,8 @@ _METHODS: dict[str, Callable[..., Solution]] = {
 def _default(problem: Problem) -> str:
     if problem.nonsmooth:
         return "proximal_newton"
-    engine = engine_for(problem)
+    quadratic = isinstance(problem.objective, QuadraticObjective)
+    engine = engine_for(problem) if quadratic else None
     if engine is not None:
         return engine
     if problem.inequalities is not None or problem.bounded:

@@ -1,27 +1,51 @@
-"""``M="auto"``: the diagonal at once, anything that has to be set up by an online rule.
+"""The argument ``M`` of a solver: an operator, a function of K, "auto" or None.
+
+    M, n_matvec = choice(K, rtol)             before a solve with K
+    choice.record(niter, reduction)           after it
+
+"auto" takes the diagonal at once, and anything that has to be set up by an online rule:
 
     set up what costs c iterations    once the solves have taken  patience · c
     set it up anew                    once its degradation has cost  c
 
 The online (ski rental) rule: the price of a setup never exceeds a multiple of what was
-spent without it.
+spent without it.  ``preconditioned_solve`` applies it within one solve by CG:
+
+    first     2 c  iterations, where a setup that costs c iterations is deferred
+    then      the setup, if the rest at the pace so far takes more than  c
+
+The solve then takes at most a constant times the better of the two: never to set up, or
+to set up at once.
 """
 
 from __future__ import annotations
 
+import dataclasses
+import importlib.util
 import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+import numpy as np
 from scipy import sparse
 
-from ...arrays import Array, as_count, as_tolerance, is_array, is_sparse, namespace
-from ...operators.linear_operator import LinearOperator, aslinearoperator
-from ..amg.amg import amg
-from ..cholesky import cholesky
-from ..jacobi import jacobi_of, jacobi_where_definite
-from ..nystrom import FIRST_RANK, nystrom
-from .cost_model import AMG, AMG_A_DIGIT, factor_price, laplacian_iterations
+from ..arrays import (
+    Array,
+    as_count,
+    as_tolerance,
+    is_array,
+    is_sparse,
+    namespace,
+    norm,
+)
+from ..krylov import KrylovResult, cg
+from ..operators.diagonal_blocks import block_diagonal, side_by_side
+from ..operators.linear_operator import LinearOperator, aslinearoperator
+from ..status import Status
+from .amg.amg import amg
+from .cholesky import cholesky
+from .jacobi import jacobi_of, jacobi_where_definite
+from .nystrom import FIRST_RANK, nystrom
 
 _SMALL = 2000  # unknowns up to which n² entries are held, 32 MB
 _ENTRIES = 2**21  # of a sketch, 16 MB
@@ -256,7 +280,7 @@ class Auto:
         """Return the diagonal preconditioner; what it needs of r once for each r."""
         rank = None if K.split is None else K.split[0].rank
         if K.split is None or rank is None or not K.split[0].has_diagonal:
-            M = jacobi_of(K)
+            M = jacobi_of(K) if K.has_diagonal else None
             return None if M is None or _is_level(M.diagonal()) else M
         (core, ridge), last = K.split, self._ridge
         known = last is not None and last.shape == ridge.shape and rtol == self._rtol
@@ -340,3 +364,204 @@ def data_share(data: Array, ridge: Array, samples: float) -> float:
         if abs(value) <= 0.2 * share * slope:
             break
     return min(max(share, 1e-12), 1.0)
+
+
+# the argument M -----------------------------------------------------------------------
+
+
+class Choice:
+    """The preconditioner that the argument ``M`` gives for each operator K.
+
+    Parameters
+    ----------
+    M : operator, "auto", function or None
+        A function takes the operator and returns M ≈ K⁻¹ or None: a builder of
+        ``preconditioners``, or an ``Auto`` that a sequence of solves shares.
+    """
+
+    def __init__(self, M: Any) -> None:
+        if isinstance(M, str):
+            if M != "auto":
+                raise ValueError(f"M must be an operator, 'auto' or None, found {M!r}")
+            M = Auto(patience=2.0)
+        # SciPy's operators can be called too, and have a shape.
+        builds = callable(M) and not hasattr(M, "shape")
+        self.auto = M if isinstance(M, Auto) else None
+        self._build: Any = M if builds else None
+        self._fixed = None if M is None or builds else aslinearoperator(M)
+
+    def __repr__(self) -> str:
+        return f"Choice({self._build or self._fixed!r})"
+
+    def __call__(
+        self, K: LinearOperator, rtol: float = 1e-8
+    ) -> tuple[LinearOperator | None, int]:
+        """Return M for K and the products that its setup took.
+
+        ``rtol``: of the solve that follows; an ``Auto`` decides by it what pays.
+        """
+        if K.blocks is not None:
+            return self._of_blocks(K, rtol)
+        if self.auto is not None:
+            return self.auto.choose(K, rtol)
+        if self._build is None:
+            return self._fixed, 0
+        built = self._build(K)
+        if built is None:
+            return None, 0
+        M = aslinearoperator(built)
+        if M.shape != K.shape:
+            raise ValueError(f"M must have shape {K.shape} like A, found {M.shape}")
+        return M, M.n_matvec
+
+    def now(self, K: LinearOperator) -> tuple[LinearOperator | None, int]:
+        """Return M for K with what ``Auto`` deferred set up."""
+        assert self.auto is not None
+        if K.blocks is None:
+            return self.auto.choose(K, now=True)
+        _, products = self.auto.choose(K.blocks.block(0), now=True)
+        M, more = self._of_blocks(K, 1e-8)
+        return M, products + more
+
+    def _of_blocks(
+        self, K: LinearOperator, rtol: float
+    ) -> tuple[LinearOperator | None, int]:
+        """Return M of diagonal blocks: one for each, of which a setup serves all."""
+        blocks, fixed = K.blocks, self._fixed
+        if fixed is not None and fixed.shape == K.shape:
+            return fixed, 0
+        chosen: list[LinearOperator | None] = [fixed] * blocks.count
+        products = 0
+        if fixed is None:
+            for k in range(blocks.count):
+                chosen[k], spent = self(blocks.block(k), rtol)
+                products += spent
+        if all(M is None for M in chosen):
+            return None, products
+        columns = side_by_side(chosen, blocks.size)
+        return block_diagonal(columns, blocks.count, blocks.size), products
+
+    def record(self, niter: int, reduction: float) -> None:
+        """Pass the iterations and ‖residual‖ / ‖right-hand side‖ of a solve to ``Auto``."""
+        if self.auto is not None and 0.0 <= reduction < 1.0:
+            self.auto.observe(niter, -math.log10(max(reduction, 1e-16)))
+
+
+def preconditioned_solve(
+    solver: Callable[..., KrylovResult],
+    choice: Choice | None,
+    K: LinearOperator,
+    b: Array,
+    x0: Array | None,
+    *,
+    fallback: LinearOperator | None = None,
+    **options: Any,
+) -> tuple[KrylovResult, int]:
+    """Solve K x = b by ``solver`` with the M of ``choice``; None: without passing M.
+
+    ``fallback`` takes the place of an M that the choice leaves out.
+
+    Returns
+    -------
+    result : KrylovResult
+    n_matvec : int
+        Products that setting up M took, beside those of the result.
+    """
+    if choice is None:
+        return _checked(solver(K, b, x0, **options)), 0
+    wanted, maxiter = options.get("rtol", 1e-8), options.get("maxiter")
+    chosen, n_setup = choice(K, wanted)
+    options["M"] = fallback if chosen is None else chosen
+    auto, first = choice.auto, math.inf
+    parts = 1 if K.blocks is None else K.blocks.count
+    price = None if auto is None else auto.offer
+    most = max(10 * K.shape[0], 20) if maxiter is None else as_count("maxiter", maxiter)
+    if solver is cg and price is not None and b.ndim == 1:
+        first = math.ceil(2.0 * price)
+    if auto is None or price is None or not most > first:
+        return _recorded(choice, b, solver(K, b, x0, **options), parts), n_setup
+    found = _recorded(choice, b, cg(K, b, x0, **(options | {"maxiter": first})), parts)
+    if found.status not in {Status.ITERATION_LIMIT, Status.STAGNATED}:
+        return found, n_setup
+    attained = relative_residual(b, found)
+    pace = max(-math.log10(attained), 0.0) / found.niter if attained > 0.0 else 0.0
+    left = math.log10(attained / wanted) if wanted > 0.0 else math.inf
+    if found.status is Status.STAGNATED or not left <= pace * price:
+        chosen, n_late = choice.now(K)
+        options["M"] = fallback if chosen is None else chosen
+        n_setup += n_late
+    last = cg(K, b, found.x, **(options | {"maxiter": most - found.niter}))
+    last = dataclasses.replace(
+        _recorded(choice, b, last, parts),
+        niter=found.niter + last.niter,
+        n_matvec=found.n_matvec + last.n_matvec,
+    )
+    return last, n_setup
+
+
+def _recorded(choice: Choice, b: Array, found: Any, parts: int) -> KrylovResult:
+    result = _checked(found)
+    columns = (b.shape[1] if b.ndim == 2 else 1) * parts
+    choice.record(result.n_matvec // max(columns, 1), relative_residual(b, result))
+    return result
+
+
+def _checked(result: Any) -> KrylovResult:
+    if not isinstance(result, KrylovResult):
+        raise TypeError(
+            f"method must return a KrylovResult, found {type(result).__name__}"
+        )
+    return result
+
+
+def relative_residual(rhs: Array, result: KrylovResult) -> float:
+    """Return ‖residual‖ / ‖right-hand side‖, the largest over the columns."""
+    if rhs.ndim == 1:
+        size = norm(rhs)
+        return float(result.residual_norm) / size if size else 0.0
+    sizes = [norm(rhs[:, j]) for j in range(rhs.shape[1])]
+    found = [float(result.residual_norm[j]) / s for j, s in enumerate(sizes) if s]
+    return math.nan if any(map(math.isnan, found)) else max(found, default=0.0)
+
+
+# prices -------------------------------------------------------------------------------
+#
+# Setup and use of a factor or an AMG hierarchy, in units of one CG iteration with A, which
+# reads nnz entries and has a cost of its own, that of 5·10⁴ entries.  The figures were
+# timed, on one thread: ``benchmarks/auto_report.py --prices`` prints them beside new
+# measurements, which differed by a factor of up to 2.5.
+
+AMG = 160.0  # the setup of a hierarchy
+AMG_A_DIGIT = 9.0  # its cycles for a digit
+_OVERHEAD = 5e4
+
+
+def factor_price(n: int, entries: float) -> float:
+    """Return the price of a Cholesky factor of order n.
+
+    n³/3 multiplications, ten in the time of one entry from memory, and 100 passes over
+    n² entries for the copy, the scaling and the checks.
+    """
+    return (n**3 / 30.0 + 100.0 * n**2) / (entries + _OVERHEAD)
+
+
+def laplacian_iterations(matrix: Any) -> float | None:
+    """Estimate the iterations a digit of CG for an M-matrix; None of others.
+
+    The row sums s over the diagonal d are a ridge, the median, which bounds λ(D⁻¹A) from
+    below, or the boundary of a grid: of side L in any dimension their mean is 1 / L, and
+    λ_min = π² / (2 L²).  With λ_max = 2 CG takes ½ √κ ln(10) iterations a digit, in
+    practice half of the bound.  None, too, where the cycles take as long.
+    """
+    diagonal = matrix.diagonal()
+    if not (diagonal > 0.0).all():
+        return None
+    sums = np.asarray(matrix.sum(axis=1), dtype=float).ravel()
+    slack = np.maximum(sums / diagonal, 0.0)
+    least = max(float(np.median(slack)), 0.5 * (math.pi * float(np.mean(slack))) ** 2)
+    iterations = 0.25 * math.log(10.0) * math.sqrt(2.0 / max(least, 1e-16))
+    if iterations <= AMG_A_DIGIT or importlib.util.find_spec("pyamg") is None:
+        return None
+    # No positive entry beside the diagonal: the sums of the absolute values agree.
+    rows = np.asarray(abs(matrix).sum(axis=1)).ravel() - diagonal
+    return iterations if (diagonal - sums >= 0.99 * rows).all() else None

@@ -1,4 +1,6 @@
-"""The size of each unknown in the metric of a symmetric A, from its diagonal or products.
+"""What products with random vectors tell of a square A: its units, and whether A = Aᵀ.
+
+The size of each unknown in the metric of a symmetric A, from its diagonal or products:
 
     A → S A S,   S = diag(s),       s_i² Σ_j a_ij² s_j² = 1       the equilibrated matrix
 
@@ -10,12 +12,13 @@ not known: within small factors, and in all units.
 
 from __future__ import annotations
 
+import math
 from functools import cached_property
 from typing import Any
 
 import numpy as np
 
-from ..arrays import Array, asarray, namespace
+from ..arrays import Array, asarray, dot, epsilon, namespace, norm
 
 # Each product halves the spread of the exponents, from 64 decades to 4; the last ones, of
 # one scaling, are averaged, which leaves 2 and the noise of four samples.
@@ -131,3 +134,21 @@ def _positive(values: Array) -> Array | None:
             return None
         values = xp.where(values > 0.0, values, xp.min(positive))
     return values
+
+
+def transpose_error(u: Array, Av: Array, v: Array, Atu: Array) -> float:
+    """Return |u'Av − v'Aᵀu| relative to ‖u‖ ‖Av‖ + ‖v‖ ‖Aᵀu‖; NaN where one is."""
+    size = norm(u) * norm(Av) + norm(v) * norm(Atu)
+    error = abs(dot(u, Av) - dot(v, Atu))
+    return 0.0 if error == 0.0 else error / size if size != 0.0 else math.inf
+
+
+def asymmetry(A: Any, u: Array, Au: Array) -> float:
+    """Return the error of u'Av = v'Au for a random v; one product, A v."""
+    v = asarray(np.random.default_rng(0).standard_normal(u.shape[0]), u)
+    return transpose_error(u, A @ v, v, Au)
+
+
+def symmetry_tolerance(A: Any, like: Array) -> float:
+    """Return the largest asymmetry that the accuracy of the products of A explains."""
+    return float(max(epsilon(like), A.accuracy or 0.0) ** 0.4)

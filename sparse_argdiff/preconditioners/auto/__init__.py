@@ -1,1 +1,0 @@
-"""The preconditioner that ``M="auto"`` chooses."""
