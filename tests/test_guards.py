@@ -432,7 +432,7 @@ def test_nothing_is_estimated_at_a_kink():
 
 
 def test_an_interior_end_is_put_on_its_sides():
-    """``_on_its_sides`` dropped: a gap at a held variable is in no residual, nor in F."""
+    """``onto_active_set`` dropped: a gap at a held variable is in no residual, nor in F."""
     lower = sad.FunctionObjective(
         value=lambda x, y: 0.5 * float(y @ y) - float(x @ y),
         grad=lambda x, y: y - x,

@@ -76,6 +76,14 @@ class HessianProduct:
 
     __repr__ = described
 
+    @property
+    def inaccuracy(self) -> str:
+        """What is to be told of an error that matters."""
+        return (
+            f"the product with the Hessian of F is wrong by about {self.error:.1e}, its "
+            f"norm being {norm(self.product):.1e}: the third derivatives are differences"
+        )
+
 
 class HessianProducts:
     """Products with ∇²F at the point of an evaluation; it is linearised once.
@@ -227,6 +235,29 @@ class HessianProducts:
             (total[0], system.right_hand_side(total[1])),
             (total_error[0], system.right_hand_side(total_error[1])),
         )
+
+
+def differenced_product(
+    evaluate: Callable[[Array], HypergradientResult], x: Array, u: Array, unit: float
+) -> HessianProduct:
+    """Return ∇²F u from gradients along u, which are known to ``unit``."""
+    nothing, n_hvp, n_grad = 0.0 * x[:0], 0, 0
+
+    def gradient(t: float) -> tuple[Array, Array]:
+        nonlocal n_hvp, n_grad
+        found = evaluate(x + t * u)
+        n_hvp, n_grad = n_hvp + found.n_hvp, n_grad + found.n_grad
+        return found.gradient, nothing
+
+    size, xp = norm(u), namespace(x)
+    if not size > 0.0:
+        return HessianProduct(0.0 * u, 0.0, nothing, nothing, 0)
+    reach = (1.0 + float(xp.max(xp.abs(x)))) / size
+    (product, _), (error, _) = differentiate(gradient, unit, reach)
+    note = "products with the Hessian of F are differences of its gradient"
+    return HessianProduct(
+        product, norm(error), nothing, nothing, n_hvp, n_grad, (note,)
+    )
 
 
 def differentiate(

@@ -38,8 +38,10 @@ from . import upper_objective as level
 from .descent_stopping import stopped_at_descent
 from .error_estimate import certify, constants_at, prove
 from .failed_points import FailedPoints, FailedValue, Failures
-from .hessian_product import HessianProduct, HessianProducts, differentiate
+from .hessian_product import HessianProduct, HessianProducts, differenced_product
+from .onto_active_set import onto_active_set
 from .result import Bound, Certificate, HypergradientResult, WarmStart
+from .stationarity import is_stationary
 
 
 class Hypergradient:
@@ -216,19 +218,17 @@ class Hypergradient:
         tol = as_tolerance("tol", tol)
 
         def callback(intermediate_result: Any) -> None:
-            x = intermediate_result.x
-            found = next((f for f in self._recent if _same(f.solution.x, x)), None)
+            found = self._evaluated(intermediate_result.x)
             if found is None or self._first is None:
                 return
-            g, xp = found.gradient, namespace(found.gradient)
-            pushed = xp.zeros(g.shape, dtype=bool)
-            pushed = pushed if low is None else pushed | ((x <= low) & (g > 0.0))
-            pushed = pushed if high is None else pushed | ((x >= high) & (g < 0.0))
-            scale = max(abs(found.value), 1e-3 * (self._first - found.value))
-            if norm(xp.where(pushed, 0.0 * g, g)) <= tol * scale:
+            if is_stationary(found, self._first, tol, low, high):
                 raise StopIteration
 
         return callback
+
+    def _evaluated(self, x: Array) -> HypergradientResult | None:
+        """Return the evaluation at x, if it is one of the last two."""
+        return next((f for f in self._recent if _same(f.solution.x, x)), None)
 
     def hessp(self, x: Array, u: Array) -> Array:
         """Return ∇²F(x) u, for ``scipy.optimize.minimize(F, x0, jac=True, hessp=F.hessp)``.
@@ -241,7 +241,7 @@ class Hypergradient:
         found = self.hessian_product(x, u)
         show(found.warnings, self.on_failure)
         if not found.error <= math.sqrt(self.tol) * norm(found.product):
-            show((_inexact(found),), self.on_failure)
+            show((found.inaccuracy,), self.on_failure)
         return found.product
 
     def hessian_product(self, x: Array, u: Array) -> HessianProduct:
@@ -272,9 +272,7 @@ class Hypergradient:
             return self._differenced(x, u)
         products = self._products
         if products is None or not _same(products.x, x):
-            found = next((f for f in self._recent if _same(f.solution.x, x)), None)
-            if found is None:
-                found = self.evaluate(x, certify=False)
+            found = self._evaluated(x) or self.evaluate(x, certify=False)
             data = self.problem, self.upper, found
             options: dict[str, Any] = {"rtol": self.adjoint_tol, **self._linear}
             products = self._products = HessianProducts(*data, **options)
@@ -286,24 +284,9 @@ class Hypergradient:
 
     def _differenced(self, x: Array, u: Array) -> HessianProduct:
         """Return ∇²F u from gradients along u, as accurate as their tolerance allows."""
-        nothing, n_hvp, n_grad = 0.0 * x[:0], 0, 0
-
-        def gradient(t: float) -> tuple[Array, Array]:
-            nonlocal n_hvp, n_grad
-            found = self.evaluate(x + t * u, certify=False)
-            n_hvp, n_grad = n_hvp + found.n_hvp, n_grad + found.n_grad
-            return found.gradient, nothing
-
-        size = norm(u)
-        if not size > 0.0:
-            return HessianProduct(0.0 * u, 0.0, nothing, nothing, 0)
         unit = max(self.tol, self.adjoint_tol, epsilon(x))
-        xp = namespace(x)
-        reach = (1.0 + float(xp.max(xp.abs(x)))) / size
-        (product, _), (error, _) = differentiate(gradient, unit, reach)
-        note = "products with the Hessian of F are differences of its gradient"
-        return HessianProduct(
-            product, norm(error), nothing, nothing, n_hvp, n_grad, (note,)
+        return differenced_product(
+            lambda x: self.evaluate(x, certify=False), x, u, unit
         )
 
     def solve(self, x: Array, *, tol: float | None = None) -> Solution:
@@ -312,7 +295,8 @@ class Hypergradient:
         tol = self.tol if tol is None else tol
         options = {"tol": tol, **self._lower}
         found: Solution = self._counted(solve, self.problem, x, start, **options)
-        found = _on_its_sides(self.problem, found)
+        if found.active is not None:
+            found = onto_active_set(self.problem, found)
         left, n_grad = residual(self.problem, found)
         self.y, self.n_grad = found.y, self.n_grad + n_grad
         found = dataclasses.replace(found, residual=left, n_grad=found.n_grad + n_grad)
@@ -463,40 +447,6 @@ class Hypergradient:
 
 def _same(a: Array, b: Array) -> bool:
     return a.shape == b.shape and bool(namespace(a, b).all(a == b))
-
-
-def _inexact(found: HessianProduct) -> str:
-    return (
-        f"the product with the Hessian of F is wrong by about {found.error:.1e}, its norm "
-        f"being {norm(found.product):.1e}: the third derivatives are differences"
-    )
-
-
-def _on_its_sides(problem: Problem, found: Solution) -> Solution:
-    """Return the solution with held variables at their bounds, and no force of idle rows.
-
-    An interior point has slacks at the former and forces of the latter.  Its conditions
-    hold at a y that is not the solution; the residual of this one shows by how much.
-    """
-    active, y, multipliers = found.active, found.y, found.multipliers
-    if active is None:
-        return found
-    xp = namespace(y)
-    if problem.bounded:
-        lower, upper = problem.bounds(found.x, y)
-        bound = xp.where(y - lower <= upper - y, lower, upper)
-        fixed = active.fixed
-        if problem.nonsmooth:  # off the support y is zero, not at a bound
-            fixed = fixed & problem.penalty.support(found.x, y)
-        y = xp.where(fixed, bound, y)
-    if problem.inequalities is not None and multipliers is not None:
-        p = multipliers.shape[0] - active.strong.shape[0]
-        forces = xp.where(active.strong, multipliers[p:], 0.0 * multipliers[p:])
-        multipliers = xp.concat([multipliers[:p], forces])
-    same = multipliers is found.multipliers or xp.all(multipliers == found.multipliers)
-    if bool(same) and bool(xp.all(y == found.y)):
-        return found
-    return dataclasses.replace(found, y=y, multipliers=multipliers, residual=None)
 
 
 def relative_error(adjoint: Adjoint, v: Array) -> float:

@@ -52,7 +52,7 @@ from ..problem.bounds import move_apart
 from ..problem.optimality import check_conditions, complete, is_as_left
 from ..problem.problem import Problem, Solution
 from ..status import OnFailure, Status, raise_or_warn, warn_poor
-from .kkt import KKTSystem, copied, linearize
+from .kkt import KKTSystem, linearize
 
 LinearSolver = Callable[..., KrylovResult]
 
@@ -111,7 +111,7 @@ class LinearizedSolve:
         solution, self._n_hvp, inaccurate = checked_solution(
             problem, solution, stationarity, on_failure
         )
-        solution = copied(solution) if own_arrays else solution
+        solution = _with_own_arrays(solution) if own_arrays else solution
         self.system: KKTSystem = linearize(problem, solution)
         self.on_failure: OnFailure = on_failure
         self.like = solution.y
@@ -410,6 +410,16 @@ class LinearizedSolve:
             )
             value = math.nan * value
         return value
+
+
+def _with_own_arrays(solution: Solution) -> Solution:
+    """Return the solution with arrays of its own."""
+    arrays = {}
+    for name in ("y", "x", "multipliers", "residual"):
+        value = getattr(solution, name)
+        if value is not None:
+            arrays[name] = namespace(value).asarray(value, copy=True)
+    return dataclasses.replace(solution, **arrays)
 
 
 def checked_solution(

@@ -30,11 +30,10 @@ from ..operators.block_matrices import (
     zero,
 )
 from ..operators.linear_operator import LinearOperator, as_operator, aslinearoperator
-from ..problem.bounds import selected
 from ..problem.constraints import Stack
-from ..problem.optimality import conditions
 from ..problem.problem import Problem, Solution
 from ..problem.support import on_support
+from .moving_bounds import motion_of_fixed, symmetric_product
 
 
 @dataclasses.dataclass(frozen=True)
@@ -111,16 +110,6 @@ class KKTSystem:
         return product if self.motion is None else product + self.motion.T @ v
 
 
-def copied(solution: Solution) -> Solution:
-    """Return the solution with arrays of its own."""
-    arrays = {}
-    for name in ("y", "x", "multipliers", "residual"):
-        value = getattr(solution, name)
-        if value is not None:
-            arrays[name] = namespace(value).asarray(value, copy=True)
-    return dataclasses.replace(solution, **arrays)
-
-
 def linearize(problem: Problem, solution: Solution) -> KKTSystem:
     """Linearise the conditions of ``problem`` at ``solution``, once.
 
@@ -158,7 +147,7 @@ def linearize(problem: Problem, solution: Solution) -> KKTSystem:
             moves.append(move)
             rows.append(n + start + index)
     if motion is not None:
-        cross = cross + _symmetric_product(H, motion)
+        cross = cross + symmetric_product(H, motion)
     free = arange(n, y)
     fixed = None if solution.active is None else solution.active.fixed
     if fixed is not None and bool(xp.any(fixed)):
@@ -174,31 +163,6 @@ def linearize(problem: Problem, solution: Solution) -> KKTSystem:
         size=size,
         index=None if index.shape[0] == size else index,
         motion=motion,
-    )
-
-
-def motion_of_fixed(problem: Problem, solution: Solution) -> LinearOperator | None:
-    """Return the derivative by x of the variables that bounds hold, (n, m).
-
-    Between bounds that are equal a variable goes with the one that it is pushed against.
-    """
-    x, y, active = solution.x, solution.y, solution.active
-    if not problem.bounds_move or active is None:
-        return None
-    xp, (lower, upper) = namespace(y), problem.bounds(x, y)
-    low = y - lower <= upper - y
-    ties = active.fixed & (lower == upper)
-    if bool(xp.any(ties)):
-        force = conditions(problem, x, y, solution.multipliers).lagrangian_grad
-        low = xp.where(ties, force >= 0.0, low)
-    derivatives = problem.bound_derivatives(x, y)
-    return selected(*derivatives, active.fixed & low, active.fixed & ~low, y)
-
-
-def _symmetric_product(H: LinearOperator, motion: LinearOperator) -> LinearOperator:
-    """Return H motion for a symmetric H that may know its products in one direction."""
-    return LinearOperator(
-        motion.shape, lambda u: H @ (motion @ u), lambda w: motion.T @ (H @ w)
     )
 
 

@@ -32,7 +32,7 @@ from ..problem.optimality import conditions
 from ..problem.problem import Problem, Solution
 from ..status import OnFailure, Status, raise_or_warn
 from .checked_solve import checked_solution
-from .kkt import motion_of_fixed
+from .moving_bounds import motion_of_fixed
 
 
 def value_gradient(

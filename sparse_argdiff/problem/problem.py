@@ -10,8 +10,6 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
-from scipy import sparse
-
 from ..arrays import (
     Array,
     as_number,
@@ -21,11 +19,9 @@ from ..arrays import (
     copied,
     copied_vector,
     described,
-    is_array,
     namespace,
     returned_vector,
 )
-from ..operators.block_matrices import is_explicit
 from ..operators.linear_operator import LinearOperator, as_operator
 from ..status import Status
 from .bounds import (
@@ -36,8 +32,7 @@ from .bounds import (
 )
 from .constraints import Equality, Inequality, LinearEquality, Stack, stack
 from .objective import Objective
-
-_PENALTY = ("value", "prox", "support", "grad", "hess", "cross", "activity")
+from .penalised import check_penalty, with_penalty
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -110,7 +105,7 @@ class Problem:
             own = own if callable(getattr(own, "prox", None)) else None
             object.__setattr__(self, "penalty", own)
         if self.penalty is not None:
-            self._check_penalty()
+            check_penalty(self)
 
     def _take_constraints(self) -> None:
         """Take the constraints of an objective that means nothing without them."""
@@ -119,26 +114,6 @@ class Problem:
             own = getattr(self.objective, "constraints", None)
             for name, value in own.items() if isinstance(own, dict) else ():
                 object.__setattr__(self, name, value)
-
-    def _check_penalty(self) -> None:
-        penalty = self.penalty
-        check_methods("penalty", penalty, *_PENALTY)
-        if not self.nonsmooth:
-            return
-        if self.equalities is not None or self.inequalities is not None:
-            raise ValueError(
-                "a penalty with kinks does not go with equality or inequality: give bounds, "
-                "its smooth version (smoothing=), or split y = p - q with p, q >= 0"
-            )
-        if self.bounded and not getattr(penalty, "separable", False):
-            raise ValueError(
-                "bounds go with a penalty whose coordinates do not meet (L1, ElasticNet), "
-                f"found {type(penalty).__name__}"
-            )
-        if self.bounds_move:
-            raise ValueError(
-                "with a penalty that has kinks bounds must not depend on x"
-            )
 
     @property
     def nonsmooth(self) -> bool:
@@ -262,22 +237,7 @@ class Problem:
         smooth = self._smooth_penalty
         if smooth is None or name not in {"value", "grad", "hess", "cross"}:
             return found
-        return _sum(name, found, getattr(smooth, name)(x, y), self.maximize)
-
-
-def _sum(name: str, found: Any, of_penalty: Any, maximize: bool) -> Any:
-    """Return f + Ω, or f − Ω for a maximum; explicit where f and the penalty are."""
-    if name in {"value", "grad"}:
-        return found - of_penalty if maximize else found + of_penalty
-    added = as_operator(f"penalty.{name}'s result", of_penalty, square=False)
-    added = -added if maximize else added
-    if is_explicit(found) and added.is_diagonal:
-        diagonal = added.diagonal()
-        if is_array(found):
-            xp = namespace(found)
-            return found + diagonal[:, None] * xp.eye(found.shape[0], dtype=found.dtype)
-        return found + sparse.diags_array(diagonal)
-    return as_operator(f"objective.{name}'s result", found, square=False) + added
+        return with_penalty(name, found, getattr(smooth, name)(x, y), self.maximize)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

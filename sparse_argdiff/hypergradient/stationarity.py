@@ -1,0 +1,25 @@
+"""The criterion by which upper-level iterations end, for optimisers of other libraries.
+
+    ‖∇F‖_free ≤ tol · max(|F(x)|, 10⁻³ (F(x0) − F(x)))
+
+with the entries of ∇F that do not push x against a bound.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ..arrays import namespace, norm
+from .result import HypergradientResult
+
+
+def is_stationary(
+    found: HypergradientResult, first: float, tol: float, low: Any, high: Any
+) -> bool:
+    """Tell whether an evaluation meets the criterion; ``first`` is F(x0)."""
+    x, g, xp = found.solution.x, found.gradient, namespace(found.gradient)
+    pushed = xp.zeros(g.shape, dtype=bool)
+    pushed = pushed if low is None else pushed | ((x <= low) & (g > 0.0))
+    pushed = pushed if high is None else pushed | ((x >= high) & (g < 0.0))
+    scale = max(abs(found.value), 1e-3 * (first - found.value))
+    return norm(xp.where(pushed, 0.0 * g, g)) <= tol * scale
