@@ -15,13 +15,14 @@ from typing import Any, NamedTuple
 
 from ..arrays import Array, as_count, as_tolerance, copied, dot, namespace
 from ..status import ConvergenceWarning
-from .leverages import SMALL, Curved, EstimatedLeverages, ExactLeverages
+from .estimated_leverages import EstimatedLeverages
+from .leverages import SMALL, Curved, ExactLeverages
 from .losses import Squared
 from .mean_loss import DataTerm
 from .penalty import without
 from .ridge_model import RidgeModel
 
-PROBES = 32
+PROBES = 16
 LARGEST = 0.5  # c h up to which one Newton step is known to be enough
 
 
@@ -63,7 +64,7 @@ class LeaveOneOut:
         *,
         probes: int | None = None,
         rng: Any = 0,
-        rtol: float = 1e-4,
+        rtol: float = 1e-3,
     ) -> None:
         self._model, self._data = model, model.data
         n, outputs = model.n, model.data.design.outputs
@@ -161,8 +162,20 @@ class LeaveOneOut:
         return _Found(z, slope, estimates, curved, leverages)
 
     def _warn(self, found: _Found, x: Array, y: Array) -> None:
-        """Tell once where one Newton step may not be enough."""
-        if self._told or isinstance(self._data.loss, Squared):
+        """Tell once where one Newton step, or the probes, may not be enough."""
+        if self._told:
+            return
+        capped = found.leverages.capped
+        if capped:
+            self._told = True
+            warnings.warn(
+                f"approximate leave-one-out: the leverages of {capped} samples are too "
+                f"near one for an estimate by {self._probes} probes, and are set to the "
+                "largest that is believed; give more probes",
+                ConvergenceWarning,
+                stacklevel=4,
+            )
+        if isinstance(self._data.loss, Squared):
             return
         sizes = self.leverages(x, y)
         count = int(namespace(sizes).sum(sizes > LARGEST))
