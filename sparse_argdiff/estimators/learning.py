@@ -17,6 +17,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
+from scipy import sparse
 
 from ..bilevel.minimize import minimize
 from ..bilevel.prior import Sum
@@ -673,14 +674,16 @@ def refit(task: Task, table: PenaltyTable, u: np.ndarray, y0: Any) -> np.ndarray
 
 
 def _preconditioner(task: Task, models: int, size: int) -> Any:
-    """Return factors of the folds' Hessians where they are small and smooth.
+    """Return factors of the folds' Hessians where they are small, dense and smooth.
 
     The systems of several targets are solved as columns of one block; those of classes are
-    so ill-conditioned where all are predicted that rounding of a factor counts.
+    so ill-conditioned where all are predicted that rounding of a factor counts.  Of sparse
+    features the n products of a setup cost more than the steps of CG that they save.
     """
     known = task.smooth and task.several == task.outputs == 1
-    factors = FoldFactors.where_small(models, size) if known else None
-    return "auto" if factors is None else factors
+    if not known or sparse.issparse(task.features):
+        return "auto"
+    return FoldFactors.where_small(models, size) or "auto"
 
 
 def gathered(
