@@ -366,3 +366,54 @@ def test_weights_that_rounding_hides_have_a_gap(loss, light):
     free = np.where(offset == light, -np.inf, offset)
     limit = sad.solve(sad.Problem(Glm(F, t, log_offset=free, **options)), np.zeros(1))
     assert np.abs(solution.y - limit.y).max() <= 1e2 * np.exp(light) + 1e-7
+
+
+@pytest.mark.parametrize("shape", [(50, 200), (60, 300)])
+def test_paths_next_to_interpolation(shape):
+    """As many coefficients as the data have rank: signs change one at a time.
+
+    A support of more than that is no minimum, and was left by rounding alone: a model took
+    thousands of sweeps, and the path ended ROUNDING_LIMIT.
+    """
+    rng = np.random.default_rng(6)
+    X = rng.standard_normal(shape)
+    t = X[:, :5].sum(axis=1) + 0.5 * rng.standard_normal(shape[0])
+    X -= X.mean(axis=0)
+    glm = Glm(X, t - t.mean(), loss="squared", norm="l1", penalty="scalar",
+              intercept=False)  # fmt: skip
+    problem, y = sad.Problem(glm), None
+    top = np.abs(glm.grad(np.zeros(1), np.zeros(glm.n))).max()
+    for w in top * np.geomspace(1.0, 1e-4, 17):
+        solution = sad.solve(problem, np.log([w]), y0=y)
+        y = solution.y
+        assert solution.status is sad.Status.CONVERGED
+        assert solution.niter <= 3
+        assert (y != 0.0).sum() < shape[0]
+
+
+@pytest.mark.parametrize("intercept", [False, True])
+@pytest.mark.parametrize("layout", ["csr", "csc", "unsorted"])
+def test_compiled_blocks_are_those_of_dense_columns(intercept, layout):
+    numba = pytest.importorskip("numba")
+    assert numba is not None
+    F_sparse = sparse.random_array((40, 30), density=0.3, rng=np.random.default_rng(2))
+    dense = F_sparse.toarray()
+    if layout == "unsorted":  # and each entry twice, of half its size
+        rows, columns = np.nonzero(dense)
+        order = np.lexsort((-columns, rows))
+        rows, columns = np.repeat(rows[order], 2), np.repeat(columns[order], 2)
+        starts = np.searchsorted(rows, np.arange(41))
+        features = sparse.csr_array(
+            (0.5 * dense[rows, columns], columns, starts), shape=dense.shape
+        )
+    else:
+        features = sparse.csr_array(dense).asformat(layout)
+    t = (dense @ np.ones(30) > np.median(dense @ np.ones(30))) * 1.0
+    y = np.linspace(-1.0, 1.0, 30 + intercept)
+    for index in (np.array([0, 3, 7]), np.arange(2, 30 + intercept)):
+        found, wanted = (
+            Glm(f, t, loss="logistic", norm="l1", penalty="scalar", intercept=intercept)
+            .hess_block(np.zeros(1), y, index)
+            for f in (features, dense)
+        )  # fmt: skip
+        assert found == pytest.approx(wanted, rel=1e-13, abs=1e-15)

@@ -20,7 +20,7 @@ def is_worth_compiling(work: float) -> bool:
 
 @functools.cache
 def compiled_gram() -> Any:
-    """Return ``gram(indptr, indices, data, d, k)``: F' diag(d) F of sparse rows, (k, k)."""
+    """Return ``gram(indptr, indices, data, d, place, k)``: F_S' diag(d) F_S, (k, k)."""
     loops = importlib.import_module(".coordinate_sweeps", __package__)
     return loops.compile_gram()
 

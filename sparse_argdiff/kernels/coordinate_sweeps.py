@@ -18,9 +18,10 @@ from .jit import compile_loop
 
 @functools.cache
 def compile_sweeps() -> Any:
-    """Return ``sweep(G, w, v, lower, upper, b, r, most)``: the sweeps made, b and r changed.
+    """Return ``sweep(G, w, v, lower, upper, b, r, calm, most)``: how many were made.
 
-    The sweeps end after ``most``, or once one of them has changed no sign.
+    b and r change.  The sweeps end after ``most``, or once ``calm`` in a row have changed
+    no sign.
     """
 
     @compile_loop(fastmath=True)
@@ -30,10 +31,12 @@ def compile_sweeps() -> Any:
 
     @compile_loop()
     def sweep(
-        G: Any, w: Any, v: Any, lower: Any, upper: Any, b: Any, r: Any, most: int
-    ) -> int:
+        G: Any, w: Any, v: Any, lower: Any, upper: Any, b: Any, r: Any,
+        calm: int, most: int,
+    ) -> int:  # fmt: skip
+        quiet = 0
         for count in range(most):
-            changed = False
+            quiet += 1
             for j in range(b.shape[0]):
                 old, bend = b[j], G[j, j]
                 if (old == 0.0 and abs(r[j]) <= w[j]) or bend + v[j] <= 0.0:
@@ -48,8 +51,8 @@ def compile_sweeps() -> Any:
                     axpy(new - old, G[j], r)
                     b[j] = new
                     if new * old <= 0.0:
-                        changed = True
-            if not changed:
+                        quiet = 0
+            if quiet >= calm:
                 return count + 1
         return most
 
@@ -58,16 +61,31 @@ def compile_sweeps() -> Any:
 
 @functools.cache
 def compile_gram() -> Any:
-    """Return ``gram(indptr, indices, data, d, k)``, F' diag(d) F for rows of F, (k, k)."""
+    """Return ``gram(indptr, indices, data, d, place, k)``, F_S' diag(d) F_S, (k, k).
+
+    Column j of the rows, which have no entry twice, has the place ``place[j]`` in S, negative where it is not in S.
+    The last entry of ``place`` is that of a column of ones.
+    """
 
     @compile_loop()
-    def gram(indptr: Any, indices: Any, data: Any, d: Any, k: int) -> Any:
+    def gram(indptr: Any, indices: Any, data: Any, d: Any, place: Any, k: int) -> Any:
         G = np.zeros((k, k))
+        where, what = np.empty(k + 1, np.int64), np.empty(k + 1)
+        ones = place[place.shape[0] - 1]
         for i in range(indptr.shape[0] - 1):
+            count = 0
             for a in range(indptr[i], indptr[i + 1]):
-                row, x = indices[a], d[i] * data[a]
-                for b in range(indptr[i], a + 1):
-                    G[row, indices[b]] += x * data[b]
+                at = place[indices[a]]
+                if at >= 0:
+                    where[count], what[count] = at, data[a]
+                    count += 1
+            if ones >= 0:
+                where[count], what[count] = ones, 1.0
+                count += 1
+            for a in range(count):
+                row, x = where[a], d[i] * what[a]
+                for b in range(a + 1):
+                    G[row, where[b]] += x * what[b]
         # Rows may be unsorted: each pair was met once, on either side of the diagonal.
         for a in range(k):
             for b in range(a):

@@ -19,6 +19,7 @@ from .losses import Curvature, Squared
 from .mean_loss import DataTerm
 
 _KEPT = 4000  # columns of which products are kept
+_FEW = 4  # chosen columns with less than that part of the entries are copied
 _DENSE = 50.0  # entries of a dense product in the time of one of a sparse product
 
 
@@ -55,6 +56,8 @@ class Columns:
 
     def _weighted(self, index: HostArray, d: HostArray) -> HostArray:
         """Return F_S' diag(d) F_S; the columns of the last index are kept."""
+        if sparse.issparse(self.design.features) and is_worth_compiling(self._work):
+            return self._by_rows(index, d)
         last = self._last
         if last is None or not np.array_equal(last[0], index):
             F = self.take(index)
@@ -68,13 +71,27 @@ class Columns:
         if not sparse.issparse(F):
             return self.product(F, d, F)
         self._work += work
-        if is_worth_compiling(self._work):
-            return np.asarray(
-                compiled_gram()(F.indptr, F.indices, F.data, d, F.shape[1])
-            )
         if F.shape[0] * F.shape[1] ** 2 < _DENSE * work:
             F = F.toarray()
         return self.product(F, d, F)
+
+    def _by_rows(self, index: HostArray, d: HostArray) -> HostArray:
+        """Return the same by one pass over the rows, of the chosen columns if they are few."""
+        features, k, p = self.design.features, index.shape[0], self.design.n_features
+        chosen = index[index < p]
+        few = False
+        if features.format == "csc":
+            few = _FEW * np.diff(features.indptr)[chosen].sum() < features.nnz
+        if few:
+            if self._last is None or not np.array_equal(self._last[0], index):
+                self._last = index, sparse.csr_array(features[:, chosen])
+            place, F = np.full(chosen.shape[0] + 1, -1), self._last[1]
+            place[: chosen.shape[0]] = np.flatnonzero(index < p)
+            place[-1] = np.flatnonzero(index == p)[0] if chosen.shape[0] < k else -1
+        else:
+            place, F = np.full(p + 1, -1), self.design.by_rows
+            place[index] = np.arange(k)  # the intercept is the last
+        return np.asarray(compiled_gram()(F.indptr, F.indices, F.data, d, place, k))
 
     def take(self, index: HostArray) -> Any:
         """Return the columns of the design, that of the intercept included."""

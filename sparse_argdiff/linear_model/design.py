@@ -25,6 +25,8 @@ from ..arrays import (
 from ..operators.block_matrices import take_rows
 from ..operators.linear_operator import LinearOperator, as_operator
 
+_SELDOM = 8  # one coefficient in so many: a product of those columns alone is faster
+
 
 class Design:
     """Features (N, p) of ``as_features``, with an optional intercept, for K outputs a sample."""
@@ -46,12 +48,27 @@ class Design:
         if self.outputs > 1:
             k = 1 if y.ndim == 1 else y.shape[1]
             c = c.reshape((self.n_features, self.outputs * k))
-        z = self._own(self.features @ c)
+        z = self._own(self._product(c))
         if y.ndim == 2 and self.outputs > 1:
             z = z.reshape((self.n_samples, self.outputs, y.shape[1]))
         if self.intercept:
             z += y[self.n_coefficients :, ...]
         return z
+
+    def _product(self, c: Array) -> Array:
+        """Return F c, from the columns alone that c has, where they lie side by side."""
+        if c.ndim == 1 and self._is_by_columns:
+            (index,) = namespace(c).nonzero(c)
+            if index.shape[0] * _SELDOM < c.shape[0]:
+                return self.features[:, index] @ c[index]
+        return self.features @ c
+
+    @functools.cached_property
+    def _is_by_columns(self) -> bool:
+        """Whether the features are on the host and columns are taken without a search."""
+        if isinstance(self.features, np.ndarray):
+            return bool(self.features.flags.f_contiguous)
+        return sparse.issparse(self.features) and self.features.format == "csc"
 
     def _own(self, product: Array) -> Array:
         """Copy what an operator returned: it may be its operand, or a buffer it keeps."""
@@ -81,6 +98,15 @@ class Design:
     def by_columns(self) -> Any:
         """Sparse features of the host in CSC, a copy where they are not, made once."""
         return sparse.csc_array(self.features)
+
+    @functools.cached_property
+    def by_rows(self) -> Any:
+        """Sparse features of the host in CSR without duplicates, made once."""
+        rows = sparse.csr_array(self.features)
+        if not rows.has_canonical_format:
+            rows = rows.copy() if rows.data is self.features.data else rows
+            rows.sum_duplicates()
+        return rows
 
     @functools.cached_property
     def _squared(self) -> Any:

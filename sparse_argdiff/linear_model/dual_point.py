@@ -70,7 +70,7 @@ def dual_point(data: DataTerm, y: Array, free: Array) -> LossDualPoint | None:
     if not isinstance(loss, Squared | Logistic | Poisson | Huber | Multinomial):
         return None
     xp, design = namespace(y), data.design
-    slopes: Any = data.counted(loss.slope(data.predictor(y), data.targets))
+    slopes: Any = data.slopes(data.predictor(y))
     zero = xp.zeros_like(y)
     others = free[: design.n_coefficients]
     if design.intercept and design.outputs == 1 and not bool(xp.any(others)):
@@ -79,8 +79,12 @@ def dual_point(data: DataTerm, y: Array, free: Array) -> LossDualPoint | None:
         slopes = _projected(data, slopes, free)
         if slopes is None:
             return None
-    weights = data.weights if slopes.ndim == 1 else data.weights[:, None]
-    force = xp.where(free, zero, -design.backward(slopes * weights))
+    if slopes is data.slopes(data.predictor(y)):
+        force = -data.grad(y)
+    else:
+        weights = data.weights if slopes.ndim == 1 else data.weights[:, None]
+        force = -design.backward(slopes * weights)
+    force = xp.where(free, zero, force)
     bound = getattr(loss, "curvature_bound", 1.0 if isinstance(loss, Huber) else None)
     lengths = None
     if bound is not None and design.has_squares:

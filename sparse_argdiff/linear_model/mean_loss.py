@@ -74,6 +74,7 @@ class DataTerm:
         self._idle: Array | None = idle if bool(xp.any(idle)) else None
         self._memo: tuple[Array, Array] | None = None
         self._grad_memo: tuple[Array, Array] | None = None
+        self._slope_memo: tuple[Array, Array] | None = None
 
     def given_weights(self) -> Array:
         """Return the weights as they were given, ones without any."""
@@ -91,7 +92,7 @@ class DataTerm:
         ``prepared``: targets of another term.
         """
         term = copy.copy(self)
-        term._memo = term._grad_memo = None
+        term._memo = term._grad_memo = term._slope_memo = None
         if weights is not None:
             term._weigh(weights)
         if targets is not None:
@@ -163,10 +164,18 @@ class DataTerm:
         with quiet():
             return dot(self.weights, self.counted(self.loss.value(z, self.targets)))
 
+    def slopes(self, z: Array) -> Array:
+        """Return the slopes of the loss at z, not to be written to: the last are kept."""
+        if self._slope_memo is None or self._slope_memo[0] is not z:
+            with quiet():
+                slope = self.counted(self.loss.slope(z, self.targets))
+            self._slope_memo = z, slope
+        return self._slope_memo[1]
+
     def slope_at(self, z: Array) -> Array:
         """Return the weighted slopes of the loss at z, a fresh array."""
+        slope = self.slopes(z)
         with quiet():
-            slope = self.counted(self.loss.slope(z, self.targets))
             weights = self.weights if slope.ndim == 1 else self.weights[:, None]
             return slope * weights  # a user's slope may be z itself
 

@@ -22,7 +22,10 @@ from ..kernels.coordinate_descent import compiled_sweep, is_worth_compiling
 
 _ROUNDS = 200
 _SWEEPS = 20  # between two Newton runs, fewer where no sign changes
+_CALM, _COMPILED = 10, 200  # of compiled sweeps, which cost less than a factor
 _NEWTON_STEPS = 30
+_NEWTON_WORK = 2e4  # entries of sweeps in the time of one Newton step
+_FLAT = 1e-12  # least eigenvalues of a unit diagonal that count as none
 
 
 @dataclasses.dataclass(frozen=True)
@@ -119,9 +122,11 @@ class ModelSolution:
 class PenalisedModel:
     """A model that is minimised from a start."""
 
-    def __init__(self, G: HostArray, c: HostArray, blocks: Blocks) -> None:
+    def __init__(
+        self, G: HostArray, c: HostArray, blocks: Blocks, work: float = 0.0
+    ) -> None:
         self.G, self.c, self.blocks = np.ascontiguousarray(G), c, blocks
-        self.work = 0
+        self.work = work  # entries of G that were passed over, in earlier models too
         diagonal = np.diagonal(G).copy()
         self.root = np.sqrt(np.where(diagonal > 0.0, diagonal, 1.0))
         self.curvatures = self._curvatures(diagonal)
@@ -182,7 +187,8 @@ class PenalisedModel:
                     blocks.upper,
                     b,
                     r,
-                    most,
+                    _CALM,
+                    _COMPILED,
                 )
             )
         once = self._sweep_scalars if blocks.scalar else self._sweep_blocks
@@ -254,29 +260,28 @@ class PenalisedModel:
         for _ in range(_NEWTON_STEPS):
             free = self.free(b, r)
             (S,) = np.nonzero(free)
+            self.work += _NEWTON_WORK
             if S.shape[0] == 0:
                 break
             slope, unit = self.blocks.slopes(b)
             pull = (r + slope + self.blocks.ridge * b)[S]
             factor = self.factor(S, b, unit)
             if factor is None:
-                break
+                moved_on = self.along_flat(b, r, S, pull)
+                if moved_on is None:
+                    break
+                b, r = moved_on
+                continue
             step, _ = lapack.dpotrs(factor, -pull, lower=1)
             size = math.sqrt(max(float(-(pull @ step)), 0.0))
             new = self.trial(b, S, step)
             whole = bool(np.all(new[S] == b[S] + step))
             small = size <= 1e-6 * self.length(b, r)
-            d = new - b
-            moved = self.moved(d)
-            change = float((r + 0.5 * moved) @ d)
-            change += self.blocks.value(new) - self.blocks.value(b)
+            change, moved = self.change(b, new, r)
             if not whole and self.blocks.scalar and not self.blocks.bounded:
                 # The exact minimum on the way, which ends at a kink or before.
                 there = self.on_the_way(b, r, S, step)
-                e = there - b
-                way = self.moved(e)
-                fall = float((r + 0.5 * way) @ e)
-                fall += self.blocks.value(there) - self.blocks.value(b)
+                fall, way = self.change(b, there, r)
                 if fall < change:
                     new, moved, change = there, way, fall
             if not (change < 0.0 or (whole and small)):
@@ -285,6 +290,38 @@ class PenalisedModel:
             if whole and (self.blocks.scalar or small):
                 break
         return b, r, factor, free
+
+    def change(
+        self, b: HostArray, new: HostArray, r: HostArray
+    ) -> tuple[float, HostArray]:
+        """Return by how much the model changes from b to a new point, and r."""
+        d = new - b
+        moved = self.moved(d)
+        change = float((r + 0.5 * moved) @ d)
+        return change + self.blocks.value(new) - self.blocks.value(b), moved
+
+    def along_flat(
+        self, b: HostArray, r: HostArray, S: HostArray, pull: HostArray
+    ) -> tuple[HostArray, HostArray] | None:
+        """Return a lower point along directions without curvature; None for none.
+
+        More coefficients than the data have rank are no minimum: along such a direction
+        only the penalty changes, until one of them is zero.
+        """
+        if not self.blocks.scalar or self.blocks.bounded:
+            return None
+        root = np.sqrt(self.root[S] ** 2 + self.blocks.ridge[S])
+        K = self.G[np.ix_(S, S)] + np.diag(self.blocks.ridge[S])
+        values, vectors = np.linalg.eigh(K / np.outer(root, root))
+        flat = vectors[:, values <= _FLAT * values[-1]]
+        step = -(flat @ (flat.T @ (pull / root))) / root
+        crossing = (b[S] * step < 0.0) & (self.blocks.weights[S] > 0.0)
+        if not crossing.any():
+            return None
+        step *= 1.01 * float(np.max(-b[S][crossing] / step[crossing]))
+        new = self.on_the_way(b, r, S, step)
+        change, moved = self.change(b, new, r)
+        return (new, r + moved) if change < 0.0 and not new[S].all() else None
 
     def moved(self, d: HostArray) -> HostArray:
         """Return G d, of the entries that are not zero."""

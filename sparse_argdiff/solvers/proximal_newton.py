@@ -142,6 +142,7 @@ def as_solution(problem: Problem, x: Array, ended: PathEnd, tol: float) -> Solut
         cleared = _without_rounding(y, found, metric)
         if cleared is not None:
             y, n_grad = cleared, n_grad + 1
+            ended = dataclasses.replace(ended, gap=None)
             found = conditions(problem, x, y, none)
     total = None
     notes = (*ended.notes, *excluded(problem, x, y))
@@ -150,7 +151,7 @@ def as_solution(problem: Problem, x: Array, ended: PathEnd, tol: float) -> Solut
     if finite:
         active = classify_in(problem, x, y, found, none, metric)
         label = "not settled" if active.degenerate else "estimated"
-        dual = duality_gap(problem, x, y)
+        dual = ended.gap or duality_gap(problem, x, y)
         if dual is not None:
             gap = dual.gap
             proven = bool(xp.all(dual.zero | ~active.fixed)) and dual.unique

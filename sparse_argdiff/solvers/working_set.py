@@ -2,9 +2,10 @@
 
     d = argmin f_Y'd + ½ d'f_YY d + Ω(y + d)   over the working set,     y += α d
 
-The working set is the support with the blocks whose forces exceed their weights most; it
-doubles until none is left outside.  f_YY is formed for its members alone, once an iteration
-(for a quadratic f once), and each iteration costs one gradient of all coefficients.
+The working set is the support with the blocks whose forces exceed their weights most, at
+most as many again, until none is left outside.  f_YY is formed for its members alone, once an iteration
+(for a quadratic f once), and each iteration costs one gradient of all coefficients.  Once
+a step leaves a twentieth of itself the next ones keep f_YY, which is what costs most.
 """
 
 from __future__ import annotations
@@ -23,16 +24,18 @@ from ..problem.penalties import L1, GroupL1
 from ..problem.problem import Problem
 from ..problem.support import LARGEST_BLOCK, hess_block
 from ..status import Status
-from .duality import duality_gap
+from .duality import Gap, duality_gap
 from .penalised_model import Blocks, ModelSolution, PenalisedModel, metric_norm
 from .stopping import NewtonIterate, NewtonStep, StoppingTest
 
 logger = logging.getLogger(__name__)
 
 _FIRST = 64  # blocks that a working set starts with, beside the support
+_SPARE = 1.2  # what the next set keeps of the last one, for each of the support
 _HALVINGS = 40
 _REFINED = 3  # models minimised to the last digits for the sake of the gap
 _DELTA = 1e-4
+_KEEPS = 0.05  # f_YY is kept after a step that left no more than that share of itself
 
 
 @dataclasses.dataclass
@@ -47,6 +50,7 @@ class PathEnd:
     relative_error: float | None = None
     notes: tuple[str, ...] = ()
     singular: bool = False  # the curvature on the support
+    gap: Gap | None = None  # at y
 
     def with_another(self, other: PathEnd) -> PathEnd:
         """Return the record of two runs side by side: the worse status, all costs."""
@@ -63,6 +67,15 @@ class PathEnd:
             tuple(dict.fromkeys((*self.notes, *other.notes))),
             self.singular or other.singular,
         )
+
+
+def _largest(values: Any, index: Any, most: int) -> Any:
+    """Return the part of an index, ``most`` at most, whose values are largest."""
+    if index.shape[0] <= most:
+        return index
+    return (
+        index[np.argpartition(values[index], -most)[-most:]] if most > 0 else index[:0]
+    )
 
 
 class WorkingSet:
@@ -90,7 +103,7 @@ class WorkingSet:
         self._labels, self.weights = labels, weights
         self.chosen = weights == 0.0
         self.excluded = ~np.isfinite(weights)
-        self.target = _FIRST
+        self.target = self.spare = _FIRST
 
     def members(self) -> Any:
         """Return the coordinates of the working set, sorted by block."""
@@ -99,18 +112,25 @@ class WorkingSet:
         found: Any = self.order[self.chosen[self._labels[self.order]]]
         return found
 
-    def grow(self, y: Any, found: Kinks) -> int:
-        """Add the support and the blocks that exceed their weights most; return how many."""
-        before = int(self.chosen.sum())
-        self.chosen[self._labels[y != 0.0]] = True
-        over = np.zeros(self.chosen.shape[0])
+    def choose(self, y: Any, found: Kinks) -> int:
+        """Choose the set for the next step; return how many blocks are new in it.
+
+        These are the support, the blocks that exceed their weights most, and the most
+        active of the last set.
+        """
+        before = self.chosen
+        chosen = self.weights == 0.0
+        chosen[self._labels[y != 0.0]] = True
+        over = np.zeros(chosen.shape[0])
         np.maximum.at(over, self._labels, np.asarray(found.activity))
-        over[self.chosen | self.excluded] = 0.0
-        (outside,) = np.nonzero(over > 1.0)
-        room = max(self.target, before)
-        if outside.shape[0] > room:
-            outside = outside[np.argpartition(over[outside], -room)[-room:]]
-        self.chosen[outside] = True
+        over[chosen | self.excluded] = 0.0
+        (outside,) = np.nonzero((over > 1.0) & ~before)
+        outside = _largest(over, outside, max(self.target, int(before.sum())))
+        chosen |= before & (over > 1.0)
+        chosen[outside] = True
+        (others,) = np.nonzero(before & ~chosen & ~self.excluded)
+        chosen[_largest(over, others, self.spare - int(chosen.sum()))] = True
+        self.chosen = chosen
         return int(outside.shape[0])
 
     def blocks(self, index: Any) -> Blocks:
@@ -143,6 +163,11 @@ class WorkingSetNewton:
         self.singular = False
         self.excess = math.inf
         self.refined = 0
+        self.gap: tuple[Any, Gap | None] = (None, None)  # the last y with its gap
+        self.last: tuple[Any, Any] | None = None  # the last index with its f_YY
+        self.rate = math.inf  # what the last step left, as a share of it
+        self.work = 0.0  # of the sweeps
+        self.kept = False  # whether the last step had the f_YY of one before
 
     def run(self, y: Any) -> PathEnd | None:
         """Minimise from y; None where the working set outgrows what is formed."""
@@ -156,7 +181,7 @@ class WorkingSetNewton:
             status = self.before(y, grad, value, found, settled)
             if status is not None:
                 return self.end(y, status)
-            grown = working.grow(y, found)
+            grown = working.choose(y, found)
             if settled is not None and grown == 0 and not self.refined:
                 return self.end(y, settled)
             index = working.members()
@@ -167,7 +192,8 @@ class WorkingSetNewton:
                 return self.end(y, step)
             y, grad, value, settled = step
             found = self.kinks(y, grad)
-            working.target = 2 * int((y != 0.0).sum())
+            support = int((y != 0.0).sum())
+            working.target, working.spare = 2 * support, int(_SPARE * support)
 
     def at(self, y: Any) -> tuple[Any, float]:
         """Return f_Y and f + Ω."""
@@ -212,6 +238,7 @@ class WorkingSetNewton:
         Otherwise the next model is minimised to the last digits.
         """
         gap = duality_gap(self.problem, self.x, y)
+        self.gap = y, gap
         if gap is None or gap.closes(self.test.tol) or self.refined >= _REFINED:
             return True
         self.refined += 1
@@ -227,7 +254,7 @@ class WorkingSetNewton:
         error = self.test.relative_error
         return PathEnd(
             y, status, self.niter, self.n_hvp, self.n_grad, error or 0.0, notes,
-            self.singular,
+            self.singular, self.gap[1] if self.gap[0] is y else None,
         )  # fmt: skip
 
     def step(
@@ -239,19 +266,18 @@ class WorkingSetNewton:
         index: Any,
     ) -> tuple[Any, Any, float, Status | None] | Status:
         """Return the next point with gradient and value, and how Newton's test ended."""
-        G = hess_block(self.problem, self.x, y, index)
-        assert G is not None
-        G = np.asarray(G, np.float64)
+        G = self.curvature(y, index)
         b = np.asarray(y[index], np.float64)
         blocks = working.blocks(index)
         if not (np.isfinite(G).all() and np.isfinite(grad[index]).all()):
             return Status.NOT_FINITE
-        model = PenalisedModel(G, grad[index] - G @ b, blocks)
+        model = PenalisedModel(G, grad[index] - G @ b, blocks, self.work)
         # No more digits than what is left outside, or changes f_YY, leaves to them.
         tol = max(0.1 * self.test.tol, epsilon(b))
         if self.test.size > 0.0 and not self.refined:
             tol = max(tol, min(0.1 * self.excess / self.test.size, 0.1))
         found = model.minimise(b, tol)
+        self.work = model.work
         d = np.zeros_like(y)
         d[index] = found.b - b
         alpha, new, new_grad, new_value = self.search(y, grad, value, d)
@@ -268,6 +294,7 @@ class WorkingSetNewton:
             self.niter, index.shape[0], (new != 0.0).sum(), length, found.sweeps,
         )  # fmt: skip
         if alpha < 1.0:
+            self.rate = math.inf
             return new, new_grad, new_value, None
         return (
             new,
@@ -275,6 +302,17 @@ class WorkingSetNewton:
             new_value,
             self.after(model, found, new_grad, index, length),
         )
+
+    def curvature(self, y: Any, index: Any) -> Any:
+        """Return f_YY on the index, that of the last step where it serves."""
+        near = self.rate <= _KEEPS and not self.refined
+        self.kept = near and np.array_equal(self.last[0], index) if self.last else False
+        if not self.kept:
+            G = hess_block(self.problem, self.x, y, index)
+            assert G is not None
+            self.last = index, np.asarray(G, np.float64)
+        assert self.last is not None
+        return self.last[1]
 
     def after(
         self,
@@ -292,6 +330,7 @@ class WorkingSetNewton:
         left = metric_norm(
             _of_size(found.factor, S), model.root[S], np.asarray(pull[S], np.float64)
         )
+        self.rate = left / length if length > 0.0 else math.inf
         # The forces are no better known than to rounding of their terms.
         forces = norm(grad / model.root), norm(self.metric.forces(whole))
         noise = 16.0 * epsilon(b) * max(forces)
@@ -299,6 +338,11 @@ class WorkingSetNewton:
             self.test.relative_error = left / (self.test.size or 1.0)
             met = left <= self.test.tol * self.test.size or self.test.size <= noise
             return Status.CONVERGED if met else Status.ROUNDING_LIMIT
+        if self.kept:
+            error = max(left, found.error)
+            self.test.relative_error = error / (self.test.length or 1.0)
+            met = error <= self.test.tol * self.test.length
+            return Status.CONVERGED if met else None
         step = NewtonStep(
             decrement=max(length, left),
             inner_error=found.error,
