@@ -132,12 +132,12 @@ class Case:
         return 0.5 * float(model.mse_path_.mean(axis=-1).min())
 
 
-def measured(label, call, loss):
-    """Print seconds and the loss; return the log-weights."""
+def measured(label, call, loss, *arguments):
+    """Print seconds and the loss of what a contestant returns; return that."""
     start = time.process_time()
     try:
-        found = call()
-    except Exception as error:  # a contestant that fails is a result
+        found = call(*arguments)
+    except (ValueError, RuntimeError, sad.ConvergenceError) as error:
         print(f"  {label:22s} {type(error).__name__}: {str(error)[:60]}", flush=True)
         return None
     seconds = time.process_time() - start
@@ -147,19 +147,14 @@ def measured(label, call, loss):
 
 def search(name, X, t, rng):
     """Compare searches of one weight."""
-    for label, count in (("one split", 5), ("5 folds", 5)):
-        pairs = folds(len(t), count, rng)
-        pairs = pairs[:1] if label == "one split" else pairs
-        case = Case(X, t, pairs, "scalar")
+    for label in ("one split", "5 folds"):
+        pairs = folds(len(t), 5, rng)
+        case = Case(X, t, pairs[:1] if label == "one split" else pairs, "scalar")
         x0 = np.log(0.1 * case.top)
         print(f"{name} {X.shape}, {label}; held-out loss, CPU time")
-        measured("sparse_argdiff", lambda: case.ours(x0, 60), case.loss)
-        measured(
-            "sparho grad_search", lambda: case.sparho(x0, "grad_search", 50), case.loss
-        )
-        measured(
-            "sparho hoag_search", lambda: case.sparho(x0, "hoag_search", 50), case.loss
-        )
+        measured("sparse_argdiff", case.ours, case.loss, x0, 60)
+        for kind in ("grad_search", "hoag_search"):
+            measured(f"sparho {kind}", case.sparho, case.loss, x0, kind, 50)
         measured("LassoCV", case.lasso_cv, case.loss)
         measured("ElasticNetCV", case.elastic_net_cv, float)
 
@@ -172,11 +167,9 @@ def weights(name, X, t, rng, iterations):
     start = measured("LassoCV, one weight", single.lasso_cv, single.loss)
     case = Case(X, t, pairs, "per-feature")
     x0 = np.full(X.shape[1], start)
-    measured("sparse_argdiff", lambda: case.ours(x0, iterations), case.loss)
+    measured("sparse_argdiff", case.ours, case.loss, x0, iterations)
     for kind in ("grad_search", "hoag_search"):
-        measured(
-            f"sparho {kind}", lambda k=kind: case.sparho(x0, k, iterations), case.loss
-        )
+        measured(f"sparho {kind}", case.sparho, case.loss, x0, kind, iterations)
 
 
 def main():
