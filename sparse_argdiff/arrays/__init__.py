@@ -1,6 +1,7 @@
 """Arrays of any namespace: their creation, checks of arguments, transfers."""
 
 from .description import brief, described
+from .draws import drawn
 from .namespace import (
     LINE,
     Array,
@@ -85,6 +86,7 @@ __all__ = [
     "copied_vector",
     "described",
     "dot",
+    "drawn",
     "empty",
     "epsilon",
     "full",

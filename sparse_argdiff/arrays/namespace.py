@@ -14,7 +14,7 @@ from typing import Any, Protocol, TypeAlias
 
 import numpy as np
 from scipy import sparse
-from scipy.linalg.blas import daxpy, saxpy
+from scipy.linalg.blas import daxpy, ddot, saxpy
 
 LINE = 64  # bytes of a cache line
 _NUMPY = frozenset({np.ndarray})
@@ -225,6 +225,8 @@ def asarray(values: Any, like: Array, dtype: Any = None) -> Array:
 
 def copied(array: Array) -> Array:
     """Return a copy, for a user's function that may write into it or keep it."""
+    if type(array) is np.ndarray:
+        return array.copy(order="K")
     return namespace(array).asarray(array, copy=True)
 
 
@@ -281,8 +283,12 @@ def dot(x: Array, y: Array) -> float:
 
 def norm(x: Array) -> float:
     """Return the Euclidean norm, without overflow or underflow on the way."""
-    with np.errstate(over="ignore", under="ignore", invalid="ignore"):
-        square = float(x @ x)
+    plain = type(x) is np.ndarray and x.dtype == np.float64 and x.size
+    if plain and x.flags.c_contiguous:
+        square = ddot(x, x)  # which warns of nothing
+    else:
+        with np.errstate(over="ignore", under="ignore", invalid="ignore"):
+            square = float(x @ x)
     if 1e-30 < square < 1e30:
         return math.sqrt(square)
     xp = namespace(x)
@@ -309,5 +315,7 @@ def axpy(a: float, x: Array, y: Array) -> None:
 
 def is_finite(x: Array) -> bool:
     """Tell whether no entry is NaN or infinite."""
+    if type(x) is np.ndarray:
+        return bool(np.isfinite(x).all())
     xp = namespace(x)
     return bool(xp.all(xp.isfinite(x)))

@@ -191,7 +191,8 @@ def as_number(name: str, value: Any) -> float:
 
 def as_tolerance(name: str, value: Any) -> float:
     """Return a finite number >= 0 of any kind as a float."""
-    if isinstance(value, numbers.Real) and 0.0 <= float(value) < math.inf:
+    real = type(value) is float or isinstance(value, numbers.Real)
+    if real and 0.0 <= float(value) < math.inf:
         return float(value)
     raise ValueError(f"{name} must be a finite number >= 0, found {value!r}")
 

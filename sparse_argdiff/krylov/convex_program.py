@@ -102,6 +102,22 @@ def errors(program: ConvexProgram, point: PrimalDual) -> Errors:
     as the usual |y_i|: one that is far along a direction in which nothing changes makes none
     of them larger.
     """
+    return _compared(program, point)[0]
+
+
+def errors_and_rounding(
+    program: ConvexProgram, point: PrimalDual
+) -> tuple[Errors, Errors]:
+    """Return :func:`errors`, and those that rounding of the products alone may cause.
+
+    Where A'ν is a small difference of large forces it has no more digits than these leave.
+    """
+    return _compared(program, point, with_rounding=True)
+
+
+def _compared(
+    program: ConvexProgram, point: PrimalDual, *, with_rounding: bool = False
+) -> tuple[Errors, Errors]:
     y, nu, z, s = point
     size, f = np.abs(y), program
     Py, Ay, Gy = f.P @ y, f.A @ y, f.G @ y
@@ -122,8 +138,9 @@ def errors(program: ConvexProgram, point: PrimalDual) -> Errors:
     ]
     force = np.abs(Py) + np.abs(f.q) + np.abs(of_A) + np.abs(of_G) + np.abs(s)
     sides = np.concatenate(terms)
-    primal = _share(np.concatenate(off), sides, max(floor_of(sides), floor_of(size)))
-    dual = _share(Py + f.q + of_A + of_G - s, force, floor_of(force))
+    usual = max(floor_of(sides), floor_of(size)), floor_of(force)
+    primal = _share(np.concatenate(off), sides, usual[0])
+    dual = _share(Py + f.q + of_A + of_G - s, force, usual[1])
     pairs = [
         (Py, y),
         (f.q, y),
@@ -137,4 +154,17 @@ def errors(program: ConvexProgram, point: PrimalDual) -> Errors:
     # An objective may be 0; its terms are not.
     sizes = max(*map(abs, parts), _SHARE * least)
     gap = abs(sum(parts))
-    return Errors(primal, dual, gap / sizes if sizes > 0.0 else gap)
+    found = Errors(primal, dual, gap / sizes if sizes > 0.0 else gap)
+    if not with_rounding:
+        return found, found
+    forces = abs(f.P) @ size + np.abs(f.q) + np.abs(s)
+    forces = forces + abs(f.A).T @ np.abs(nu) + abs(f.G).T @ np.abs(z)
+    lengths = [abs(f.A) @ size + np.abs(f.b), abs(f.G) @ size + np.abs(f.h)]
+    sums = np.concatenate([*lengths, *terms[2:]])
+    unit, pull = float(np.finfo(float).eps), np.concatenate([np.abs(nu), np.abs(z)])
+    lost = float(forces @ size) + float(np.concatenate(lengths) @ pull)
+    return found, Errors(
+        unit * _share(sums, sides, usual[0]),
+        unit * _share(forces, force, usual[1]),
+        unit * lost / sizes if sizes > 0.0 else 0.0,
+    )

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 from scipy import linalg, sparse
 
-from ..arrays import Array, HostArray
+from ..arrays import Array, HostArray, drawn
 from ..operators.block_matrices import squares
 from ..operators.linear_operator import LinearOperator, aslinearoperator
 from ..status import Status
@@ -162,6 +162,8 @@ class KKTFactor:
         The point.
     active : object
         Its active set.
+    independent : bool
+        Whether the acting rows are known to be so.
     """
 
     matrix: SparseKKT | DenseKKT
@@ -173,6 +175,7 @@ class KKTFactor:
     y: Any
     x: Any
     active: Any
+    independent: bool = False
 
     def is_of(self, y: Any, x: Any, index: Any) -> bool:
         """Tell whether this is the factor for y, x and the unknowns of that index."""
@@ -212,15 +215,16 @@ class KKTFactor:
         off = np.abs(full - self.matrix.product(found))
         if not bool(np.all(off <= _BACKWARD * unit * terms.max(axis=0))):
             return None
-        signs = np.random.default_rng(0).choice([-1.0, 1.0], full.shape)
+        signs = drawn("sign", full.size).reshape(full.shape)
         change = signs * np.maximum(off, unit * terms)
         changed, left_over = refined(self.matrix, change, 1e-2, _SWEEPS)
         if left_over > _LOOSELY:
             return None
         moved = np.sqrt(np.sum(changed[:n] ** 2, axis=0))
         size = np.sqrt(np.sum(found[:n] ** 2, axis=0))
-        vanishing = np.sqrt(np.sum(full**2, axis=0)) * math.sqrt(unit)
-        if not bool(np.all(moved <= _FORWARD * np.maximum(size, vanishing))):
+        # At a vertex y does not move: what is left there is rounding of the right-hand side.
+        rounding = _BACKWARD * unit * np.sqrt(np.sum(full**2, axis=0))
+        if not bool(np.all(moved <= np.maximum(_FORWARD * size, rounding))):
             return None
         right = self.right[self.kept]
         return (right if rhs.ndim == 1 else right[:, None]) * found[self.kept]
@@ -240,7 +244,7 @@ class KKTFactor:
         """The relative residual of K y = (random, 0)."""
         n = self.matrix.n
         rhs = np.zeros(self.kept.size)
-        rhs[:n] = np.random.default_rng(0).standard_normal(n)
+        rhs[:n] = drawn("normal", n)
         rhs[~self.kept] = 0.0
         return refined(self.matrix, rhs, 1e-12, _SWEEPS)[1]
 
@@ -252,17 +256,19 @@ class KeptSolve:
     ----------
     shape : (int, int)
         Of C.
+    rank : int or None
     metric_row_lengths : array (p,)
         ‖c_i‖, 1 for a zero row.
     """
 
-    rank = None  # not known: a shift makes up for dependent rows
     resolution = 1e-12  # ‖C'w‖ of a w that shows dependent rows, refined
 
     def __init__(self, factor: KKTFactor, C: Any) -> None:
         self.factor = factor
         self.C: LinearOperator = aslinearoperator(C)
         self.shape: tuple[int, int] = self.C.shape
+        # A shift makes up for dependent rows: their number may not be known.
+        self.rank = self.shape[0] if factor.independent else None
         self._entries = C
 
     @cached_property

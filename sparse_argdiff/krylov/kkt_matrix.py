@@ -201,7 +201,7 @@ def refined(
     size = _lengths(rhs)
     unit = np.where(size > 0.0, size, 1.0)
     x = np.zeros_like(rhs)
-    best, least, r, before = x, 1.0 if np.any(size > 0.0) else 0.0, rhs, math.inf
+    best, least, r, before = x, 1.0 if (size > 0.0).any() else 0.0, rhs, math.inf
     for sweep in range(sweeps):
         x = x + matrix.apply(r) if sweep else matrix.apply(r)
         r = rhs - matrix.product(x)
@@ -218,4 +218,6 @@ def refined(
 
 def _lengths(r: HostArray) -> HostArray:
     """Return ‖r‖, or those of the columns."""
+    if r.ndim == 1:
+        return np.sqrt(r @ r)
     return np.sqrt(np.einsum("i...,i...->...", r, r))

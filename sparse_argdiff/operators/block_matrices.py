@@ -26,6 +26,9 @@ def widened(matrix: Any, like: Array) -> Any:
 
     Factors of single precision meet C y = c to that alone.
     """
+    dtype = getattr(matrix, "dtype", None)
+    if isinstance(dtype, np.dtype) and dtype == np.float64:
+        return matrix
     if not (is_array(matrix) or is_sparse(matrix)):
         return matrix
     xp = namespace(like)
@@ -211,6 +214,13 @@ def gram(matrix: Any, weights: Array) -> LinearOperator:
         dtype=weights.dtype,
         diagonal=diagonal if is_explicit(matrix) else None,
     )
+
+
+def transposed_product(matrix: Any, w: Array) -> Array:
+    """Return Aᵀ w, (n,), of a matrix or an operator (p, n)."""
+    if type(matrix) is np.ndarray and type(w) is np.ndarray:
+        return matrix.T @ w
+    return aslinearoperator(matrix).T @ w
 
 
 def squares(matrix: Any) -> Any:

@@ -22,6 +22,7 @@ from ..arrays import (
     asarray,
     copied,
     epsilon,
+    full,
     is_array,
     missing_product,
     namespace,
@@ -69,6 +70,8 @@ def bound_arrays(lower: Any, upper: Any, x: Array, y: Array) -> tuple[Array, Arr
 
     Those of a function may be NaN, or cross; constants were checked.
     """
+    if lower is None and upper is None:
+        return full(y.shape, -math.inf, y), full(y.shape, math.inf, y)
     found = []
     for name, given in (("lower", lower), ("upper", upper)):
         if callable(given):

@@ -10,7 +10,6 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Callable
-from functools import partial
 from typing import Any
 
 import numpy as np
@@ -25,13 +24,21 @@ from ..arrays import (
     check_finite,
     check_shape,
     copied,
+    drawn,
     epsilon,
     missing_product,
     namespace,
     norm,
     returned_vector,
 )
-from ..operators.block_matrices import mask_of, vstack, widened, zero
+from ..operators.block_matrices import (
+    is_explicit,
+    mask_of,
+    transposed_product,
+    vstack,
+    widened,
+    zero,
+)
 from ..operators.linear_operator import LinearOperator, as_operator, aslinearoperator
 from .objective import vector_of
 
@@ -243,27 +250,47 @@ class Stack:
         """
         if self.affine:
             return
-        unit, start = epsilon(y), 0
-        active = mask_of(multipliers.shape[0], index)
-        other_x, other_y = (_nearby(v, unit**0.25) for v in (x, y))
-        xp = namespace(y)
+        start, active = 0, mask_of(multipliers.shape[0], index)
+        step = epsilon(y) ** 0.25
+        near = _nearby(x, step, 0), _nearby(y, step, 1)
         for i, part in enumerate(self.parts):
             p, first = self._size(i, x, y), start
             start += p
-            if part.affine:
-                continue
-            jac = partial(self._matrix, i, "jac", (p, y.shape[0]))
-            acting, own = active[first:start], multipliers[first:start]
-            J = aslinearoperator(jac(x, y))
-            force, reach = copied(J.T @ own), xp.abs(J @ y)
-            if part.jac_x is None and bool(xp.any(acting)):
-                h, other = copied(self._rows(i, x, y)), self._rows(i, other_x, y)
-                moved = xp.abs(other - h) > 1e3 * unit * (xp.abs(h) + reach)
-                self._refuse(i, "jac_x", bool(xp.any(moved & acting)))
-            for name, at in (("cross", (other_x, y)), ("hess", (x, other_y))):
-                if getattr(part, name) is None and norm(force):
-                    change = norm(aslinearoperator(jac(*at)).T @ own - force)
-                    self._refuse(i, name, change > 16.0 * math.sqrt(unit) * norm(force))
+            if not part.affine:
+                acting, own = active[first:start], multipliers[first:start]
+                self._refuse_of_part(i, (x, y), near, acting, own)
+
+    def _refuse_of_part(
+        self,
+        i: int,
+        here: tuple[Array, Array],
+        near: tuple[Array, Array],
+        acting: Array,
+        own: Array,
+    ) -> None:
+        """Compare a part's rows and their pull at (x, y) with those near by."""
+        part, (x, y), (other_x, other_y) = self.parts[i], here, near
+        xp, unit, shape = namespace(y), epsilon(y), (acting.shape[0], y.shape[0])
+        J = self._matrix(i, "jac", shape, x, y)
+        force = copied(transposed_product(J, own))
+        if part.jac_x is None and bool(xp.any(acting)):
+            reach = xp.abs(J @ y if is_explicit(J) else aslinearoperator(J) @ y)
+            h, other = copied(self._rows(i, x, y)), self._rows(i, other_x, y)
+            moved = xp.abs(other - h) > 1e3 * unit * (xp.abs(h) + reach)
+            self._refuse(i, "jac_x", bool(xp.any(moved & acting)))
+        size = norm(force)
+        places = ("cross", (other_x, y)), ("hess", (x, other_y))
+        missing = [at for at in places if getattr(part, at[0]) is None]
+
+        def changes(*at: Array) -> bool:
+            pull = transposed_product(self._matrix(i, "jac", shape, *at), own)
+            return norm(pull - force) > 16.0 * math.sqrt(unit) * size
+
+        # Where it is the same with another x and y at once, it is with each.
+        if size == 0.0 or (len(missing) == 2 and not changes(*near)):
+            return
+        for name, at in missing:
+            self._refuse(i, name, changes(*at))
 
     def _refuse(self, i: int, name: str, changes: bool) -> None:
         if changes:
@@ -281,6 +308,9 @@ class Stack:
         """Return the matrix that a user's function gives, of that shape."""
         given, label = getattr(self.parts[i], name), f"{self.name}[{i}].{name}"
         found = given(*map(copied, at))
+        plain = type(found) is np.ndarray and found.dtype == np.float64
+        if plain and found.shape == shape:
+            return found
         check_shape(label, found, shape, "a matrix")
         as_operator(f"{label}'s result", found, square=False)  # refuses other types
         return widened(found, at[1])
@@ -291,9 +321,9 @@ class Stack:
         return int(self._rows(i, x, y).shape[0]) if known is None else known
 
 
-def _nearby(v: Array, step: float) -> Array:
+def _nearby(v: Array, step: float, seed: int) -> Array:
     """Return v with each entry moved away from zero: a domain is not left so."""
-    random = asarray(np.random.default_rng(0).uniform(0.5, 1.0, v.shape[0]), v)
+    random = asarray(drawn("length", v.shape[0], seed), v)
     return v + step * random * namespace(v).where(v == 0.0, 0.0 * v + 1.0, v)
 
 

@@ -38,6 +38,7 @@ from ..operators.block_matrices import (
     scatter,
     take_columns,
     take_rows,
+    transposed_product,
     vstack,
 )
 from ..operators.linear_operator import LinearOperator, aslinearoperator
@@ -123,7 +124,7 @@ def conditions(
         jac = None if stack is None else stack.jac(x, y)
         jacobians.append(jac)
         if jac is not None and multipliers is not None:
-            total = total + aslinearoperator(jac).T @ multipliers[part]
+            total = total + transposed_product(jac, multipliers[part])
     bends = kinks(problem, x, y, grad) if problem.nonsmooth else None
     total = total if bends is None else total + bends.grad
     return Conditions(grad, total, h, g, (jacobians[0], jacobians[1]), bends)

@@ -73,6 +73,7 @@ def active_set(
     maxiter: int | None = None,
     callback: Callable[[NewtonIterate], Any] | None = None,
     engine: str | None = None,
+    pivoting: bool = True,
 ) -> Solution:
     """Minimise f(x, ·) under constraints, to an exact point of the optimality conditions.
 
@@ -85,6 +86,8 @@ def active_set(
         Newton steps along the path.
     engine : {"piqp", "clarabel"}, optional
         What finds the first guess of a convex quadratic program with its entries.
+    pivoting : bool
+        Whether a small strictly convex one is first tried by principal pivoting.
 
     Returns
     -------
@@ -98,10 +101,14 @@ def active_set(
     semismooth Newton method", SIAM J. Optim. 13 (2002) 865-888.
     """
     options: dict[str, Any] = {"tol": tol, "maxiter": maxiter, "callback": callback}
-    found, y0, note = solve_quadratic(problem, x, y0, engine=engine, **options)
+    found, y0, note = solve_quadratic(
+        problem, x, y0, engine=engine, pivoting=pivoting, **options
+    )
     if found is None:
         found = _by_functions(problem, x, y0, **options)
         found = judged_by_program(problem, x, found, tol)
+    if not note and len(found.warnings) < 2:
+        return found
     notes = (*found.warnings, *([note] if note else []))
     return dataclasses.replace(found, warnings=tuple(dict.fromkeys(notes)))
 

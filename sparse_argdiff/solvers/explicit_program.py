@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from scipy import sparse
 
-from ..arrays import HostArray, epsilon
+from ..arrays import HostArray, drawn, epsilon
 from ..krylov.convex_program import ConvexProgram
 from ..krylov.ldl_factor import is_semidefinite
 from ..operators.block_matrices import is_explicit
@@ -67,6 +67,13 @@ class ExplicitProgram:
     def n_hvp(self) -> int:
         """Hessian products spent."""
         return 0 if self.formed is None else self.formed.n_hvp
+
+    @property
+    def unknowns(self) -> HostArray:
+        """The places of (y, ν, z) among y and all the problem's multipliers."""
+        n = self.program.n
+        rows = n + self.equal, n + self.p + self.rows
+        return np.concatenate([np.arange(n), *rows])
 
     def multipliers(self, nu: HostArray, z: HostArray) -> HostArray:
         """Return the multipliers of all the problem's rows."""
@@ -144,6 +151,8 @@ def explicit_program(problem: Problem, x: Any, y0: Any) -> ExplicitProgram | Non
 
 
 def _inside(problem: Problem, x: Any, y0: Any) -> Any:
+    if not problem.bounded:
+        return y0
     lower: Any
     upper: Any
     lower, upper = problem.bounds(x, y0)
@@ -187,9 +196,8 @@ def _is_quadratic(
     problem: Problem, x: Any, y: Any, grad: Any, H: Any, rows: list[Any]
 ) -> bool:
     """Tell by a second point whether f is quadratic and all rows are affine."""
-    rng = np.random.default_rng(0)
     size = float(np.max(np.abs(y), initial=0.0)) or 1.0
-    other = y + (0.01 * size * rng.uniform(0.5, 1.0, y.shape[0])).astype(y.dtype)
+    other = y + (0.01 * size * drawn("length", y.shape[0])).astype(y.dtype)
     other = _inside(problem, x, other).astype(y.dtype)
     d = other - y
     noise = 1e3 * math.sqrt(epsilon(y))

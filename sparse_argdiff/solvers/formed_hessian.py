@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from ..arrays import Array, HostArray, epsilon
+from ..arrays import Array, HostArray, drawn, epsilon
 from ..operators.block_matrices import is_explicit
 from ..operators.linear_operator import LinearOperator, aslinearoperator
 from ..problem.constraints import Rows
@@ -62,7 +62,7 @@ class FormedHessian:
     def _are_entries(self, H: HostArray, operator: LinearOperator) -> bool:
         """Tell by a product, in which each entry counts, whether the operator is H."""
         D = np.abs(H.diagonal())
-        v: Any = np.random.default_rng(0).standard_normal(D.shape[0])
+        v: Any = drawn("normal", D.shape[0])
         v = (v / np.sqrt(np.where(D > 0.0, D, 1.0))).astype(H.dtype)
         self.n_hvp += 1
         noise = max(16.0 * epsilon(H), operator.accuracy or 0.0)

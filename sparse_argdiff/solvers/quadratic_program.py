@@ -11,6 +11,7 @@ problem itself, evaluated there.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import importlib.util
 import math
 from collections.abc import Callable
@@ -34,6 +35,7 @@ from ..problem.problem import ActiveSet, Problem, Solution
 from ..problem.quadratic import QuadraticObjective
 from ..status import Status
 from .explicit_program import ExplicitProgram, explicit_program
+from .principal_pivoting import pivoted
 from .settled_set import Endless, SettledSet, factor_of, guess_at, guess_of, settle
 from .stopping import NewtonIterate, asks_to_stop
 
@@ -57,7 +59,12 @@ def engine_for(problem: Problem) -> str | None:
     objective = problem.objective
     if not isinstance(objective, QuadraticObjective) or not _has_entries(objective):
         return None
-    return "piqp" if importlib.util.find_spec("piqp") is not None else None
+    return "piqp" if _is_installed("piqp") else None
+
+
+@functools.cache
+def _is_installed(engine: str) -> bool:
+    return importlib.util.find_spec(engine) is not None
 
 
 def judged_by_program(
@@ -114,10 +121,12 @@ def solve_quadratic(
     maxiter: int | None,
     callback: Callable[[NewtonIterate], Any] | None,
     engine: str | None = None,
+    pivoting: bool = True,
 ) -> tuple[Solution | None, Any, str]:
     """Return the solution, None where the problem is no such program or was not solved.
 
-    Also the best y so far, from which another method goes on, and a caveat.
+    Also the best y so far, from which another method goes on, and a caveat.  ``pivoting``:
+    whether a small program is first tried without iterates.
     """
     explicit = explicit_program(problem, x, y0)
     if explicit is None:
@@ -125,6 +134,10 @@ def solve_quadratic(
     if not explicit.convex:
         return None, y0, _NOT_CONVEX if explicit.known else ""
     run = _Run(explicit, x, y0, tol, MAXITER if maxiter is None else maxiter, callback)
+    if pivoting and maxiter is None and callback is None:
+        found = run.by_pivoting()
+        if found is not None:
+            return found, y0, ""
     found = run.solve(engine)
     trusted = run.trusted and explicit.known
     y = np.asarray(run.best.y, dtype=y0.dtype) if trusted else y0
@@ -144,17 +157,55 @@ class _Run:
     niter: int = 0
     note: str = ""
     trusted: bool = False
+    best: PrimalDual = dataclasses.field(init=False)
 
-    def __post_init__(self) -> None:
-        program = self.explicit.program
-        self.path = ConvexQuadraticPath(program)
-        y = np.asarray(self.y0, dtype=float)
-        y = np.clip(y, program.lower, program.upper)
-        self.best = PrimalDual(y, 0.0 * program.b, 0.0 * program.h, 0.0 * program.q)
+    @functools.cached_property
+    def path(self) -> ConvexQuadraticPath:
+        """The program in its own units."""
+        return ConvexQuadraticPath(self.explicit.program)
+
+    def by_pivoting(self) -> Solution | None:
+        """Return the solution of a small strictly convex program, None without one."""
+        explicit = self.explicit
+        found = pivoted(explicit.program) if self.y0.dtype == np.float64 else None
+        if found is None:
+            return None
+        self.niter = found.niter
+        active = ActiveSet(
+            strong=explicit.mask(found.rows),
+            weak=np.zeros(explicit.k, dtype=bool),
+            fixed=found.low | found.high,
+            weak_fixed=np.zeros(explicit.program.n, dtype=bool),
+        )
+        factor = KKTFactor(
+            matrix=found.matrix,
+            left=found.scale,
+            right=found.scale,
+            kept=np.ones(found.unknowns.size, dtype=bool),
+            index=explicit.unknowns[found.unknowns],
+            size=explicit.program.n + explicit.p + explicit.k,
+            y=found.point.y,
+            x=self.x,
+            active=active,
+            independent=True,
+        )
+        solution = self.record(
+            found.point,
+            Status.CONVERGED,
+            active=active,
+            error=found.error,
+            factor=factor if found.unknowns.size else None,
+            method="pivoting",
+        )
+        known = explicit.known or self._is_the_problem(solution)
+        return solution if known else None
 
     def solve(self, engine: str | None) -> Solution | None:
         """Return the solution, None where it was not found."""
         program = self.explicit.program
+        y = np.asarray(self.y0, dtype=float)
+        y = np.clip(y, program.lower, program.upper)
+        self.best = PrimalDual(y, 0.0 * program.b, 0.0 * program.h, 0.0 * program.q)
         if not self.path.has_inequalities:
             guess = guess_at(self.path, self.best.y)
             return self.settled(settle(self.path, self.best, guess, _FEW))
@@ -239,14 +290,12 @@ class _Run:
         if kept is None:
             return solution
         scaling, n = self.path.scaling, self.path.n
-        index = np.concatenate([np.arange(n), n + explicit.equal])
-        index = np.concatenate([index, n + explicit.p + explicit.rows])
         factor = KKTFactor(
             matrix=self.path.matrix,
             left=np.concatenate([scaling.unit * scaling.columns, scaling.rows]),
             right=np.concatenate([scaling.columns, scaling.rows / scaling.unit]),
             kept=kept,
-            index=index,
+            index=explicit.unknowns,
             size=n + explicit.p + explicit.k,
             y=solution.y,
             x=solution.x,
@@ -258,12 +307,11 @@ class _Run:
         """Tell whether f and the rows are at the solution what the program has of them."""
         problem, x = self.explicit.problem, self.x
         y: Any = solution.y
-        found = conditions(problem, x, y, solution.multipliers)
-        residual = residual_of(found, solution.active)
         terms = self._terms(y, solution.multipliers)
+        usual = np.sort(terms)[terms.size // 2] if terms.size else 0.0
         least = max(min(_NEAR, 0.1 * self.tol), 256.0 * epsilon(y))
         if not bool(
-            np.all(np.abs(np.asarray(residual)) <= least * (terms + np.median(terms)))
+            np.all(np.abs(np.asarray(solution.residual)) <= least * (terms + usual))
         ):
             return False
         H = problem.given("hess", x, y)
@@ -339,6 +387,8 @@ class _Run:
         status: Status,
         note: str = "",
         active: ActiveSet | None = None,
+        error: float | None = None,
+        **found_by: Any,
     ) -> Solution:
         """Return a point as a solution of the problem."""
         explicit, problem = self.explicit, self.explicit.problem
@@ -360,8 +410,7 @@ class _Run:
         if explicit.formed is not None and explicit.formed.note:
             notes.append(explicit.formed.note)
         with_sides = problem.inequalities is not None or problem.bounded
-        error = None
-        if status is Status.CONVERGED:
+        if status is Status.CONVERGED and error is None:
             error = self.error(point)
         return Solution(
             y=y,
@@ -378,6 +427,7 @@ class _Run:
             n_hvp=explicit.n_hvp,
             n_grad=explicit.n_grad + 1,
             warnings=tuple(notes),
+            **found_by,
         )
 
 

@@ -24,17 +24,20 @@ import math
 import numpy as np
 
 from ..arrays import HostArray
-from ..krylov.convex_program import Errors, PrimalDual, errors
+from ..krylov.convex_program import Errors, PrimalDual, errors, errors_and_rounding
 from ..krylov.convex_quadratic import ConvexQuadraticPath
 from ..krylov.kkt_matrix import refined
 
 _SETS = 30  # that are tried
 _WAIT = 5  # sets in a row that are not more nearly right
 _SHIFT = 1e-9
-_FACTORS = ((_SHIFT, False, 12), (1e-6, False, 40), (1e-12, True, 12))
+_Factors = tuple[tuple[float, bool, int], ...]  # shift, pivoting, sweeps
+_FACTORS: _Factors = ((_SHIFT, False, 12), (1e-6, False, 40), (1e-12, True, 12))
+_EXACT_FACTORS: _Factors = _FACTORS[-1:]  # where refinement with a larger shift is too slow
 _ROUNDING = 1e-13  # of the largest terms: what a solved system leaves
 _FALL = 1e4  # of these roundings: a rest that is a force
 _EXACT = Errors(1e-10, 1e-9, 1e-9)  # what rounding may leave of the conditions
+_ROUNDINGS = 8.0  # of the sums in a condition that may be left, too
 _PURE = 3  # times that what P and the rows have of a ray is removed
 _FAR = 1e11  # of the program's units: a solution that far away is none
 _SIGN = 1e-11  # of the usual force or length: a multiplier or slack below is rounding
@@ -124,11 +127,11 @@ def settle(
     """
     f, now = path.program, path.scaling.scaled(point)
     fixed_alike = f.lower == f.upper
-    fewest, waited = math.inf, 0
+    fewest, waited, factors = math.inf, 0, _FACTORS
     for tried in range(1, sets + 1):
         guess.low |= fixed_alike
         guess.high &= ~fixed_alike
-        solved, fall = _solved(path, now, guess)
+        solved, fall = _solved(path, now, guess, factors)
         if solved is None:
             return None
         if fall is not None:
@@ -146,7 +149,10 @@ def settle(
         wrong, missing = _signs(path, now, guess, fixed_alike)
         changes = wrong.count() + missing.count()
         if not changes:
-            return _finished(path, now, guess, fixed_alike, tried)
+            found = _finished(path, now, guess, fixed_alike, tried)
+            if found is not None or factors is _EXACT_FACTORS:
+                return found
+            factors = _EXACT_FACTORS
         waited = 0 if changes < fewest else waited + 1
         fewest = min(fewest, changes)
         if waited > _WAIT:
@@ -167,7 +173,10 @@ def _with(guess: _Guess, missing: _Guess, wrong: _Guess | None = None) -> _Guess
 
 
 def _solved(
-    path: ConvexQuadraticPath, now: PrimalDual, guess: _Guess
+    path: ConvexQuadraticPath,
+    now: PrimalDual,
+    guess: _Guess,
+    factors: _Factors,
 ) -> tuple[PrimalDual | None, HostArray | None]:
     """Return the solution of the equations of a set next to a point.
 
@@ -192,7 +201,7 @@ def _solved(
         if again:  # with the factor at hand, against rounding of a long first step
             found, _ = refined(path.matrix, rhs, 1e-2, 3)
         else:
-            found, rest = _solve(path, kept, rhs, least)
+            found, rest = _solve(path, kept, rhs, least, factors)
             if bool(np.any(np.abs(rest[:n]) > _FALL * least[:n])):
                 fall = rest[:n]
         if not np.isfinite(found).all():
@@ -220,7 +229,11 @@ def _largest_force(
 
 
 def _solve(
-    path: ConvexQuadraticPath, kept: HostArray, rhs: HostArray, least: HostArray
+    path: ConvexQuadraticPath,
+    kept: HostArray,
+    rhs: HostArray,
+    least: HostArray,
+    factors: _Factors,
 ) -> tuple[HostArray, HostArray]:
     """Return K⁻¹ (rhs − rest) and the rest, which is ≤ ``least`` where K is regular.
 
@@ -232,7 +245,7 @@ def _solve(
         path.factorise_set(kept, _SHIFT)
         return rhs, rhs
     smallest = math.inf
-    for shift, pivoting, sweeps in _FACTORS:
+    for shift, pivoting, sweeps in factors:
         if not path.factorise_set(kept, shift, pivoting=pivoting):
             continue
         found, _ = refined(path.matrix, rhs, 1e-15, sweeps)
@@ -352,8 +365,9 @@ def _finished(
     given = path.given
     exact = np.where(guess.low, given.lower, np.where(guess.high, given.upper, point.y))
     point = point._replace(y=np.clip(exact, given.lower, given.upper))
-    left = errors(f, path.scaling.scaled(point))
-    if not all(e <= most for e, most in zip(left, _EXACT, strict=True)):
+    left, rounding = errors_and_rounding(f, path.scaling.scaled(point))
+    most = [max(e, _ROUNDINGS * r) for e, r in zip(_EXACT, rounding, strict=True)]
+    if not all(e <= allowed for e, allowed in zip(left, most, strict=True)):
         return None
     weak_fixed = touching & ~fixed
     same = np.array_equal(strong, guess.rows)
@@ -368,5 +382,5 @@ def factor_of(path: ConvexQuadraticPath, found: SettledSet) -> HostArray | None:
         return kept
     probe = np.where(kept, np.random.default_rng(0).standard_normal(kept.size), 0.0)
     probe[path.n :] = 0.0
-    _, rest = _solve(path, kept, probe, np.full(kept.size, 1e-11))
+    _, rest = _solve(path, kept, probe, np.full(kept.size, 1e-11), _FACTORS)
     return kept if bool(np.all(np.abs(rest) <= 1e-11)) else None

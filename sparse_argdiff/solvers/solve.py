@@ -129,8 +129,11 @@ def solve(
     elif callable(method):
         solution = _by_callable(method, problem, x, y0, tol)
     else:
-        method = _default(problem) if method is None else method
         options: dict[str, Any] = {"maxiter": maxiter, "callback": callback}
+        if method is None:
+            method = _default(problem)
+        elif method in ENGINES:
+            options["pivoting"] = False
         if method in {"newton_cg", "proximal_newton"}:
             options["M"] = M
         solution = _by_name(method, problem, x, y0, tol, options)
