@@ -33,6 +33,8 @@ _SHIFT = 1e-7  # of the unit diagonal: u / δ² < 1, no pivoting is needed
 _MOST_OF_ROWS = 1e-3
 _MOST_SHIFT = 1e-3  # of the units: the least that curvatures of them notice
 _TO_BOUNDARY = 0.99
+_USELESS = 1e-3  # a relative residual of a step that is none
+_MORE_SHIFTS = 3
 _ACCURATE = 1e-10  # a relative residual of the steps
 _CORRECTIONS = 3
 _SMALL = 200
@@ -198,7 +200,7 @@ class ConvexQuadraticPath:
         self._signs = np.concatenate(
             [np.ones(self.n), -np.ones(self.p), np.zeros(self.k)]
         )
-        self.shift = 1.0
+        self.shift, self.residual = 1.0, 0.0
         self.now: _Point | None = None
         self.niter = 0
 
@@ -317,7 +319,7 @@ class ConvexQuadraticPath:
         top = -r_d - self.pulls_of_bounds(of_bounds)
         bottom = -r_g[:k] - c[:k] / now.z[:k]
         rhs = np.concatenate([top, -r_e, bottom])
-        found, _ = refined(self.matrix, rhs, _ACCURATE, 3)
+        found, self.residual = refined(self.matrix, rhs, _ACCURATE, 3)
         dy, dnu = found[: self.n], found[self.n : self.n + self.p]
         along = self.side_products(dy)
         dz = push + ratio * along
@@ -432,10 +434,10 @@ def _predict_and_correct(
     path: ConvexQuadraticPath, now: _Point, mu: float
 ) -> _Point | None:
     """Return the next iterate, None where there is no step."""
-    if not path.factorise(now.z / now.w):
-        return None
     r = path.residuals(now)
-    d = path.solve(now, r, -now.w * now.z)
+    d = _predicted(path, now, r)
+    if d is None:
+        return None
     if now.w.size:
         alpha = min(_step_lengths(now, d))
         ahead = float((now.w + alpha * d.w) @ (now.z + alpha * d.z)) / now.w.size
@@ -451,6 +453,22 @@ def _predict_and_correct(
         now.z + dual * d.z,
         now.w + primal * d.w,
     )
+
+
+def _predicted(
+    path: ConvexQuadraticPath,
+    now: _Point,
+    r: tuple[HostArray, HostArray, HostArray],
+) -> _Direction | None:
+    """Return the step to μ = 0, with a larger shift where rounding spoils the factor."""
+    for _ in range(_MORE_SHIFTS):
+        if not path.factorise(now.z / now.w):
+            return None
+        d = path.solve(now, r, -now.w * now.z)
+        if path.residual <= _USELESS:
+            return d
+        path.shift *= 100.0
+    return None
 
 
 def _centred(

@@ -222,10 +222,12 @@ class KKTFactor:
             return None
         moved = np.sqrt(np.sum(changed[:n] ** 2, axis=0))
         size = np.sqrt(np.sum(found[:n] ** 2, axis=0))
-        # At a vertex y does not move: what is left there is rounding of the right-hand side.
+        # At a vertex y does not move: what is found there is rounding.
         rounding = _BACKWARD * unit * np.sqrt(np.sum(full**2, axis=0))
-        if not bool(np.all(moved <= np.maximum(_FORWARD * size, rounding))):
+        still = (size <= rounding) & (moved <= rounding)
+        if not bool(np.all(still | (moved <= _FORWARD * size))):
             return None
+        found[:n] = np.where(still, 0.0, found[:n])
         right = self.right[self.kept]
         return (right if rhs.ndim == 1 else right[:, None]) * found[self.kept]
 

@@ -95,7 +95,7 @@ class SparseKKT:
         blocks = [[P, C.T], [C, None]] if p else [[P]]
         K = sparse.csc_array(sparse.block_array(blocks), dtype=float)
         K.sum_duplicates()
-        order = _ordering(K)
+        order, self._wide = _ordering(K)
         # Each diagonal entry has a place; a zero would be lost in a sum.
         K = K + sparse.diags_array(np.full(self.size, math.inf), format="csc")
         K = sparse.csc_array(K[order][:, order])
@@ -131,13 +131,18 @@ class SparseKKT:
         data[self._at] = entries + shift[order]
         shifted = sparse.csc_array((data, K.indices, K.indptr), shape=K.shape)
         try:
-            options: dict[str, Any] = {}  # row exchanges have an ordering of their own
-            if not pivoting:
-                options = {
-                    "permc_spec": "NATURAL",
-                    "diag_pivot_thresh": 0.0,
-                    "options": {"SymmetricMode": True},
-                }
+            options: dict[str, Any] = {
+                "permc_spec": "NATURAL",
+                "diag_pivot_thresh": 0.0,
+                "options": {"SymmetricMode": True},
+            }
+            if (
+                pivoting
+            ):  # row exchanges have an ordering of their own, but where columns
+                # of very many entries, which it does not put last, would fill all.
+                options = (
+                    {} if not self._wide else options | {"diag_pivot_thresh": 0.01}
+                )
             self._factor = splu(shifted, **options)
         except RuntimeError:  # a pivot is zero
             self._factor = None
@@ -168,14 +173,17 @@ def _unit(n: int, size: int) -> HostArray:
     return unit
 
 
-def _ordering(K: Any) -> HostArray:
-    """Return an order of little fill: minimum degree, columns of many entries last."""
+def _ordering(K: Any) -> tuple[HostArray, bool]:
+    """Return an order of little fill: minimum degree, columns of many entries last.
+
+    Also whether there are any such columns.
+    """
     counts = np.diff(K.indptr)
     many = counts > max(16.0, 10.0 * math.sqrt(K.shape[0]))
     few = np.flatnonzero(~many)
     part = K if few.size == K.shape[0] else sparse.csc_array(K[few][:, few])
     if few.size == 0:
-        return np.arange(K.shape[0])
+        return np.arange(K.shape[0]), True
     pattern = sparse.csc_array(
         (np.full(part.data.shape, 1e-3), part.indices, part.indptr), shape=part.shape
     )
@@ -187,7 +195,8 @@ def _ordering(K: Any) -> HostArray:
         diag_pivot_thresh=0.0,
         options={"SymmetricMode": True},
     )
-    return np.concatenate([few[np.argsort(found.perm_c)], np.flatnonzero(many)])
+    order = np.concatenate([few[np.argsort(found.perm_c)], np.flatnonzero(many)])
+    return order, bool(many.any())
 
 
 def refined(

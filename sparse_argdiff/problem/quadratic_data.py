@@ -330,6 +330,8 @@ def checked_matrix(name: str, value: Any, columns: int | None, dtype: Any) -> An
         return value
     if kind_of(value) == "other":
         raise TypeError(f"{name} must be real, found dtype {value.dtype}")
+    if value.format in {"lil", "dok"}:  # whose entries are not in one array
+        value = value.tocsr()
     value = value.astype(dtype, copy=True)
     check_finite(name, value)
     return value
@@ -353,7 +355,8 @@ def common_dtype(values: Mapping[str, Any]) -> Any:
 def refuse_asymmetric(P: Any) -> None:
     """Refuse a P that is a triangle or not symmetric; rounding of a symmetric one is not."""
     if is_sparse(P):
-        P = P.copy()  # SciPy sums duplicates in place
+        # A copy, for SciPy sums duplicates in place; some formats know no abs or max.
+        P = P.tocsr(copy=True)
         apart = abs(P - P.T)
         off = float(apart.max()) if apart.nnz else 0.0
         size = float(abs(P).max()) if P.nnz else 0.0

@@ -41,8 +41,10 @@ from .stopping import NewtonIterate, asks_to_stop
 
 ENGINES = ("piqp", "clarabel")
 _EARLY = 1e-6  # the error of a path from which a first set is tried
+_MANY = 30  # sets that are tried where the path goes no further
 _FEW = 4  # sets that are tried then, and from a start
 _NEAR = 1e-9  # the error to which a path is followed for the last guess
+_LARGE = 4000  # unknowns and rows from which no other method is tried
 _FAR = 1e6  # of the program's units: a y that is judged again
 _UNSETTLED = (
     "the active set did not settle: this is the end of the path, where "
@@ -222,19 +224,25 @@ class _Run:
                 found = self.settled(settle(self.path, self.best, guess))
                 if found is not None:
                     return dataclasses.replace(found, method=engine)
-        for tol, sets in ((max(_EARLY, self.tol), _FEW), (min(_NEAR, self.tol), 30)):
+        for tol, few in ((max(_EARLY, self.tol), True), (min(_NEAR, self.tol), False)):
             ended = follow(program, tol, self.maxiter, self.told, self.path)
             self.niter, self.best, self.trusted = ended.niter, ended.point, ended.solved
             failed = self.failed(ended)
             if failed is not None:
                 return failed
             guess = guess_of(self.path, self.best)
+            sets = _FEW if few and ended.solved else _MANY
             found = self.settled(settle(self.path, self.best, guess, sets))
             if found is not None:
                 return found
             if not ended.solved:
                 break
-        return self.unsettled(ended)
+        end = self.unsettled(ended)
+        unknowns = program.n + program.b.size + program.h.size
+        if end is None and self.explicit.known and unknowns > _LARGE:
+            # Products would take minutes to where rounding has stopped a factorisation.
+            return self.record(ended.point, Status.STAGNATED)
+        return end
 
     def told(self, niter: int, y: HostArray) -> bool:
         """Call the callback with an iterate."""

@@ -33,7 +33,9 @@ _WAIT = 5  # sets in a row that are not more nearly right
 _SHIFT = 1e-9
 _Factors = tuple[tuple[float, bool, int], ...]  # shift, pivoting, sweeps
 _FACTORS: _Factors = ((_SHIFT, False, 12), (1e-6, False, 40), (1e-12, True, 12))
-_EXACT_FACTORS: _Factors = _FACTORS[-1:]  # where refinement with a larger shift is too slow
+_EXACT_FACTORS: _Factors = _FACTORS[
+    -1:
+]  # where refinement with a larger shift is too slow
 _ROUNDING = 1e-13  # of the largest terms: what a solved system leaves
 _FALL = 1e4  # of these roundings: a rest that is a force
 _EXACT = Errors(1e-10, 1e-9, 1e-9)  # what rounding may leave of the conditions

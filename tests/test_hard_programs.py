@@ -1,0 +1,103 @@
+"""Quadratic programs on which a method of the package once failed, each named by its trap."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from scipy import sparse
+
+import sparse_argdiff as sad
+
+
+def test_long_control_whose_equations_refinement_leaves_inexact():
+    # UBH1: the state is determined by the force through a double sum of many steps.
+    steps, h = 1500, 1000.0 / 1500
+    at = np.arange(3 * (steps + 1)).reshape(steps + 1, 3)  # position, velocity, force
+    n = at.size
+    blocks = []
+    for y, slope in ((0, 1), (1, 2)):
+        k = np.arange(steps)
+        entries = [(at[1:, y], 1.0), (at[:-1, y], -1.0)]
+        entries += [(at[1:, slope], -h / 2.0), (at[:-1, slope], -h / 2.0)]
+        blocks.append(
+            sum(
+                sparse.csr_array((np.full(steps, v), (k, j)), shape=(steps, n))
+                for j, v in entries
+            )
+        )
+    A = sparse.csr_array(sparse.vstack(blocks))
+    lower, upper = np.full(n, -np.inf), np.full(n, np.inf)
+    lower[at[:, 2]], upper[at[:, 2]] = -0.01, 0.01
+    lower[at[0, :2]] = upper[at[0, :2]] = 1200.0, 1.0
+    lower[at[-1, :2]] = upper[at[-1, :2]] = 0.0
+    weights = np.zeros(n)
+    weights[at[:, 2]] = h
+    problem = sad.QuadraticProgram(
+        sparse.diags_array(weights),
+        np.zeros(n),
+        A,
+        np.zeros(2 * steps),
+        lower=lower,
+        upper=upper,
+    )
+    for method in (None, "active_set"):
+        found = sad.solve(problem, problem.pack(), method=method)
+        assert not found.warnings
+        assert found.relative_error <= 1e-9
+        force = found.y[at[:, 2]]
+        assert 50 < np.sum(np.abs(force) == 0.01) < steps
+        left = weights * found.y + A.T @ found.multipliers
+        free = ~found.active.fixed
+        pulls = abs(A).T @ np.abs(found.multipliers)
+        assert np.max(np.abs(left[free])) <= 1e-12 * pulls.max()
+
+
+def test_semi_infinite_rows_that_are_nearly_alike():
+    # KSIP with a finer grid: changing all wrong rows at once goes round in circles.
+    n, rows = 20, 3001
+    t, j = np.arange(rows) / (rows - 1.0), np.arange(1, n + 1)
+    G = -(t[:, None] ** (j - 1))
+    problem = sad.QuadraticProgram(np.diag(1.0 / j), 1.0 / j, G=G, h=-np.tan(0.9 * t))
+    found = sad.solve(problem, problem.pack())
+    assert found.method == "pivoting"
+    slack = -np.tan(0.9 * t) - G @ found.y
+    assert slack.min() >= -1e-12
+    assert found.multipliers.min() >= 0.0
+    np.testing.assert_allclose(
+        (found.y + 1.0) / j + G.T @ found.multipliers, 0.0, atol=1e-11
+    )
+
+
+@pytest.mark.parametrize("method", [None, "active_set"])
+def test_columns_that_all_rows_have_and_no_interior_end_soon(method):
+    # BOYD2: row exchanges in an ordering of their own fill all of such a matrix.
+    rng, n = np.random.default_rng(0), 3000
+    chain = sparse.eye_array(n - 1, n + 1, format="csr")
+    chain = chain - sparse.csr_array(
+        (np.ones(n - 1), (np.arange(n - 1), np.arange(1, n))), shape=chain.shape
+    )
+    wide = sparse.csr_array(
+        (rng.choice([-1.0, 1.0], n - 1), (np.arange(n - 1), np.full(n - 1, n))),
+        shape=chain.shape,
+    )
+    G = sparse.csr_array(sparse.vstack([chain + wide, wide - chain]))
+    y = rng.random(n + 1)
+    h = G @ y + rng.exponential(0.1, G.shape[0]) * (rng.random(G.shape[0]) < 0.5)
+    P = sparse.csr_array(([1.0], ([n], [n])), shape=(n + 1, n + 1))
+    q = rng.exponential(1.0, n + 1)
+    problem = sad.QuadraticProgram(P, q, G=G, h=h, lower=-1.0)
+    found = sad.solve(problem, problem.pack(), method=method, on_failure="ignore")
+    if found.status is sad.Status.CONVERGED:
+        assert np.max(G @ found.y - h) <= 1e-8
+    else:
+        assert found.status in {sad.Status.STAGNATED, sad.Status.ITERATION_LIMIT}
+
+
+@pytest.mark.parametrize("kind", ["csr", "csc", "coo", "dia", "lil", "dok", "bsr"])
+def test_formats_of_sparse_data(kind):
+    n = 4
+    P, rows = sparse.diags_array(np.arange(1.0, n + 1)), sparse.eye_array(2, n)
+    data = [M.asformat(kind) for M in (P, rows)]
+    problem = sad.QuadraticProgram(data[0], -np.ones(n), G=data[1], h=np.full(2, 0.25))
+    found = sad.solve(problem, problem.pack())
+    np.testing.assert_allclose(found.y, [0.25, 0.25, 1.0 / 3.0, 0.25], atol=1e-14)
