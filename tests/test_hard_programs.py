@@ -7,6 +7,7 @@ import pytest
 from scipy import sparse
 
 import sparse_argdiff as sad
+from sparse_argdiff.solvers.quadratic_program import judged_by_program
 
 
 def test_long_control_whose_equations_refinement_leaves_inexact():
@@ -101,3 +102,53 @@ def test_formats_of_sparse_data(kind):
     problem = sad.QuadraticProgram(data[0], -np.ones(n), G=data[1], h=np.full(2, 0.25))
     found = sad.solve(problem, problem.pack())
     np.testing.assert_allclose(found.y, [0.25, 0.25, 1.0 / 3.0, 0.25], atol=1e-14)
+
+
+def _judged(problem, y, **found):
+    x = problem.pack()
+    solution = sad.Solution(y=y, x=x, status=sad.Status.CONVERGED, **found)
+    return judged_by_program(problem, x, solution, 1e-8)
+
+
+def test_what_another_method_calls_converged_is_judged_by_the_rows():
+    n = 4
+    P, q = np.diag([1.0, 2.0, 0.0, 4.0]), np.array([-1.0, -2.0, 0.0, 4.0])
+    problem = sad.QuadraticProgram(
+        P, q, lower=np.array([-np.inf, -np.inf, -np.inf, 0.0])
+    )
+    y = np.array([1.0, 1.0, 0.0, 0.0])
+    fixed = np.array([False, False, False, True])
+    none = np.zeros(0, dtype=bool)
+    active = sad.ActiveSet(none, none, fixed, np.zeros(n, dtype=bool))
+    right = _judged(problem, y, active=active)
+    assert right.status is sad.Status.CONVERGED
+    assert right.relative_error <= 1e-12
+    # The bound's force was counted as none: what is held with a force is not free.
+    loose = sad.ActiveSet(none, none, np.zeros(n, dtype=bool), fixed)
+    assert _judged(problem, y, active=loose).status is sad.Status.STAGNATED
+    # Far along the flat direction the others' error is no smaller.
+    far = np.array([1.0 + 1e-3, 1.0, 1e12, 0.0])
+    assert _judged(problem, far, active=active).status is sad.Status.STAGNATED
+    assert (
+        _judged(problem, far - [1e-3, 0, 0, 0], active=active).status
+        is sad.Status.CONVERGED
+    )
+    near = np.array([1.0 + 3e-7, 1.0, 1e12, 0.0])
+    assert _judged(problem, near, active=active).status is sad.Status.STAGNATED
+
+
+def test_a_far_point_without_a_fall_is_no_end_at_infinity():
+    problem = sad.QuadraticProgram(np.diag([1.0, 0.0]), np.array([-1.0, 0.0]))
+    x = problem.pack()
+    y = np.array([1.0, 1e13])
+    claimed = sad.Solution(y=y, x=x, status=sad.Status.UNBOUNDED)
+    assert judged_by_program(problem, x, claimed, 1e-8).status is sad.Status.CONVERGED
+    assert (
+        judged_by_program(
+            sad.Problem(sad.FunctionObjective(grad=lambda x, y: y, n=2)),
+            x,
+            claimed,
+            1e-8,
+        )
+        is claimed
+    )

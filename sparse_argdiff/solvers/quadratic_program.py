@@ -45,6 +45,7 @@ _MANY = 30  # sets that are tried where the path goes no further
 _FEW = 4  # sets that are tried then, and from a start
 _NEAR = 1e-9  # the error to which a path is followed for the last guess
 _LARGE = 4000  # unknowns and rows from which no other method is tried
+_WRONG = 1e-3  # an error that no terms of 0 explain
 _FAR = 1e6  # of the program's units: a y that is judged again
 _UNSETTLED = (
     "the active set did not settle: this is the end of the path, where "
@@ -96,10 +97,15 @@ def judged_by_program(
             np.zeros(path.n) if forces is None else np.asarray(forces, dtype=float),
         )
     )
+    if forces is None and solution.active is not None:
+        held = np.asarray(solution.active.fixed)
+        force = path.program.lagrangian_grad(point)
+        point = point._replace(s=np.where(held, force, 0.0))
     error = errors(path.program, point).worst
+    small = float(np.abs(point.y).max(initial=0.0)) <= _FAR * max(path.units)
     if error <= max(10.0 * tol, 1e2 * epsilon(solution.y)):
         status = Status.CONVERGED
-    elif float(np.abs(point.y).max(initial=0.0)) <= _FAR * max(path.units):
+    elif small and not error > _WRONG:
         return solution  # where all terms are 0, so are errors of any relative size
     elif error <= math.sqrt(epsilon(solution.y)):
         status = Status.ROUNDING_LIMIT
