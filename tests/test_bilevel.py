@@ -755,6 +755,13 @@ def test_a_failing_start_raises(method):
     assert caught.value.status is sad.Status.NOT_FINITE
 
 
+# Both limits end these runs; by 60 steps they are at the edge to the last bit, where most
+# of hundreds of trials fail.
+up_to_the_edge = pytest.mark.parametrize(
+    "maxiter", [20, pytest.param(60, marks=pytest.mark.slow)]
+)
+
+
 def spoiled(known, where, name, beyond, bad):
     """Return the upper objective, one function times ``bad`` where x[0] < beyond."""
     functions = {
@@ -775,13 +782,14 @@ def spoiled(known, where, name, beyond, bad):
 @each_method
 @pytest.mark.parametrize("name", ["value", "grad_y", "grad_x"])
 @pytest.mark.parametrize("bad", [math.nan, math.inf])
-def test_an_upper_level_that_is_not_finite_at_a_trial(method, name, bad):
+@up_to_the_edge
+def test_an_upper_level_that_is_not_finite_at_a_trial(method, name, bad, maxiter):
     """The optimum is beyond where a function breaks: nothing NaN is ever accepted."""
     known, where = Quadratic(), []
     beyond = 0.5 * (known.x0[0] + known.optimum()[0])
     upper = spoiled(known, where, name, beyond, bad)
     found = sad.minimize(
-        known.problem, upper, known.x0, method=method, tol=1e-8, maxiter=60
+        known.problem, upper, known.x0, method=method, tol=1e-8, maxiter=maxiter
     )
     assert min(where) < beyond, "the trap was not sprung"
     assert not found.success
@@ -898,11 +906,14 @@ TROUBLES = ["unbounded", "indefinite", "not unique", "nan", "upper nan"]
 
 @pytest.mark.parametrize("method", [*METHODS, "hoag", "hoag_quadratic"])
 @pytest.mark.parametrize("beyond", TROUBLES)
-def test_trouble_on_the_way_ends_with_a_reason_and_the_best_so_far(beyond, method):
+@up_to_the_edge
+def test_trouble_on_the_way_ends_with_a_reason_and_the_best_so_far(
+    beyond, method, maxiter
+):
     """The minimum, x = 3, is beyond the cliff at x = 1: every method must meet it."""
     cliff = Cliff(beyond, target=3.0)
     found = sad.minimize(
-        cliff.problem, cliff.upper, [-4.0], method=method, tol=1e-6, maxiter=60
+        cliff.problem, cliff.upper, [-4.0], method=method, tol=1e-6, maxiter=maxiter
     )
     assert max(cliff.tried) >= 1.0, "the trap was not sprung"
     assert not found.success
