@@ -29,7 +29,7 @@ def suite(name):
 
 # iterations, products, vectors of the workspace, passes an iteration, allocated vectors
 KRYLOV = {
-    ("cg", 100, "reference"): (306, 307, 2.0, 12.0, 4.8),
+    ("cg", 100, "reference"): (306, 307, 2.0, 12.0, 4.6),
     ("cg", 100, "compiled"): (306, 307, 2.0, 10.0, 2.6),
     ("minres", 100, "reference"): (301, 302, 6.0, 14.0, 4.6),
     ("minres", 100, "compiled"): (301, 302, 6.0, 12.0, 2.6),

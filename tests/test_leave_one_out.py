@@ -143,7 +143,9 @@ def test_estimates_are_within_their_standard_error(loss, kind):
         0.01 * abs(value)
     )
     ratio = np.sqrt(np.mean(np.square(misses)) / np.mean(np.square(spread)))
-    assert 0.1 < ratio < 1.5
+    # The error that is stated holds the bias that was taken out, and is no smaller than
+    # the scatter; the seeds are fixed, and the ratios 0.82, 0.54 and 0.47.
+    assert 0.4 < ratio < 1.0
     assert exact.standard_error(x, y) == 0.0
 
 

@@ -141,14 +141,19 @@ class Counts:
         return self.workspace.nbytes / self.b.nbytes
 
     def track_allocated_vectors_of_a_repeated_solve(self, method, side, kernels):
-        """Peak beyond what was there, in vectors: x, the residual, and A's products."""
-        gc.collect()
-        tracemalloc.start()
-        before = tracemalloc.get_traced_memory()[0]
-        self.solve()
-        peak = tracemalloc.get_traced_memory()[1] - before
-        tracemalloc.stop()
-        return round(peak / self.b.nbytes, 1)
+        """Peak beyond what was there, in vectors: x, the residual, and A's products.
+
+        The least of three solves: what the interpreter keeps for itself is not the solver's.
+        """
+        peaks = []
+        for _ in range(3):
+            gc.collect()
+            tracemalloc.start()
+            before = tracemalloc.get_traced_memory()[0]
+            self.solve()
+            peaks.append(tracemalloc.get_traced_memory()[1] - before)
+            tracemalloc.stop()
+        return round(min(peaks) / self.b.nbytes, 1)
 
     def track_vector_passes_per_iteration(self, method, side, kernels):
         """Vectors that fused passes move beside the product, whose two are counted."""
