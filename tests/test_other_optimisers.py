@@ -70,10 +70,10 @@ def test_without_the_option_the_run_is_lost():
 def test_with_it_the_run_goes_far():
     """L-BFGS-B meets some points without a solution, and goes on; infinity ends it."""
     F = hypergradient()
-    found = scipy_run(F, "L-BFGS-B", 42)
-    assert len(F.failures) >= 1
+    found = scipy_run(F, "L-BFGS-B", 43)
+    assert len(F.failures) >= 2
     assert found.fun < 1e-3
-    assert scipy_run(hypergradient(math.inf), "L-BFGS-B", 42).fun > 10.0 * found.fun
+    assert scipy_run(hypergradient(math.inf), "L-BFGS-B", 43).fun > 10.0 * found.fun
     told = str(F.failures)
     assert f"failed at {len(F.failures)} points" in told
     assert "bounds on x" in told

@@ -41,24 +41,21 @@ from ..krylov.direct import (
     ReducedNullSpace,
     reduced_factor,
 )
-from ..krylov.saddle_point import SaddlePoint, null_space_of
+from ..krylov.saddle_point import SaddlePoint
 from ..operators.block_matrices import is_explicit, is_factorable
 from ..operators.linear_operator import LinearOperator, aslinearoperator
 from ..operators.probes import Probe
 from ..preconditioners import Auto, Choice, constraint_of, galerkin_start
 from ..preconditioners.auto import preconditioned_solve, relative_residual
 from ..preconditioners.jacobi import jacobi_where_definite
-from ..problem.bounds import move_apart
 from ..problem.optimality import check_conditions, complete, is_as_left
 from ..problem.problem import Problem, Solution
 from ..status import OnFailure, Status, raise_or_warn, warn_poor
+from .caveats import inaccuracy, moved_apart, one_sided
+from .dependent_rows import motion_of_dependent_rows
 from .kkt import KKTSystem, linearize
 
 LinearSolver = Callable[..., KrylovResult]
-
-_ACCURATE = (
-    1e-6  # the relative error of y from which on a derivative is told to have it
-)
 
 _METHODS: dict[str, LinearSolver] = {
     "cg": krylov.cg,
@@ -137,7 +134,9 @@ class LinearizedSolve:
         else:
             self.null_space: Any = self._kept
             self._isolated = self._isolated or self._kept.factor.isolated
-        caveats = inaccurate, _one_sided(solution), _moved_apart(problem, solution)
+        caveats: tuple[str, ...] = (inaccurate,)
+        if solution.active is not None:
+            caveats += one_sided(solution), moved_apart(problem, solution)
         self.told = tuple(note for note in caveats if note)
         notes = (*solution.warnings, self.system.K.note, *self.told)
         self.warnings = tuple(dict.fromkeys(note for note in notes if note))
@@ -343,7 +342,7 @@ class LinearizedSolve:
 
     def pull_back(self, adjoint: Array, v: Array) -> Array:
         """Return g'(x)ᵀ v = − Bᵀ adjoint + motionᵀ v, checked."""
-        moved = self._motion_of_dependent_rows
+        moved = 0.0 if self.system.C is None else self._motion_of_dependent_rows
         if moved > math.sqrt(epsilon(adjoint)):
             self._fail(
                 Status.INCONSISTENT,
@@ -361,38 +360,8 @@ class LinearizedSolve:
 
     @cached_property
     def _motion_of_dependent_rows(self) -> float:
-        """How far x moves rows of C apart that depend on each other, relatively.
-
-        An adjoint solve, whose right-hand side is zero on them, does not fail: instead
-        (0, w) with C'w = 0 must be orthogonal to each column of B, relative to random w,
-        of rows in the units of their lengths.
-        """
-        C = self.system.C
-        if C is None:
-            return 0.0
-        rows = null_space_of(C) if self.null_space is None else self.null_space
-        if rows.rank == rows.shape[0]:
-            return 0.0
-        xp, (p, k), rng = namespace(self.like), rows.shape, np.random.default_rng(0)
-        none = zeros((k,), self.like)
-
-        def random() -> Array:
-            return asarray(rng.standard_normal(p), self.like)
-
-        w = rows.redundancy(random())
-        lengths = rows.metric_row_lengths
-
-        def moved(w: Array) -> Array:
-            return self.system.B.T @ xp.concat([none, w / lengths])
-
-        w = w * lengths
-        size = norm(w)
-        if not _is_redundant(rows, w / lengths, size):
-            return 0.0
-        apart = xp.abs(moved(w)) / size
-        square = sum((moved(random()) ** 2 for _ in range(4)), 0.0 * apart)
-        whole = xp.where(square > 0.0, xp.sqrt(square), xp.ones_like(square))
-        return float(xp.max(apart / whole)) if apart.shape[0] else 0.0
+        system = self.system
+        return motion_of_dependent_rows(system.C, self.null_space, system.B, self.like)
 
     def vector(self, name: str, value: Any, size: int, *, block: bool = False) -> Array:
         """Return a checked vector of the solution's array type; or several as columns."""
@@ -448,23 +417,11 @@ def checked_solution(
         check = check_conditions(problem, solution, tolerance, "stationarity")
         solution, status, detail, _, n_hvp = check
         # From 1 on any point is accepted, on the caller's own account.
-        inaccurate = _inaccuracy(solution) if tolerance < 1.0 else ""
+        inaccurate = inaccuracy(solution) if tolerance < 1.0 else ""
     if status is not Status.CONVERGED:
         what = "differentiating the solution"
         raise_or_warn(status, solution, what, detail, on_failure)
     return solution, n_hvp, inaccurate
-
-
-def _inaccuracy(solution: Solution) -> str:
-    """Return what is to be told of the error of a solution from elsewhere."""
-    error = solution.relative_error or 0.0
-    if error <= max(_ACCURATE, math.sqrt(epsilon(solution.y))):
-        return ""
-    return (
-        f"y is {error:.1e} of its size away from the solution, by a Newton step: the "
-        "derivative is no more accurate than that; solve(problem, x, y0=solution.y) "
-        "polishes it"
-    )
 
 
 def linear_solver(method: str | LinearSolver | None) -> LinearSolver:
@@ -530,53 +487,6 @@ def _solver_of(saddle: SaddlePoint) -> LinearSolver:
         return saddle.solve(rhs, x0, **options)
 
     return solver
-
-
-def _is_redundant(rows: Any, w: Array, size: float) -> bool:
-    """Tell whether C'w = 0 to half the digits, and w is no rounding of a random vector."""
-    p = rows.shape[0]
-    random = asarray(np.random.default_rng(1).standard_normal(p), w)
-    left = norm(rows.C.T @ w)
-    whole = norm(rows.C.T @ (random / rows.metric_row_lengths))
-    least = getattr(rows, "resolution", math.sqrt(epsilon(w)))
-    return size > 1e-3 and left <= least * max(whole, left) * size
-
-
-def _one_sided(solution: Solution) -> str:
-    active = solution.active
-    if active is None or not active.degenerate:
-        return ""
-    xp = namespace(active.weak)
-    acting = xp.any(active.weak & active.strong)
-    acting = acting | xp.any(active.weak_fixed & active.fixed)
-    side = "active as the solution has it" if bool(acting) else "inactive"
-    if solution.support is not None:
-        return (
-            "some coefficients are about to enter the support, or to leave it: the "
-            "derivative is one-sided there, and this is the one of the support as it is; "
-            "jvp(..., one_sided=True) gives that along a direction"
-        )
-    return (
-        "some constraints are weakly active: the derivative is one-sided there, and this "
-        f"is the one with them {side}; LogBarrier gives the average of both sides"
-    )
-
-
-def _moved_apart(problem: Problem, solution: Solution) -> str:
-    """Return what is to be told of variables between bounds that are equal and part."""
-    active, x, y = solution.active, solution.x, solution.y
-    if active is None or not problem.bounds_move:
-        return ""
-    lower, upper = problem.bounds(x, y)
-    ties = active.fixed & (lower == upper)
-    if not bool(namespace(y).any(ties)) or not move_apart(
-        *problem.bound_derivatives(x, y), ties, x, y
-    ):
-        return ""
-    return (
-        "lower = upper for some variables, and x moves these bounds apart: the derivative "
-        "is one-sided, with the variables on the bound that they are pushed against"
-    )
 
 
 def _without_zeros(rhs: Array, failed: KrylovResult) -> KrylovResult:

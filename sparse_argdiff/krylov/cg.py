@@ -17,6 +17,7 @@ from ..arrays import Array, as_tolerance, epsilon, namespace, norm
 from ..kernels import Device, KernelSet, Line, Workspace, product
 from ..operators.linear_operator import LinearOperator
 from ..status import Status
+from .column_blocks import take
 from .error_estimate import EnergyError
 from .linear_system import (
     Column,
@@ -29,7 +30,6 @@ from .linear_system import (
     operators_of,
     solve_columns,
     solve_in_rounds,
-    take,
 )
 from .result import Callback, KrylovResult
 

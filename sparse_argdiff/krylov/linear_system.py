@@ -30,10 +30,8 @@ from ..arrays import (
     is_finite,
     namespace,
     norm,
-    zeros,
 )
 from ..kernels import (
-    REFERENCE,
     Device,
     KernelSet,
     Line,
@@ -42,16 +40,12 @@ from ..kernels import (
     multiply,
     product,
 )
-from ..operators.diagonal_blocks import columns_of
 from ..operators.linear_operator import LinearOperator, as_operator
 from ..operators.probes import asymmetry, random_signs, symmetry_tolerance
 from ..status import Status
+from .column_blocks import block_width, by_columns, take
+from .diagonal_block_systems import blocks_of, put_together, taken_apart
 from .result import Callback, Iterate, KrylovResult
-
-# A block of columns is multiplied at once from so many entries a row on; below, reading
-# the matrix once saves less than the block costs.
-_ROW_WORTH_A_BLOCK = 15
-_FEWEST_IN_PLACE, _FEWEST_COPIED = 3, 8  # columns that are cheaper together
 
 _QUESTIONABLE = {
     Status.ITERATION_LIMIT,
@@ -163,7 +157,7 @@ class LinearSystem:
         if self.b.ndim == 1:
             with self._lent(count, tuple(self.b.shape)) as lent:
                 yield lent
-        elif _by_columns(self.b):
+        elif by_columns(self.b):
             with self._lent(1, (count, *self.b.shape[::-1])) as (whole,):
                 yield [whole[i, :, :].T for i in range(count)]
         else:
@@ -339,9 +333,11 @@ def solve_columns(
         Naming the argument, what was found and what was expected.
     """
     A, b, x0, M = _checked_operands(A, b, x0, M)
-    given, blocks = b, None if callback is not None else blocks_of(A, M)
+    given, blocks = b, None
+    if A.blocks is not None and callback is None:
+        blocks = blocks_of(A, M)
     if blocks is not None:
-        A, b, x0, M = _taken_apart(blocks, b, x0, M)
+        A, b, x0, M = taken_apart(blocks, b, x0, M)
     rtol, atol = as_tolerance("rtol", rtol), as_tolerance("atol", atol)
     if blocks is not None:
         atol = atol / math.sqrt(blocks.count)
@@ -366,7 +362,7 @@ def solve_columns(
         workspace=Workspace() if workspace is None and b.ndim == 2 else workspace,
         columns=_columns(b, rtol, atol, metric=M is not None),
     )
-    width = _block_width(kernel_set, A, M, b)
+    width = 1 if b.ndim == 1 else block_width(kernel_set, A, M, b)
     parts = [
         method(_group(whole, whole.columns[first : first + width], width))
         for first in range(0, len(whole.columns), width)
@@ -374,74 +370,7 @@ def solve_columns(
     found = assemble(whole.columns, parts, b, A)
     if blocks is None:
         return found
-    return _put_together(blocks, found, whole.columns, given)
-
-
-def blocks_of(A: LinearOperator, M: LinearOperator | None) -> Any:
-    """Return the diagonal blocks of A, where M has them too; else None."""
-    blocks = A.blocks
-    if blocks is None or M is None or M.shape[0] == blocks.size:
-        return blocks
-    own = M.blocks
-    same = own is not None and (own.count, own.size) == (blocks.count, blocks.size)
-    return blocks if same or M.is_diagonal else None
-
-
-def _taken_apart(blocks: Any, b: Any, x0: Any, M: Any) -> tuple[Any, ...]:
-    """Return a system of diagonal blocks as one of columns."""
-    j = 1 if b.ndim == 1 else b.shape[1]
-    places = [k for k in range(blocks.count) for _ in range(j)]
-    b, x0 = (None if v is None else blocks.unstacked(v) for v in (b, x0))
-    if M is not None and M.shape[0] != blocks.size:
-        columns = M.blocks.columns if M.blocks else columns_of(M, blocks.size)
-        M = columns(places, len(places))
-    return blocks.columns(places, len(places)), b, x0, M
-
-
-def _put_together(
-    blocks: Any, found: KrylovResult, columns: list[Column], like: Array
-) -> KrylovResult:
-    """Return the result of the stacked system; counts are those of all columns."""
-    xp, j = namespace(like), 1 if like.ndim == 1 else like.shape[1]
-
-    def over(values: Any, combine: Any) -> Any:
-        """Combine what the blocks of a column have."""
-        if values is None:
-            return None
-        combined = combine(values.reshape((blocks.count, j)), axis=0)
-        return combined if like.ndim == 2 else combined[0]
-
-    def length(values: Any, axis: int) -> Any:
-        return xp.sqrt(xp.sum(values * values, axis=axis))
-
-    one = like.ndim == 1
-    sizes = {
-        name: over(getattr(found, name), length)
-        for name in (
-            "residual_norm",
-            "energy_error",
-            "energy_error_bound",
-            "energy_error_earlier",
-        )
-    }
-    if one:
-        sizes = {k: None if v is None else float(v) for k, v in sizes.items()}
-    met, niter = over(found.converged, xp.all), over(found.niter, xp.max)
-    direction = None
-    for column in columns:
-        if direction is None and column.direction is not None:
-            direction = zeros(blocks.count * blocks.size, column.direction)
-            first = column.index // j * blocks.size
-            direction[first : first + blocks.size] = column.direction
-    return dataclasses.replace(
-        found,
-        x=blocks.stacked(found.x, like),
-        residual=blocks.stacked(found.residual, like),
-        converged=bool(met) if one else met,
-        niter=int(niter) if one else niter,
-        direction=direction,
-        **sizes,
-    )
+    return put_together(blocks, found, whole.columns, given)
 
 
 def _columns(b: Array, rtol: float, atol: float, *, metric: bool) -> list[Column]:
@@ -655,13 +584,6 @@ def solve_in_rounds(
     return x, r
 
 
-def _by_columns(block: Array) -> bool:
-    """Tell whether the columns of a NumPy block are contiguous, and its rows are not."""
-    if not isinstance(block, np.ndarray):
-        return False
-    return block.flags.f_contiguous and not block.flags.c_contiguous
-
-
 # columns and blocks -------------------------------------------------------------------
 
 
@@ -677,25 +599,6 @@ def contiguous(block: Array, c: int) -> Array:
     return namespace(block).asarray(block[:, c], copy=True)
 
 
-def take(
-    block: Array,
-    columns: list[int],
-    width: int,
-    kernels: KernelSet,
-    A: LinearOperator,
-) -> Array:
-    """Return these columns in a block of ``width``, zero beyond; width 0: a vector.
-
-    It is stored as the passes of ``kernels``, and A, like it.
-    """
-    if width == 0:
-        return namespace(block).asarray(block[:, columns[0]], copy=True)
-    found = kernels.zeros((block.shape[0], width), block, A)
-    for i, c in enumerate(columns):
-        found[:, i] = block[:, c]
-    return found
-
-
 def _block(b: Array, group: list[Column], width: int, of: LinearSystem) -> Array:
     """Return the columns of a group, in their units."""
     if b.ndim == 1 or width == 1:
@@ -709,27 +612,6 @@ def _block(b: Array, group: list[Column], width: int, of: LinearSystem) -> Array
         if column.unit != 1.0:
             found[:, c] = found[:, c] / column.unit
     return found
-
-
-def _block_width(
-    kernels: KernelSet, A: LinearOperator, M: LinearOperator | None, b: Array
-) -> int:
-    """Return how many columns are solved together, those that fill up included."""
-    if b.ndim == 1 or not _gains_by_blocks(A):
-        return 1
-    in_place = A.into_blocks and (M is None or M.has_matmat)
-    in_place = in_place and kernels is not REFERENCE
-    fewest = _FEWEST_IN_PLACE if in_place else _FEWEST_COPIED
-    fewest = 2 if A.structure.columns is not None else fewest
-    return 1 if b.shape[1] < fewest else kernels.block_width(b.shape[1], A, b)
-
-
-def _gains_by_blocks(A: LinearOperator) -> bool:
-    """Whether a product with several columns costs less than those with each."""
-    entries = getattr(A.matrix, "nnz", None)
-    if entries is not None and entries < _ROW_WORTH_A_BLOCK * A.shape[0]:
-        return False
-    return A.has_matmat
 
 
 # results ------------------------------------------------------------------------------

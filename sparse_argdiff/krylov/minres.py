@@ -19,6 +19,7 @@ from typing import Any
 from ..arrays import Array, dot, norm
 from ..kernels import Device, Line, Scalar, Workspace, product
 from ..status import Status
+from .column_blocks import take
 from .linear_system import (
     Column,
     LinearSystem,
@@ -29,7 +30,6 @@ from .linear_system import (
     operators_of,
     solve_columns,
     solve_in_rounds,
-    take,
 )
 from .result import Callback, KrylovResult
 

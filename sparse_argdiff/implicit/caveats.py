@@ -1,0 +1,66 @@
+"""What is told of a derivative that is another one than its reader may take it for.
+
+It is one-sided where constraints are weakly active, where coefficients are about to enter
+the support, and where bounds that are equal part; it is no more accurate than y.
+"""
+
+from __future__ import annotations
+
+import math
+
+from ..arrays import epsilon, namespace
+from ..problem.bounds import move_apart
+from ..problem.problem import Problem, Solution
+
+# The relative error of y from which on a derivative is told to have it.
+_ACCURATE = 1e-6
+
+
+def inaccuracy(solution: Solution) -> str:
+    """Return what is to be told of the error of a solution from elsewhere."""
+    error = solution.relative_error or 0.0
+    if error <= max(_ACCURATE, math.sqrt(epsilon(solution.y))):
+        return ""
+    return (
+        f"y is {error:.1e} of its size away from the solution, by a Newton step: the "
+        "derivative is no more accurate than that; solve(problem, x, y0=solution.y) "
+        "polishes it"
+    )
+
+
+def one_sided(solution: Solution) -> str:
+    """Return what is to be told of weak activity."""
+    active = solution.active
+    if active is None or not active.degenerate:
+        return ""
+    xp = namespace(active.weak)
+    acting = xp.any(active.weak & active.strong)
+    acting = acting | xp.any(active.weak_fixed & active.fixed)
+    side = "active as the solution has it" if bool(acting) else "inactive"
+    if solution.support is not None:
+        return (
+            "some coefficients are about to enter the support, or to leave it: the "
+            "derivative is one-sided there, and this is the one of the support as it is; "
+            "jvp(..., one_sided=True) gives that along a direction"
+        )
+    return (
+        "some constraints are weakly active: the derivative is one-sided there, and this "
+        f"is the one with them {side}; LogBarrier gives the average of both sides"
+    )
+
+
+def moved_apart(problem: Problem, solution: Solution) -> str:
+    """Return what is to be told of variables between bounds that are equal and part."""
+    active, x, y = solution.active, solution.x, solution.y
+    if active is None or not problem.bounds_move:
+        return ""
+    lower, upper = problem.bounds(x, y)
+    ties = active.fixed & (lower == upper)
+    if not bool(namespace(y).any(ties)) or not move_apart(
+        *problem.bound_derivatives(x, y), ties, x, y
+    ):
+        return ""
+    return (
+        "lower = upper for some variables, and x moves these bounds apart: the derivative "
+        "is one-sided, with the variables on the bound that they are pushed against"
+    )

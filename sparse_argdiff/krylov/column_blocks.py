@@ -1,0 +1,64 @@
+"""Columns gathered in blocks: when a block pays, and how it is stored.
+
+A product with a block reads the matrix once for all of its columns.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from ..arrays import Array, namespace
+from ..kernels import REFERENCE, KernelSet
+from ..operators.linear_operator import LinearOperator
+
+# A block of columns is multiplied at once from so many entries a row on; below, reading
+# the matrix once saves less than the block costs.
+_ROW_WORTH_A_BLOCK = 15
+_FEWEST_IN_PLACE, _FEWEST_COPIED = 3, 8  # columns that are cheaper together
+
+
+def block_width(
+    kernels: KernelSet, A: LinearOperator, M: LinearOperator | None, b: Array
+) -> int:
+    """Return how many columns are solved together, those that fill up included."""
+    if b.ndim == 1 or not _gains_by_blocks(A):
+        return 1
+    in_place = A.into_blocks and (M is None or M.has_matmat)
+    in_place = in_place and kernels is not REFERENCE
+    fewest = _FEWEST_IN_PLACE if in_place else _FEWEST_COPIED
+    fewest = 2 if A.structure.columns is not None else fewest
+    return 1 if b.shape[1] < fewest else kernels.block_width(b.shape[1], A, b)
+
+
+def _gains_by_blocks(A: LinearOperator) -> bool:
+    """Whether a product with several columns costs less than those with each."""
+    entries = getattr(A.matrix, "nnz", None)
+    if entries is not None and entries < _ROW_WORTH_A_BLOCK * A.shape[0]:
+        return False
+    return A.has_matmat
+
+
+def take(
+    block: Array,
+    columns: list[int],
+    width: int,
+    kernels: KernelSet,
+    A: LinearOperator,
+) -> Array:
+    """Return these columns in a block of ``width``, zero beyond; width 0: a vector.
+
+    It is stored as the passes of ``kernels``, and A, like it.
+    """
+    if width == 0:
+        return namespace(block).asarray(block[:, columns[0]], copy=True)
+    found = kernels.zeros((block.shape[0], width), block, A)
+    for i, c in enumerate(columns):
+        found[:, i] = block[:, c]
+    return found
+
+
+def by_columns(block: Array) -> bool:
+    """Tell whether the columns of a NumPy block are contiguous, and its rows are not."""
+    if not isinstance(block, np.ndarray):
+        return False
+    return block.flags.f_contiguous and not block.flags.c_contiguous
