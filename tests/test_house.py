@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import functools
 import inspect
 import subprocess
 import sys
@@ -64,10 +65,14 @@ def module_of(path):
 MODULES = {module_of(path): path for path in FILES}
 
 
+WALKED = {path: list(ast.walk(tree)) for path, tree in TREES.items()}
+
+
 def nodes(path, kind):
-    return [node for node in ast.walk(TREES[path]) if isinstance(node, kind)]
+    return [node for node in WALKED[path] if isinstance(node, kind)]
 
 
+@functools.cache
 def imported_modules(path):
     """Return (line, dotted name below the package) of each import of our own."""
     inside = module_of(path).split(".") if module_of(path) else []
@@ -113,9 +118,23 @@ EDGES = [
     for path in FILES
     for line, target in imported_modules(path)
 ]
-each_file = pytest.mark.parametrize(
-    "path", FILES, ids=[module_of(p) or NAME for p in FILES]
-)
+
+
+def each_file(check):
+    """Check all files in one test, which names those that fail."""
+
+    @functools.wraps(check)
+    def test():
+        failed = []
+        for path in FILES:
+            try:
+                check(path)
+            except AssertionError as error:
+                failed.append(f"{module_of(path) or NAME}: {error}")
+        assert not failed, "\n".join(failed)
+
+    del test.__wrapped__  # its argument is no fixture
+    return test
 
 
 def test_the_parser_of_this_file_sees_imports():
@@ -377,29 +396,6 @@ def test_import_is_light_and_silent():
     assert NAME in loaded
     assert not loaded & HEAVY
     assert in_a_fresh_python(f"import {NAME}") == ""
-
-
-def test_imports_have_no_circle():
-    """Each module is reached from none of those that it imports."""
-    below: dict[str, set[str]] = {}
-    for source, _, target in EDGES:
-        if source != target:
-            below.setdefault(source, set()).add(target)
-    done, path = set(), []
-
-    def visit(module):
-        assert module not in path, " -> ".join([*path, module])
-        if module in done:
-            return
-        path.append(module)
-        for target in sorted(below.get(module, ())):
-            visit(target)
-        path.pop()
-        done.add(module)
-
-    for module in MODULES:
-        visit(module)
-    assert len(done) == len(MODULES)
 
 
 @pytest.mark.slow
