@@ -103,9 +103,9 @@ class Case:
         search = getattr(sparho, name)
         found = search(
             problem,
-            criterion,
-            solver,
-            hp0=float(np.exp(x0)) if scalar else np.exp(x0),
+            float(np.exp(x0)) if scalar else np.exp(x0),
+            solver=solver,
+            criterion=criterion,
             n_iter=iterations,
         )
         return np.log(found.best_hyperparam)
