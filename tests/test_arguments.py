@@ -392,6 +392,28 @@ def test_functions_may_write_into_what_they_are_given():
     np.testing.assert_array_equal(x, X)
 
 
+@pytest.mark.parametrize("which", ["x", "y"])
+def test_products_of_an_own_operator_may_not_write_into_the_point(which):
+    """The second J.T @ v was of another point than the first."""
+
+    class Spoiling:
+        n, hess = N, OBJECTIVE.hess
+        value, grad = staticmethod(OBJECTIVE.value), staticmethod(OBJECTIVE.grad)
+
+        def cross(self, x, y):
+            def adjoint(w):
+                result = OBJECTIVE.cross(x, y).T @ w
+                kept = {"x": x, "y": y}[which]
+                kept[...] = 0.5 * kept - 0.1
+                return result
+
+            return sad.LinearOperator((N, M), lambda u: np.zeros(N), adjoint)
+
+    problem = sad.Problem(Spoiling())
+    with pytest.raises(ValueError, match="read-only"):
+        sad.vjp(problem, sad.solve(problem, X), np.ones(N))
+
+
 def test_upper_gradients_may_share_a_buffer():
     n = M
     f = sad.FunctionObjective(

@@ -230,6 +230,13 @@ def copied(array: Array) -> Array:
     return namespace(array).asarray(array, copy=True)
 
 
+def locked(*arrays: Array) -> None:
+    """Make arrays of NumPy that a returned operator may keep refuse to be written to."""
+    for array in arrays:
+        if isinstance(array, np.ndarray):
+            array.flags.writeable = False
+
+
 def arange(count: int, like: Array) -> Array:
     """Return 0, 1, ..., count − 1 where ``like`` lives."""
     xp = namespace(like)

@@ -26,6 +26,7 @@ from ..arrays import (
     copied,
     drawn,
     epsilon,
+    locked,
     missing_product,
     namespace,
     norm,
@@ -307,10 +308,12 @@ class Stack:
     def _matrix(self, i: int, name: str, shape: tuple[int, int], *at: Array) -> Any:
         """Return the matrix that a user's function gives, of that shape."""
         given, label = getattr(self.parts[i], name), f"{self.name}[{i}].{name}"
-        found = given(*map(copied, at))
+        own = tuple(map(copied, at))
+        found = given(*own)
         plain = type(found) is np.ndarray and found.dtype == np.float64
         if plain and found.shape == shape:
             return found
+        locked(*own)
         check_shape(label, found, shape, "a matrix")
         as_operator(f"{label}'s result", found, square=False)  # refuses other types
         return widened(found, at[1])

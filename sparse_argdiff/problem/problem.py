@@ -19,6 +19,7 @@ from ..arrays import (
     copied,
     copied_vector,
     described,
+    locked,
     namespace,
     returned_vector,
 )
@@ -231,9 +232,12 @@ class Problem:
     def given(self, name: str, x: Array, y: Array) -> Any:
         """Return what a user's function gives for copies of x and y, with a smooth penalty.
 
-        The function may write into what it is given, and an operator may keep it.
+        The function may write into what it is given, and an operator may keep it: its
+        products may not write there, the next one would be of another point.
         """
-        found = getattr(self.objective, name)(copied(x), copied(y))
+        own_x, own_y = copied(x), copied(y)
+        found = getattr(self.objective, name)(own_x, own_y)
+        locked(own_x, own_y)
         smooth = self._smooth_penalty
         if smooth is None or name not in {"value", "grad", "hess", "cross"}:
             return found
