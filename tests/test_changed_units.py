@@ -41,6 +41,25 @@ def test_few_are_refused_where_the_diagonal_is_known():
     assert words.count("refused") <= SMALL_SHARE * len(words)
 
 
+# Wrong once: long ways from the start, which stood for the lengths at its end, and
+# diagonals that products estimate to a factor of 1e±25.
+ONCE_WRONG = (
+    ("curved-inequality/shift", 31337, (1, 18, 33)),
+    ("curved-inequality/y4+shift+f", 31337, (5, 19, 26)),
+    ("linear-equality/y4", 4711, (1,)),
+    ("redundant-equality/y4", 4711, (5,)),
+    ("redundant-equality/y4+shift+f", 4711, (0,)),
+)
+
+
+@pytest.mark.parametrize(("pair", "seed", "numbers"), ONCE_WRONG)
+def test_what_was_wrong_once_stays_right(pair, seed, numbers):
+    for number in numbers:
+        case, rng = units.pose(*pair.split("/"), seed, number)
+        found = units.judge(case, rng)
+        assert found.word in {"right", "limited"}, (number, found)
+
+
 # One or two in 540 are wrong on seeds not seen before (``benchmarks/units_report.py``):
 # here the same examples are drawn each time.
 @settings(max_examples=60, deadline=None, derandomize=True)

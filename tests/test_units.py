@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 import sparse_argdiff as sad
+from sparse_argdiff.operators.probes import diagonal_scale
 from sparse_argdiff.preconditioners import constraint, jacobi
 
 SOLVERS = [sad.cg, sad.minres]
@@ -149,3 +150,18 @@ def test_what_rounding_leaves_is_told_in_the_metric(solve):
     inexact = sad.LinearOperator(A.shape, product, symmetric=True)
     found = solve(inexact, b, M=M, rtol=1e-12)
     assert not found.status.acceptable
+
+
+@pytest.mark.parametrize("unit", [1e-12, 1.0, 1e12])
+def test_sizes_that_products_tell_are_those_of_the_diagonal(unit):
+    """To a small factor, and not to one that depends on the spread of the units."""
+    rng, n = np.random.default_rng(0), 30
+    A = rng.standard_normal((n, n))
+    D = 10.0 ** rng.uniform(-4.0, 4.0, n)
+    H = unit * D[:, None] * (A @ A.T / n + np.eye(n)) * D
+    known = sad.LinearOperator(H.shape, lambda v: H @ v, symmetric=True, dtype=float)
+    sizes, products = diagonal_scale(known, np.ones(n))
+    quotient = sizes / H.diagonal()
+    assert products == 8
+    assert quotient.min() > 0.1
+    assert quotient.max() < 10.0

@@ -58,6 +58,7 @@ class Probe:
             return _positive(xp.abs(A.diagonal()))
         s: Any = None
         total: Any = None
+        unit: Any = None
         for count in range(_HALVINGS + _AVERAGED):
             z = self._signs(count) if s is None else s * self._signs(count)
             Az = self._product(z)
@@ -70,9 +71,10 @@ class Probe:
                 return None
             if count < _HALVINGS:
                 s = s / xp.sqrt(sizes / xp.max(sizes))
-            else:
-                total = total + (sizes / xp.max(sizes)) ** 2
-        return xp.sqrt(total) / (s * s)
+                continue
+            unit = xp.max(sizes) if count == _HALVINGS else unit
+            total = total + (sizes / unit) ** 2 / _AVERAGED
+        return xp.sqrt(total) * unit / (s * s)
 
     @property
     def pair(self) -> tuple[Array, Array]:

@@ -40,6 +40,7 @@ logger = logging.getLogger(__name__)
 MAXITER = 200  # Newton steps
 _PATIENCE = 25
 _HALVINGS = 20
+_ROUGH = 0.1  # residual of the step that is tested
 _STATIONARY = (Status.CONVERGED, Status.ROUNDING_LIMIT)
 _BY_RESIDUALS = "without objective.value the search goes by residuals alone"
 
@@ -190,6 +191,8 @@ class _NewtonKKT:
         status: Status | None = None
         while status is None:
             status = self.stop(point)
+            if status is Status.CONVERGED and not self.is_verified(point):
+                status = None
             if status is None:
                 status, point = self.step(point)
             if status in _STATIONARY and not self.probed:
@@ -245,6 +248,24 @@ class _NewtonKKT:
         return self.niter == 0 or self.last.is_last(
             length, self.tol, self.rounding(point)
         )
+
+    def is_verified(self, point: ConstrainedPoint) -> bool:
+        """Test the next step itself, roughly solved for, where no diagonal is known.
+
+        A residual in units that products alone have told hides errors along unknowns that
+        are in other units.  One test a point: the step that follows it is taken.
+        """
+        hess = self.lagrangian_hess(point)
+        free = point.y.shape[0] - point.h.shape[0]
+        if hess.has_diagonal or free <= 0 or point.stationarity == 0.0:
+            return True
+        force = point.rows.project(-point.lagrangian_grad)
+        rhs = namespace(force).concat([force, zeros(point.h.shape, force)])
+        system = SaddlePoint(hess, point.rows, M=constraint_of(hess, point.rows))
+        found = system.solve(rhs, rtol=_ROUGH)
+        self.n_hvp += found.n_matvec
+        step = norm(found.x[: force.shape[0]])
+        return not step > self.tol * self.length(point)
 
     def stop(self, point: ConstrainedPoint) -> Status | None:
         """Return the status of a point at which the iteration ends, else None."""

@@ -18,6 +18,7 @@ from typing import Any, NamedTuple
 from ..arrays import Array, as_number, dot, epsilon, namespace, norm
 from ..krylov import minres
 from ..operators.linear_operator import LinearOperator
+from ..operators.probes import diagonal_scale
 from ..preconditioners import jacobi
 from ..problem.problem import Problem, Solution
 from ..status import Status
@@ -63,6 +64,7 @@ def newton_stationary(
     size, test = norm(grad), StoppingTest(tol, maxiter, callback)
     n_grad, n_hvp, niter, alpha, left, a_norm = 1, 0, 0, 1.0, 1e-2, 0.0
     notes: tuple[str, ...] = ()
+    sizes: Array | None = None  # of the unknowns, where no diagonal is known
     while True:
         logger.debug("newton_stationary %d: |grad| %.3e, step %.1e", niter, size, alpha)
         status = test.before(NewtonIterate(niter, y, None, size, n_hvp))
@@ -70,7 +72,10 @@ def newton_stationary(
             break
         hess = problem.hess(x, y)
         notes = (hess.note,) if hess.note else ()
-        M, metric = _metric(hess)
+        if niter == 0 and not hess.has_diagonal:
+            sizes, products = diagonal_scale(hess, y)
+            n_hvp += products
+        M, metric = _metric(hess, sizes)
         rtol = max(min(1e-3, 0.1 * left), 0.1 * tol, epsilon(y))
         step = minres(hess, -grad, rtol=rtol, M=M)
         n_hvp, length = n_hvp + step.n_matvec, norm(step.x)
@@ -127,10 +132,10 @@ def _no_step(size: float, rounding: float, flat: float) -> Status:
 
 
 def _metric(
-    hess: LinearOperator,
+    hess: LinearOperator, sizes: Array | None
 ) -> tuple[LinearOperator | None, Callable[[Array], float]]:
-    """Return M = |diag f_YY|⁻¹ where it is known, and the norm in the metric of M⁻¹."""
-    diagonal = hess.diagonal() if hess.has_diagonal else None
+    """Return M = |diag f_YY|⁻¹, of ``sizes`` where it is not known, and the norm of M⁻¹."""
+    diagonal = hess.diagonal() if hess.has_diagonal else sizes
     if diagonal is not None:
         diagonal = namespace(diagonal).abs(diagonal)
     if diagonal is None or not bool(namespace(diagonal).all(diagonal > 0.0)):

@@ -346,9 +346,9 @@ def solve_scaled(
     if form and isinstance(y, np.ndarray) and y.shape[0] <= SMALL:
         problem, entries = with_formed_matrices(problem)
     D, n_hvp = curvatures(problem, x, y)
-    niter, n_grad = 0, 0
+    niter, n_grad = 0, 1
+    at = coordinates(problem, x, y, D)
     for _ in range(_RENEWALS):
-        at = coordinates(problem, x, y, D)
         found = method(
             scaled(problem, at, x, y),
             x,
@@ -367,9 +367,8 @@ def solve_scaled(
             break
         D, products = curvatures(problem, x, y, solution.multipliers)
         n_hvp += products
-        drift = D * at.scale**2 / at.unit
-        drift = drift[(D > 0.0) & xp.isfinite(D)]
-        if not bool(xp.any((drift > _DRIFT) | (drift < 1.0 / _DRIFT))):
+        before, at = at, coordinates(problem, x, y, D)
+        if not _have_drifted(before, at, D, y):
             break
     notes = dict.fromkeys(solution.warnings)
     if entries is not None:
@@ -378,6 +377,21 @@ def solve_scaled(
     return dataclasses.replace(
         solution, niter=niter, n_hvp=n_hvp, n_grad=n_grad, warnings=tuple(notes)
     )
+
+
+def _have_drifted(before: Coordinates, at: Coordinates, D: Array, y: Array) -> bool:
+    """Tell whether coordinates of the end differ much from those of the start.
+
+    Curvatures may, and the unit of length may have been a way that is much longer than
+    anything there.  Next to a minimum that no row holds, forces tell no length.
+    """
+    xp, known = namespace(y), (D > 0.0) & namespace(y).isfinite(D)
+    drift = (D * before.scale**2 / before.unit)[known]
+    if bool(xp.any((drift > _DRIFT) | (drift < 1.0 / _DRIFT))):
+        return True
+    size = _largest(xp.abs(y / at.scale))
+    told = size < 0.1 / epsilon(y) ** 0.5
+    return told and at.unit * _DRIFT**2 < before.unit
 
 
 def _told(
