@@ -2,6 +2,7 @@
 
     python benchmarks/fault_report.py [--seed 0] [--cases 2400] [--only KIND/CLASS]
                                       [--case I] [--verbose] [--refused]
+                                      [--part 0 --parts 3]
 
 Each case is a small random problem of a class (``fault_problems``), its solution by
 dense linear algebra, and one fault of a kind (``fault_kinds``).  The verdicts:
@@ -570,6 +571,8 @@ def campaign(args):
             break
         if args.case is not None and index != args.case:
             continue
+        if index % args.parts != args.part:
+            continue
         hidden = wanted and not (
             wanted[0] in {"", kind} and (len(wanted) < 2 or wanted[1] in {"", name})
         )
@@ -588,7 +591,8 @@ def campaign(args):
             f"{verdict:8s} --seed {args.seed} --case {index:<6d} {kind}/{name}{target} "
             f"flow {case.flow}: {detail}"
         )
-        if args.verbose or seconds > 10.0:
+        bad = verdict in {"SILENT", "FOREIGN", "HANG", "HARNESS"}
+        if args.verbose or seconds > 10.0 or bad:
             print(f"{seconds:.1f} s  {line}", flush=True)
         rows.append((name, KINDS[kind][0], kind, verdict, case.benign, detail, line))
     return rows
@@ -648,6 +652,8 @@ def main() -> int:
     parser.add_argument("--only", default="", metavar="KIND/CLASS")
     parser.add_argument("--case", type=int, help="run the case of this index alone")
     parser.add_argument("--verbose", action="store_true")
+    parser.add_argument("--parts", type=int, default=1, help="processes that share it")
+    parser.add_argument("--part", type=int, default=0, help="which of them, from 0")
     parser.add_argument(
         "--refused", action="store_true", help="list sound problems too"
     )
