@@ -1168,3 +1168,23 @@ def test_a_length_that_overflows_is_no_measure(method):
         right = np.allclose(found.y, [0.0, 1.0], rtol=1e-8, atol=1e-12)
         assert right or not found.status.acceptable
         assert right or start[0] > 1.0
+
+
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("far", [-836.0, -85.0, -37.0, 37.0, 85.0, 836.0])
+def test_a_start_of_a_saturated_loss_hides_no_force(far, seed):
+    """An intercept at which all probabilities round to 1: ‖f_Y‖ = 0.4, and no curvature."""
+    rng = np.random.default_rng([88, seed])
+    features = rng.standard_normal((40, 3))
+    targets = (rng.standard_normal(40) > 0.3).astype(float)
+    problem = sad.Problem(sad.linear_model.Glm(features, targets, loss="logistic"))
+    x = np.array([600.0, 3.0, 40.0]) * rng.standard_normal(3)
+    cold = sad.solve(problem, x)
+    for others in (cold.y, np.exp(-0.5 * np.r_[x, 0.0]) * rng.standard_normal(4)):
+        start = others.copy()
+        start[-1] = far
+        try:
+            warm = sad.solve(problem, x, start)
+        except sad.ConvergenceError:
+            continue
+        np.testing.assert_allclose(warm.y, cold.y, rtol=1e-6, atol=1e-9)

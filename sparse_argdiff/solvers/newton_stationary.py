@@ -65,16 +65,13 @@ def newton_stationary(
     n_grad, n_hvp, niter, alpha, left, a_norm = 1, 0, 0, 1.0, 1e-2, 0.0
     notes: tuple[str, ...] = ()
     sizes: Array | None = None  # of the unknowns, where no diagonal is known
-    while True:
+    status = test.before(NewtonIterate(niter, y, None, size, n_hvp))
+    while status is None:
         logger.debug("newton_stationary %d: |grad| %.3e, step %.1e", niter, size, alpha)
-        status = test.before(NewtonIterate(niter, y, None, size, n_hvp))
-        if status is not None:
-            break
         hess = problem.hess(x, y)
         notes = (hess.note,) if hess.note else ()
-        if niter == 0 and not hess.has_diagonal:
-            sizes, products = diagonal_scale(hess, y)
-            n_hvp += products
+        if niter == 0:
+            sizes, n_hvp = diagonal_scale(hess, y)
         M, metric = _metric(hess, sizes)
         rtol = max(min(1e-3, 0.1 * left), 0.1 * tol, epsilon(y))
         step = minres(hess, -grad, rtol=rtol, M=M)
@@ -94,17 +91,16 @@ def newton_stationary(
         test.square, lam, left = metric(y) ** 2, metric(step.x), metric(found.error)
         test.moved(y, length, lam)
         test.seen(norm(found.error), left)
-        shown = NewtonStep(lam, 0.0, lam, left, left, 1.0)
-        status = test.after(shown) if full else None
+        status = (
+            test.after(NewtonStep(lam, 0.0, lam, left, left, 1.0)) if full else None
+        )
         if status is not None:
             break
         left = left / lam if full else 1.0
     return Solution(
         y=y,
         x=x,
-        value=as_number("objective.value", problem.given("value", x, y))
-        if problem.has_value
-        else None,
+        value=_value(problem, x, y),
         status=status,
         residual_norm=size,
         relative_error=test.relative_error,
@@ -114,6 +110,13 @@ def newton_stationary(
         n_grad=n_grad,
         warnings=notes,
     )
+
+
+def _value(problem: Problem, x: Array, y: Array) -> float | None:
+    """Return f, in the user's sign, where it is known."""
+    if not problem.has_value:
+        return None
+    return as_number("objective.value", problem.given("value", x, y))
 
 
 def _without_step(status: Status, length: float) -> Status | None:

@@ -110,6 +110,8 @@ class NewtonCG:
         self.probed = False  # whether negative curvature was looked for
         self.given: LinearOperator | None = None  # the caller's M, of the last step
         self.confirmed = False  # whether a zero gradient was asked for again
+        self.forces: Array | None = None  # |f_Y,j| of the start
+        self.cold = False  # whether the start was given up for zero
 
     def run(self, y0: Array) -> Run:
         """Run from y0; the result is an :class:`Outcome`."""
@@ -160,7 +162,11 @@ class NewtonCG:
         """Return the next point, and how the iteration ends there, if it does."""
         y = point.y
         self.hess = hess = yield Linearize(y)
+        if self.forces is None:
+            self.forces = namespace(y).abs(point.grad)
         if self.niter == 0 and bool(namespace(y).any(y != 0.0)):
+            if self.meets_flat_force(point) and not self.cold:
+                return None, (yield from self.from_zero(point))
             yield from self.measure(y)
         M = self.preconditioner(hess, y)
         direction = yield from self.direction(M, point)
@@ -169,6 +175,8 @@ class NewtonCG:
             return direction.status, point
         found = yield from self.search(point, direction, M)
         if found.status is not None:
+            if not self.cold and self.meets_flat_force(point):
+                return None, (yield from self.from_zero(point))
             return self.without_step(found.status, direction), point
         self.niter += 1
         new = _Point(found.y, found.grad, found.value, norm(found.grad))
@@ -188,6 +196,10 @@ class NewtonCG:
         status = self.test.after(shown)
         if status is Status.CONVERGED and not (yield from self.is_verified(M, new)):
             status = None
+        if status is not None and self.meets_flat_force(new):
+            if not self.cold:
+                return None, (yield from self.from_zero(new))
+            status = Status.LINE_SEARCH_FAILED if status.acceptable else status
         better = shown.new_gradient < shown.gradient or status is None
         return status, new if better else point
 
@@ -276,6 +288,26 @@ class NewtonCG:
     def is_short(self, direction: _Direction) -> bool:
         """Tell whether a step is so short that values hardly tell its ends apart."""
         return direction.length <= 1e-6 * self.test.size
+
+    def meets_flat_force(self, point: _Point) -> bool:
+        """Tell whether f falls along a coordinate of which f_YY knows nothing.
+
+        As a saturated logistic loss does, of weights that overshot: to f_YY, and to any M
+        made of it, such a force is no distance.
+        """
+        if self.hess is None or self.forces is None or not self.hess.has_diagonal:
+            return False
+        xp, D = namespace(point.y), self.hess.diagonal()
+        noise = 64.0 * epsilon(point.grad) * self.forces
+        return bool(xp.any(~(D > 0.0) & (xp.abs(point.grad) > noise)))
+
+    def from_zero(self, point: _Point) -> Run:
+        """Return the point at zero, once, where f_YY may know more than far away."""
+        self.cold, test = True, self.test
+        self.test = StoppingTest(test.tol, test.maxiter, test.callback)
+        self.largest_square = self.changes = 0.0
+        self.modelled, self.niter = False, self.niter + 1
+        return (yield from self.at(0.0 * point.y))
 
     def without_step(self, status: Status, direction: _Direction) -> Status:
         """Tell rounding from a line search that failed."""
