@@ -294,3 +294,32 @@ def test_rows_that_leave_no_room_have_no_curvature(bounded):
         problem = Problem(objective, equality=LinearEquality(rows, A @ y), **bounds)
         sol = sad.solve(problem, np.ones(n), tol=1e-6)
         np.testing.assert_allclose(sol.y, y, atol=1e-5)
+
+
+@pytest.mark.parametrize("call", range(1, 13))
+def test_a_hessian_of_nan_at_one_call_is_no_foreign_error(call):
+    """Its eigenvalues do not exist: LAPACK says so by an exception of its own."""
+    calls = []
+
+    class Once:
+        n = 6
+
+        def value(self, x, y):
+            return float(np.sum(np.cosh(y - x)))
+
+        def grad(self, x, y):
+            return np.sinh(y - x)
+
+        def hess(self, x, y):
+            calls.append(y)
+            return np.diag(np.cosh(y - x) if len(calls) != call else y + np.nan)
+
+        def cross(self, x, y):
+            return -np.diag(np.cosh(y - x))
+
+    problem = sad.Problem(Once(), lower=np.r_[0.5, np.full(5, -3.0)])
+    try:
+        found = sad.solve(problem, np.r_[0.0, np.ones(5)])
+    except sad.ConvergenceError:
+        return
+    np.testing.assert_allclose(found.y, np.r_[0.5, np.ones(5)], rtol=1e-7)

@@ -129,7 +129,7 @@ def _lowest(H: Any, C: Any, least: float) -> Array | None:
     dense = H.toarray() if sparse.issparse(H) else np.asarray(H)
     C = np.zeros((0, len(dense))) if C is None else C
     Z = linalg.null_space(C.toarray() if sparse.issparse(C) else np.asarray(C))
-    if not Z.shape[1]:
+    if not Z.shape[1] or not np.isfinite(dense).all():  # NaN is no curvature
         return None
     curvatures, vectors = np.linalg.eigh(Z.T @ dense @ Z)
     negative = curvatures[0] < -least * np.abs(curvatures).max()
