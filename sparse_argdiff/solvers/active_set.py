@@ -74,6 +74,7 @@ def active_set(
     callback: Callable[[NewtonIterate], Any] | None = None,
     engine: str | None = None,
     pivoting: bool = True,
+    start: Solution | None = None,
 ) -> Solution:
     """Minimise f(x, ·) under constraints, to an exact point of the optimality conditions.
 
@@ -88,6 +89,8 @@ def active_set(
         What finds the first guess of a convex quadratic program with its entries.
     pivoting : bool
         Whether a small strictly convex one is first tried by principal pivoting.
+    start : Solution, optional
+        Of a quadratic program at a neighbouring x, whose kept factor is tried first.
 
     Returns
     -------
@@ -102,7 +105,13 @@ def active_set(
     """
     options: dict[str, Any] = {"tol": tol, "maxiter": maxiter, "callback": callback}
     found, y0, note = solve_quadratic(
-        problem, x, y0, engine=engine, pivoting=pivoting, **options
+        problem,
+        x,
+        y0,
+        engine=engine,
+        pivoting=pivoting,
+        start=start,
+        **options,
     )
     if found is None:
         found = _by_functions(problem, x, y0, **options)

@@ -36,7 +36,15 @@ from ..problem.quadratic import QuadraticObjective
 from ..status import Status
 from .explicit_program import ExplicitProgram, explicit_program
 from .principal_pivoting import pivoted
-from .settled_set import Endless, SettledSet, factor_of, guess_at, guess_of, settle
+from .settled_set import (
+    Endless,
+    SettledSet,
+    factor_of,
+    guess_at,
+    guess_of,
+    settle,
+    settled_at,
+)
 from .stopping import NewtonIterate, asks_to_stop
 
 ENGINES = ("piqp", "clarabel")
@@ -130,11 +138,13 @@ def solve_quadratic(
     callback: Callable[[NewtonIterate], Any] | None,
     engine: str | None = None,
     pivoting: bool = True,
+    start: Solution | None = None,
 ) -> tuple[Solution | None, Any, str]:
     """Return the solution, None where the problem is no such program or was not solved.
 
     Also the best y so far, from which another method goes on, and a caveat.  ``pivoting``:
-    whether a small program is first tried without iterates.
+    whether a small program is first tried without iterates; ``start``: of a neighbouring x, tried
+    with the factor that it keeps.
     """
     explicit = explicit_program(problem, x, y0)
     if explicit is None:
@@ -142,6 +152,10 @@ def solve_quadratic(
     if not explicit.convex:
         return None, y0, _NOT_CONVEX if explicit.known else ""
     run = _Run(explicit, x, y0, tol, MAXITER if maxiter is None else maxiter, callback)
+    if start is not None and callback is None:
+        found = run.from_solution(start)
+        if found is not None:
+            return found, y0, ""
     if pivoting and maxiter is None and callback is None:
         found = run.by_pivoting()
         if found is not None:
@@ -207,6 +221,61 @@ class _Run:
         )
         known = explicit.known or self._is_the_problem(solution)
         return solution if known else None
+
+    def from_solution(self, start: Solution) -> Solution | None:
+        """Return the solution where the active set and the factor of a start are right.
+
+        That is shown by the conditions of this program, whatever the factor is one of.
+        """
+        explicit, f, factor = self.explicit, self.explicit.program, start.factor
+        n, p = f.n, explicit.p
+        forces, multipliers = start.bound_multipliers, start.multipliers
+        known = explicit.known and isinstance(factor, KKTFactor)
+        if not known or factor.size != n + p + explicit.k:
+            return None
+        unknowns = factor.index[factor.kept]
+        acting = np.zeros(factor.size, dtype=bool)
+        acting[unknowns] = True
+        fixed = ~acting[:n]
+        if fixed.any() and forces is None:
+            return None
+        high = fixed & (np.zeros(n) if forces is None else np.asarray(forces) < 0.0)
+        y0 = np.asarray(start.y)
+        every = np.zeros(factor.size)
+        every[:n] = np.where(high, f.upper, np.where(fixed, f.lower, y0))
+        if multipliers is not None:
+            every[n:] = np.where(acting[n:], np.asarray(multipliers), 0.0)
+        places = explicit.unknowns
+        if not np.isfinite(every).all():
+            return None
+        for _ in range(2):
+            y, nu, z = np.split(every[places], [n, n + f.b.size])
+            force = f.P @ y + f.q + f.A.T @ nu + f.G.T @ z
+            misses = np.zeros(factor.size)
+            misses[places] = np.concatenate([-force, f.b - f.A @ y, f.h - f.G @ y])
+            every[unknowns] += factor.solve(misses[unknowns])
+        y, nu, z = np.split(every[places], [n, n + f.b.size])
+        force = f.P @ y + f.q + f.A.T @ nu + f.G.T @ z
+        point = PrimalDual(y, nu, z, np.where(fixed, force, 0.0))
+        rows = acting[n + p + explicit.rows]
+        found = settled_at(self.path, point, rows, fixed & ~high, high)
+        if found is None or not found.factorised:
+            return None
+        self.niter = 0
+        solution = self.record(
+            found.point, Status.CONVERGED, active=self._active_of(found)
+        )
+        kept = dataclasses.replace(
+            factor, y=solution.y, x=solution.x, active=solution.active
+        )
+        return dataclasses.replace(solution, factor=kept)
+
+    def _active_of(self, found: SettledSet) -> ActiveSet:
+        """Return the active set of the problem's own rows and variables."""
+        mask = self.explicit.mask
+        return ActiveSet(
+            mask(found.strong), mask(found.weak), found.fixed, found.weak_fixed
+        )
 
     def solve(self, engine: str | None) -> Solution | None:
         """Return the solution, None where it was not found."""
@@ -285,13 +354,7 @@ class _Run:
             return self.record(found.point, Status.UNBOUNDED) if known else None
         if found is None:
             return None
-        explicit = self.explicit
-        active = ActiveSet(
-            explicit.mask(found.strong),
-            explicit.mask(found.weak),
-            found.fixed,
-            found.weak_fixed,
-        )
+        active = self._active_of(found)
         solution = self.record(found.point, Status.CONVERGED, active=active)
         return self._certified(solution, found)
 

@@ -163,6 +163,21 @@ def settle(
     return None
 
 
+def settled_at(
+    path: ConvexQuadraticPath,
+    point: PrimalDual,
+    rows: HostArray,
+    low: HostArray,
+    high: HostArray,
+) -> SettledSet | None:
+    """Return a point with its active set where the signs agree and the conditions hold."""
+    now, guess = path.scaling.scaled(point), _Guess(rows, low, high)
+    fixed_alike = path.program.lower == path.program.upper
+    if any(part.count() for part in _signs(path, now, guess, fixed_alike)):
+        return None
+    return _finished(path, now, guess, fixed_alike, 0)
+
+
 def _with(guess: _Guess, missing: _Guess, wrong: _Guess | None = None) -> _Guess:
     """Return a set with some members more, and without some."""
     if wrong is not None:

@@ -63,8 +63,10 @@ def solve(
     problem : Problem
     x : array (m,)
         Parameters.
-    y0 : array (n,), optional
-        Start; zeros where the objective knows its ``n``.  It is not modified.
+    y0 : array (n,) or Solution, optional
+        Start; zeros where the objective knows its ``n``.  It is not modified.  Of a quadratic
+        program a Solution at a neighbouring x is tried with its multipliers, active set and
+        factor: where the set is the same no matrix is factorised.
     method : str or callable, optional
         "newton_cg" without constraints (the default there): a minimum or maximum.
         "newton_kkt" with equalities alone (the default there), by Newton on the
@@ -111,7 +113,8 @@ def solve(
     if not isinstance(problem, Problem):
         raise TypeError(f"problem must be a Problem, found {type(problem).__name__}")
     x = copied_vector("x", x)
-    y0 = _start(problem, x, y0)
+    start = y0 if isinstance(y0, Solution) else None
+    y0 = _start(problem, x, y0 if start is None else start.y)
     tol = as_tolerance("tol", tol)
     check_callable(callback=callback)
     if maxiter is not None:
@@ -134,6 +137,8 @@ def solve(
             method = _default(problem)
         elif method in ENGINES:
             options["pivoting"] = False
+        if start is not None and method in {"active_set", *ENGINES}:
+            options["start"] = start
         if method in {"newton_cg", "proximal_newton"}:
             options["M"] = M
         solution = _by_name(method, problem, x, y0, tol, options)
