@@ -53,7 +53,7 @@ _MANY = 30  # sets that are tried where the path goes no further
 _FEW = 4  # sets that are tried then, and from a start
 _NEAR = 1e-9  # the error to which a path is followed for the last guess
 _LARGE = 4000  # unknowns and rows from which no other method is tried
-_WRONG = 1e-3  # an error that no terms of 0 explain
+_WRONG = 1e-3  # a force that is left, relative to its terms
 _FAR = 1e6  # of the program's units: a y that is judged again
 _UNSETTLED = (
     "the active set did not settle: this is the end of the path, where "
@@ -109,12 +109,13 @@ def judged_by_program(
         held = np.asarray(solution.active.fixed)
         force = path.program.lagrangian_grad(point)
         point = point._replace(s=np.where(held, force, 0.0))
-    error = errors(path.program, point).worst
+    found = errors(path.program, point)
+    error = found.worst
     small = float(np.abs(point.y).max(initial=0.0)) <= _FAR * max(path.units)
     if error <= max(10.0 * tol, 1e2 * epsilon(solution.y)):
         status = Status.CONVERGED
-    elif small and not error > _WRONG:
-        return solution  # where all terms are 0, so are errors of any relative size
+    elif small and not found.dual > _WRONG:
+        return solution  # at y = 0 lengths, and what is off of them, are rounding
     elif error <= math.sqrt(epsilon(solution.y)):
         status = Status.ROUNDING_LIMIT
     else:
