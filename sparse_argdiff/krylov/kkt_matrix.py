@@ -39,6 +39,8 @@ def _entries(matrix: Any) -> HostArray:
 class DenseKKT:
     """The matrix as an array."""
 
+    wide = False  # no column fills a factor
+
     def __init__(self, P: HostArray, C: HostArray) -> None:
         n, p = P.shape[0], C.shape[0]
         self.n, self.size = n, n + p
@@ -86,7 +88,7 @@ class DenseKKT:
 
 
 class SparseKKT:
-    """The matrix by its entries in CSC, permuted."""
+    """The matrix by its entries in CSC, permuted; ``wide`` with columns of very many."""
 
     def __init__(self, P: Any, C: Any) -> None:
         n, p = P.shape[0], C.shape[0]
@@ -95,7 +97,7 @@ class SparseKKT:
         blocks = [[P, C.T], [C, None]] if p else [[P]]
         K = sparse.csc_array(sparse.block_array(blocks), dtype=float)
         K.sum_duplicates()
-        order, self._wide = _ordering(K)
+        order, self.wide = _ordering(K)
         # Each diagonal entry has a place; a zero would be lost in a sum.
         K = K + sparse.diags_array(np.full(self.size, math.inf), format="csc")
         K = sparse.csc_array(K[order][:, order])
@@ -140,9 +142,7 @@ class SparseKKT:
                 pivoting
             ):  # row exchanges have an ordering of their own, but where columns
                 # of very many entries, which it does not put last, would fill all.
-                options = (
-                    {} if not self._wide else options | {"diag_pivot_thresh": 0.01}
-                )
+                options = {} if not self.wide else options | {"diag_pivot_thresh": 0.01}
             self._factor = splu(shifted, **options)
         except RuntimeError:  # a pivot is zero
             self._factor = None

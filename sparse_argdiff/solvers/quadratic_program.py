@@ -315,8 +315,9 @@ class _Run:
                 break
         end = self.unsettled(ended)
         unknowns = program.n + program.b.size + program.h.size
-        if end is None and self.explicit.known and unknowns > _LARGE:
-            # Products would take minutes to where rounding has stopped a factorisation.
+        large = self.explicit.known and unknowns > _LARGE
+        if end is None and large and self.path.matrix.wide:
+            # Where columns fill its factors, another method would take minutes.
             return self.record(ended.point, Status.STAGNATED)
         return end
 
