@@ -12,6 +12,7 @@ from scipy import optimize, sparse
 from scipy.special import expit
 
 import sparse_argdiff as sad
+from sparse_argdiff.bilevel.inexact_lbfgs import contradicted
 from sparse_argdiff.linear_model import Glm
 
 # models -------------------------------------------------------------------------------
@@ -262,6 +263,71 @@ def test_one_class_is_refused_or_unbounded():
     assert caught.value.status is sad.Status.UNBOUNDED
 
 
+# accuracy -----------------------------------------------------------------------------
+
+
+def tall(seed, rows=300, columns=30):
+    """Return logistic regression of many rows with a penalty for each column."""
+    rng = np.random.default_rng(seed)
+    X, V = rng.standard_normal((2, rows, columns))
+    w = rng.standard_normal(columns) * (rng.random(columns) < 0.3)
+    t, s = (2.0 * M @ w + rng.standard_normal(rows) > 0 for M in (X, V))
+    glm = Glm(X, t.astype(float))
+    return sad.Problem(glm), glm.held_out(V, s.astype(float))
+
+
+def followed(seed, steps):
+    """Return the records of a run, with the cosines of its gradients and the exact ones."""
+    (problem, held), cosines = tall(seed), []
+    F = sad.Hypergradient(problem, held, tol=1e-10)
+
+    def watch(state):
+        z, g = state.jac, F(state.x)[1]
+        held_there = ((state.x <= -12) & (z > 0)) | ((state.x >= 5) & (z < 0))
+        z, g = z[~held_there], g[~held_there]
+        cosines.append(float(z @ g / np.linalg.norm(z) / np.linalg.norm(g)))
+
+    found = sad.minimize(
+        problem,
+        held,
+        np.full(30, -4.0),
+        bounds=(-12, 5),
+        maxiter=steps,
+        tol=1e-7,
+        callback=watch,
+    )
+    return found.history, np.array(cosines)
+
+
+def test_gradients_are_as_accurate_as_they_are_small():
+    """The adjoint is relative to ∂f^U/∂y, which does not fall as the gradient does."""
+    products = 0
+    for seed in (1, 2, 3):
+        history, cosines = followed(seed, 60)
+        norms = [record.gradient_norm for record in history]
+        assert min(norms) < 0.02 * max(norms)
+        assert cosines.min() > 0.3
+        assert np.mean(cosines > 0.9) >= 0.95
+        products += history[-1].n_hvp + history[-1].n_grad
+    # Searches that values do not contradict backtrack, and refine nothing.
+    assert products <= 2500
+
+
+@pytest.mark.parametrize(
+    ("slopes", "expected"),
+    [
+        ([], False),
+        ([(1.0, 3.0)], False),
+        ([(1.0, 3.0), (0.5, 1.0)], False),  # −1 at zero
+        ([(1.0, 3.0), (0.5, 2.0)], True),  # 1
+        ([(1.0, 3.0), (0.5, -2.0)], False),
+        ([(0.2, 1e-9), (0.1, 1e-9)], True),
+    ],
+)
+def test_values_that_contradict_a_slope(slopes, expected):
+    assert contradicted(slopes) is expected
+
+
 # limits -------------------------------------------------------------------------------
 
 
@@ -435,6 +501,8 @@ def test_kill_and_resume_gives_the_same_iterates(tmp_path):
         np.testing.assert_array_equal(again.x, whole.x)
         assert [r.value for r in again.history] == [r.value for r in whole.history]
         np.testing.assert_array_equal(rest[-1], iterates[-1])
+        spent, all_spent = ((r.n_hvp, r.n_grad, r.nfev) for r in (again, whole))
+        assert spent == all_spent
 
 
 # starts -------------------------------------------------------------------------------

@@ -34,7 +34,8 @@ def gradient_descent(run: Run, x0: Array, *, loosest: float = 0.0) -> BilevelRes
 
     References
     ----------
-    E. G. Birgin, J. M. Martínez, M. Raydan, SIAM J. Optim. 10 (2000) 1196-1211.
+    E. G. Birgin, J. M. Martínez, M. Raydan, SIAM J. Optim. 10 (2000) 1196-1211; their
+    search compares with the highest of the last ten values, this one with the last value.
     M. S. Salehi, S. Mukherjee, L. Roberts, M. J. Ehrhardt, "An adaptively inexact
     first-order method for bilevel optimization with application to hyperparameter
     learning", SIAM J. Math. Data Sci. 7 (2025), arXiv:2308.10098.

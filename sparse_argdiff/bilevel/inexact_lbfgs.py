@@ -3,13 +3,15 @@
     d = − H z  on the free variables,    accept x₊ = P(x + t d)  when  V₊ + e₊ ≤ V − e + c z'(x₊ − x)
 
 A trial is accepted or refused once the errors of both values, e, cannot change the verdict,
-and is solved more accurately only until then; the gradient z is refined only where trials along
-−H z keep failing.  H starts from the scale of the coordinates, 1 / (|z_j| + δ max |z|) in
+and is solved more accurately only until then; the adjoint is solved until its error leaves nine
+tenths of z.  H starts from the scale of the coordinates, 1 / (|z_j| + δ max |z|) in
 log-penalties, where the gradient of F is the diagonal of its curvature.
 
 V is the value that the adjoint corrects, e half its correction.  The tolerances of y and of
-the adjoint live apart.  After a full step both are loosened twofold; after two refusals in a
-row the adjoint is sharpened tenfold, as a wrong direction is the likelier cause.
+the adjoint live apart.  That of y follows the decrease, so that e is a tenth of it.  That of
+the adjoint follows ‖z‖: the error of z is the tolerance times a length that refined gradients
+measure, the largest ‖z‖ so far where none was.  A search ends where the values contradict the
+slope z'd, and both are refined tenfold; else it backtracks.
 """
 
 from __future__ import annotations
@@ -33,10 +35,13 @@ _LOOSEST_ACTIVE = 1e-4  # of y with an active set, which loose solves do not set
 _PAIRS = 20
 _LEVEL = 0.1  # δ
 _CAP = 1.0  # of the largest coordinate of the first steps
-_CAPPED = 3  # full steps of that length, after which it doubles
+_CAPPED = 2  # full steps of that length, after which it doubles
 _SHARPER = 0.01  # tolerance of a trial over that of the step, before it is refused
-_REFUSALS = 2  # in a row, after which the gradient is refined
-_TRIALS = 20  # of a search with values and gradient at the finest tolerances
+_DECIDED = 0.3  # bar that a sharper solve aims at, over the distance to the limit
+_MARGIN = 0.1  # bar that the next solve aims at, over the last decrease
+_LOOSER = 10.0  # tolerance of a solve over that of the last one
+_SHRUNK = 3.0  # fall of ‖z‖ in one step after which the adjoint is solved again
+_TRIALS = 20  # of a search
 _ROUNDS = 30  # of searches from one iterate
 _CURVED = 1e-3  # least cosine of a move and the change of the gradient
 _FLATTER = 0.9  # slope after a step over that before, where values do not tell
@@ -58,7 +63,7 @@ def inexact_lbfgs(run: Run, x0: Array) -> BilevelResult:
     found, memory = run.begin(
         x0, lambda x: search.evaluate(x, search.tol), last_is_best=True
     )
-    search.restore(memory)
+    search.restore(memory, found)
     while run.ended is None:
         trial = search.step(found)
         if trial is None:
@@ -83,26 +88,30 @@ class _Search:
         self.moves: list[Array] = []
         self.changes: list[Array] = []
         self.cap, self.capped = _CAP, 0
+        self.unit = 0.0  # error of z over the tolerance of the adjoint
         self.reason = ""
 
     def memory(self) -> Memory:
         """Return all that the next step depends on, beside the iterate."""
-        names = "tol", "adjoint_tol", "cap", "capped"
+        names = "tol", "adjoint_tol", "cap", "capped", "unit"
         pairs = {"moves": [*self.moves], "changes": [*self.changes]}
         return {name: getattr(self, name) for name in names} | pairs
 
-    def restore(self, memory: Memory) -> None:
-        """Set what :meth:`memory` returned."""
+    def restore(self, memory: Memory, found: HypergradientResult) -> None:
+        """Set what :meth:`memory` returned; at x0, what its evaluation tells."""
         for name, value in memory.items():
             setattr(self, name, value)
+        if not memory:
+            self.unit = 0.0
+            self.adjoint_tol = self.wanted(found)
 
     # a step ---------------------------------------------------------------------------
 
     def step(self, found: HypergradientResult) -> HypergradientResult | None:
         """Return the next iterate; None where no trial is accepted, or none is needed.
 
-        A direction that fails is refined, first by its adjoint; where it fails again the
-        learned pairs are dropped, and the scaled gradient alone is searched along.
+        A direction that fails is refined; where it fails again the learned pairs are
+        dropped, and the scaled gradient alone is searched along.
         """
         for failed in range(_ROUNDS):
             direction, is_capped = self.direction(found)
@@ -162,14 +171,16 @@ class _Search:
 
         Returns
         -------
-        trial : the accepted point, None after the refusals that this accuracy is worth.
+        trial : the accepted point, None where the values contradict the slope.
         refusals : int
         found : the iterate, whose value a close decision has sharpened.
         """
         run, x, length = self.run, found.solution.x, 1.0
         refused: tuple[float, Array | None] | None = None
-        finest = self.is_finest(found)
-        for refusals in range(_TRIALS if finest else _REFUSALS):
+        finest, slopes = self.is_finest(found), list[tuple[float, float]]()
+        for refusals in range(_TRIALS):
+            if not finest and contradicted(slopes):
+                break
             point = run.project(x + length * direction)
             slope = dot(found.gradient, point - x)
             if not slope < 0.0:
@@ -184,6 +195,7 @@ class _Search:
                     if self.descends(found, trial, slope):
                         return trial, refusals, found
                     value = trial.value
+                slopes = [*slopes[-1:], (length, (value - found.value) / length)]
                 rise = value - found.value - slope
                 fitted = -0.5 * slope * length / rise if rise > 0.0 else 0.5 * length
             except ConvergenceError as error:
@@ -191,7 +203,7 @@ class _Search:
             if run.ended is not None:
                 break
             length = min(max(fitted, 0.1 * length), 0.5 * length)
-        return None, _REFUSALS, found
+        return None, 0, found
 
     def start(
         self,
@@ -239,7 +251,8 @@ class _Search:
                 found = self.sharpened(found)
                 F.y = solution.y
             elif tol > finest:
-                tol = max(0.1 * tol, finest)
+                decisive = _DECIDED * abs(value - limit) / bar
+                tol = max(tol * min(decisive, 0.1), finest)
             elif tol > F.tol:
                 self.tol = max(0.1 * self.tol, F.tol)
                 raise ConvergenceError(
@@ -280,17 +293,43 @@ class _Search:
         """Return value and gradient; at the finest tolerances where that converges."""
         found = self.F.evaluate(x, tol=tol, adjoint_tol=self.adjoint_tol, certify=False)
         refuse_unsolved(found.solution, tol)
+        found = self.told(found)
         sharper = self.run.confirmed(found)
         if sharper is not found and self.run.history:
             # It seemed to converge; if it did not, the gradient is needed to this size.
             self.tighten(found)
         return sharper
 
+    def told(self, found: HypergradientResult) -> HypergradientResult:
+        """Return an evaluation whose gradient is larger than its error."""
+        wanted = self.wanted(found)
+        if found.adjoint_tol > _SHRUNK * wanted:
+            x, tol = found.solution.x, found.tol
+            finer = self.F.evaluate(x, tol=tol, adjoint_tol=wanted, certify=False)
+            self.measure(found, finer)
+            found, wanted = finer, self.wanted(finer)
+        self.adjoint_tol = wanted
+        return found
+
+    def wanted(self, found: HypergradientResult) -> float:
+        """Return the tolerance of an adjoint whose error leaves nine tenths of z."""
+        size = norm(self.run.free_gradient(found.solution.x, found.gradient))
+        self.unit = max(size, self.unit)
+        tol = _LOOSEST_ADJOINT * (size / self.unit if self.unit > 0.0 else 1.0)
+        return max(tol, self.F.adjoint_tol)
+
+    def measure(self, found: HypergradientResult, finer: HypergradientResult) -> None:
+        """Learn the error of a gradient from a finer one at the same point."""
+        error = norm(finer.gradient - found.gradient)
+        self.unit = max(self.unit, error / found.adjoint_tol)
+
     def refined(self, found: HypergradientResult) -> HypergradientResult | None:
         """Evaluate the iterate with a finer adjoint; None where that fails again."""
         self.tighten(found)
-        tol = min(self.tol, found.tol)
-        return self.again(found, tol, self.adjoint_tol)
+        finer = self.again(found, min(self.tol, found.tol), self.adjoint_tol)
+        if finer is not None:
+            self.measure(found, finer)
+        return finer
 
     def tighten(self, found: HypergradientResult) -> None:
         """Sharpen the adjoint tenfold, and y so that it is no looser than the adjoint."""
@@ -340,13 +379,27 @@ class _Search:
         if dot(s, y) > _CURVED * norm(s) * norm(y):
             self.moves = [*self.moves, s][-_PAIRS:]
             self.changes = [*self.changes, y][-_PAIRS:]
+        elif refusals > 0:
+            self.moves, self.changes = [], []
         self.capped = self.capped + 1 if is_capped and refusals == 0 else 0
         if self.capped >= _CAPPED:
             self.cap, self.capped = 2.0 * self.cap, 0
-        if refusals == 0:
-            self.tol = min(2.0 * self.tol, self.loosest)
-            loosest = max(_LOOSEST_ADJOINT, self.F.adjoint_tol)
-            self.adjoint_tol = min(2.0 * self.adjoint_tol, loosest)
+        bar = _BAR * abs(trial.correction)
+        fell = found.value - trial.value
+        looser = _MARGIN * fell / bar if bar > 0.0 else _LOOSER
+        tol = min(max(looser, 0.1), _LOOSER) * trial.tol
+        self.tol = max(min(tol, self.loosest), self.F.tol)
+
+
+def contradicted(slopes: Sequence[tuple[float, float]]) -> bool:
+    """Tell whether the mean slopes up to two lengths tend to one that is ≥ 0 at zero.
+
+    As of a parabola through the iterate and both trials, whatever z says.
+    """
+    if len(slopes) < 2:
+        return False
+    (longer, far), (shorter, near) = slopes
+    return near * longer >= far * shorter
 
 
 def refuse_unsolved(solution: Solution, tol: float) -> None:

@@ -75,9 +75,9 @@ def minimize(
         are as accurate as the next decision needs.  "lbfgs" is SciPy's L-BFGS-B at fixed
         tolerances, "gradient_descent" a projected descent with spectral steps.  For
         comparison with published methods: "maid", that descent with tolerances adapted as
-        MAID does, but with spectral steps and a monotone search in place of its fixed
-        growth and shrinkage; "hoag" and "hoag_quadratic", with the published step rule and
-        schedules of tolerances.
+        MAID does, but with spectral steps where it multiplies an accepted step by 10/9 and
+        a refused one by 0.9, and with estimated errors where it asks for constants; "hoag"
+        and "hoag_quadratic", with the published step rule and schedules of tolerances.
     bounds : (low, high), sequence of m pairs, (m, 2) array or scipy Bounds, optional
         Of x; None or an infinity for no bound.
     tol : float
