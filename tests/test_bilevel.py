@@ -1450,7 +1450,7 @@ def test_values_on_the_way_have_error_bars():
         upper,
         np.full(s * s, -2.3),
         bounds=(-8, 4),
-        maxiter=15,
+        maxiter=12,
         callback=lambda state: path.append((state.x.copy(), state.record)),
     )
     F = sad.Hypergradient(problem, upper, tol=1e-9)
