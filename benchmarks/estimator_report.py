@@ -6,8 +6,9 @@ For each set and split s: half of the rows learn, half judge
 (``train_test_split(test_size=0.5, random_state=s)``; Friedman: 200 rows of
 ``make_friedman1(1200, 10, noise=1, random_state=s)`` learn).  The single penalty is
 scikit-learn's RidgeCV or LogisticRegressionCV on a grid of 20 points, by the same folds;
-"single" is this package's best single penalty by the same folds.  With --himalaya banded
-ridge (random search, and its hypergradient) stands beside the groups.  Columns: mean test
+"learned" is this package's default for the set.  ``--also single``: this package's best
+single penalty by the same folds; ``--also himalaya``: banded ridge (random search, and its
+hypergradient) beside the groups.  Columns: mean test
 loss (half squared error over the variance of the targets, or log loss), learned minus
 grid with the standard error over splits, processor seconds.
 
@@ -233,8 +234,8 @@ def himalaya(split: Split, folds, method: str) -> tuple[float, float]:
     return 0.5 * float(np.mean(rest**2) / np.var(b)), seconds
 
 
-def report(name: str, splits: range, folder: Path, with_himalaya: bool) -> str:
-    """Return the line of a set."""
+def report(name: str, splits: range, folder: Path, also: set[str]) -> str:
+    """Return the lines of a set."""
     losses: dict[str, list[float]] = {}
     seconds: dict[str, list[float]] = {}
     kept = 0
@@ -261,11 +262,12 @@ def report(name: str, splits: range, folder: Path, with_himalaya: bool) -> str:
         else:
             grid = RidgeCV(np.logspace(-4, 5, 20), cv=folds)
         add("grid", timed(grid, split))
-        add("single", timed(kind(penalties="single", cv=folds), split))
+        if "single" in also:
+            add("single", timed(kind(penalties="single", cv=folds), split))
         learned = kind(cv=folds, **split.options)
         add("learned", timed(learned, split))
         kept += learned.kept_ == "learned"
-        if with_himalaya and split.groups is not None:
+        if "himalaya" in also and split.groups is not None:
             for method in ("random_search", "hyper_gradient"):
                 add(f"himalaya {method}", himalaya(split, folds, method))
     count = len(splits)
@@ -291,12 +293,12 @@ def main() -> None:
     )
     where = os.environ.get("SPARSE_ARGDIFF_DATA", "data")
     parser.add_argument("--folder", type=Path, default=Path(where))
-    parser.add_argument("--himalaya", action="store_true")
+    parser.add_argument("--also", nargs="+", choices=["single", "himalaya"], default=[])
     args = parser.parse_args()
     print(f"{'':26s}{'test loss':>10s}  minus grid{'':12s}{'CPU':>8s}")
     splits = range(args.first, args.first + args.splits)
     for name in args.data:
-        print(report(name, splits, args.folder, args.himalaya), flush=True)
+        print(report(name, splits, args.folder, set(args.also)), flush=True)
 
 
 if __name__ == "__main__":

@@ -11,8 +11,8 @@ from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import column_or_1d
 
 from ..linear_model.losses import Logistic, Multinomial
-from .learning import Task
 from .linear_model_cv import Coded, LinearModelCV
+from .task import Task
 
 
 class LinearClassifierCV(ClassifierMixin, LinearModelCV):  # type: ignore[misc]
@@ -72,7 +72,8 @@ class LinearClassifierCV(ClassifierMixin, LinearModelCV):  # type: ignore[misc]
     class_weight : dict, "balanced" or None
         Times ``sample_weight``; "balanced" is computed once, from all rows.
     tol : float
-        The search ends when the gradient has fallen to ``tol`` times its first norm.
+        The search ends when a change of the log-penalties by one would lower the loss of
+        the folds by no more than ``tol`` of itself, or two steps by 3 % of that.
     max_iter : int
         Steps of the search.
     warm_start : bool

@@ -15,7 +15,7 @@ from ..hypergradient.hypergradient import Hypergradient
 from ..hypergradient.influence import influence
 from ..linear_model import Glm
 from ..problem.problem import Problem
-from .learning import Task
+from .task import Task
 
 
 def influence_at(task: Task, eta: np.ndarray) -> np.ndarray:

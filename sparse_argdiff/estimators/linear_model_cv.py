@@ -30,22 +30,17 @@ from sklearn.utils.validation import (
 from .. import status
 from ..linear_model.losses import Loss
 from .columns import Columns, prepare_columns
+from .comparison import compare, crossed_losses
+from .criterion import gathered, refit
 from .folds import Folds, check_classes, draw_folds, without
 from .influence import influence_at
-from .learning import (
-    Search,
-    Task,
-    compare,
-    crossed_losses,
-    gathered,
-    parts,
-    refit,
-    search_single,
-    search_table,
-)
 from .penalty_table import PenaltyTable, penalty_table
 from .pictures import draw_fit
+from .search import Search
+from .single_search import search_single
 from .summary import write_summary
+from .table_search import search_table
+from .task import Task, parts
 
 FEW = 2  # parameters that the folds may judge by themselves
 MEANT = 1e-5  # of the loss: a change below is the search's own accuracy
@@ -225,7 +220,7 @@ class LinearModelCV(BaseEstimator):  # type: ignore[misc]  # scikit-learn is unt
         if table.single:
             found = search_single(task, self.tol, certify=True)
             return found, found
-        single = search_single(task, max(self.tol, 1e-2))
+        single = search_single(task, self.tol)
         if single.judged.mean.max() <= task.floor() and self.keep == "best":
             # The held-out rows are predicted without error: nothing is left to learn.
             u = [table.project(np.full(table.offset.size, a)) for a in single.u[0]]
@@ -374,22 +369,20 @@ class LinearModelCV(BaseEstimator):  # type: ignore[misc]  # scikit-learn is unt
 
     def _refit(self, task: Task, eta: np.ndarray) -> np.ndarray:
         """Return coefficients on all rows; each target has its own log-penalties."""
-        if task.several > 1:
-            return self._refit_targets(task, eta)
-        table = np.zeros((eta.shape[0], 1))
-        plain = PenaltyTable(table, ("none",), eta[:, 0], table, np.eye(1), 0, ())
-        return refit(task, plain, np.zeros((1, 1)), task.start)
-
-    def _refit_targets(self, task: Task, eta: np.ndarray) -> np.ndarray:
-        """Return coefficients of each target by itself: its o is that of no other."""
-        found = []
+        if task.several == 1:
+            return refit(task, eta[:, 0])
         starts = task.start.reshape(task.several, -1)
-        for k in range(task.several):
-            start = starts[k]
-            targets = task.targets[:, k]
-            part = dataclasses.replace(task, targets=targets, several=1, start=start)
-            found.append(self._refit(part, eta[:, [k]]))
-        return np.concatenate(found)
+        return np.concatenate(
+            [
+                refit(
+                    dataclasses.replace(
+                        task, targets=task.targets[:, k], several=1, start=starts[k]
+                    ),
+                    eta[:, k],
+                )
+                for k in range(task.several)
+            ]
+        )
 
     def _set_coefficients(
         self, task: Task, coefficients: np.ndarray, intercept: np.ndarray

@@ -10,8 +10,8 @@ from sklearn.metrics import d2_tweedie_score, r2_score
 from sklearn.utils.validation import column_or_1d
 
 from ..linear_model.losses import Huber, Poisson, Squared
-from .learning import Task
 from .linear_model_cv import Coded, LinearModelCV
+from .task import Task
 
 LOSSES = ("squared", "huber", "poisson")
 
@@ -74,7 +74,8 @@ class LinearRegressorCV(RegressorMixin, LinearModelCV):  # type: ignore[misc]
     delta : float
         Where Huber's loss becomes linear, in units of ``scale_``.
     tol : float
-        The search ends when the gradient has fallen to ``tol`` times its first norm.
+        The search ends when a change of the log-penalties by one would lower the loss of
+        the folds by no more than ``tol`` of itself, or two steps by 3 % of that.
     max_iter : int
         Steps of the search.
     warm_start : bool

@@ -10,8 +10,9 @@ from typing import Any
 
 import numpy as np
 
-from .learning import Search, Task
 from .penalty_table import PenaltyTable
+from .search import Search
+from .task import Task
 
 _SHOWN = 12  # parameters written out
 _HEAD = f"{'':22s}{'loss':>11s}{'penalties':>11s}{'steps':>7s}{'products':>10s}{'seconds':>9s}"

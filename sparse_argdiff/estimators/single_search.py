@@ -1,0 +1,180 @@
+"""The best single penalty by the folds, of each target.
+
+    levels       from strong to weak, a factor ten apart, until the loss has risen twice
+    then         u₊ = u − F'(u) / F''  between the neighbours of the best,  F'' by differences
+
+The levels are compared on some of the folds, each solve starting from the last; F' and F of
+the refinement are of all.  The targets have F of their own, and go on side by side.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import time
+from typing import NamedTuple
+
+import numpy as np
+
+from ..hypergradient.hypergradient import Hypergradient
+from ..status import ConvergenceError
+from .criterion import Criterion
+from .search import EACH, LOOSE, Search, descend, some_folds, spread
+from .task import Task
+
+STEP, RISES = math.log(10.0), 2
+KINKED_STEP = 0.5 * STEP  # where the range is a factor of a thousand
+REFINEMENTS = 12
+TOL, ADJOINT = 0.1, 10.0  # of the refinement, over that of the search
+
+
+class _Levels(NamedTuple):
+    """The best level of each target, F'' there, a solution near, and the products."""
+
+    where: np.ndarray
+    curvature: np.ndarray
+    step: float
+    y: np.ndarray
+    products: int
+
+
+def search_single(task: Task, tol: float, *, certify: bool = False) -> Search:
+    """Return the best single penalty by the folds; with a certificate of F' where asked."""
+    start, table = time.perf_counter(), np.ones((task.moments.size, 1))
+    offset = np.zeros(task.moments.size)
+    few = some_folds(task)
+    some = Criterion(few, table, offset)
+    whole = some if few is task else Criterion(task, table, offset)
+    range_ = task.range()
+    levels = _levels(few, some, *range_)
+    count = 1 if few.pairs is None else len(few.pairs)
+    y0 = spread(task, levels.y, count)
+    found = _refined(whole, levels, y0, range_, tol)
+    products = levels.products + found.products
+    if certify:
+        low, high = (np.full_like(found.u, end) for end in range_)
+        found = descend(whole, found.u, low, high, tol=tol, y0=found.y)
+        products += found.products
+    seconds = time.perf_counter() - start
+    return dataclasses.replace(found, seconds=seconds, products=products)
+
+
+def _levels(task: Task, criterion: Criterion, low: float, high: float) -> _Levels:
+    """Return the best of the levels between the ends."""
+    F, floor = criterion.function(LOOSE), task.floor()
+    step = STEP if task.smooth else KINKED_STEP
+    tried: list[float] = []
+    losses: list[np.ndarray] = []
+    best, least, rises = None, np.full(task.several, np.inf), 0
+    for level in np.arange(high, low, -step):
+        try:
+            x = np.full(task.several, level)
+            y = np.asarray(F.solve(x).y)
+        except ConvergenceError:
+            if best is None:
+                continue
+            break  # weaker penalties are harder still
+        loss = criterion.judge(x, y).mean
+        tried.append(float(level))
+        losses.append(loss)
+        better = loss < least
+        least = np.minimum(loss, least)
+        best = y if better.any() or best is None else best
+        rises = 0 if better.any() else rises + 1
+        if rises >= RISES or least.max() <= floor:
+            break
+    if best is None:  # raises, and says why
+        best = np.asarray(F.solve(np.full(task.several, high)).y)
+        tried, losses = [high], [np.zeros(task.several)]
+    where, curvature = _parabola(np.array(tried), np.array(losses), step)
+    return _Levels(where, curvature, step, best, F.n_hvp)
+
+
+def _parabola(
+    levels: np.ndarray, losses: np.ndarray, step: float
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return the lowest point of each target by the parabola of its best level, and F''."""
+    index = np.argmin(losses, axis=0)
+    where, curvature = levels[index].copy(), np.zeros(index.size)
+    for t, k in enumerate(index):
+        if not 0 < k < levels.size - 1:
+            continue
+        above, here, below = losses[k - 1, t], losses[k, t], losses[k + 1, t]
+        curvature[t] = (above - 2.0 * here + below) / step**2
+        if curvature[t] > 0.0:
+            slope = (above - below) / (2.0 * step)
+            where[t] -= np.clip(slope / curvature[t], -0.5 * step, 0.5 * step)
+    return where, curvature
+
+
+class _Refinement:
+    """The iterates u of each target: brackets of the minimum, the best so far, F''."""
+
+    def __init__(self, levels: _Levels, ends: tuple[float, float]) -> None:
+        self.u = np.clip(levels.where, *ends)
+        self.low = np.maximum(self.u - 1.5 * levels.step, ends[0])
+        self.high = np.minimum(self.u + 1.5 * levels.step, ends[1])
+        self.curvature = levels.curvature
+        self.last: tuple[np.ndarray, np.ndarray] | None = None
+
+    def next(self, slope: np.ndarray) -> np.ndarray:
+        """Return where the derivative is expected to be zero, within the brackets."""
+        u = self.u
+        if self.last is not None:
+            moved, changed = u - self.last[0], slope - self.last[1]
+            known = (moved != 0.0) & (changed * moved > 0.0)
+            ratio = changed / np.where(known, moved, 1.0)
+            self.curvature = np.where(known, ratio, self.curvature)
+        self.last = u, slope
+        self.high = np.where(slope > 0.0, u, self.high)
+        self.low = np.where(slope < 0.0, u, self.low)
+        bent = self.curvature > 0.0
+        newton = u - slope / np.where(bent, self.curvature, 1.0)
+        inside = bent & (newton > self.low) & (newton < self.high)
+        ends = np.where(slope > 0.0, self.low, self.high)
+        return np.where(inside, newton, 0.5 * (u + ends))
+
+
+def _refined(
+    criterion: Criterion,
+    levels: _Levels,
+    y0: np.ndarray,
+    ends: tuple[float, float],
+    tol: float,
+) -> Search:
+    """Return the zero of F' near the best levels, on all folds."""
+    start = time.perf_counter()
+    accuracy, adjoint = TOL * tol, min(ADJOINT * tol, 0.1)
+    if levels.where.size > 1:
+        accuracy, adjoint = EACH
+    F: Hypergradient = criterion.function(accuracy, y0)
+    state, best, least = _Refinement(levels, ends), None, math.inf
+    sizes: np.ndarray | float = 1.0
+    for nit in range(1, REFINEMENTS + 1):
+        u = state.u
+        try:
+            there = F.evaluate(u, adjoint_tol=adjoint, certify=False)
+        except ConvergenceError:
+            if best is None:
+                raise
+            break
+        slope, y = np.asarray(there.gradient), np.asarray(there.solution.y)
+        outwards = ((u <= ends[0]) & (slope > 0.0)) | ((u >= ends[1]) & (slope < 0.0))
+        free = np.where(outwards, 0.0, slope)
+        judged = criterion.judge(u, y)
+        if best is None:
+            sizes = np.maximum(judged.mean, np.finfo(float).tiny)
+        share = float((judged.mean / sizes).sum())
+        if share < least or best is None:
+            least = share
+            norm = float(np.linalg.norm(free))
+            best = Search(u[None, :], judged, y, 0.0, 0, nit, gradient_norm=norm)
+        settled = np.abs(free) <= tol * np.abs(judged.mean)
+        if settled.all():
+            break
+        state.u = np.where(settled, u, np.clip(state.next(free), *ends))
+    assert best is not None
+    u = best.u
+    side = np.where(u <= ends[0] + 1e-6, -1, np.where(u >= ends[1] - 1e-6, 1, 0))
+    seconds = time.perf_counter() - start
+    return dataclasses.replace(best, at_bound=side, seconds=seconds, products=F.n_hvp)
