@@ -107,6 +107,42 @@ MUTANTS = (
     ("implicit/one_sided.py", "_IMMOBILE = 1e-9", "_IMMOBILE = 0.0", GUARDS),
     ("preconditioners/jacobi.py", "floor=0.0)", "floor=1e-12)", UNITS),
     (
+        "solvers/newton_kkt.py",
+        "return not step > self.tol * self.length(point)",
+        "return True",
+        UNITS,
+    ),
+    (
+        "solvers/scaled_problem.py",
+        "return told and at.unit * _DRIFT**2 < before.unit",
+        "return False",
+        UNITS,
+    ),
+    (
+        "solvers/newton_steps.py",
+        "return bool(xp.any(~(D > 0.0) & (xp.abs(point.grad) > noise)))",
+        "return False",
+        "test_no_silent_wrong.py",
+    ),
+    (
+        "operators/probes.py",
+        "return xp.sqrt(total) * unit / (s * s)",
+        "return xp.sqrt(total) / (s * s)",
+        "test_units.py",
+    ),
+    (
+        "arrays/namespace.py",
+        "array.flags.writeable = False",
+        "pass",
+        "test_arguments.py",
+    ),
+    (
+        "solvers/interior_point/curvature.py",
+        " or not np.isfinite(dense).all()",
+        "",
+        "test_not_convex.py",
+    ),
+    (
         "solvers/stopping.py",
         "min(self.size, self.radius)",
         "self.size * 1e6",
