@@ -56,3 +56,4 @@ def test_one_call_enters_few_files():
     assert len(count.adjoint_frames()) <= 16
     assert len(count.evaluation_frames(certify=False)) <= 24
     assert len(count.evaluation_frames(certify=True)) <= 25
+    assert sum(count.heart().values()) <= 1300

@@ -1,8 +1,4 @@
-"""What is told of a derivative that is another one than its reader may take it for.
-
-It is one-sided where constraints are weakly active, where coefficients are about to enter
-the support, and where bounds that are equal part; it is no more accurate than y.
-"""
+"""Caveats of a derivative: where it is one-sided, and where y is inaccurate."""
 
 from __future__ import annotations
 
