@@ -43,15 +43,12 @@ class Columns:
         """Return f_YY on an index of y, (k, k)."""
         data = self.data
         if self.design.outputs > 1:
-            curvature = data.loss.curvature(
-                data.predictor(y), data.targets, data.weights
-            )
-            return self._of_outputs(curvature, index)
+            return self._of_outputs(data.at(data.predictor(y)).curvature, index)
         if isinstance(data.loss, Squared):
             if self._kept is None:
                 self._kept = _KeptGram(self)
             return self._kept.block(index)
-        curvature = data.loss.curvature(data.predictor(y), data.targets, data.weights)
+        curvature = data.at(data.predictor(y)).curvature
         return self._weighted(index, np.asarray(curvature.diagonal))
 
     def _weighted(self, index: HostArray, d: HostArray) -> HostArray:

@@ -20,7 +20,8 @@ from ..problem.constants import Constants
 from ..problem.problem import Problem
 from .lipschitz_constants import lipschitz_of
 from .mean_loss import DataTerm
-from .stacked_models import Rows, StackedModels
+from .rows import Rows
+from .stacked_models import StackedModels
 from .third_derivative import observations, second_of_loss
 
 
@@ -285,7 +286,7 @@ class HeldOutFolds:
         self.shares = np.asarray(sums) / self.total
         # A fold that holds nothing out has no loss.
         self._rows = [
-            Rows.of(term.like(weights=held[q // self._each]))
+            Rows(term.like(weights=held[q // self._each]))
             if sums[q // self._each]
             else None
             for q, term in enumerate(models.terms)

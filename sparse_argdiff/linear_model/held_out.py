@@ -15,8 +15,9 @@ from ..arrays import (
     to_namespace,
 )
 from .lipschitz_constants import lipschitz_of
+from .loss_at import quiet
 from .losses import Loss, as_loss
-from .mean_loss import DataTerm, quiet, several_targets, terms_of
+from .mean_loss import DataTerm, several_targets, terms_of
 from .third_derivative import observations, second_of_loss
 
 
@@ -69,7 +70,7 @@ class HeldOutLoss:
         if len(self._terms) == 1:
             return self._data.value(y)
         pairs = zip(self._terms, self._predictors(y), strict=True)
-        return sum(term.value_at(z) for term, z in pairs)
+        return sum(term.at(z).value for term, z in pairs)
 
     def grad_y(self, x: Array, y: Array) -> Array:
         """Return its gradient, shape (n,)."""
@@ -77,7 +78,7 @@ class HeldOutLoss:
             return self._data.grad(y)
         pairs = zip(self._terms, self._predictors(y), strict=True)
         xp = namespace(y)
-        slopes = xp.stack([term.slope_at(z) for term, z in pairs], axis=1)
+        slopes = xp.stack([term.at(z).slope for term, z in pairs], axis=1)
         return xp.ascontiguousarray(self._data.design.backward(slopes).T).reshape(-1)
 
     def _predictors(self, y: Array) -> Any:

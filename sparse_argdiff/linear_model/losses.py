@@ -28,6 +28,16 @@ class Curvature(NamedTuple):
     soft_max: tuple[Array, Array] | None = None  # (p, w) where it is w (diag p − p p')
 
 
+def curvature_of(diagonal: Array) -> Curvature:
+    """Return the curvature of a loss of one predictor a sample."""
+
+    def product(dz: Array) -> Array:
+        dz *= diagonal if dz.ndim == 1 else diagonal[:, None]
+        return dz
+
+    return Curvature(diagonal, product)
+
+
 class Loss(Protocol):
     """A convex loss, pointwise in the samples.
 
@@ -39,7 +49,8 @@ class Loss(Protocol):
     ``mean_range``, the open interval of the means that the model can predict: targets all
     at one end have no finite intercept.  ``third(z, targets, weights, a, b)``, the third
     derivative times the weights along a and b, of the shape of z: without it the Hessian
-    of a hypergradient's F takes differences.
+    of a hypergradient's F takes differences.  ``together(z, targets)``, ℓ, ∂ℓ/∂z and
+    ∂²ℓ/∂z² of scalar predictors in fresh arrays, where they share their terms.
     """
 
     def prepare(self, targets: Array, dtype: Any, outputs: int | None = None) -> Array:
@@ -85,13 +96,7 @@ class _Scalar:
 
     def curvature(self, z: Array, targets: Array, weights: Array) -> Curvature:
         """Return ∂²ℓ/∂z² times the weights (N,)."""
-        diagonal = self._second(z, targets, weights)
-
-        def product(dz: Array) -> Array:
-            dz *= diagonal if dz.ndim == 1 else diagonal[:, None]
-            return dz
-
-        return Curvature(diagonal, product)
+        return curvature_of(self._second(z, targets, weights))
 
     def third(
         self, z: Array, targets: Array, weights: Array, a: Array, b: Array
@@ -156,6 +161,22 @@ class Logistic(_Scalar):
         value += margin
         value -= targets * z
         return value
+
+    def together(self, z: Array, targets: Array) -> tuple[Array, Array, Array]:
+        """Return ℓ, p − t and p (1 − p) by e^−|z|: p is 1 / (1 + e^−|z|) or 1 − that."""
+        xp = namespace(z)
+        size = xp.abs(z)
+        value = 0.5 * (z + size)  # max(z, 0)
+        value -= targets * z
+        size *= -1.0
+        e = xp.exp(size)
+        value += xp.log1p(e)
+        inverse = 1.0 / (1.0 + e)
+        slope = inverse * xp.where(z >= 0.0, xp.ones_like(z), e)
+        slope -= targets
+        inverse *= inverse
+        inverse *= e
+        return value, slope, inverse
 
     def slope(self, z: Array, targets: Array) -> Array:
         """Return the probability minus the target."""

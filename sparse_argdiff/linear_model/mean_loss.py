@@ -20,13 +20,13 @@ from ..arrays import (
     as_data,
     as_vector,
     copied,
-    dot,
     is_array,
     is_sparse,
     namespace,
     to_namespace,
 )
 from .design import Design, as_features, model_dtype
+from .loss_at import LossAt, quiet
 from .losses import Loss, Squared
 
 
@@ -74,7 +74,7 @@ class DataTerm:
         self._idle: Array | None = idle if bool(xp.any(idle)) else None
         self._memo: tuple[Array, Array] | None = None
         self._grad_memo: tuple[Array, Array] | None = None
-        self._slope_memo: tuple[Array, Array] | None = None
+        self._loss_at: LossAt | None = None
 
     def given_weights(self) -> Array:
         """Return the weights as they were given, ones without any."""
@@ -92,7 +92,7 @@ class DataTerm:
         ``prepared``: targets of another term.
         """
         term = copy.copy(self)
-        term._memo = term._grad_memo = term._slope_memo = None
+        term._memo = term._grad_memo = term._loss_at = None
         if weights is not None:
             term._weigh(weights)
         if targets is not None:
@@ -157,27 +157,18 @@ class DataTerm:
 
     def value(self, y: Array) -> float:
         """Return the weighted mean loss at y."""
-        return self.value_at(self.predictor(y))
+        return self.at(self.predictor(y)).value
 
-    def value_at(self, z: Array) -> float:
-        """Return the weighted mean loss at predictors z."""
-        with quiet():
-            return dot(self.weights, self.counted(self.loss.value(z, self.targets)))
+    def at(self, z: Array) -> LossAt:
+        """Return the weighted losses at predictors z; the last ones are remembered."""
+        if self._loss_at is None or self._loss_at.z is not z:
+            counted = None if self._idle is None else self.counted
+            self._loss_at = LossAt(self.loss, z, self.targets, self.weights, counted)
+        return self._loss_at
 
     def slopes(self, z: Array) -> Array:
-        """Return the slopes of the loss at z, not to be written to: the last are kept."""
-        if self._slope_memo is None or self._slope_memo[0] is not z:
-            with quiet():
-                slope = self.counted(self.loss.slope(z, self.targets))
-            self._slope_memo = z, slope
-        return self._slope_memo[1]
-
-    def slope_at(self, z: Array) -> Array:
-        """Return the weighted slopes of the loss at z, a fresh array."""
-        slope = self.slopes(z)
-        with quiet():
-            weights = self.weights if slope.ndim == 1 else self.weights[:, None]
-            return slope * weights  # a user's slope may be z itself
+        """Return the slopes of the loss at z without weights, not to be written to."""
+        return self.at(z).slopes
 
     def grad(self, y: Array) -> Array:
         """Return its gradient, shape (n,), a fresh array; the last one is remembered."""
@@ -185,7 +176,7 @@ class DataTerm:
         if memo is not None and memo[0] is z:
             return copied(memo[1])
         with quiet():
-            grad = self.design.backward(self.slope_at(z))
+            grad = self.design.backward(self.at(z).slope)
         self._grad_memo = (z, grad)
         return copied(grad)
 
@@ -210,11 +201,6 @@ class DataTerm:
             "intercept": self.design.intercept,
             "sample_weight": None if weights is None else to_namespace(weights, xp),
         }
-
-
-def quiet() -> Any:
-    """Let a trial point overflow without a warning: infinities are seen by the solver."""
-    return np.errstate(over="ignore", invalid="ignore")
 
 
 def several_targets(targets: Any, loss: Loss) -> Array | None:

@@ -78,7 +78,7 @@ class RidgeModel:
         data, xp = self.data, namespace(y)
         weights, fixed, note = self.penalty.at(x, self.dtype)
         z = data.predictor(without(fixed, y))
-        curvature = data.loss.curvature(z, data.targets, data.weights)
+        curvature = data.at(z).curvature
         kinks = kink_note(data.loss, z, data.targets, data.weights)
         core = self._hess(curvature, xp.zeros_like(weights))
         rest = xp.zeros(self.n - weights.shape[0], dtype=self.dtype)

@@ -8,7 +8,6 @@ gradient and Hessian product read F once for all models.
 
 from __future__ import annotations
 
-import dataclasses
 import functools
 import math
 from collections.abc import Sequence
@@ -26,78 +25,14 @@ from .dual_point import LossDualPoint
 from .hessian_product.columns import ModelColumns
 from .hessian_product.one_pass import products_of
 from .lipschitz_constants import constants_of
-from .losses import Curvature, Loss, kink_note
-from .mean_loss import DataTerm, quiet
+from .loss_at import quiet
+from .losses import Curvature
+from .mean_loss import DataTerm
 from .norms import NoRidge
 from .penalty import RidgePenalty, Weights, held, without
 from .ridge_model import RidgeModel
+from .rows import Rows
 from .third_derivative import third_of_loss, third_of_ridge
-
-
-@dataclasses.dataclass(frozen=True, eq=False)
-class Rows:
-    """The loss of one model, on the samples that have a weight.
-
-    Attributes
-    ----------
-    term : DataTerm
-        Its weights and targets, of all samples.
-    index : int array or None
-        Of the samples whose weight is not zero; None where that is all.
-    """
-
-    term: DataTerm
-    index: Array | None
-    targets: Array
-    weights: Array
-
-    @classmethod
-    def of(cls, term: DataTerm) -> Rows:
-        """Return the samples that count in a term."""
-        xp = namespace(term.weights)
-        (index,) = xp.nonzero(term.weights)
-        if index.shape[0] == term.weights.shape[0]:
-            return cls(term, None, term.targets, term.weights)
-        targets = xp.take(term.targets, index, axis=0)
-        return cls(term, index, targets, xp.take(term.weights, index, axis=0))
-
-    @property
-    def loss(self) -> Loss:
-        """The loss."""
-        return self.term.loss
-
-    def part(self, z: Array) -> Array:
-        """Return the predictors of the samples that count."""
-        return z if self.index is None else namespace(z).take(z, self.index, axis=0)
-
-    def whole(self, part: Array) -> Array:
-        """Return an array of all samples, zero at those that do not count."""
-        if self.index is None:
-            return part
-        shape = (self.term.weights.shape[0], *part.shape[1:])
-        result = zeros(shape, part)
-        result[self.index] = part
-        return result
-
-    def value(self, z: Array) -> float:
-        """Return the weighted loss at predictors of all samples."""
-        with quiet():
-            return dot(self.weights, self.loss.value(self.part(z), self.targets))
-
-    def slope(self, z: Array) -> Array:
-        """Return the weighted slopes of all samples."""
-        with quiet():
-            slope = self.loss.slope(self.part(z), self.targets)
-            weights = self.weights if slope.ndim == 1 else self.weights[:, None]
-            return self.whole(slope * weights)
-
-    def curvature(self, z: Array) -> Curvature:
-        """Return the weighted curvature of the samples that count."""
-        return self.loss.curvature(self.part(z), self.targets, self.weights)
-
-    def kinks(self, z: Array) -> str:
-        """Say how many samples are at a kink."""
-        return kink_note(self.loss, self.part(z), self.targets, self.weights)
 
 
 class StackedModels:
@@ -128,7 +63,7 @@ class StackedModels:
         self._counts = counts
         self.products = products_of(terms[0].design, kernels, threads)
         self._kernels, self._threads = kernels, threads
-        self.rows = [Rows.of(term) for term in terms]
+        self.rows = [Rows(term) for term in terms]
         self.design: Design = terms[0].design
         self.count, self.dtype = len(terms), self.design.dtype
         self.size = self.design.n  # of one model

@@ -1,0 +1,104 @@
+"""The weighted loss of samples at their predictors: value, slopes and curvature together.
+
+    Σ_i w_i ℓ(z_i, t_i),        w_i ∂ℓ/∂z_i,        w_i ∂²ℓ/∂z_i²
+
+A loss may compute them together (``Logistic``: one exponential serves all three).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+
+from ..arrays import Array, dot
+from .losses import Curvature, Loss, curvature_of
+
+
+class LossAt:
+    """The loss of samples at predictors z; each part is computed once, when it is needed.
+
+    Parameters
+    ----------
+    loss : Loss
+    z : array (N,) or (N, K)
+    targets, weights : array
+        Of the same samples.
+    counted : callable, optional
+        Sets to zero what samples without a weight have.
+    """
+
+    def __init__(
+        self,
+        loss: Loss,
+        z: Array,
+        targets: Array,
+        weights: Array,
+        counted: Callable[[Array], Array] | None = None,
+    ) -> None:
+        self.z, self._loss, self._targets, self._weights = z, loss, targets, weights
+        self._counted = counted
+        self._value: float | None = None
+        self._slopes: Array | None = None
+        self._curvature: Curvature | None = None
+
+    def _together(self) -> bool:
+        """Compute all parts at once, where the loss can."""
+        together = getattr(self._loss, "together", None)
+        if together is None:
+            return False
+        value, slope, second = together(self.z, self._targets)
+        second *= self._weights
+        self._value = self._sum(value)
+        self._slopes = self._count(slope)
+        self._curvature = curvature_of(second)
+        return True
+
+    def _sum(self, value: Array) -> float:
+        return dot(self._weights, self._count(value))
+
+    def _count(self, of_samples: Array) -> Array:
+        return of_samples if self._counted is None else self._counted(of_samples)
+
+    @property
+    def value(self) -> float:
+        """The weighted sum of the losses."""
+        with quiet():
+            if self._value is None and not self._together():
+                self._value = self._sum(self._loss.value(self.z, self._targets))
+        assert self._value is not None
+        return self._value
+
+    @property
+    def slopes(self) -> Array:
+        """The slopes without weights, of the shape of z; not to be written to."""
+        with quiet():
+            if self._slopes is None and not self._together():
+                self._slopes = self._count(self._loss.slope(self.z, self._targets))
+        assert self._slopes is not None
+        return self._slopes
+
+    @property
+    def slope(self) -> Array:
+        """The weighted slopes, a fresh array: a user's slope may be z itself."""
+        slopes = self.slopes
+        with quiet():
+            weights = self._weights if slopes.ndim == 1 else self._weights[:, None]
+            return slopes * weights
+
+    @property
+    def curvature(self) -> Curvature:
+        """The weighted curvature."""
+        if self._curvature is None:
+            with quiet():
+                if not self._together():
+                    self._curvature = self._loss.curvature(
+                        self.z, self._targets, self._weights
+                    )
+        assert self._curvature is not None
+        return self._curvature
+
+
+def quiet() -> np.errstate:
+    """Let a trial point overflow without a warning: infinities are seen by the solver."""
+    return np.errstate(over="ignore", invalid="ignore")
