@@ -415,6 +415,9 @@ def test_a_row_of_a_block_is_half_a_cache_line_or_one():
         16,
         16,
     ]
+    large = np.zeros(20_000)  # rows of a line each exceed the cache
+    widths = [width_for(k, large, in_place=True, own=True) for k in (3, 5, 8)]
+    assert widths == [4, 4, 4]
     block = sad.arrays.empty((10, 8), f64)
     assert block.ctypes.data % 64 == 0
     assert block.shape == (10, 8)
@@ -459,3 +462,25 @@ def test_a_list_is_a_right_hand_side_beside_a_diagonal_preconditioner():
     A = np.diag([1.0, 2.0, 4.0])
     found = cg(A, [1.0, 2.0, 4.0], M=jacobi(np.diag(A)), kernels="compiled")
     np.testing.assert_allclose(found.x, np.ones(3), rtol=1e-7)
+
+
+def test_a_column_that_is_left_over_is_a_vector():
+    """Not a block that is filled up with zeros, whose product costs like four."""
+    rng = np.random.default_rng(4)
+    A, seen = np.diag(np.arange(1.0, 31.0)), []
+
+    def block(V):
+        seen.append(V.shape[1])
+        return A @ V
+
+    def vector(v):
+        seen.append(1)
+        return A @ v
+
+    operator = LinearOperator((30, 30), vector, matmat=block, symmetric=True)
+    B = rng.standard_normal((30, 33))
+    found = cg(operator, B)  # 32 columns and one
+    np.testing.assert_allclose(found.x, np.linalg.solve(A, B), rtol=1e-6)
+    assert found.converged.all()
+    assert set(seen) >= {1, 32}
+    assert seen[-1] == 1

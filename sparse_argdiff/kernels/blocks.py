@@ -103,8 +103,8 @@ def width_for(columns: int, like: Block, *, in_place: bool, own: bool = False) -
     """Return the width of a block for so many columns.
 
     Products in place go by rows of half a cache line, or one; others by any number.  Where
-    columns have matrices of their ``own``, and blocks are beyond the cache, traffic counts
-    more than lines that are straddled: up to three quarters of a line are a row.
+    columns have matrices of their ``own``, and blocks are beyond the cache, the vectors are
+    the traffic: half a line, of which five columns fill one, and the fifth is a vector.
     """
     if not in_place:
         return min(columns, WIDEST)
@@ -112,7 +112,7 @@ def width_for(columns: int, like: Block, *, in_place: bool, own: bool = False) -
     if columns <= most // 2:
         return int(most // 2)
     fits = like.shape[0] * LINE <= CACHE
-    return int(most if fits or not own or columns > 3 * most // 4 else columns)
+    return int(most if fits or not own else most // 2)
 
 
 @functools.cache

@@ -403,7 +403,11 @@ def operators_of(
 
 
 def _group(system: LinearSystem, columns: list[Column], width: int) -> LinearSystem:
-    """Return the system of some columns, in their units, in a block of this width."""
+    """Return the system of some columns, in their units, in a block of this width.
+
+    One column is a vector, which is not filled up.
+    """
+    width = 1 if len(columns) == 1 else width
     single = system.b.ndim == 1 or width == 1
     places = [column.index for column in columns]
     return dataclasses.replace(
@@ -690,8 +694,7 @@ def _joined(parts: list[Array], count: int, b: Array) -> Array:
         return parts[0]
     if not parts:
         return xp.zeros_like(b)
-    if parts[0].ndim == 1:
-        return xp.stack(parts, axis=1)
+    parts = [part[:, None] if part.ndim == 1 else part for part in parts]
     whole = parts[0] if len(parts) == 1 else xp.concat(parts, axis=1)
     return whole if whole.shape[1] == count else xp.asarray(whole[:, :count], copy=True)
 

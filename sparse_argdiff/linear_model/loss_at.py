@@ -8,6 +8,7 @@ A loss may compute them together (``Logistic``: one exponential serves all three
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 
@@ -41,6 +42,10 @@ class LossAt:
         self._value: float | None = None
         self._slopes: Array | None = None
         self._curvature: Curvature | None = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Leave the parts out of a copy: they are computed again."""
+        return self.__dict__ | {"_value": None, "_slope": None, "_curvature": None}
 
     def _together(self) -> bool:
         """Compute all parts at once, where the loss can."""

@@ -153,6 +153,7 @@ def held(operator: LinearOperator, fixed: Array, weights: Array) -> LinearOperat
         structure=structure._replace(
             blocks=_held_blocks(structure.blocks, fixed, own),
             columns=None,
+            forming=None,
             split=split,
         ),
     )

@@ -107,7 +107,10 @@ class RidgeModel:
             symmetric=True,
             diagonal=diagonal if design.has_squares else None,
             structure=Structure(
-                split=split, rank=None if split else self.rank, note=note
+                split=split,
+                rank=None if split else self.rank,
+                note=note,
+                forming=None if split else products.forming,
             ),
         )
         return operator.with_product(products.into, blocks=products.into_blocks)

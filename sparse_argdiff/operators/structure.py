@@ -2,9 +2,28 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from ..arrays import Array, brief
+
+
+class Forming(NamedTuple):
+    """How the entries of an operator are had for less than n products.
+
+    Attributes
+    ----------
+    price : float
+        What that takes, in products.
+    nonzeros : int
+        Entries that a product reads.
+    entries : callable
+        Returns them, an array (n, n).
+    """
+
+    price: float
+    nonzeros: int
+    entries: Callable[[], Any]
 
 
 class Structure(NamedTuple):
@@ -35,6 +54,8 @@ class Structure(NamedTuple):
         operator of some of them.
     own : array (n, k) or None
         Of such an operator where each matrix is a diagonal: these diagonals.
+    forming : Forming or None
+        How the entries can be had, where that takes less than n products.
     """
 
     is_diagonal: bool = False
@@ -46,6 +67,7 @@ class Structure(NamedTuple):
     blocks: Any = None
     columns: Any = None
     own: Any = None
+    forming: Forming | None = None
 
     def __repr__(self) -> str:
         return brief("Structure", self._asdict())
@@ -71,6 +93,7 @@ class Structure(NamedTuple):
             blocks=None,
             columns=None,
             own=None,
+            forming=None,
         )
 
 

@@ -41,6 +41,7 @@ from ..arrays import (
 from ..krylov import KrylovResult, cg
 from ..operators.diagonal_blocks import block_diagonal, side_by_side
 from ..operators.linear_operator import LinearOperator, aslinearoperator
+from ..operators.structure import Forming
 from ..status import Status
 from .amg.amg import amg
 from .cholesky import cholesky
@@ -73,6 +74,7 @@ class Auto:
     K                                       M
     ======================================  ==========================================
     matrix, n <= 2000                       ``cholesky``, price ``factor_price``
+    entries formed cheaply, n <= 2000       ``cholesky``, ``formed_factor_price``
     sparse M-matrix, n > 2000, PyAMG there  ``amg``, price 160 iterations
     split, ``max_rank`` < n <= 10⁵, and     ``nystrom``, price ``max_rank``
     ``patience`` < 1
@@ -83,9 +85,10 @@ class Auto:
     otherwise                               None
     ======================================  ==========================================
 
-    The first four wait until the solves have taken ``patience`` times the price, at more
+    The first five wait until the solves have taken ``patience`` times the price, at more
     than four iterations a digit (``nystrom``: ten; a factor by n products: its price in
-    full).  A matrix has them at once where one solve to ``rtol``, or 1 / ``patience``
+    full).  A matrix, and one whose entries are formed (``Structure.forming``), has them at
+    once where one solve to ``rtol``, or 1 / ``patience``
     solves where that is more, is expected to take longer than the price: at four iterations a
     digit, or as the row sums of an M-matrix promise.  κ = 1 for n <= N/2.  Level: the
     largest entry is at most 1.2 times the smallest, which would change the iterations by
@@ -256,6 +259,11 @@ class Auto:
             return (
                 [] if found is None else [Setup("amg", AMG, 0, found, AMG_A_DIGIT, amg)]
             )
+        forming = None if K.split is None else K.split[0].structure.forming
+        if forming is not None and n <= _SMALL:
+            price = formed_factor_price(n, forming)
+            lost = math.ceil(forming.price)
+            return [Setup("cholesky", price, lost, _SLOW, 0.0, cholesky)]
         setups: list[Setup] = []
         if not (self._degraded or _rate(self._plain) > _SLOW):
             return setups
@@ -543,6 +551,15 @@ def factor_price(n: int, entries: float) -> float:
     n² entries for the copy, the scaling and the checks.
     """
     return (n**3 / 30.0 + 100.0 * n**2) / (entries + _OVERHEAD)
+
+
+def formed_factor_price(n: int, forming: Forming) -> float:
+    """Return the price of a factor whose entries are formed over sparse rows.
+
+    A nonzero of such a product is read and added to at places apart: 2.5 ns, where one of
+    consecutive entries takes 0.5 ns.
+    """
+    return forming.price + factor_price(n, 5.0 * forming.nonzeros)
 
 
 def laplacian_iterations(matrix: Any) -> float | None:

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from scipy import linalg, sparse
 
-from ..arrays import Array, asarray, kind_of, to_namespace
+from ..arrays import Array, asarray, kind_of, namespace, to_namespace
 from ..operators.linear_operator import LinearOperator, as_operator
 from .nystrom import example
 
@@ -28,7 +28,8 @@ def cholesky(A: Any) -> LinearOperator:
     ----------
     A : operator (n, n)
         Symmetric positive definite.  An explicit matrix is used as it is; of other
-        operators the entries cost n products, in blocks.  Of arrays elsewhere the
+        operators the entries cost n products, in blocks, or what forming them takes
+        (``Structure.forming``).  Of arrays elsewhere the
         entries come to the host once, and the inverse goes back once.
 
     Returns
@@ -46,7 +47,9 @@ def cholesky(A: Any) -> LinearOperator:
     A = as_operator("A", A)
     if A.matrix is None and A.split is not None:
         core, d = A.split
-        return _with_core(_entries(core, d), d, A.shape[0])
+        forming = core.structure.forming
+        cost = A.shape[0] if forming is None else math.ceil(forming.price)
+        return _with_core(_entries(core, d), d, cost)
     cost = 0 if A.matrix is not None else A.shape[0]
     like = example(A)
 
@@ -59,13 +62,20 @@ def cholesky(A: Any) -> LinearOperator:
 def _with_core(core: np.ndarray, d: Array, n_matvec: int) -> LinearOperator:
     def update(other: Any) -> LinearOperator:
         other = as_operator("A", other, (core.shape[0], core.shape[0]))
+        if other.split is not None and _same(other.split[1], d):
+            return M
         if other.split is None:
             return cholesky(other)
         return _with_core(core, other.split[1], 0)
 
     entries = core.copy()
     np.fill_diagonal(entries, core.diagonal() + to_namespace(d, np))
-    return _inverse(entries, d, update, n_matvec)
+    M = _inverse(entries, d, update, n_matvec)
+    return M
+
+
+def _same(a: Array, b: Array) -> bool:
+    return a is b or not bool(namespace(a, b).any(a != b))
 
 
 def _entries(A: LinearOperator, like: Array) -> np.ndarray:
@@ -75,6 +85,8 @@ def _entries(A: LinearOperator, like: Array) -> np.ndarray:
         matrix = matrix.toarray() if sparse.issparse(matrix) else matrix
         whole = kind_of(matrix) == "whole"
         return np.array(matrix, dtype=np.float64 if whole else matrix.dtype)
+    if A.structure.forming is not None:
+        return np.array(to_namespace(A.structure.forming.entries(), np))
     n = A.shape[0]
     entries = np.empty((n, n), dtype=to_namespace(like, np).dtype)
     for start in range(0, n, _COLUMNS):

@@ -7,7 +7,6 @@ W_q and λ_q, the curvature of the loss and the ridge, belong to the column.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -18,7 +17,7 @@ from ...kernels.blocks import block_loops
 from ...kernels.compiled import read_only
 from ...operators.diagonal_blocks import reselected
 from ...operators.linear_operator import LinearOperator
-from ...operators.structure import Structure
+from ...operators.structure import Forming, Structure
 from ..design import Design
 from ..losses import Curvature
 from .one_pass import WIDTHS, OnePass, compiled_loops
@@ -58,11 +57,7 @@ class ModelColumns:
         self.compiled = isinstance(products, OnePass) and self.scalar
         self._whole: Any = None
         self.level = bool(namespace(ridge).all(ridge == ridge[:1, :]))
-        self.entries: Any = None  # of H, (Q, n, n), once they are formed
         self.sums: Any = None  # the diagonals without ridge
-        self.products_left = math.inf
-        if self.compiled and len(rows) * self.n**2 <= design.features.nnz:
-            self.products_left = products.price
 
     @property
     def curvature(self) -> Any:
@@ -111,33 +106,25 @@ class ModelColumns:
         def diagonal() -> Array:
             return self.diagonal(q)
 
-        def matvec(v: Array) -> Array:
-            return own.matvec(v) if self.entries is None else self.entries[q] @ v
-
-        def into(v: Any, out: Any) -> Any:
-            if self.entries is None or v.ndim == 2:
-                return own.into(v, out)
-            np.matmul(self.entries[q], v, out=out)
-            return float(v @ out)
-
         operator = LinearOperator(
             (self.n, self.n),
-            matvec,
+            own.matvec,
             matmat=own.matmat,
             dtype=self.design.dtype,
             symmetric=True,
             diagonal=diagonal if self.design.has_squares else None,
-            structure=self._known(q),
+            structure=self._known(q, own.forming),
         )
         if own.into is None:
             return operator
-        return operator.with_product(into, blocks=own.into_blocks)
+        return operator.with_product(own.into, blocks=own.into_blocks)
 
-    def _known(self, q: int) -> Structure:
+    def _known(self, q: int, forming: Forming | None) -> Structure:
         if self.core is not None:
             return Structure(split=(self.core((q,), 0), self.ridge[q, :]))
         samples = int(self.rows[q].weights.shape[0])
-        return Structure(rank=samples * self.design.outputs + bool(self.shift))
+        rank = samples * self.design.outputs + bool(self.shift)
+        return Structure(rank=rank, forming=forming)
 
     def diagonal(self, q: int) -> Array:
         """Return the diagonal of one model's Hessian."""
@@ -164,35 +151,6 @@ class ModelColumns:
             self.sums = namespace(found).concatenate([head, tail])
         return self.sums
 
-    def formed(self) -> Any:
-        """Return the entries of all models once the products have taken as long; or None."""
-        if self.entries is None and self.compiled:
-            if self.products_left > 0.0:
-                self.products_left -= 1.0
-                return None
-            self.entries = self._form()
-        return self.entries
-
-    def _form(self) -> Any:
-        n, found = self.n, []
-        rows, dtype = self.products, self.design.dtype
-        fit = WIDTHS[-2] // np.dtype(dtype).itemsize
-        for first in range(0, len(self.rows), fit):
-            D = _tile(self.curvature[:, first : first + fit], dtype)
-            lanes = D.shape[1]
-            width = (0,) * lanes
-            sums = np.zeros((n * n + n) * lanes, dtype)
-            fixed = read_only(D.reshape(-1)), width, self.design.intercept, n
-            rows.over_rows(compiled_loops().add_entries_own, fixed, sums)
-            tiles = sums.reshape(n * n + n, lanes)
-            for c in range(min(fit, len(self.rows) - first)):
-                half = tiles[: n * n, c].reshape(n, n)
-                entries = half + half.T
-                diagonal = entries.reshape(-1)[:: n + 1]
-                diagonal += tiles[n * n :, c] + self.ridge[first + c, :]
-                found.append(entries)
-        return found
-
 
 class _Chosen:
     """The products with a block of some models."""
@@ -207,9 +165,6 @@ class _Chosen:
         """Return H V; columns beyond those chosen are zero."""
         models, design, places = self.models, self.models.design, self.places
         xp = namespace(V)
-        entries = models.formed() if models.compiled else None
-        if entries is not None:
-            return self._by_entries(entries, V)
         if models.compiled and self._ours(V):
             out = empty(V.shape, V)
             self._by_tiles(V, out)
@@ -244,10 +199,6 @@ class _Chosen:
 
     def into(self, V: Any, out: Any) -> Any:
         """Write H V into ``out``; return the curvature of each column where it is known."""
-        entries = self.models.formed()
-        if entries is not None:
-            out[...] = self._by_entries(entries, V)
-            return None
         if not (self._ours(V) and self._ours(out)) or np.may_share_memory(V, out):
             out[...] = self.matmat(V)
             return None
@@ -256,12 +207,6 @@ class _Chosen:
     def _ours(self, V: Any) -> bool:
         dtype = self.models.design.dtype
         return isinstance(V, np.ndarray) and V.dtype == dtype
-
-    def _by_entries(self, entries: Any, V: Any) -> Any:
-        out = np.zeros_like(V)
-        for c, q in enumerate(self.places):
-            out[:, c] = entries[q] @ V[:, c]
-        return out
 
     def _by_tiles(self, V: Any, out: Any) -> Any:
         """Write H V, tile by tile, in place where both are tiles themselves."""
@@ -321,12 +266,3 @@ def _times(diagonal: Array) -> Any:
         return dz
 
     return product
-
-
-def _tile(D: Any, dtype: Any) -> Any:
-    """Return columns in a block of half a cache line a row, or one."""
-    most = LINE // np.dtype(dtype).itemsize
-    lanes = most // 2 if D.shape[1] <= most // 2 else most
-    found = np.zeros((D.shape[0], lanes), dtype)
-    found[:, : D.shape[1]] = D
-    return found

@@ -258,44 +258,6 @@ def add_tile_own(
 
 
 @compile_loop()
-def add_entries_own(
-    values, indices, indptr, first, last, curvature, width, intercept, n, out
-):
-    """Add F' diag(w_c) F for each column: tiles of n² entries S, then of a diagonal D.
-
-    The sum is S + S' + D, as in ``add_entries``.
-    """
-    lanes = len(width)
-    square = np.uint64(n * n)
-    p = np.uint64(n - 1)
-    own = np.empty(lanes, out.dtype)
-    for i in range(first, last):
-        begin, end = np.uint64(indptr[i]), np.uint64(indptr[i + 1])
-        base = np.uint64(i * lanes)
-        for k in range(begin, end):
-            j = np.uint64(indices[k])
-            for c in range(lanes):
-                u = curvature[base + np.uint64(c)]
-                own[c] = u if values is None else u * values[k]
-            row = out[j * np.uint64(n) * np.uint64(lanes) :]
-            scatter_row(values, indices, k + one, end, row, width, own, np.uint64(0))
-            at = (square + j) * np.uint64(lanes)
-            edge = p * np.uint64(lanes)
-            for c in range(lanes):
-                out[at + np.uint64(c)] += (
-                    own[c] if values is None else own[c] * values[k]
-                )
-            if intercept:
-                for c in range(lanes):
-                    row[edge + np.uint64(c)] += own[c]
-        if intercept:
-            at = (square + p) * np.uint64(lanes)
-            for c in range(lanes):
-                out[at + np.uint64(c)] += curvature[base + np.uint64(c)]
-    return 0.0
-
-
-@compile_loop()
 def finish_tile(tile, width, down, right, first, count, out):
     """Copy ``count`` columns of a tile to where ``out`` has them, as V in start_tile."""
     lanes = len(width)

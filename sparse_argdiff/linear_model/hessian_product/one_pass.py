@@ -25,6 +25,7 @@ from ...arrays import LINE, Array, as_count, is_sparse
 from ...kernels import Workspace
 from ...kernels.blocks import block_loops
 from ...kernels.compiled import read_only
+from ...operators.structure import Forming
 from ..design import Design
 from ..losses import Curvature
 from .device import DeviceProducts
@@ -96,6 +97,7 @@ class OnePass:
         self.chunks = list(itertools.pairwise(bounds))
         self.cache, self.pool = CACHE, Workspace()
         self.price = math.inf  # of the entries of H, in products
+        self.nonzeros = int(features.nnz)
         if design.outputs == 1 and design.n**2 <= features.nnz:
             lengths = np.diff(features.indptr).astype(np.float64)
             # Additions to entries, over the two a nonzero that a product takes.
@@ -111,7 +113,10 @@ class OnePass:
         own = _Hessian(self, curvature, weights, shift, two)
         if outputs > 1:
             return Products(own.matvec, None, own.into)
-        return Products(own.matvec, own.matmat, own.into, into_blocks=True)
+        forming = None
+        if self.price < math.inf:
+            forming = Forming(self.price, self.nonzeros, own.formed)
+        return Products(own.matvec, own.matmat, own.into, True, forming)
 
     def over_rows(self, loop: Any, fixed: tuple[Any, ...], out: Array) -> Any:
         """Let a loop over rows add to ``out``; return the sum of what it returns."""
@@ -309,10 +314,11 @@ class _Hessian:
             if self.products_left > 0.0:
                 self.products_left -= columns
                 return None
-            self.entries = self._formed()
+            self.entries = self.formed()
         return self.entries
 
-    def _formed(self) -> Host:
+    def formed(self) -> Host:
+        """Return the entries of H, by one pass over the rows."""
         n = self.n
         sums = np.zeros(n * n + n, self.dtype)
         self._over_rows(compiled_loops().add_entries, (self.d, self.intercept, n), sums)

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from ...arrays import Array, namespace
+from ...operators.structure import Forming
 from ..design import Design
 from ..losses import Curvature
 
@@ -20,6 +21,7 @@ class Products(NamedTuple):
     matmat: Callable[[Array], Array] | None
     into: Callable[[Array, Array], Any] | None = None
     into_blocks: bool = False
+    forming: Forming | None = None
 
 
 class TwoPasses:
