@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import tracemalloc
+
 import numpy as np
 import pytest
 from scipy import sparse
@@ -509,3 +511,24 @@ def test_forward_and_several_columns():
     np.testing.assert_allclose(tangent.y, dense @ U[:, 0], 1e-7, 1e-10)
     by_minres = sad.vjp(problem, solution, V[:, 0], method="minres", rtol=1e-12)
     np.testing.assert_allclose(by_minres.x, dense.T @ V[:, 0], 1e-7, 1e-10)
+
+
+def test_the_memory_of_folds_is_some_vectors_of_y():
+    """x, r, p, A p and the start, y, steps and gradients; no ridge for each fold."""
+    rng = np.random.default_rng(0)
+    n, folds = 30_000, 4
+    features = sparse.random_array((60, n), density=1e-3, rng=rng, format="csr")
+    t = (rng.random(60) > 0.5).astype(float)
+    glm = Glm(features, t, penalty="scalar", kernels="reference")
+    problem, upper = glm.cross_validation(folds)
+    x, unit = np.array([-4.0]), 8 * folds * glm.n
+    sad.Hypergradient(problem, upper)(x + 1.0)  # imports what it needs
+    problem, upper = glm.cross_validation(folds)
+    tracemalloc.start()
+    try:
+        F = sad.Hypergradient(problem, upper)
+        F(x)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak <= 19 * unit

@@ -120,10 +120,11 @@ class Design:
         """
         memo = self._squares_of
         if memo is None or memo[0] is not d:
-            self._squares_of = memo = (d, self._new_squares(d))
+            self._squares_of = memo = (d, self.fresh_squares(d))
         return namespace(d).asarray(memo[1], copy=True)
 
-    def _new_squares(self, d: Array) -> Array:
+    def fresh_squares(self, d: Array) -> Array:
+        """Return the same of a d that will not come again; of (N, k) all k, row by row."""
         xp, features, squared, weights = namespace(d), self.features, self._squared, d
         with np.errstate(over="ignore", invalid="ignore"):
             c = _column_squares(features, squared, weights)

@@ -151,7 +151,7 @@ def held(operator: LinearOperator, fixed: Array, weights: Array) -> LinearOperat
         symmetric=True,
         diagonal=diagonal,
         structure=structure._replace(
-            blocks=_held_blocks(structure.blocks, fixed, own),
+            blocks=held_blocks(structure.blocks, fixed, own),
             columns=None,
             forming=None,
             split=split,
@@ -162,7 +162,7 @@ def held(operator: LinearOperator, fixed: Array, weights: Array) -> LinearOperat
     return found.with_product(into, blocks=operator.into_blocks)
 
 
-def _held_blocks(blocks: Any, fixed: Array, own: Array) -> Any:
+def held_blocks(blocks: Any, fixed: Array, own: Array) -> Any:
     """Return the same of the diagonal blocks of an operator."""
     if blocks is None:
         return None

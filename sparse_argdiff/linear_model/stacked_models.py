@@ -26,10 +26,9 @@ from .hessian_product.columns import ModelColumns
 from .hessian_product.one_pass import products_of
 from .lipschitz_constants import constants_of
 from .loss_at import quiet
-from .losses import Curvature
 from .mean_loss import DataTerm
 from .norms import NoRidge
-from .penalty import RidgePenalty, Weights, held, without
+from .penalty import RidgePenalty, Weights, held, held_blocks, without
 from .ridge_model import RidgeModel
 from .rows import Rows
 from .third_derivative import third_of_loss, third_of_ridge
@@ -214,59 +213,72 @@ class StackedModels:
         self, x: Array, places: Sequence[int], ys: Sequence[Array]
     ) -> DiagonalBlocks:
         """Return the Hessians of some models, the first one at place 0."""
-        found: DiagonalBlocks = self._linearized(x, places, ys).blocks
-        return found
+        columns, each = self._columns(x, places, ys)
+        blocks = DiagonalBlocks(len(places), self.size, columns)
+        fixed = self._mask(each)
+        if fixed is None:
+            return blocks
+        return held_blocks(blocks, fixed, columns.ridge.reshape(-1))
 
     def hess(self, x: Array, y: Array) -> LinearOperator:
         """Return f_YY, an operator (Q n, Q n) of Q diagonal blocks."""
-        return self._linearized(x, range(self.count), list(self.blocks(y)))
+        columns, each = self._columns(x, range(self.count), list(self.blocks(y)))
+        whole, fixed = self._stacked_hess(columns), self._mask(each)
+        if fixed is None:
+            return whole
+        return held(whole, fixed, columns.ridge.reshape(-1))
 
-    def _linearized(
+    def _columns(
         self, x: Array, places: Sequence[int], ys: Sequence[Array]
-    ) -> LinearOperator:
-        """Return the Hessians of some models as diagonal blocks of one operator."""
+    ) -> tuple[ModelColumns, list[Weights]]:
+        """Return the Hessians of some models as columns, and the weights at x."""
         each, xp = [self._weights(x)[q] for q in places], namespace(x)
         seen = [without(w.fixed, y) for w, y in zip(each, ys, strict=True)]
         zs, rows = self._predict(places, seen), [self.rows[q] for q in places]
         curved = [own.curvature(z) for own, z in zip(rows, zs, strict=True)]
-        rest = xp.zeros(self.size - self.design.n_coefficients, dtype=self.dtype)
-        ridge = xp.stack([xp.concatenate([w.values, rest]) for w in each])
         kinks = [own.kinks(z) for own, z in zip(rows, zs, strict=True)]
         notes = dict.fromkeys((*(w.note for w in each), *kinks))
-        note = "; ".join(part for part in notes if part)
-        whole, fixed = self._hess(rows, curved, ridge, note), self._mask(each)
-        return whole if fixed is None else held(whole, fixed, ridge.reshape(-1))
-
-    def _hess(
-        self,
-        rows: Sequence[Rows],
-        curved: Sequence[Curvature],
-        ridge: Array,
-        note: str,
-    ) -> LinearOperator:
-        design, count = self.design, len(rows)
+        ridge = self._ridge(each)
+        row = xp.zeros(self.size, dtype=self.dtype)
+        none = xp.broadcast_to(row[None, :], ridge.shape)
         core, whole = (
-            ModelColumns(design, self.products, rows, curved, weights, self.shift)
-            for weights in (namespace(ridge).zeros_like(ridge), ridge)
+            ModelColumns(self.design, self.products, rows, curved, weights, self.shift)
+            for weights in (none, ridge)
         )
-        whole.core = core
-        known = {"dtype": self.dtype}
-        rank = sum(own.weights.shape[0] * design.outputs for own in rows)
-        rank += count * bool(self.shift)
+        whole.core, whole.note = core, "; ".join(note for note in notes if note)
+        return whole, each
+
+    def _ridge(self, each: Sequence[Weights]) -> Array:
+        """Return the weights of the models as rows; one row where all have the same."""
+        first, xp = each[0].values, namespace(each[0].values)
+        rest = xp.zeros(self.size - self.design.n_coefficients, dtype=self.dtype)
+        if all(w.values is first for w in each):
+            row = xp.concatenate([first, rest])
+            return xp.broadcast_to(row[None, :], (len(each), self.size))
+        return xp.stack([xp.concatenate([w.values, rest]) for w in each])
+
+    def _stacked_hess(self, whole: ModelColumns) -> LinearOperator:
+        """Return the Hessians of all models as diagonal blocks of one operator."""
+        design, core = self.design, whole.core
+        assert core is not None
+        rank = sum(own.weights.shape[0] * design.outputs for own in self.rows)
+        rank += self.count * bool(self.shift)
         parts = [
             block_diagonal(
                 columns,
-                count,
+                self.count,
                 self.size,
                 diagonal=columns.diagonals if design.has_squares else None,
                 structure=Structure(rank=rank),
-                **known,
+                dtype=self.dtype,
             )
             for columns in (core, whole)
         ]
-        split = parts[0], ridge.reshape(-1)
-        structure = parts[1].structure._replace(split=split, rank=None, note=note)
-        return parts[1].with_structure(structure)
+        split = parts[0], whole.ridge.reshape(-1)
+        structure = parts[1].structure
+        return parts[1].with_structure(
+            structure._replace(split=split, rank=None, note=whole.note)
+        )
 
     @staticmethod
     def _mask(each: Sequence[Weights]) -> Array | None:

@@ -53,6 +53,7 @@ class ModelColumns:
         self.curved, self.ridge, self.shift = curved, ridge, shift
         self.n = design.n
         self.core: ModelColumns | None = None  # the same without ridge
+        self.note = ""
         self.scalar = design.outputs == 1
         self.compiled = isinstance(products, OnePass) and self.scalar
         self._whole: Any = None
@@ -144,11 +145,8 @@ class ModelColumns:
     def _squares(self) -> Any:
         """Return diag(F' W_q F) of all models, (n, Q), by one pass over the features."""
         if self.sums is None:
-            Q, p = len(self.rows), self.design.n_features
-            found = self.design.squares(self.curvature)
-            head = found[: p * Q].reshape((p, Q))
-            tail = found[p * Q :].reshape((-1, Q))
-            self.sums = namespace(found).concatenate([head, tail])
+            found = self.design.fresh_squares(self.curvature)
+            self.sums = found.reshape((-1, len(self.rows)))
         return self.sums
 
 
