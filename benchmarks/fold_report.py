@@ -7,7 +7,7 @@
 on text_farm_ads and libsvm_a9a (folders of DIR): F and its gradient from a cold start, of
 all folds by ``Glm.cross_validation`` and of each fold as a model of its own.  Processor
 time, interleaved; the ratio is all folds over the mean of the folds alone, the median of
-the rounds.  Products: Hessian products of a fold, the certificate's included.  Memory: the
+the rounds.  Products: Hessian products of a fold.  Memory: the
 peak above the data (``tracemalloc``), in K vectors of y, of the solve with its adjoint and
 with the certificate.
 """
@@ -62,7 +62,7 @@ class Folds:
     def seconds(self, made):
         """Return the processor time of F and its gradient, and the result."""
         start = time.process_time()
-        found = sad.Hypergradient(*made).evaluate(self.x)
+        found = sad.Hypergradient(*made).evaluate(self.x, certify=False)
         return time.process_time() - start, found
 
     def memory(self, call):
