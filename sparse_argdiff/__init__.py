@@ -32,9 +32,10 @@ from .operators.structure import Structure
 from .problem.batch_solution import BatchSolution
 from .problem.constants import Constants
 from .problem.constraints import Equality, Inequality, LinearEquality
+from .problem.group_penalty import GroupL1
 from .problem.log_barrier import LogBarrier
 from .problem.objective import FunctionObjective, Objective
-from .problem.penalties import L1, ElasticNet, GroupL1, Penalty
+from .problem.penalties import L1, ElasticNet, Penalty
 from .problem.problem import ActiveSet, Problem, Solution
 from .problem.quadratic import QuadraticProgram
 from .report import SolutionReport, report

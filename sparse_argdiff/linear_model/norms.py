@@ -15,7 +15,8 @@ from typing import Any
 import numpy as np
 
 from ..arrays import Array, as_array, namespace, zeros
-from ..problem.penalties import L1, ElasticNet, GroupL1, Penalty
+from ..problem.group_penalty import GroupL1
+from ..problem.penalties import L1, ElasticNet, Penalty
 from .design import Design
 from .log_weights import LogWeights
 from .penalty import Weights

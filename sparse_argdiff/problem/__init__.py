@@ -2,9 +2,10 @@
 
 from .constants import Constants
 from .constraints import Equality, Inequality, LinearEquality
+from .group_penalty import GroupL1
 from .log_barrier import LogBarrier
 from .objective import FunctionObjective, Objective
-from .penalties import L1, ElasticNet, GroupL1, Penalty
+from .penalties import L1, ElasticNet, Penalty
 from .problem import ActiveSet, Problem, Solution
 from .quadratic import QuadraticProgram
 

@@ -18,9 +18,10 @@ from typing import Any
 import numpy as np
 
 from ..arrays import epsilon, norm
+from ..problem.group_penalty import GroupL1
 from ..problem.kinks import Kinks, kinks
 from ..problem.metric import metric_of
-from ..problem.penalties import L1, GroupL1
+from ..problem.penalties import L1
 from ..problem.problem import Problem
 from ..problem.support import LARGEST_BLOCK, hess_block
 from ..status import Status
