@@ -392,6 +392,92 @@ def test_functions_may_write_into_what_they_are_given():
     np.testing.assert_array_equal(x, X)
 
 
+class Spoiling:
+    """An upper objective whose functions write into all that they are given."""
+
+    def __init__(self, inner, names):
+        self.inner, self.names = inner, names
+
+    def __getattr__(self, name):
+        function = getattr(self.inner, name)
+        if name not in self.names:
+            return function
+
+        def spoilt(*arrays):
+            result = function(*arrays)
+            for array in arrays:
+                array[...] = 0.5 * array - 0.1
+            return result
+
+        return spoilt
+
+
+class _Upper:
+    """½ ‖y‖² + 0.05 ‖x‖², with all that an upper objective may know."""
+
+    value = staticmethod(lambda x, y: UPPER.value(x, y) + 0.05 * x @ x)
+    grad_y = staticmethod(lambda x, y: np.array(UPPER.grad_y(x, y)))
+    grad_x = staticmethod(lambda x, y: 0.1 * x)
+    curvature_scale = staticmethod(lambda x: np.full(x.shape, 0.1))
+    lipschitz = staticmethod(lambda metric: float(1.0 / metric.min()))
+    hess_product = staticmethod(lambda x, y, dx, dy: (0.1 * dx, 1.0 * dy))
+
+
+_USES = {
+    "evaluate": lambda F, glm, x: F.evaluate(x),
+    "call": lambda F, glm, x: F(x),
+    "minimize": lambda F, glm, x: sad.minimize(
+        F.problem, F.upper, x, maxiter=3, on_failure="ignore"
+    ),
+    "hessp": lambda F, glm, x: (F.hessp(x, np.ones_like(x)),),
+    "influence": lambda F, glm, x: (sad.influence(F.problem, F.evaluate(x)),),
+}
+
+
+@pytest.mark.parametrize("use", _USES)
+@pytest.mark.parametrize("name", ["value", "grad_y", "grad_x", "rest", "part"])
+def test_functions_of_the_upper_objective_may_write_into_what_they_are_given(use, name):
+    """The proof gave ``grad_x`` y itself, and the parts of a sum shared one y."""
+    glm = Glm(F, T, loss="squared", intercept=False)
+    names = {
+        "rest": ("curvature_scale", "lipschitz", "hess_product"),
+        "part": ("value", "grad_y", "grad_x"),
+    }.get(name, (name,))
+    plain, x = _Upper(), np.linspace(-1.0, 0.5, glm.m)
+    spoilt = Spoiling(plain, names)
+    if name == "part":
+        plain, spoilt = sad.Sum(plain, plain), sad.Sum(spoilt, spoilt)
+    found, expected = (
+        _USES[use](sad.Hypergradient(sad.Problem(glm), upper), glm, x)
+        for upper in (spoilt, plain)
+    )
+    np.testing.assert_array_equal(x, np.linspace(-1.0, 0.5, glm.m))
+    for one, other in zip(_numbers(found), _numbers(expected), strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+@pytest.mark.parametrize("name", ["constants", "weight_slopes"])
+def test_what_an_objective_knows_may_be_asked_twice(name):
+    """``constants`` changed the y of the evaluation that it proves."""
+    glm = Glm(F, T, loss="squared", intercept=False)
+    x, found = np.linspace(-1.0, 0.5, glm.m), []
+    for objective in (glm, Spoiling(glm, (name,))):
+        problem = sad.Problem(objective)
+        result = sad.Hypergradient(problem, _Upper()).evaluate(x)
+        slopes = [sad.influence(problem, result) for _ in range(2)]
+        found.append([*_numbers(result), *slopes])
+    for one, other in zip(*found, strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+def _numbers(found):
+    """Return the numbers of a result: those of its fields, and of a solution in them."""
+    parts = found if isinstance(found, tuple) else vars(found).values()
+    inner = getattr(found, "solution", None)
+    numbers = [p for p in parts if isinstance(p, float | np.ndarray)]
+    return numbers if inner is None else [*numbers, inner.y, inner.x]
+
+
 @pytest.mark.parametrize("which", ["x", "y"])
 def test_products_of_an_own_operator_may_not_write_into_the_point(which):
     """The second J.T @ v was of another point than the first."""

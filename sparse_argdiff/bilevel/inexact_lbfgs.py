@@ -19,7 +19,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from ..arrays import Array, dot, epsilon, namespace, norm
+from ..arrays import Array, copied, dot, epsilon, namespace, norm
 from ..hypergradient.result import HypergradientResult
 from ..hypergradient.upper_objective import corrected_value
 from ..problem.problem import Solution
@@ -157,9 +157,9 @@ class _Search:
         F, x, xp = self.F, found.solution.x, namespace(g)
         through = getattr(F.problem.objective, "curvature_scale", None)
         itself = getattr(F.upper, "curvature_scale", None)
-        direct = itself(x) if callable(itself) else None
+        direct = itself(copied(x)) if callable(itself) else None
         implicit = g if direct is None else xp.where(g == 0.0, g, found.adjoint.x)
-        size = through(x, implicit) if callable(through) else xp.abs(implicit)
+        size = through(copied(x), implicit) if callable(through) else xp.abs(implicit)
         size = size if direct is None else size + direct
         most = float(xp.max(size)) if g.shape[0] else 0.0
         return size + (_LEVEL * most or 1.0)

@@ -20,6 +20,7 @@ from ..arrays import (
     as_vector,
     brief,
     check_methods,
+    copied,
     dot,
     namespace,
     zeros,
@@ -185,6 +186,7 @@ class Sum:
         for i, part in enumerate(parts):
             check_methods(f"part {i} of Sum", part, "value", "grad_y", "grad_x")
         groups = (p.parts if isinstance(p, Sum) else (p,) for p in parts)
+        # Each is given copies of its own, which it may write into.
         self.parts: tuple[UpperObjective, ...] = tuple(p for g in groups for p in g)
 
     def __repr__(self) -> str:
@@ -192,25 +194,27 @@ class Sum:
 
     def value(self, x: Array, y: Array) -> float:
         """Return Σ f^U(x, y)."""
-        return sum(as_number("value", part.value(x, y)) for part in self.parts)
+        return sum(
+            as_number("value", part.value(copied(x), copied(y))) for part in self.parts
+        )
 
     def grad_y(self, x: Array, y: Array) -> Array:
         """Return Σ ∂f^U/∂y, shape (n,)."""
-        return _total([part.grad_y(x, y) for part in self.parts])
+        return _total([part.grad_y(copied(x), copied(y)) for part in self.parts])
 
     def grad_x(self, x: Array, y: Array) -> Array | None:
         """Return Σ ∂f^U/∂x, shape (m,), or None where x enters no part directly."""
-        return _total([part.grad_x(x, y) for part in self.parts])
+        return _total([part.grad_x(copied(x), copied(y)) for part in self.parts])
 
     def curvature_scale(self, x: Array) -> Array | None:
         """Return the diagonal of ∂²f^U/∂x² of the parts that know theirs."""
         known = (getattr(part, "curvature_scale", None) for part in self.parts)
-        return _total([scale(x) for scale in known if callable(scale)])
+        return _total([scale(copied(x)) for scale in known if callable(scale)])
 
     def lipschitz(self, metric: Array) -> float:
         """Return a Lipschitz constant of ``grad_y`` in a metric, see ``Constants``."""
         known = (getattr(part, "lipschitz", None) for part in self.parts)
-        return sum(f(metric) if callable(f) else math.inf for f in known)
+        return sum(f(copied(metric)) if callable(f) else math.inf for f in known)
 
 
 def overfitting_note(upper: UpperObjective, m: int) -> str:

@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 
-from ..arrays import Array, asarray, dot, epsilon, is_finite, namespace, norm
+from ..arrays import Array, asarray, copied, dot, epsilon, is_finite, namespace, norm
 from ..implicit.checked_solve import LinearizedSolve
 from ..krylov import KrylovResult
 from ..problem.constants import Constants
@@ -67,7 +67,8 @@ def constants_at(
         known = getattr(problem.objective, "constants", None)
     if problem.constrained:
         return None
-    return known(solution.x, solution.y) if callable(known) else known
+    # Copies: a user's function may write into what it is given.
+    return known(copied(solution.x), copied(solution.y)) if callable(known) else known
 
 
 def prove(
@@ -87,10 +88,10 @@ def prove(
     lipschitz = getattr(upper, "lipschitz", None)
     if math.isinf(known.upper_lipschitz) and callable(lipschitz):
         metric = namespace(y).ones_like(y) if known.metric is None else known.metric
-        known = dataclasses.replace(known, upper_lipschitz=lipschitz(metric))
+        known = dataclasses.replace(known, upper_lipschitz=lipschitz(copied(metric)))
     if math.isinf(known.direct_lipschitz):
         direct = sum(
-            0.0 if part.grad_x(x, y) is None else _direct_lipschitz(part)
+            0.0 if gradient_x(part, found.solution) is None else _direct_lipschitz(part)
             for part in getattr(upper, "parts", (upper,))
         )
         known = dataclasses.replace(known, direct_lipschitz=direct)

@@ -8,7 +8,7 @@ influences cost one product with the features, and no solve.
 
 from __future__ import annotations
 
-from ..arrays import Array
+from ..arrays import Array, copied
 from ..problem.problem import Problem
 from .result import HypergradientResult
 
@@ -77,6 +77,8 @@ def influence(problem: Problem, result: HypergradientResult) -> Array:
             f"Hypergradient(problem, upper), found {type(result).__name__}"
         )
     x, y = result.solution.x, result.solution.y
-    along: Array = slopes(x, y, result.adjoint.adjoint[: y.shape[0]])
+    # Copies: a user's function may write into what it is given.
+    at = copied(x), copied(y)
+    along: Array = slopes(*at, copied(result.adjoint.adjoint[: y.shape[0]]))
     # λ belongs to the function that is minimised, −f for a maximum.
     return along if problem.maximize else -along
