@@ -94,8 +94,8 @@ MUTANTS = (
     ),
     (
         "problem/optimality.py",
-        "fitted = _fit_signed(C, force, signed)",
-        "pass",
+        "if right and (only or clear or norm(force) <= rounding):",
+        "if True:",
         GUARDS,
     ),
     ("solvers/batched/interior_point.py", "rounding = 16.0", "rounding = 0.0", GUARDS),
@@ -188,7 +188,7 @@ def main() -> None:
             shutil.copytree(ROOT / part, tree / part)
         for part in ("pyproject.toml", "README.md"):
             shutil.copy(ROOT / part, tree / part)
-        for tests in sorted({mutant[-1] for mutant in MUTANTS}):
+        for tests in sorted({mutant[-1] for mutant in MUTANTS if only in mutant[0]}):
             if not passes(tree, tests):
                 sys.exit(f"{tests} fails without a mutant")
         for name, old, new, tests in MUTANTS:

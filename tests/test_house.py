@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from mutants import MUTANTS
 
 import sparse_argdiff as sad
 
@@ -388,6 +389,14 @@ def in_a_fresh_python(code):
     )
     assert done.returncode == 0, done.stderr
     return done.stdout
+
+
+@pytest.mark.parametrize("mutant", MUTANTS, ids=lambda m: f"{m[0]}: {m[1]}")
+def test_mutants_change_lines_that_are_there(mutant):
+    name, old, new, tests = mutant
+    assert old in (ROOT / name).read_text("utf-8")
+    assert old != new
+    assert (Path(__file__).parent / tests).is_file()
 
 
 def test_import_is_light_and_silent():
