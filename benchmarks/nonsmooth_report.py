@@ -238,12 +238,12 @@ def compare(case, solvers, label, weights, rounds, limit):
                 taken[name].append(seconds(lambda c=call, tol=tol: c(weights, tol)))
     least = {name: min(times, default=math.nan) for name, times in taken.items()}
     peers = [v for name, v in least.items() if name != "ours" and not math.isnan(v)]
-    best, ours = min(peers), least["ours"]
+    best, ours = min(peers, default=math.nan), least["ours"]
     row = "  ".join(
         f"{name} {least[name]:8.4f} ({chosen[name][0]:.0e}, {chosen[name][1]:.0e})"
         for name in solvers
     )
-    of_sklearn = ours / least["sklearn"]
+    of_sklearn = ours / least.get("sklearn", math.nan)
     print(f"{label:24s} {row}  ratio {ours / best:5.2f}  to sklearn {of_sklearn:5.2f}")
     return ours / best, of_sklearn
 
@@ -285,7 +285,10 @@ def main():
                     case, solvers, label, weights, arguments.rounds, arguments.limit
                 )
             )
-    logs = np.log([r for r, _ in ratios])
+    logs = np.log([r for r, _ in ratios if not math.isnan(r)])
+    if not logs.shape[0]:
+        print("no peer returned")
+        return
     print(f"geometric mean of the ratios to the best peer: {np.exp(logs.mean()):.2f}")
     print(f"largest ratio to the best peer: {np.exp(logs.max()):.2f}")
     print(f"largest ratio to scikit-learn: {np.nanmax([r for _, r in ratios]):.2f}")
