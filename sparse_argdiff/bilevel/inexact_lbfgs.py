@@ -11,7 +11,9 @@ V is the value that the adjoint corrects, e half its correction.  The tolerances
 the adjoint live apart.  That of y follows the decrease, so that e is a tenth of it.  That of
 the adjoint follows ‖z‖: the error of z is the tolerance times a length that refined gradients
 measure, the largest ‖z‖ so far where none was.  A search ends where the values contradict the
-slope z'd, and both are refined tenfold; else it backtracks.
+slope z'd, and both are refined tenfold; else it backtracks.  Where y has a support or an
+active set, F has kinks: one parameter's search narrows its bracket once two trials were refused,
+that of several, which would step from kink to kink, where nothing else is left.
 """
 
 from __future__ import annotations
@@ -24,6 +26,7 @@ from ..hypergradient.result import HypergradientResult
 from ..hypergradient.upper_objective import corrected_value
 from ..problem.problem import Solution
 from ..status import ConvergenceError, Status
+from .kink import Bracket, bracket_kink
 from .result import BilevelResult
 from .run import Memory, Run
 
@@ -45,6 +48,7 @@ _TRIALS = 20  # of a search
 _ROUNDS = 30  # of searches from one iterate
 _CURVED = 1e-3  # least cosine of a move and the change of the gradient
 _FLATTER = 0.9  # slope after a step over that before, where values do not tell
+_REFUSED = 2  # trials before a kink of F is looked for
 _FAILURES = 3  # of evaluations at an iterate that has been evaluated before
 
 
@@ -70,9 +74,11 @@ def inexact_lbfgs(run: Run, x0: Array) -> BilevelResult:
             break
         found = trial
         run.accept(found, memory=search.memory())
+        if search.is_at_minimum:
+            break
     if run.ended is not None:
         return run.result(run.ended)
-    return run.result(Status.LINE_SEARCH_FAILED, search.reason)
+    return search.verdict()
 
 
 class _Search:
@@ -90,6 +96,36 @@ class _Search:
         self.cap, self.capped = _CAP, 0
         self.unit = 0.0  # error of z over the tolerance of the adjoint
         self.reason = ""
+        self.kink: Bracket | None = None  # of the last search,
+        self.refused: Array | None = None  # and a trial to which F rises
+
+    @property
+    def is_at_minimum(self) -> bool:
+        """Whether F has a kink here and can fall in no direction: there is one."""
+        return self.kink is not None and self.kink.lower.found.solution.x.shape[0] == 1
+
+    def verdict(self) -> BilevelResult:
+        """Return the result where no step lowers F."""
+        kink, run = self.kink, self.run
+        if kink is None:
+            return run.result(Status.LINE_SEARCH_FAILED, self.reason)
+        assert run.last is not None
+        past = max(run.last.value - kink.lower.value, 0.0)
+        falls = (
+            "Relative to what F is judged by, it can still fall by "
+            f"{(kink.fall + past) / run.scale(run.last.value):.1e}"
+        )
+        if self.is_at_minimum:
+            message = (
+                f"A minimum at a kink of F: {kink.describe()} {falls}, which meets the "
+                "tolerance (a bound where F is convex near the kink, else an estimate)."
+            )
+            return run.result(Status.CONVERGED, message=message)
+        message = (
+            f"F has a kink along the last direction: {kink.describe()} {falls} along it. "
+            "Along others it may fall further: this need not be a minimum."
+        )
+        return run.result(Status.LINE_SEARCH_FAILED, message=message)
 
     def memory(self) -> Memory:
         """Return all that the next step depends on, beside the iterate."""
@@ -116,12 +152,14 @@ class _Search:
         for failed in range(_ROUNDS):
             direction, is_capped = self.direction(found)
             trial, refusals, found = self.search(found, direction)
+            finest = self.is_finest(found)
+            if trial is None and finest and not self.moves and not self.is_at_minimum:
+                trial, found = self.narrowed(found)
             if trial is not None:
                 self.learn(found, trial, is_capped, refusals)
                 return trial
-            if self.run.ended is not None:
+            if self.run.ended is not None or self.is_at_minimum:
                 return None
-            finest = self.is_finest(found)
             if self.moves and (finest or failed % 2 == 1):
                 self.moves, self.changes = [], []
             elif finest:
@@ -176,9 +214,14 @@ class _Search:
         found : the iterate, whose value a close decision has sharpened.
         """
         run, x, length = self.run, found.solution.x, 1.0
+        self.kink = self.refused = None
         refused: tuple[float, Array | None] | None = None
         finest, slopes = self.is_finest(found), list[tuple[float, float]]()
         for refusals in range(_TRIALS):
+            if refusals == _REFUSED and x.shape[0] == 1:
+                trial, found = self.narrowed(found)
+                if trial is not None or self.kink is not None:
+                    return trial, refusals, found
             if not finest and contradicted(slopes):
                 break
             point = run.project(x + length * direction)
@@ -195,6 +238,8 @@ class _Search:
                     if self.descends(found, trial, slope):
                         return trial, refusals, found
                     value = trial.value
+                if self.refused is None or x.shape[0] == 1:
+                    self.refused = point
                 slopes = [*slopes[-1:], (length, (value - found.value) / length)]
                 rise = value - found.value - slope
                 fitted = -0.5 * slope * length / rise if rise > 0.0 else 0.5 * length
@@ -204,6 +249,48 @@ class _Search:
                 break
             length = min(max(fitted, 0.1 * length), 0.5 * length)
         return None, 0, found
+
+    def narrowed(
+        self, found: HypergradientResult
+    ) -> tuple[HypergradientResult | None, HypergradientResult]:
+        """Narrow the bracket between the iterate and a refused trial, at the finest.
+
+        Returns
+        -------
+        trial : the lower end, None where that is not lower: with several
+            parameters and a kink, not by more than the tolerance leaves.
+        found : the iterate, evaluated at the finest tolerances.
+        """
+        F, run, point = self.F, self.run, self.refused
+        if point is None or run.ended is not None or not F.problem.one_sided:
+            return None, found
+        if not self.is_finest(found):
+            finest = self.again(found, F.tol, F.adjoint_tol)
+            if finest is None or run.ended is not None:
+                return None, finest or found
+            found = finest
+
+        def evaluate(x: Array) -> HypergradientResult:
+            there = F.evaluate(x, certify=False)
+            refuse_unsolved(there.solution, F.tol)
+            return there
+
+        def small(value: float) -> float:
+            return run.tol * run.scale(value)
+
+        try:
+            bracket = bracket_kink(found, point, evaluate, small)
+        except ConvergenceError as error:
+            self.reason = str(error)
+            return None, found
+        if bracket is None:
+            return None, found
+        self.kink = bracket if bracket.is_kink else None
+        least = self.noise(found)
+        if bracket.is_kink and not self.is_at_minimum:
+            least = small(found.value)
+        fell = found.value - bracket.lower.value
+        return (bracket.lower.found if fell > least else None), found
 
     def start(
         self,

@@ -84,7 +84,9 @@ def minimize(
         Stop when the norm of the projected gradient, the entries of ∇F that do not push x
         against a bound, is ≤ tol · max(|F|, 10⁻³ (F(x0) − F)): a step of length one,
         a factor e for log-penalties, would lower F by no more than ``tol`` of itself, or,
-        where F tends to zero, of a thousandth of what the run has gained.
+        where F tends to zero, of a thousandth of what the run has gained.  Where F has one
+        parameter and a minimum at a kink, because y has a support or an active set, when
+        the tangents on both sides meet no further than that below F.
     maxiter : int
         Upper-level iterations.
     starts : int

@@ -229,20 +229,25 @@ class Run:
             stop = bool(self.callback(state))
         return Status.STOPPED_BY_CALLBACK if stop else None
 
-    def result(self, status: Status, detail: str = "") -> BilevelResult:
+    def result(
+        self, status: Status, detail: str = "", *, message: str = ""
+    ) -> BilevelResult:
         """Return the result: the best point, evaluated at the finest tolerances.
 
+        ``detail`` follows the sentence of the status, ``message`` stands in its place.
         That evaluation is no part of the run: a checkpoint goes on from before it.
         """
         state = self.F.state
-        ending = self._end(status, detail)
+        ending = self._end(
+            status, detail, message or _MESSAGES.get(status, status.value)
+        )
         if self.store is not None:
             self._save(self.store, state, ending)
         if status not in {Status.CONVERGED, Status.STOPPED_BY_CALLBACK}:
             logger.warning("minimize ended after %d: %s", ending.nit, ending.message)
         return ending
 
-    def _end(self, status: Status, detail: str) -> BilevelResult:
+    def _end(self, status: Status, detail: str, message: str) -> BilevelResult:
         """Evaluate the returned point at the finest tolerances, and certify it."""
         history, F = self.history.copy(), self.F
         found, failed = self._certified(status, history)
@@ -259,7 +264,7 @@ class Run:
             _point(found),
             success=status is Status.CONVERGED,
             status=status,
-            message=f"{_MESSAGES.get(status, status.value)} {detail}".strip(),
+            message=f"{message} {detail}".strip(),
             nit=len(history) - 1,
             nfev=F.n_evaluations,
             n_hvp=F.n_hvp,
