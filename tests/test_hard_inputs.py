@@ -5,6 +5,7 @@ import math
 import numpy as np
 import pytest
 import scipy.sparse as sp
+from sklearn.datasets import load_iris
 
 import sparse_argdiff as sad
 from sparse_argdiff.linear_model import Glm
@@ -410,3 +411,76 @@ def test_products_that_write_into_y_do_not_change_the_next():
     first = J.T @ np.ones(3)
     assert np.array_equal(J.T @ np.ones(3), first)
     assert first == pytest.approx(-1.0 / (1.0 + x) ** 2)
+
+
+# a minimiser that exists --------------------------------------------------------------
+
+
+@pytest.mark.parametrize("log_penalty", [-18.0, -20.0, -22.0, -24.0])
+@pytest.mark.parametrize("intercept", [True, False])
+@pytest.mark.parametrize("standardised", [True, False])
+def test_steps_of_rounding_are_no_flight_to_infinity(
+    standardised, intercept, log_penalty
+):
+    """Of four unlike pairs five noisy steps were not shorter each: UNBOUNDED."""
+    features, classes = load_iris(return_X_y=True)
+    if standardised:
+        features = (features - features.mean(axis=0)) / features.std(axis=0)
+    glm = Glm(
+        features, classes, loss="multinomial", penalty="scalar", intercept=intercept
+    )
+    problem, x = sad.Problem(glm), np.array([log_penalty])
+    found, again = (sad.solve(problem, x, M=M) for M in ("auto", None))
+    assert found.status is again.status is sad.Status.CONVERGED
+    assert found.niter <= 40
+    assert error_of(found.y, again.y) <= 1e-6
+
+
+def _separable(log_penalty, loss="logistic", intercept=False):
+    rng = np.random.default_rng(1)
+    features = rng.standard_normal((40, 4))
+    classes = (features @ rng.standard_normal(4) > 0) * 1.0
+    glm = Glm(features, classes, loss=loss, penalty="scalar", intercept=intercept)
+    return glm, np.array([log_penalty])
+
+
+@pytest.mark.parametrize("intercept", [True, False])
+@pytest.mark.parametrize("log_penalty", [-45.0, -60.0, -100.0, -600.0])
+def test_a_ridge_is_never_called_unbounded(intercept, log_penalty):
+    """However small, it has a minimiser: far away, and said not to be found."""
+    glm, x = _separable(log_penalty, intercept=intercept)
+    assert glm.has_minimiser(x)
+    found = sad.solve(sad.Problem(glm), x, on_failure="ignore")
+    assert found.status is not sad.Status.UNBOUNDED
+    assert not found.status.acceptable
+    with pytest.raises(sad.ConvergenceError):
+        sad.solve(sad.Problem(glm), x)
+
+
+def test_the_folds_of_a_ridge_are_never_called_unbounded():
+    glm, x = _separable(-100.0)
+    problem, _ = glm.cross_validation(4)
+    assert problem.has_minimiser(x)
+    found = sad.solve(problem, x, on_failure="ignore")
+    assert found.status is not sad.Status.UNBOUNDED
+    assert not found.status.acceptable
+
+
+@pytest.mark.parametrize("intercept", [True, False])
+def test_separable_classes_without_a_ridge_are_unbounded(intercept):
+    glm, x = _separable(-800.0, intercept=intercept)  # e^−800 is 0
+    assert not glm.has_minimiser(x)
+    found = sad.solve(sad.Problem(glm), x, on_failure="ignore")
+    assert found.status is sad.Status.UNBOUNDED
+
+
+def test_a_maximum_and_an_offset_of_no_ridge_are_not_known_to_exist():
+    glm, x = _separable(-1.0)
+    assert sad.Problem(glm).has_minimiser(x)
+    assert not sad.Problem(glm, maximize=True).has_minimiser(x)
+    features = np.random.default_rng(0).standard_normal((20, 3))
+    offset = np.array([0.0, -np.inf, 0.0])
+    free = Glm(
+        features, features[:, 0], loss="squared", penalty="scalar", log_offset=offset
+    )
+    assert not free.has_minimiser(np.zeros(1))

@@ -221,6 +221,10 @@ class FoldedGlm:
         """Return a mask (K n,) of what x fixes at 0, None where nothing is."""
         return self.models.fixed(x)
 
+    def has_minimiser(self, x: Array) -> bool:
+        """Tell whether minimisers surely exist: every coefficient has a ridge > 0."""
+        return self.models.has_minimiser(x)
+
     def third_product(
         self, x: Array, y: Array, w: Array, dx: Array, dy: Array
     ) -> tuple[Array, Array]:

@@ -243,6 +243,10 @@ class Glm:
         """Return a mask (n,) of the coefficients that x fixes at 0, None without any."""
         return self._model.fixed(x)
 
+    def has_minimiser(self, x: Array) -> bool:
+        """Tell whether a minimiser surely exists: every coefficient has a ridge > 0."""
+        return self._model.has_minimiser(x)
+
     def third_product(
         self, x: Array, y: Array, w: Array, dx: Array, dy: Array
     ) -> tuple[Array, Array]:

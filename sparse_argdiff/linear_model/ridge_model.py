@@ -8,6 +8,8 @@ common shift; the term ½ (mean b)², zero at the solution, makes f_YY definite.
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -20,11 +22,29 @@ from .columns import Columns
 from .dual_point import LossDualPoint, dual_point
 from .hessian_product.one_pass import products_of
 from .lipschitz_constants import constants_of
-from .losses import Curvature, kink_note
+from .losses import Curvature, Huber, Squared, kink_note
 from .mean_loss import DataTerm
 from .norms import NoRidge
 from .penalty import RidgePenalty, held, without
 from .third_derivative import third_of_loss, third_of_ridge
+
+
+def ridge_holds(
+    penalty: RidgePenalty | NoRidge, x: Array, terms: Sequence[DataTerm]
+) -> bool:
+    """Tell whether the loss grows along free intercepts, and weights > 0 hold the rest."""
+    if isinstance(penalty, NoRidge) or not all(map(_holds_intercept, terms)):
+        return False
+    weights = penalty.weights(x, terms[0].design.dtype)
+    return bool(namespace(weights).all(weights > 0.0))
+
+
+def _holds_intercept(data: DataTerm) -> bool:
+    """Tell whether the loss surely grows along an intercept, or there is none."""
+    if not data.design.intercept or isinstance(data.loss, Squared | Huber):
+        return True
+    ends = getattr(data.loss, "mean_range", (-math.inf, math.inf))
+    return all(map(math.isfinite, ends)) and data.lacking() is None
 
 
 class RidgeModel:
@@ -52,6 +72,10 @@ class RidgeModel:
     def fixed(self, x: Array) -> Array | None:
         """Return a mask (n,) of what x fixes at 0, None where nothing is."""
         return self.penalty.at(x, self.dtype).fixed
+
+    def has_minimiser(self, x: Array) -> bool:
+        """Tell whether a minimiser surely exists."""
+        return ridge_holds(self.penalty, x, [self.data])
 
     def value(self, x: Array, y: Array) -> float:
         """Return f(x, y)."""

@@ -29,7 +29,7 @@ from .loss_at import quiet
 from .mean_loss import DataTerm
 from .norms import NoRidge
 from .penalty import RidgePenalty, Weights, held, held_blocks, without
-from .ridge_model import RidgeModel
+from .ridge_model import RidgeModel, ridge_holds
 from .rows import Rows
 from .third_derivative import third_of_loss, third_of_ridge
 
@@ -112,6 +112,11 @@ class StackedModels:
     def fixed(self, x: Array) -> Array | None:
         """Return a mask (Q n,) of what x fixes at 0, None where nothing is."""
         return self._mask(self._weights(x))
+
+    def has_minimiser(self, x: Array) -> bool:
+        """Tell whether each model surely has a minimiser."""
+        parts = zip(self.penalties, self._split(x), strict=True)
+        return all(ridge_holds(penalty, part, self.terms) for penalty, part in parts)
 
     def predictors(self, y: Array) -> list[Array]:
         """Return the predictors of each model, (N,) or (N, K), by one product."""

@@ -223,6 +223,14 @@ class Problem:
         found: Array | None = fixed(copied(x)) if callable(fixed) else None
         return found
 
+    def has_minimiser(self, x: Array) -> bool:
+        """Tell whether f(x, ·) is known to have a minimiser.
+
+        By an objective's method ``has_minimiser(x)``: a linear model with a ridge.
+        """
+        known = getattr(self.objective, "has_minimiser", None)
+        return callable(known) and not self.maximize and bool(known(copied(x)))
+
     def _operator(self, name: str, x: Array, y: Array, columns: int) -> LinearOperator:
         given = self.given(name, x, y)
         operator = as_operator(f"objective.{name}'s result", given, square=False)

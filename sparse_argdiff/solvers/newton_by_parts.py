@@ -10,6 +10,7 @@ block, of which a column that has ended leaves.
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Sequence
 from typing import Any, Protocol
@@ -80,9 +81,11 @@ def newton_by_parts(
     convex = bool(getattr(problem.objective, "convex", False))
     n, rows = parts.size, range(parts.count)
     starts = [y0[k * n : (k + 1) * n] for k in rows]
+    bounded = functools.partial(problem.has_minimiser, x)
+    tests = [StoppingTest(tol, maxiter, None, bounded=bounded) for _ in rows]
     runs = [
-        NewtonCG(StoppingTest(tol, maxiter, None), choice, convex=convex).run(start)
-        for start in starts
+        NewtonCG(test, choice, convex=convex).run(start)
+        for test, start in zip(tests, starts, strict=True)
     ]
     wanted = [next_request(run, None) for run in runs]
     bundle = _Bundle(parts, x)

@@ -9,6 +9,7 @@ downhill.  Norms are those of f_YY and, of gradients, of M ≈ f_YY⁻¹ (``stop
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
@@ -64,7 +65,8 @@ def newton_cg(
         parts = parts_of(problem, M, callback)
         if parts is not None:
             return newton_by_parts(problem, parts, x, y0, tol, maxiter, Choice(M))
-    test = StoppingTest(tol, maxiter, callback)
+    bounded = functools.partial(problem.has_minimiser, x)
+    test = StoppingTest(tol, maxiter, callback, bounded=bounded)
     convex = bool(getattr(problem.objective, "convex", False)) and not problem.maximize
     run = NewtonCG(test, Choice(M), convex=convex).run(y0)
     served, wanted = _Served(problem, x), next_request(run, None)

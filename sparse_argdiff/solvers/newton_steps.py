@@ -304,7 +304,9 @@ class NewtonCG:
     def from_zero(self, point: _Point) -> Run:
         """Return the point at zero, once, where f_YY may know more than far away."""
         self.cold, test = True, self.test
-        self.test = StoppingTest(test.tol, test.maxiter, test.callback)
+        self.test = StoppingTest(
+            test.tol, test.maxiter, test.callback, bounded=test.bounded
+        )
         self.largest_square = self.changes = 0.0
         self.modelled, self.niter = False, self.niter + 1
         return (yield from self.at(0.0 * point.y))

@@ -19,6 +19,7 @@ from ..arrays import Array, epsilon
 from ..status import Status
 
 MAXITER = 200  # Newton steps
+_FALLS = 0.95  # of the gradient, in a step towards a limit that is not attained
 
 
 @dataclasses.dataclass(frozen=True)
@@ -67,7 +68,9 @@ class StoppingTest:
 
     Towards a limit that is not attained, as in exp(−y) or in the log-likelihood of
     separable classes, each full step is as long as the last while the gradient falls by
-    1/e.  Such steps mean that f is unbounded or has no minimiser.
+    1/e.  Such steps mean that f is unbounded or has no minimiser, and that the limit of
+    iterations is met where it is known to have one (``bounded``); where the gradient does
+    not fall they are rounding.
     """
 
     def __init__(
@@ -75,8 +78,10 @@ class StoppingTest:
         tol: float,
         maxiter: int | None,
         callback: Callback | None,
+        *,
+        bounded: Callable[[], bool] = lambda: False,
     ) -> None:
-        self.tol = tol
+        self.tol, self.bounded = tol, bounded
         self.maxiter = MAXITER if maxiter is None else maxiter
         self.callback = callback
         self.square, self._unit = 0.0, 2.0**-52
@@ -146,9 +151,12 @@ class StoppingTest:
         error = math.hypot(step.inner_error, bent)
         self.relative_error = error / self.length if self.length else 0.0
         self._largest_step = max(self._largest_step, lam)
+        if not step.new_gradient <= _FALLS * step.gradient:
+            self._not_shorter = 0
         endless = self._not_shorter >= 5
         if endless and lam <= math.sqrt(self._unit) * self._largest_step:
-            return Status.UNBOUNDED
+            # Lengths next to rounding tell no more of a minimiser that is known to exist.
+            return Status.ITERATION_LIMIT if self.bounded() else Status.UNBOUNDED
         if not self.size < math.inf:  # overflow: nothing is known to be short
             return None
         if error <= self.tol * self.length:
@@ -163,6 +171,7 @@ class StoppingTest:
         if not at_noise and self._not_halved < patience:
             return None
         # What changes f_Y here is rounding, and no sign of a short ρ.
+        self.radius = math.inf
         self.relative_error = error / self.size if self.size else 0.0
         met = error <= self.tol * self.size
         return Status.CONVERGED if met else Status.ROUNDING_LIMIT
