@@ -142,6 +142,7 @@ MUTANTS = (
         "",
         "test_not_convex.py",
     ),
+    ("solvers/stopping.py", "_FALLS = 0.95", "_FALLS = 2.0", "test_hard_inputs.py"),
     (
         "solvers/stopping.py",
         "min(self.size, self.radius)",

@@ -9,6 +9,7 @@ from sklearn.datasets import load_iris
 
 import sparse_argdiff as sad
 from sparse_argdiff.linear_model import Glm
+from sparse_argdiff.solvers.stopping import NewtonStep, StoppingTest
 
 
 def error_of(found, right):
@@ -484,3 +485,22 @@ def test_a_maximum_and_an_offset_of_no_ridge_are_not_known_to_exist():
         features, features[:, 0], loss="squared", penalty="scalar", log_offset=offset
     )
     assert not free.has_minimiser(np.zeros(1))
+
+
+def test_noisy_steps_of_a_steady_gradient_are_no_flight_to_infinity():
+    """The stopping test alone: six steps, none shorter, and a gradient that does not fall."""
+
+    def ends(fall):
+        test = StoppingTest(1e-16, None, None)
+        test.square, gradient, y = 1.0, 1e-2, np.ones(2)
+        statuses = []
+        for lam in [1.0, *(1e-10 * fall**k for k in range(8))]:
+            test.moved(y, 1.0, lam)
+            new = fall * gradient
+            shown = NewtonStep(lam, 0.0, gradient, new, 0.1 * gradient, 1.0)
+            statuses.append(test.after(shown))
+            gradient = new
+        return statuses
+
+    assert sad.Status.UNBOUNDED in ends(math.exp(-1.0))
+    assert sad.Status.UNBOUNDED not in ends(1.0)
