@@ -127,6 +127,13 @@ class ConvergenceError(RuntimeError):
         self.n_hvp = n_hvp
 
 
+class NoSolutionError(ConvergenceError, ValueError):
+    """At this x the problem cannot be solved, by what is given: another x may do.
+
+    A wrong argument where x is the caller's own, and a refused trial of a search.
+    """
+
+
 class ConvergenceWarning(UserWarning):
     """The message of :class:`ConvergenceError`, under ``on_failure="warn"``."""
 

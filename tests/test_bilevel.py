@@ -882,15 +882,23 @@ class Cliff:
             self.tried.append(float(x[0]))
             return float(0.5 * y @ hess(x) @ y - y[0] * x[0])
 
-        self.problem = sad.Problem(
-            sad.FunctionObjective(
-                value=value,
-                grad=lambda x, y: hess(x) @ y - np.array([x[0], 0.0]),
-                hvp=lambda x, y, v: hess(x) @ v,
-                cross_vjp=lambda x, y, w: -w[:1],
-                n=2,
-            )
+        objective = sad.FunctionObjective(
+            value=value,
+            grad=lambda x, y: hess(x) @ y - np.array([x[0], 0.0]),
+            hvp=lambda x, y, v: hess(x) @ v,
+            cross_vjp=lambda x, y, w: -w[:1],
+            n=2,
         )
+        equality = None
+        if beyond == "fixed by its weight":
+
+            def fixed(x):
+                self.tried.append(float(x[0]))
+                return np.array([False, True]) if x[0] >= 1.0 else None
+
+            objective.fixed = fixed
+            equality = sad.LinearEquality(np.array([[0.0, 1.0]]), np.zeros(1))
+        self.problem = sad.Problem(objective, equality=equality)
 
         def upper_value(x, y):
             bad = beyond == "upper nan" and x[0] >= 1.0
@@ -901,7 +909,10 @@ class Cliff:
         )
 
 
-TROUBLES = ["unbounded", "indefinite", "not unique", "nan", "upper nan"]
+TROUBLES = [
+    *("unbounded", "indefinite", "not unique", "nan", "upper nan"),
+    "fixed by its weight",
+]
 
 
 @pytest.mark.parametrize("method", [*METHODS, "hoag", "hoag_quadratic"])
@@ -1450,7 +1461,7 @@ def test_values_on_the_way_have_error_bars():
         upper,
         np.full(s * s, -2.3),
         bounds=(-8, 4),
-        maxiter=12,
+        maxiter=15,
         callback=lambda state: path.append((state.x.copy(), state.record)),
     )
     F = sad.Hypergradient(problem, upper, tol=1e-9)

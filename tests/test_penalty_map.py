@@ -222,6 +222,23 @@ def test_constraints_may_contradict_what_is_fixed():
         sad.solve(problem, np.zeros(P))
 
 
+def test_a_weight_that_overflows_on_a_search_is_a_point_without_a_solution():
+    """At the caller's own x it is a wrong argument; a trial there is refused."""
+    glm = Glm(F, REAL, loss="squared")
+    problem = sad.Problem(glm, lower=0.0)
+    at = sad.Hypergradient(problem, glm.held_out(F, REAL), failed_value="barrier")
+    with pytest.raises(ValueError, match="infinite weight"):
+        at(np.full(glm.m, 800.0))
+    value, _ = at(np.zeros(glm.m))
+    with pytest.warns(sad.ConvergenceWarning, match="infinite weight"):
+        beyond, gradient = at(np.full(glm.m, 800.0))
+    assert value < beyond < np.inf
+    assert np.all(gradient > 0.0)
+    assert at.failures.causes[sad.Status.INFEASIBLE] == 1
+    with pytest.raises(ValueError, match="x must"):  # of another kind: no trial
+        at(np.zeros((glm.m, 1)))
+
+
 # the range ----------------------------------------------------------------------------
 
 

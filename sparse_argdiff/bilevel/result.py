@@ -22,8 +22,9 @@ class HistoryRecord:
     value : float
         F(x).
     value_error : float
-        Three times the correction of this value by the adjoint: where a solve was loose,
-        how far off the value may be.  Of the returned point: that of its certificate.
+        Three times the correction of this value by the adjoint, and ten times a guess of
+        the second order that it leaves: where a solve was loose, how far off the value may
+        be.  Of the returned point: that of its certificate.
     gradient_norm : float
         Norm of the projected gradient: the entries of ∇F that do not push x against a
         bound.

@@ -23,7 +23,7 @@ from scipy.optimize import OptimizeResult
 from ..arrays import Array, epsilon, namespace, norm
 from ..hypergradient.hypergradient import Hypergradient
 from ..hypergradient.result import HypergradientResult, WarmStart
-from ..hypergradient.upper_objective import corrected_value
+from ..hypergradient.upper_objective import UpperObjective, corrected_value, remainder
 from ..problem.optimality import residual, residual_scale
 from ..status import ConvergenceError, Status
 from .checkpoint import Store
@@ -47,7 +47,8 @@ _MESSAGES = {
     ),
 }
 _SAVED = ("start", "last", "before", "best", "best_nit", "memory", "history", "status")
-_BAR = 3.0  # corrections that a value may be off by
+_BAR = 3.0  # corrections that a value may be off by,
+_REMAINDERS = 10.0  # and guesses of what they leave, where they cancel
 _GRADIENT_BAR = 10.0  # relative errors of y and λ that a gradient may be off by
 _OF_THE_GAIN = 1e-3
 _FAR = 5.0  # a move of a log-penalty by a factor of 150
@@ -213,7 +214,7 @@ class Run:
         """Return the fields of a record that an evaluation determines."""
         return {
             "value": found.value,
-            "value_error": _BAR * abs(found.correction),
+            "value_error": _value_error(self.F.upper, found),
             "gradient_norm": self._size(found),
             "gradient_error": _gradient_error(found),
             "lower_tol": found.tol,
@@ -442,6 +443,12 @@ def _failure(found: HypergradientResult) -> Status | None:
         if status is not None and not status.acceptable:
             return status
     return None
+
+
+def _value_error(upper: UpperObjective, found: HypergradientResult) -> float:
+    """Guess the error of a value from its correction, and from what that leaves."""
+    left = remainder(upper, found.solution, found.adjoint, found.adjoint_error)
+    return _BAR * abs(found.correction) + _REMAINDERS * left
 
 
 def _gradient_error(found: HypergradientResult) -> float:

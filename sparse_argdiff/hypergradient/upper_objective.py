@@ -130,3 +130,30 @@ def value_and_gradient(
         raise_or_warn(Status.NOT_FINITE, adjoint, _WHAT, detail, on_failure)
     gradient = namespace(gradient).asarray(gradient, dtype=solution.x.dtype)
     return *corrected_value(upper, solution, adjoint.adjoint, on_failure), gradient
+
+
+def remainder(
+    upper: UpperObjective, solution: Solution, adjoint: Adjoint, adjoint_error: float
+) -> float:
+    """Guess the error of second order that a corrected value keeps; no products.
+
+    With the errors e of y and δ of λ it is δ' f_YY e − ½ e' f^U_YY e.  The first term is at
+    most the product of their lengths in the metric of f_YY.  The second is taken for that of
+    a step as long as e along λ, to which f^U is most sensitive: one value of f^U beside it.
+
+    Zero where the solver does not tell ‖e‖, as with constraints; infinite where f^U is not
+    finite beside y.
+    """
+    error, z, left = solution.error, adjoint.adjoint, adjoint.krylov.residual
+    if not error or z.shape != solution.y.shape or left.shape != z.shape:
+        return 0.0
+    v = gradient_y(upper, solution)
+    size = math.sqrt(max(dot(z, v - left), 0.0))
+    if not 0.0 < size < math.inf:
+        return 0.0
+    x, y, step = solution.x, solution.y, error / size
+    here = as_number("upper.value", upper.value(copied(x), copied(y)))
+    there = as_number("upper.value", upper.value(copied(x), y + step * z))
+    bent = abs(there - here - step * dot(v, z))
+    known = 0.0 if math.isnan(adjoint_error) else adjoint_error
+    return known * size * error + bent if math.isfinite(bent) else math.inf

@@ -310,6 +310,8 @@ class Solution:
     relative_error : float or None
         The Newton step that is left, estimated, relative to the length of y, both in the
         metric of the Hessian: to first order the error of y.
+    error : float or None
+        That length itself, in the metric of the Hessian, without constraints.
     residual : array (n + p + q,) or None
         The residual of the optimality conditions, where the solver has it.
     bound_multipliers : array (n,) or None
@@ -342,6 +344,7 @@ class Solution:
     status: Status | None = None
     residual_norm: float | None = None
     relative_error: float | None = None
+    error: float | None = None
     residual: Array | None = dataclasses.field(default=None, repr=False)
     bound_multipliers: Array | None = None
     factor: Any = dataclasses.field(default=None, repr=False)

@@ -117,6 +117,7 @@ def _whole(problem: Problem, x: Array, ends: Sequence[Outcome]) -> Solution:
     if status is not Status.CONVERGED:
         notes[f"part {worst} of {len(ends)} (from 0) ended so"] = None
     errors = [end.relative_error for end in ends if end.relative_error is not None]
+    lengths = [end.error for end in ends if end.error is not None]
     values = [end.value for end in ends if end.value is not None]
     grad = xp.concatenate([end.grad for end in ends])
     return Solution(
@@ -126,6 +127,7 @@ def _whole(problem: Problem, x: Array, ends: Sequence[Outcome]) -> Solution:
         status=status,
         residual_norm=norm(grad),
         relative_error=max(errors) if errors else None,
+        error=math.hypot(*lengths) if lengths else None,
         residual=grad,
         niter=max(end.niter for end in ends),
         n_hvp=sum(end.n_hvp for end in ends),

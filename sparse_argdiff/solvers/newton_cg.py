@@ -86,6 +86,7 @@ def _solution(problem: Problem, x: Array, found: Outcome) -> Solution:
         status=found.status,
         residual_norm=found.size,
         relative_error=found.relative_error,
+        error=found.error,
         residual=found.grad,
         niter=found.niter,
         n_hvp=found.n_hvp,

@@ -82,6 +82,7 @@ class Outcome:
     size: float  # ‖grad‖₂
     status: Status
     relative_error: float | None
+    error: float | None  # ‖error of y‖_H
     niter: int
     n_hvp: int
     n_grad: int
@@ -141,6 +142,7 @@ class NewtonCG:
             size=point.size,
             status=status,
             relative_error=self.test.relative_error,
+            error=self.test.error,
             niter=self.niter,
             n_hvp=self.n_hvp,
             n_grad=self.n_grad,
@@ -315,6 +317,7 @@ class NewtonCG:
         """Tell rounding from a line search that failed."""
         if status is not Status.LINE_SEARCH_FAILED or not self.is_short(direction):
             return status
+        self.test.error = direction.length
         self.test.relative_error = error = direction.length / (self.test.size or 1.0)
         return Status.CONVERGED if error <= self.test.tol else Status.ROUNDING_LIMIT
 

@@ -31,7 +31,7 @@ from ..problem.bounds import crossing
 from ..problem.optimality import check_conditions, is_as_left
 from ..problem.problem import Problem, Solution
 from ..problem.quadratic import QuadraticObjective
-from ..status import OnFailure, Status, raise_or_warn, warn_poor
+from ..status import NoSolutionError, OnFailure, Status, raise_or_warn, warn_poor
 from .active_set import active_set
 from .interior_point.barrier import barrier
 from .newton_cg import newton_cg
@@ -304,9 +304,11 @@ def _without_fixed(problem: Problem, x: Array, y0: Array) -> Array:
     if fixed is None:
         return y0
     if problem.constrained:
-        raise ValueError(
+        raise NoSolutionError(
             "coefficients of infinite weight are fixed at 0, which constraints may "
-            "contradict; leave these features out"
+            "contradict; leave these features out, or bound x",
+            Status.INFEASIBLE,
+            None,
         )
     return namespace(y0).where(fixed, namespace(y0).zeros_like(y0), y0)
 

@@ -87,6 +87,7 @@ class StoppingTest:
         self.square, self._unit = 0.0, 2.0**-52
         self.radius = math.inf  # ρ
         self.relative_error: float | None = None  # of y, after a full step
+        self.error: float | None = None  # its length in the metric of the Hessian
         self._path = self._way = self._largest_step = self._last = 0.0
         self._length, self._not_shorter, self._not_halved = 0.0, 0, 0
 
@@ -148,7 +149,7 @@ class StoppingTest:
         # Next to rounding the change of f_Y tells nothing of the change of f_YY.
         significant = step.model_error > noise and lam > 512.0 * self._unit * self.size
         self.radius = lam * lam / bent if significant and bent > 0.0 else math.inf
-        error = math.hypot(step.inner_error, bent)
+        self.error = error = math.hypot(step.inner_error, bent)
         self.relative_error = error / self.length if self.length else 0.0
         self._largest_step = max(self._largest_step, lam)
         if not step.new_gradient <= _FALLS * step.gradient:
