@@ -7,6 +7,7 @@ shares no line with the package.
 from __future__ import annotations
 
 import dataclasses
+import pickle
 import tracemalloc
 
 import numpy as np
@@ -23,6 +24,7 @@ from sparse_argdiff.linear_model import (
     Poisson,
     Squared,
 )
+from sparse_argdiff.linear_model.loss_at import LossAt
 
 # the models, once more, in dense algebra ----------------------------------------------
 
@@ -1085,3 +1087,38 @@ def test_features_as_lists():
     x, y = np.zeros(2), np.ones(3)
     found = Glm(rows, targets).grad(x, y)
     np.testing.assert_array_equal(found, Glm(np.array(rows), targets).grad(x, y))
+
+
+@pytest.mark.parametrize("part", ["value", "slope", "_second"])
+def test_a_subclass_that_changes_one_part_of_a_loss_is_obeyed(part):
+    """The parts that ``Logistic`` computes together are not those of a subclass."""
+
+    def doubled(self, *arguments):
+        return 2.0 * getattr(super(Doubled, self), part)(*arguments)
+
+    Doubled = type("Doubled", (Logistic,), {part: doubled})
+    rng = np.random.default_rng(3)
+    X, t = rng.standard_normal((30, 4)), rng.choice([-1.0, 1.0], 30)
+    x, y, v = np.zeros(1), rng.standard_normal(4), rng.standard_normal(4)
+    glms = [
+        Glm(X, t, loss=loss, penalty="scalar", intercept=False)
+        for loss in (Logistic(), Doubled())
+    ]
+    parts = {
+        "value": [glm.value(x, y) - 0.5 * y @ y for glm in glms],
+        "slope": [glm.grad(x, y) - y for glm in glms],
+        "_second": [glm.hess(x, y) @ v - v for glm in glms],
+    }
+    for name, (plain, changed) in parts.items():
+        np.testing.assert_allclose(changed, plain * (2.0 if name == part else 1.0))
+
+
+def test_a_copy_computes_its_parts_again():
+    rng = np.random.default_rng(4)
+    at = LossAt(Logistic(), rng.standard_normal(5), np.ones(5), np.ones(5))
+    names = vars(at).keys()
+    value = at.value  # the slopes and the curvature with it
+    copied = pickle.loads(pickle.dumps(at))
+    assert vars(copied).keys() == names
+    assert copied._slopes is None
+    assert copied.value == value

@@ -7,8 +7,9 @@ A loss may compute them together (``Logistic``: one exponential serves all three
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
@@ -45,13 +46,13 @@ class LossAt:
 
     def __getstate__(self) -> dict[str, Any]:
         """Leave the parts out of a copy: they are computed again."""
-        return self.__dict__ | {"_value": None, "_slope": None, "_curvature": None}
+        return self.__dict__ | {"_value": None, "_slopes": None, "_curvature": None}
 
     def _together(self) -> bool:
         """Compute all parts at once, where the loss can."""
-        together = getattr(self._loss, "together", None)
-        if together is None:
+        if not _speaks_for_all_parts(type(self._loss)):
             return False
+        together = cast("Any", self._loss).together
         value, slope, second = together(self.z, self._targets)
         second *= self._weights
         self._value = self._sum(value)
@@ -102,6 +103,17 @@ class LossAt:
                     )
         assert self._curvature is not None
         return self._curvature
+
+
+@functools.cache
+def _speaks_for_all_parts(kind: type) -> bool:
+    """Whether no subclass has changed a part since ``together`` was written."""
+
+    def depth(name: str) -> int:
+        return next(i for i, c in enumerate(kind.__mro__) if name in vars(c))
+
+    parts = [p for p in ("value", "slope", "curvature", "_second") if hasattr(kind, p)]
+    return hasattr(kind, "together") and depth("together") <= min(map(depth, parts))
 
 
 def quiet() -> np.errstate:
