@@ -4,8 +4,8 @@
     w = 0 on equality rows;   w >= 0, μ >= 0, w'μ = 0 on inequality rows
 
 R has the equality rows, the inequality rows and the bounds.  One Cholesky factor of P, then one
-of S on each active set: the sides whose μ or w is negative change, all at once while their
-number falls, else one by one.  An active set is believed where every w and μ is well away
+of S on each active set, that of a start first: the sides whose μ or w is negative change, all at
+once while their number falls, else one by one.  An active set is believed where every w and μ is well away
 from zero and K, factorised on it, meets the conditions.
 """
 
@@ -27,7 +27,8 @@ _SETS = 30  # that are tried
 _STEPS = 120  # of one side each
 _FEW = 40  # variables up to which these are faster than an interior point
 _PATIENCE = 3  # changes of all wrong sides at once that do not lower their number
-_CLEAR = 1e-10  # of the largest w or μ: what decides a side without doubt
+_CLEAR = 1e-10  # of the largest w, μ or length of y: what decides a side without doubt
+_TOUCHES = 1e-9  # of the terms of w at a start: its active set
 _INDEPENDENT = 1e-9  # the least pivot of rows of length one in the metric of P
 _SHIFT = 1e-10  # of K in units of one, removed by refinement
 _EXACT = 1e-12  # what rounding may leave of a condition, relative to its terms
@@ -70,12 +71,15 @@ class _Sides(NamedTuple):
     V: HostArray
     d: HostArray
     lengths: HostArray
+    length: float  # of the y that nothing holds
     low: HostArray
     high: HostArray
 
 
-def pivoted(program: ConvexProgram) -> Pivoted | None:
+def pivoted(program: ConvexProgram, start: HostArray | None = None) -> Pivoted | None:
     """Return the solution, None where it is not found or anything is in doubt.
+
+    ``start``: a y (n,) whose active set is tried first.
 
     References
     ----------
@@ -99,7 +103,10 @@ def pivoted(program: ConvexProgram) -> Pivoted | None:
     sides = _sides_of(program, (P, A, G), low, high)
     if sides is None:
         return None
-    found = _pivots(sides, p)
+    first = np.arange(sides.d.size) < p
+    if start is not None:
+        first[p:] = _touched(program, G, sides, start)
+    found = _pivots(sides, first, p)
     if found is None:
         return None
     return _exact(program, (P, A, G), sides, *found)
@@ -136,7 +143,18 @@ def _sides_of(
     if not bool((lengths > 0.0).all()):
         return None
     V = V / lengths
-    return _Sides(V, r / lengths + q @ V, lengths, low, high)
+    length = float(np.linalg.norm(q))
+    return _Sides(V, r / lengths + q @ V, lengths, length, low, high)
+
+
+def _touched(
+    program: ConvexProgram, G: HostArray, sides: _Sides, y: HostArray
+) -> HostArray:
+    """Return the inequality rows and bounds that a point is on, or beyond."""
+    low, high = program.lower[sides.low], program.upper[sides.high]
+    slacks = [program.h - G @ y, y[sides.low] - low, high - y[sides.high]]
+    terms = [np.abs(program.h) + np.abs(G) @ np.abs(y), np.abs(low), np.abs(high)]
+    return np.concatenate(slacks) <= _TOUCHES * np.concatenate(terms)
 
 
 class _Multipliers(NamedTuple):
@@ -162,13 +180,11 @@ def _held(sides: _Sides, index: HostArray) -> _Multipliers | None:
     return _Multipliers(mu, d + (W @ mu) @ V, L)
 
 
-def _pivots(sides: _Sides, p: int) -> tuple[HostArray, int] | None:
+def _pivots(sides: _Sides, acting: HostArray, p: int) -> tuple[HostArray, int] | None:
     """Return the sides that act and the sets tried; None without a clear end.
 
     All wrong sides change at once while their number falls.
     """
-    equal = np.arange(sides.d.size) < p
-    acting = equal.copy()
     fewest, patience = sides.d.size + 1, _PATIENCE
     for tried in range(1, _SETS):
         index = np.flatnonzero(acting)
@@ -323,5 +339,5 @@ def _is_clear(program: ConvexProgram, G: HostArray, sides: _Sides, at: Pivoted) 
     slacks = slacks / lengths
     acting = np.concatenate([at.rows, at.low[low], at.high[high]])
     sizes = np.concatenate([forces, slacks, sides.d])
-    size = float(np.abs(sizes).max(initial=0.0))
+    size = float(np.abs(sizes).max(initial=sides.length))
     return bool((np.where(acting, forces, slacks) > _CLEAR * size).all())

@@ -190,7 +190,10 @@ class _Run:
     def by_pivoting(self) -> Solution | None:
         """Return the solution of a small strictly convex program, None without one."""
         explicit = self.explicit
-        found = pivoted(explicit.program) if self.y0.dtype == np.float64 else None
+        if self.y0.dtype != np.float64:
+            return None
+        # The origin, where no start is given, says nothing of the active set.
+        found = pivoted(explicit.program, self.y0 if self.y0.any() else None)
         if found is None:
             return None
         self.niter = found.niter
