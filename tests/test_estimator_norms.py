@@ -70,6 +70,14 @@ def test_units_of_the_columns_do_not_matter():
     assert other.x_[1] == pytest.approx(1.0, abs=0.1)
 
 
+def test_a_single_ridge_that_predicts_nothing_does_not_hold_up_the_others():
+    """It is at the strong end of its range: levels ten times weaker are tried until F rises."""
+    X, y, rng = data(11)
+    X *= 10.0 ** rng.integers(-3, 4, X.shape[1])
+    model = LinearRegressorCV(penalties="moments", keep="learned").fit(X, y)
+    assert model.learned_cv_loss_ < 0.1 * model.single_cv_loss_
+
+
 @pytest.mark.parametrize("classes", [2, 3])
 def test_classifiers_satisfy_their_conditions(classes):
     """|∂ loss / ∂c| = e^η on the support, and is no larger elsewhere; sparse as dense."""

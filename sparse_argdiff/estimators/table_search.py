@@ -19,10 +19,7 @@ from .task import Task
 
 FACTOR = math.log(10.0)  # between the single penalties of standardised columns,
 COUNT = 8  # of which so many span their range
-COUNT, RISES = (
-    8,
-    2,
-)  # of them, and of their losses in a row, after which no more are tried
+RISES = 2  # of their losses in a row, after which no weaker ones are tried
 
 
 def search_table(
@@ -81,8 +78,9 @@ def _start_of(
 ) -> tuple[np.ndarray, np.ndarray | None, int]:
     """Return the best of the starts: single penalties of the columns, and of standardised ones.
 
-    The latter are tried where the table can express them; a table around standardised columns starts there alone, whatever the units.
-    Some of the folds compare them.
+    The latter are tried where the table can express them, from strong to weak; a table around
+    standardised columns starts there alone, whatever the units.  Some of the folds compare
+    them.
     """
     rows = table.offset.size
     level = np.column_stack([table.project(np.full(rows, a)) for a in single.u[0]])
@@ -96,6 +94,7 @@ def _start_of(
     chosen, y = standardised[0], None
     least = np.full(task.several, np.inf)
     starts = standardised if table.offset.any() else [level, *standardised]
+    lowest, rises = least, 0  # of those of standardised columns
     for start in starts:
         try:
             x = flat(start)
@@ -106,6 +105,12 @@ def _start_of(
         better = loss < least
         chosen, least = np.where(better, start, chosen), np.minimum(loss, least)
         y = found if better.any() else y
+        if start is level:
+            continue
+        rises = rises + 1 if (loss > lowest).all() else 0
+        lowest = np.minimum(loss, lowest)
+        if rises >= RISES and np.isfinite(lowest).all():
+            break
     count = 1 if few.pairs is None else len(few.pairs)
     return chosen, None if y is None else spread(task, y, count), F.n_hvp
 
@@ -113,9 +118,10 @@ def _start_of(
 def _standardised(task: Task, table: PenaltyTable, single: Search) -> list[np.ndarray]:
     """Return u of single penalties of standardised columns, none where Z lacks them.
 
-    One gives the predictor the prior variance Σ_j v_j e^{−η_j} that the best single penalty
-    gives it, the others ten times less and more (of a ridge; lengths with the other norms).
-    A table around standardised columns has those of the whole range, in any units.
+    They go from strong to weak.  Of a ridge, the second gives the predictor the prior variance
+    Σ_j v_j e^{−η_j} that the best single one gives it.  The norms with kinks have those of the
+    whole range, and so have tables around standardised columns: the best single penalty of
+    columns in other units says nothing of these.
     """
     sizes = task.sizes
     known = sizes > 0.0
@@ -126,13 +132,13 @@ def _standardised(task: Task, table: PenaltyTable, single: Search) -> list[np.nd
     missing = table.log_penalties(table.project(rows)[:, None])[:, 0] - rows
     if np.abs(missing).max() > 1e-6:
         return []
-    if table.offset.any():
+    if table.offset.any() or not task.smooth:
         top = math.log(task.curvature()) + math.log(10.0 * logs.size)
         top = top if task.smooth else task.emptying(sizes)
         levels = [np.full(task.several, top - k * FACTOR) for k in range(COUNT)]
     else:
         same = math.log(known.sum()) - math.log(sizes.sum())
-        levels = [single.u[0] + same + k * FACTOR for k in (1, 0, -1)]
+        levels = [single.u[0] + same + k * FACTOR for k in range(1, -COUNT, -1)]
     return [
         np.column_stack([table.project(a + rows) for a in level]) for level in levels
     ]

@@ -167,7 +167,7 @@ class _Chosen:
             out = empty(V.shape, V)
             self._by_tiles(V, out)
             return out
-        used = xp.array(V[:, : len(places)], order="C")
+        used = xp.ascontiguousarray(V[:, : len(places)])  # V itself where it can be
         z = design.forward(used)
         if self._ridge is None:
             self._ridge = xp.ascontiguousarray(models.ridge[places, :].T)
@@ -183,8 +183,7 @@ class _Chosen:
                 own = curvature.product(copied(rows.part(z[..., c])))
                 z[..., c] = rows.whole(own)
         product = design.backward(z)
-        used *= self._ridge
-        product += used
+        product += used * self._ridge
         if models.shift:
             count = design.n_coefficients
             total = models.shift * xp.sum(V[count:, : len(places)], axis=0)
