@@ -50,6 +50,18 @@ def test_closed_form(mean, t):
     np.testing.assert_allclose(J, np.full((1, m), slope / m), rtol=1e-8)
 
 
+@pytest.mark.parametrize("method", ["barrier", "active_set"])
+@pytest.mark.parametrize("far", [10.0, 100.0])
+@pytest.mark.parametrize("tol", [1e-2, 1e-3, 1e-9])
+def test_a_solution_at_zero_without_a_force_is_no_stagnation(method, far, tol):
+    """y = 0 exactly, weakly active: the force there is rounding, and no length."""
+    x = np.random.default_rng(27).standard_normal(20)
+    problem = mean_above_zero(20)
+    sol = sad.solve(problem, x - x.mean(), np.array([far]), method=method, tol=tol)
+    assert sol.status.acceptable
+    assert abs(sol.y[0]) <= max(tol, 1e-8) * far
+
+
 class Softmax:
     """log of the softmax probability of class i, x = (a flattened, b): section 3.3."""
 

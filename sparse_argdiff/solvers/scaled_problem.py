@@ -341,7 +341,7 @@ def solve_scaled(
     With ``form`` the matrices of a small problem that are known by products are formed.
     """
     xp, (lower, upper) = namespace(y0), problem.bounds(x, y0)
-    y = xp.clip(y0, lower, upper)
+    y = y0 = xp.clip(y0, lower, upper)
     entries: FormedHessian | None = None
     if form and isinstance(y, np.ndarray) and y.shape[0] <= SMALL:
         problem, entries = with_formed_matrices(problem)
@@ -368,7 +368,7 @@ def solve_scaled(
         D, products = curvatures(problem, x, y, solution.multipliers)
         n_hvp += products
         before, at = at, coordinates(problem, x, y, D)
-        if not _have_drifted(before, at, D, y):
+        if not _have_drifted(before, at, D, y, y - y0):
             break
     notes = dict.fromkeys(solution.warnings)
     if entries is not None:
@@ -379,17 +379,20 @@ def solve_scaled(
     )
 
 
-def _have_drifted(before: Coordinates, at: Coordinates, D: Array, y: Array) -> bool:
+def _have_drifted(
+    before: Coordinates, at: Coordinates, D: Array, y: Array, way: Array
+) -> bool:
     """Tell whether coordinates of the end differ much from those of the start.
 
     Curvatures may, and the unit of length may have been a way that is much longer than
-    anything there.  Next to a minimum that no row holds, forces tell no length.
+    anything there.  Next to a minimum that no row holds, forces tell no length: nor do
+    they at zero, where what is left of the way from the start is rounding.
     """
     xp, known = namespace(y), (D > 0.0) & namespace(y).isfinite(D)
     drift = (D * before.scale**2 / before.unit)[known]
     if bool(xp.any((drift > _DRIFT) | (drift < 1.0 / _DRIFT))):
         return True
-    size = _largest(xp.abs(y / at.scale))
+    size = max(_largest(xp.abs(y / at.scale)), _largest(xp.abs(way / at.scale)))
     told = size < 0.1 / epsilon(y) ** 0.5
     return told and at.unit * _DRIFT**2 < before.unit
 
