@@ -99,7 +99,12 @@ def test_coefficients_held_at_zero_are_no_part_of_the_entries():
     assert found[0][3] == 0.0
     np.testing.assert_allclose(*found, rtol=1e-6, atol=1e-9)
     hess = model("compiled", offset=offset).hess(x, found[0])
-    assert hess.split[0].structure.forming is None
+    core = hess.split[0]
+    entries, n = core.structure.forming.entries(), core.shape[0]
+    products = np.stack([core @ e for e in np.eye(n)], axis=1)
+    np.testing.assert_allclose(entries, products, rtol=1e-10, atol=1e-14)
+    assert not entries[3].any()
+    assert not entries[:, 3].any()
 
 
 def test_the_parts_of_a_loss_together_are_those_apart():

@@ -16,6 +16,7 @@ import numpy as np
 from ..arrays import Array, as_vector, copied, namespace
 from ..operators.diagonal_blocks import reselected
 from ..operators.linear_operator import LinearOperator
+from ..operators.structure import Forming
 from .log_weights import LogWeights
 
 _NAMED = 5  # coefficients that a note lists
@@ -153,13 +154,26 @@ def held(operator: LinearOperator, fixed: Array, weights: Array) -> LinearOperat
         structure=structure._replace(
             blocks=held_blocks(structure.blocks, fixed, own),
             columns=None,
-            forming=None,
+            forming=_held_forming(structure.forming, fixed, own),
             split=split,
         ),
     )
     if operator.into is None:
         return found
     return found.with_product(into, blocks=operator.into_blocks)
+
+
+def _held_forming(forming: Forming | None, fixed: Array, own: Array) -> Forming | None:
+    """Return how the entries of a held operator are had, where those of it are."""
+    if forming is None or own.ndim != 1:
+        return None
+    given = forming.entries
+
+    def entries() -> Array:
+        kept = without(fixed, without(fixed, given()).T).T
+        return kept + namespace(own).diag(own)
+
+    return forming._replace(entries=entries)
 
 
 def held_blocks(blocks: Any, fixed: Array, own: Array) -> Any:
