@@ -93,10 +93,12 @@ def side_by_side(operators: Sequence[LinearOperator | None], n: int) -> Columns:
 def columns_of(M: LinearOperator, n: int) -> Columns:
     """Return the columns (n, K) of a diagonal operator (K n, K n)."""
     rows: Any = M.diagonal().reshape(-1, n)
-    return side_by_side([_diagonal(row) for row in rows], n)
+    return side_by_side([diagonal(row) for row in rows], n)
 
 
-def _diagonal(entries: Array) -> LinearOperator:
+def diagonal(entries: Array) -> LinearOperator:
+    """Return diag(entries), known to be diagonal."""
+
     def product(v: Array) -> Array:
         return (entries if v.ndim == 1 else entries[:, None]) * v
 

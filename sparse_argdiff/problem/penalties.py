@@ -14,12 +14,12 @@ import math
 from typing import Any, Protocol
 
 from ..arrays import Array, brief, namespace
+from ..operators.diagonal_blocks import diagonal
 from ..operators.linear_operator import LinearOperator
 from .penalty_weights import (
     Product,
     Weights,
     checked_smoothing,
-    diagonal,
     ratio,
     soft_threshold,
     weighted_sum,

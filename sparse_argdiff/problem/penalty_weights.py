@@ -24,8 +24,6 @@ from ..arrays import (
     returned_vector,
     zeros,
 )
-from ..operators.linear_operator import LinearOperator
-from ..operators.structure import Structure
 
 Product = Callable[[Array, Array], Array]
 
@@ -159,20 +157,3 @@ def checked_smoothing(smoothing: float | None) -> float:
     if smoothing is None:
         return 0.0
     return as_tolerance("smoothing", smoothing)
-
-
-def diagonal(entries: Array) -> LinearOperator:
-    """Return diag(entries), known to be diagonal."""
-
-    def product(v: Array) -> Array:
-        return entries * v if v.ndim == 1 else entries[:, None] * v
-
-    return LinearOperator(
-        (entries.shape[0], entries.shape[0]),
-        product,
-        matmat=product,
-        dtype=entries.dtype,
-        symmetric=True,
-        diagonal=entries,
-        structure=Structure(is_diagonal=True),
-    )

@@ -5,8 +5,8 @@
 
 R has the equality rows, the inequality rows and the bounds.  One Cholesky factor of P, then one
 of S on each active set, that of a start first: the sides whose μ or w is negative change, all at
-once while their number falls, else one by one.  An active set is believed where every w and μ is well away
-from zero and K, factorised on it, meets the conditions.
+once while their number falls, else one by one.  An active set is believed where every w and μ is
+well away from zero and K, factorised on it, meets the conditions.
 """
 
 from __future__ import annotations
