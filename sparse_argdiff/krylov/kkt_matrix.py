@@ -138,11 +138,12 @@ class SparseKKT:
                 "diag_pivot_thresh": 0.0,
                 "options": {"SymmetricMode": True},
             }
-            if (
-                pivoting
-            ):  # row exchanges have an ordering of their own, but where columns
-                # of very many entries, which it does not put last, would fill all.
-                options = {} if not self.wide else options | {"diag_pivot_thresh": 0.01}
+            # Row exchanges have an ordering of their own.  It does not put columns of very
+            # many entries last, which would fill all: with these, few rows are exchanged.
+            if pivoting and self.wide:
+                options["diag_pivot_thresh"] = 0.01
+            elif pivoting:
+                options = {}
             self._factor = splu(shifted, **options)
         except RuntimeError:  # a pivot is zero
             self._factor = None
