@@ -166,13 +166,14 @@ class StoppingTest:
         stands = lam <= 1e-6 * self.size and lam > 0.5 * self._last
         self._not_halved = self._not_halved + 1 if stands else 0
         self._last = lam
-        patience = 2 if lam <= self._unit ** (2 / 3) * self.size else 8
+        tiny = lam <= self._unit ** (2 / 3) * self.size
         least = max(step.new_gradient, step.gradient)
         at_noise = least <= noise and step.new_gradient > 0.5 * step.gradient
-        if not at_noise and self._not_halved < patience:
+        if not at_noise and self._not_halved < (2 if tiny else 8):
             return None
-        # What changes f_Y here is rounding, and no sign of a short ρ.
-        self.radius = math.inf
+        if tiny or at_noise:
+            # What changes f_Y here is rounding, and no sign of a short ρ.
+            self.radius = math.inf
         self.relative_error = error / self.size if self.size else 0.0
         met = error <= self.tol * self.size
         return Status.CONVERGED if met else Status.ROUNDING_LIMIT
