@@ -57,9 +57,10 @@ class Failures:
             return "no solve failed"
         xp = namespace(self.lowest)
         causes = ", ".join(f"{s.name} at {k}" for s, k in self.causes.most_common())
+        points = "1 point" if self.count == 1 else f"{self.count} points"
         least, most = float(xp.min(self.lowest)), float(xp.max(self.highest))
         return (
-            f"a solve failed at {self.count} points ({causes}), whose entries of x reach "
+            f"a solve failed at {points} ({causes}), whose entries of x reach "
             f"from {least:.3g} to {most:.3g}; bounds on x would keep the search from them. "
             f"The last said: {self.last}"
         )
