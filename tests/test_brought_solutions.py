@@ -11,6 +11,7 @@ import pytest
 from scipy import sparse
 
 import sparse_argdiff as sad
+from sparse_argdiff.problem.optimality import is_as_left
 
 SCRIPT = Path(__file__).parents[1] / "benchmarks" / "qp_generated.py"
 
@@ -73,6 +74,85 @@ def test_a_point_that_is_no_solution():
     off = y + np.where(y > 0.0, 0.1, 0.0)
     with pytest.raises(sad.ConvergenceError, match="NOT_STATIONARY"):
         sad.vjp(problem, sad.Solution(y=off, x=problem.pack()), np.ones(y.size))
+
+
+def close_rows(count=400, n=6):
+    """Return rows of which the ones beside each active one are 1e-8 from being active."""
+    rng = np.random.default_rng(4)
+    t = np.linspace(0.0, 1.0, count)
+    G = -np.stack([t**j for j in range(n)], axis=1)
+    h = -(np.sin(4.0 * t) ** 2)
+    return sad.QuadraticProgram(np.diag(rng.uniform(1.0, 3.0, n)), np.ones(n), G=G, h=h)
+
+
+def noisy(solution, size):
+    """Return the point as a solver leaves it that stops at a relative error."""
+    rng = np.random.default_rng(7)
+    off = size * np.linalg.norm(solution.y) * rng.standard_normal(solution.y.size)
+    return sad.Solution(y=solution.y + off / np.sqrt(off.size), x=solution.x)
+
+
+@pytest.mark.parametrize("size", [1e-8, 1e-6, 1e-5])
+@pytest.mark.parametrize("make", [close_rows, lambda: vertex(n=12, seed=5)[0]])
+def test_the_active_set_is_that_of_the_exact_solution(make, size):
+    """Slacks and forces of the size of a solver's tolerance do not tell what acts."""
+    problem = make()
+    solved = sad.solve(problem, problem.pack())
+    v = np.random.default_rng(1).standard_normal(solved.y.size)
+    expected = sad.vjp(problem, solved, v)
+    found = sad.vjp(problem, noisy(solved, size), v)
+    scale = np.linalg.norm(v) / 10.0
+    np.testing.assert_allclose(found.x, expected.x, atol=1e-7 * scale)
+    assert bool(found.warnings) is (size > 2e-6), found.warnings
+    for note in found.warnings:
+        assert "exact solution" in note
+
+
+def test_a_row_with_a_slack_has_no_force(generated):
+    """The largest y may hide a slack that counts: the path of the program tells it."""
+    problem = generated.draw([88101, 41]).problem()
+    solved = sad.solve(problem, problem.pack())
+    v = 1.0 / np.maximum(np.abs(solved.y), 1e-3 * np.abs(solved.y).max())
+    found = sad.vjp(problem, noisy(solved, 1e-13), v)
+    expected = sad.vjp(problem, solved, v).x
+    assert np.linalg.norm(found.x - expected) <= 1e-6 * np.linalg.norm(expected)
+
+
+@pytest.mark.parametrize("size", [0.003, 0.1])
+def test_a_point_that_is_off_is_refused(size):
+    problem = close_rows()
+    solved = sad.solve(problem, problem.pack())
+    with pytest.raises(sad.ConvergenceError, match="NOT_STATIONARY"):
+        sad.vjp(problem, noisy(solved, size), np.ones(solved.y.size))
+
+
+def test_an_active_set_of_the_caller_is_kept():
+    problem = close_rows()
+    solved = sad.solve(problem, problem.pack())
+    brought = dataclasses.replace(noisy(solved, 1e-5), active=solved.active)
+    found = sad.vjp(problem, brought, np.ones(solved.y.size))
+    assert any("no more accurate" in note for note in found.warnings)
+
+
+def test_a_solution_whose_weak_rows_are_off_by_rounding(generated):
+    """Rows that touch without a force are on either side of zero by rounding."""
+    refused = 0
+    for i in range(12):
+        rng = np.random.default_rng([8, i])
+        n, k = 20, 30
+        G = rng.standard_normal((k, n)) * 10.0 ** rng.uniform(-2.0, 2.0, (k, 1))
+        y = 1e3 * rng.standard_normal(n)
+        z = np.where(rng.random(k) < 0.3, rng.uniform(0.5, 2.0, k), 0.0)
+        weak = (z == 0.0) & (rng.random(k) < 0.3)
+        h = G @ y + np.where((z > 0.0) | weak, 0.0, rng.uniform(1.0, 2.0, k))
+        problem = sad.QuadraticProgram(np.eye(n), -y - G.T @ z, G=G, h=h)
+        solution = sad.solve(problem, problem.pack())
+        off = (G @ solution.y - h)[solution.active.weak]
+        refused += bool(np.any(off > 0.0))
+        assert is_as_left(problem, solution)
+        moved = dataclasses.replace(solution, y=solution.y * (1.0 + 1e-9))
+        assert not is_as_left(problem, moved)
+    assert refused > 3
 
 
 @pytest.mark.filterwarnings("ignore::PendingDeprecationWarning")  # of OSQP

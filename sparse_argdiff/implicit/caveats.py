@@ -24,6 +24,16 @@ def inaccuracy(solution: Solution) -> str:
     )
 
 
+def moved(distance: float) -> str:
+    """Return what is to be told of a y that is not the solution at which g' is taken."""
+    if distance <= _ACCURATE:
+        return ""
+    return (
+        f"y is {distance:.1e} of its size away from the exact solution of its active set: "
+        "the derivative is that of the solution"
+    )
+
+
 def one_sided(solution: Solution) -> str:
     """Return what is to be told of weak activity."""
     active = solution.active

@@ -51,9 +51,10 @@ from ..preconditioners.jacobi import jacobi_where_definite
 from ..problem.optimality import check_conditions, complete, is_as_left
 from ..problem.problem import Problem, Solution
 from ..status import OnFailure, Status, raise_or_warn, warn_poor
-from .caveats import inaccuracy, moved_apart, one_sided
+from .caveats import inaccuracy, moved, moved_apart, one_sided
 from .dependent_rows import motion_of_dependent_rows
 from .kkt import KKTSystem, linearize
+from .nearest_solution import nearest_solution
 
 LinearSolver = Callable[..., KrylovResult]
 
@@ -415,13 +416,24 @@ def checked_solution(
         if status is not None:  # less accurate than asked for is no other solution
             tolerance = max(tolerance, 2.0 * (solution.relative_error or 0.0))
         check = check_conditions(problem, solution, tolerance, "stationarity")
-        solution, status, detail, _, n_hvp = check
+        given, (solution, status, detail, _, n_hvp) = solution, check
         # From 1 on any point is accepted, on the caller's own account.
-        inaccurate = inaccuracy(solution) if tolerance < 1.0 else ""
+        if tolerance < 1.0:
+            inaccurate = inaccuracy(solution)
+            unclear = inaccurate or _is_degenerate(solution)
+            if given.active is None and (unclear or status is Status.NOT_STATIONARY):
+                nearest = nearest_solution(problem, solution, tolerance)
+                if nearest is not None:
+                    solution, inaccurate = nearest.solution, moved(nearest.distance)
+                    status = Status.CONVERGED
     if status is not Status.CONVERGED:
         what = "differentiating the solution"
         raise_or_warn(status, solution, what, detail, on_failure)
     return solution, n_hvp, inaccurate
+
+
+def _is_degenerate(solution: Solution) -> bool:
+    return solution.active is not None and solution.active.degenerate
 
 
 def linear_solver(method: str | LinearSolver | None) -> LinearSolver:

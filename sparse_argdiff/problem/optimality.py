@@ -556,7 +556,9 @@ def _signs_agree(
     x, y, values = solution.x, solution.y, found.inequality
     xp = namespace(y)
     part = multipliers[found.multipliers_of :]
-    agree = xp.where(active.strong, part > 0.0, (part == 0.0) & (values <= 0.0))
+    # Of a row that touches without a force rounding decides on which side it is.
+    noise = xp.where(active.weak, _rounding_of_rows(found, y), 0.0 * values)
+    agree = xp.where(active.strong, part > 0.0, (part == 0.0) & (values <= noise))
     if not bool(xp.all(agree)):
         return False
     lower, upper = problem.bounds(x, y)
@@ -569,6 +571,16 @@ def _signs_agree(
             return False
         held = held | off
     return bool(xp.all(xp.where(active.fixed, held, (lower <= y) & (y <= upper))))
+
+
+def _rounding_of_rows(found: Conditions, y: Array) -> Array:
+    """Return what rounding of the terms may leave of the values of the inequality rows."""
+    values, jac = found.inequality, found.jacobians[1]
+    xp = namespace(values)
+    terms = xp.abs(values)
+    if jac is not None and is_explicit(jac):
+        terms = terms + abs(jac) @ xp.abs(y)
+    return 64.0 * epsilon(values) * terms
 
 
 def check_size(problem: Problem, y: Array) -> None:

@@ -30,13 +30,7 @@ from ..krylov.convex_quadratic import (
     follow,
 )
 from ..krylov.direct import KKTFactor
-from ..problem.optimality import conditions, residual_of
-from ..problem.problem import ActiveSet, Problem, Solution
-from ..problem.quadratic import QuadraticObjective
-from ..status import Status
-from .explicit_program import ExplicitProgram, explicit_program
-from .principal_pivoting import pivoted
-from .settled_set import (
+from ..krylov.settled_set import (
     Endless,
     SettledSet,
     factor_of,
@@ -45,6 +39,12 @@ from .settled_set import (
     settle,
     settled_at,
 )
+from ..problem.explicit_program import ExplicitProgram, explicit_program
+from ..problem.optimality import conditions, residual_of
+from ..problem.problem import ActiveSet, Problem, Solution
+from ..problem.quadratic import QuadraticObjective
+from ..status import Status
+from .principal_pivoting import pivoted
 from .stopping import NewtonIterate, asks_to_stop
 
 ENGINES = ("piqp", "clarabel")
@@ -267,19 +267,12 @@ class _Run:
             return None
         self.niter = 0
         solution = self.record(
-            found.point, Status.CONVERGED, active=self._active_of(found)
+            found.point, Status.CONVERGED, active=self.explicit.active_set(found)
         )
         kept = dataclasses.replace(
             factor, y=solution.y, x=solution.x, active=solution.active
         )
         return dataclasses.replace(solution, factor=kept)
-
-    def _active_of(self, found: SettledSet) -> ActiveSet:
-        """Return the active set of the problem's own rows and variables."""
-        mask = self.explicit.mask
-        return ActiveSet(
-            mask(found.strong), mask(found.weak), found.fixed, found.weak_fixed
-        )
 
     def solve(self, engine: str | None) -> Solution | None:
         """Return the solution, None where it was not found."""
@@ -359,7 +352,7 @@ class _Run:
             return self.record(found.point, Status.UNBOUNDED) if known else None
         if found is None:
             return None
-        active = self._active_of(found)
+        active = self.explicit.active_set(found)
         solution = self.record(found.point, Status.CONVERGED, active=active)
         return self._certified(solution, found)
 

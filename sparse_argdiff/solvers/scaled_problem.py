@@ -33,10 +33,10 @@ from ..operators.linear_operator import LinearOperator, aslinearoperator
 from ..operators.probes import diagonal_scale, random_signs
 from ..operators.structure import common
 from ..problem.constraints import Equality, Inequality, Stack
+from ..problem.formed_hessian import SMALL, FormedHessian, with_formed_matrices
 from ..problem.optimality import lagrangian_hess, row_norms
 from ..problem.problem import Problem, Solution
 from ..status import Status
-from .formed_hessian import SMALL, FormedHessian, with_formed_matrices
 from .stopping import NewtonIterate
 
 _DRIFT = 2.0**8  # of the curvature along a coordinate: then the coordinates are renewed

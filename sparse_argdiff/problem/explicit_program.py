@@ -18,12 +18,13 @@ from scipy import sparse
 from ..arrays import HostArray, drawn, epsilon
 from ..krylov.convex_program import ConvexProgram
 from ..krylov.ldl_factor import is_semidefinite
+from ..krylov.settled_set import SettledSet
 from ..operators.block_matrices import is_explicit
-from ..problem.constraints import Stack
-from ..problem.problem import Problem
-from ..problem.quadratic import QuadraticObjective
-from ..problem.quadratic_data import ENDLESS
+from .constraints import Stack
 from .formed_hessian import FormedHessian, with_formed_matrices
+from .problem import ActiveSet, Problem
+from .quadratic import QuadraticObjective
+from .quadratic_data import ENDLESS
 
 FORMED = 256  # variables up to which matrices known by products are formed
 
@@ -87,6 +88,11 @@ class ExplicitProgram:
         found = np.zeros(self.k, dtype=bool)
         found[self.rows] = of_rows
         return found
+
+    def active_set(self, found: SettledSet) -> ActiveSet:
+        """Return the active set of the problem's own rows and variables."""
+        strong, weak = self.mask(found.strong), self.mask(found.weak)
+        return ActiveSet(strong, weak, found.fixed, found.weak_fixed)
 
 
 def explicit_program(problem: Problem, x: Any, y0: Any) -> ExplicitProgram | None:

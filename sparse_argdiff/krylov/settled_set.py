@@ -24,9 +24,9 @@ import math
 import numpy as np
 
 from ..arrays import HostArray
-from ..krylov.convex_program import Errors, PrimalDual, errors, errors_and_rounding
-from ..krylov.convex_quadratic import ConvexQuadraticPath
-from ..krylov.kkt_matrix import refined
+from .convex_program import Errors, PrimalDual, errors, errors_and_rounding
+from .convex_quadratic import ConvexQuadraticPath
+from .kkt_matrix import refined
 
 _SETS = 30  # that are tried
 _WAIT = 5  # sets in a row that are not more nearly right

@@ -16,8 +16,8 @@ import numpy as np
 from ..arrays import Array, HostArray, drawn, epsilon
 from ..operators.block_matrices import is_explicit
 from ..operators.linear_operator import LinearOperator, aslinearoperator
-from ..problem.constraints import Rows
-from ..problem.problem import Problem
+from .constraints import Rows
+from .problem import Problem
 
 SMALL = 64  # variables up to which matrices are formed
 
