@@ -33,8 +33,11 @@ from sparse_argdiff.estimators import (
     LinearRegressorCV,
     classifier,
     regressor,
+    search,
 )
 from sparse_argdiff.estimators.penalty_table import group_labels, penalty_table
+from sparse_argdiff.estimators.single_search import search_single
+from sparse_argdiff.estimators.table_search import _standardised
 
 
 def regression(seed=0, n=60, p=8, noise=0.5, mean=10.0):
@@ -326,6 +329,54 @@ def test_tables_and_names_of_columns():
     given = penalty_table(sparse.csr_array(np.eye(3)), moments)
     assert given.m == 3
     assert sparse.issparse(given.table)
+
+
+def test_coordinates_of_a_metric_are_orthogonal_there():
+    moments = np.array([1.0, 4.0, 0.25, 9.0])
+    weights = np.array([0.1, 3.0, 0.2, 5.0])
+    table = penalty_table("moments", moments)
+    near = table.in_metric(weights)
+    gram = near.scaled.T @ (weights[:, None] * near.scaled)
+    assert np.allclose(gram, weights.sum() * np.eye(2))
+    x = np.array([[0.3], [-0.7]])
+    for one in (table, near):
+        assert np.allclose(one.to_user(one.from_user(x)), x)
+        assert np.allclose(one.log_penalties(one.from_user(x)), table.table @ x)
+    for same in (
+        penalty_table("groups", moments, groups=list("aabb")),
+        penalty_table("per-feature", moments),
+    ):
+        assert same.in_metric(weights) is same
+
+
+def test_empty_columns_leave_the_starts_of_standardised_ones():
+    X, y = regression(n=80, p=6)
+    X = X * np.array([1e-3, 1e-2, 1.0, 10.0, 1e2, 0.0])
+    model = LinearRegressorCV()
+    found = model._learn(X, y, None, {})
+    task, table = found[0], found[2]
+    starts = _standardised(task, table, search_single(task, 1e-3))
+    assert starts
+    known = task.moments > 0.0
+    for u in starts:
+        standard = table.log_penalties(u)[known, 0] - np.log(task.moments[known])
+        assert np.ptp(standard) < 1e-9
+
+
+def test_search_ends_where_the_folds_cannot_tell(monkeypatch):
+    rng = np.random.default_rng(5)
+    X = rng.standard_normal((300, 40)) * np.exp(rng.standard_normal(40))
+    y = (X[:, :8].sum(axis=1) + 2.0 * rng.standard_normal(300) > 0.0).astype(int)
+    early = LinearClassifierCV(keep="learned").fit(X, y)
+    monkeypatch.setattr(search, "UNTOLD", 0.0)
+    late = LinearClassifierCV(keep="learned", tol=1e-6).fit(X, y)
+    assert early.converged_
+    assert early.n_products_ < late.n_products_
+    left = early.learned_cv_loss_ - late.learned_cv_loss_
+    accuracy = (
+        1e-5 * late.learned_cv_loss_
+    )  # of the rows' losses at the end of a search
+    assert -accuracy <= left <= 0.1 * early.cv_loss_change_error_
 
 
 @pytest.mark.parametrize(

@@ -73,7 +73,8 @@ class LinearClassifierCV(ClassifierMixin, LinearModelCV):  # type: ignore[misc]
         Times ``sample_weight``; "balanced" is computed once, from all rows.
     tol : float
         The search ends when a change of the log-penalties by one would lower the loss of
-        the folds by no more than ``tol`` of itself, or two steps by 3 % of that.
+        the folds by no more than ``tol`` of itself, or two steps by 3 % of that, or, with
+        up to ten parameters, by 5 % of the standard error of ``cv_loss_change_``.
     max_iter : int
         Steps of the search.
     warm_start : bool

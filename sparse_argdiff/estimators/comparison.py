@@ -37,11 +37,3 @@ def crossed_losses(
         losses[single.judged.fold % 2 == judges] = F.judge(x, y).losses
         products += found.products + there.n_hvp
     return losses, products
-
-
-def compare(single: Search, losses: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return the change of each target's pooled loss and its standard error over rows."""
-    change = losses - single.judged.losses
-    share = single.judged.weights / single.judged.weights.sum()
-    mean = share @ change
-    return mean, np.sqrt(share**2 @ (change - mean) ** 2)

@@ -38,6 +38,12 @@ class Judged:
         """Pooled loss of each target, Σ w ℓ / Σ w."""
         return np.asarray(self.weights @ self.losses / self.weights.sum())
 
+    def change(self, losses: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Return how other losses of the rows differ, Σ w Δ / Σ w, and its standard error."""
+        changes, share = losses - self.losses, self.weights / self.weights.sum()
+        mean = share @ changes
+        return mean, np.sqrt(share**2 @ (changes - mean) ** 2)
+
     def per_fold(self) -> np.ndarray:
         """Return the weighted mean loss of each fold and target, (K, t)."""
         count = int(self.fold.max()) + 1
@@ -114,12 +120,17 @@ def _preconditioner(task: Task, models: int, size: int) -> Any:
 
     The systems of several targets are solved as columns of one block; those of classes are
     so ill-conditioned where all are predicted that rounding of a factor counts.  Of sparse
-    features the n products of a setup cost more than the steps of CG that they save.
+    features the n products of a setup cost more than the steps of CG that they save; a
+    sketch of K, of ``max_rank`` vectors, costs more where a product reads less than a use of
+    it does, 2 entries of F against 4 of these.
     """
+    if sparse.issparse(task.features):
+        learned = Auto()
+        entries = task.features.nnz / max(task.features.shape[1], 1)
+        thin = 2.0 * entries < 4.0 * learned.max_rank
+        return Auto(patience=1.0) if thin else learned
     known = task.smooth and task.several == task.outputs == 1
-    if not known or sparse.issparse(task.features):
-        return Auto()
-    return FoldFactors.where_small(models, size) or Auto()
+    return (FoldFactors.where_small(models, size) if known else None) or Auto()
 
 
 def gathered(

@@ -30,7 +30,7 @@ from sklearn.utils.validation import (
 from .. import status
 from ..linear_model.losses import Loss
 from .columns import Columns, prepare_columns
-from .comparison import compare, crossed_losses
+from .comparison import crossed_losses
 from .criterion import gathered, refit
 from .folds import Folds, check_classes, draw_folds, without
 from .influence import influence_at
@@ -324,8 +324,8 @@ class LinearModelCV(BaseEstimator):  # type: ignore[misc]  # scikit-learn is unt
     ) -> None:
         """Set the fitted attributes from what was found."""
         own = learned.judged.losses
-        change, error = compare(
-            single, own if learned.crossed is None else learned.crossed
+        change, error = single.judged.change(
+            own if learned.crossed is None else learned.crossed
         )
         least = MEANT * np.abs(single.judged.mean)
         take = (change < -error - least) | (self.keep == "learned") | table.single

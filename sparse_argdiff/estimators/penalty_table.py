@@ -76,6 +76,23 @@ class PenaltyTable:
         """Return x = T u, shape (m, t)."""
         return np.concatenate([self.back @ u[: self.k], u[self.k :]])
 
+    def from_user(self, x: np.ndarray) -> np.ndarray:
+        """Return u = T⁻¹ x, shape (m, t)."""
+        return np.concatenate([np.linalg.solve(self.back, x[: self.k]), x[self.k :]])
+
+    def in_metric(self, weights: np.ndarray) -> PenaltyTable:
+        """Return the same table in coordinates that are orthogonal by weights (r,) ≥ 0.
+
+        (Z T)' diag(w) Z T = Σ w I: a step of one changes the log-penalties by one where the
+        weights are, on average.  Sparse tables stay, and those of disjoint columns, which
+        are orthogonal in each metric.
+        """
+        if sparse.issparse(self.table) or _disjoint(self.table):
+            return self
+        share = np.sqrt(weights / weights.mean())
+        _, back = _orthogonal(share[:, None] * self.table)
+        return dataclasses.replace(self, scaled=self.table @ back, back=back)
+
     def log_penalties(self, u: np.ndarray) -> np.ndarray:
         """Return o + Z T u, shape (r, t)."""
         return self.offset[:, None] + np.asarray(self.scaled @ u)
@@ -103,7 +120,7 @@ def penalty_table(
     kinds = _kinds(penalties, groups, descriptors)
     named = [kind for kind in kinds if isinstance(kind, str)]
     each = [kind for kind in named if kind in {"per-feature", "per-coefficient"}]
-    offset = _log_moments(moments) if each else np.zeros(p)
+    offset = log_moments(moments) if each else np.zeros(p)
     labels = tuple(group_labels(groups, names, p)) if "groups" in named else None
     parts: list[Any] = []
     titles: list[str] = []
@@ -118,7 +135,7 @@ def penalty_table(
                 *_given_table("descriptors", descriptors, names, (p,))
             )
         elif kind == "moments":
-            block = np.column_stack([np.ones(p), _log_moments(moments)])
+            block = np.column_stack([np.ones(p), log_moments(moments)])
             title = ["level", "log moment"]
         else:
             block, title = np.ones((p, 1)), ["level"]
@@ -197,7 +214,7 @@ def _kinds(penalties: Any, groups: Any, descriptors: Any) -> list[Any]:
     return kinds
 
 
-def _log_moments(moments: np.ndarray) -> np.ndarray:
+def log_moments(moments: np.ndarray) -> np.ndarray:
     """Return log v; empty columns take the smallest moment, equal ones are equal."""
     positive = moments[moments > 0.0]
     least = positive.min() if positive.size else 1.0
@@ -401,8 +418,7 @@ def _orthogonal(table: Any) -> tuple[Any, np.ndarray]:
     """Return Z T, orthogonal with entries of size one, and T; disjoint columns stay."""
     if sparse.issparse(table):
         return table, np.eye(table.shape[1])
-    gram = table.T @ table
-    if not np.any(gram - np.diag(np.diag(gram))):
+    if _disjoint(table):
         size = np.abs(table).max(axis=0)
         return table / size, np.diag(1.0 / size)
     Q, R = np.linalg.qr(table)
@@ -410,6 +426,11 @@ def _orthogonal(table: Any) -> tuple[Any, np.ndarray]:
     Q, R = Q * signs, signs[:, None] * R
     size = np.sqrt(table.shape[0])
     return Q * size, np.linalg.inv(R) * size
+
+
+def _disjoint(table: np.ndarray) -> bool:
+    """Tell whether each row has one entry at most."""
+    return bool((np.count_nonzero(table, axis=1) <= 1).all())
 
 
 def _repeated(table: Any, outputs: int) -> Any:

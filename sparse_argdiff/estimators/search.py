@@ -19,7 +19,9 @@ FINEST, ADJOINT = 1e-5, 1e-3  # tolerances of the last point, where tol is not s
 ROWS = 200  # held out at least, where some of the folds compare starts
 EACH = 1e-7, 1e-5  # of targets of different sizes
 RESOLVED = 1e-5  # of F: a gradient below is as good as zero
-SETTLED = 0.03  # of tol and F: the search ends when two steps fall by less
+SETTLED = 0.03  # of tol and F: the search ends when two steps fall by less,
+UNTOLD = 0.05  # or by less of the standard error of F minus the best single penalty's,
+FEW = 10  # with so many parameters or less
 
 
 @dataclasses.dataclass(frozen=True)
@@ -53,17 +55,24 @@ def descend(
     y0: Any = None,
     upper: Any = None,
     maxiter: int = 100,
+    beside: Judged | None = None,
     callback: Callable[..., Any] | None = None,
     progress: bool = False,
 ) -> Search:
-    """Minimise F from u within its box, by the default driver of ``minimize``."""
+    """Minimise F from u within its box, by the default driver of ``minimize``.
+
+    ``beside``: what the folds lose with the best single penalty.  Steps that change F by a
+    small part of the standard error of the difference decide nothing.
+    """
     start = time.perf_counter()
     upper = criterion.upper if upper is None else upper
     ends = flat(low), flat(high)
     accuracy, adjoint = min(FINEST, 0.01 * tol), min(ADJOINT, tol)
     if criterion.task.several > 1:
         accuracy, adjoint = min(accuracy, EACH[0]), min(adjoint, EACH[1])
-    settled = _Settled(callback, SETTLED * tol)
+    settled = _Settled(callback, criterion, SETTLED * tol)
+    if beside is not None and len(u) <= FEW and criterion.task.several == 1:
+        settled.beside = beside
     result = minimize(
         criterion.problem,
         upper,
@@ -111,17 +120,28 @@ def _sides(x: np.ndarray, ends: Any) -> np.ndarray:
 class _Settled:
     """A callback that ends a search whose last two steps changed F by next to nothing."""
 
-    def __init__(self, callback: Callable[..., Any] | None, least: float) -> None:
-        self.callback, self.ended, self.least = callback, False, least
-        self.values: list[float] = []
+    def __init__(
+        self, callback: Callable[..., Any] | None, criterion: Criterion, share: float
+    ) -> None:
+        self.callback, self.criterion, self.share = callback, criterion, share
+        self.beside: Judged | None = None
+        self.ended, self.values = False, list[float]()
 
     def __call__(self, state: Any) -> bool:
         stop = bool(self.callback(state)) if self.callback is not None else False
         self.values.append(float(state.fun))
         last = self.values[-3:]
-        if len(last) == 3 and last[0] - last[2] <= self.least * abs(last[2]):
+        if len(last) == 3 and last[0] - last[2] <= self._least(state):
             self.ended = True
         return stop or self.ended
+
+    def _least(self, state: Any) -> float:
+        """Return the decrease below which nothing is decided."""
+        least = self.share * abs(float(state.fun))
+        if self.beside is None:
+            return least
+        losses = self.criterion.judge(state.x, state.y).losses
+        return max(least, UNTOLD * float(self.beside.change(losses)[1][0]))
 
 
 def some_folds(task: Task) -> Task:

@@ -3,7 +3,8 @@
     levels       from strong to weak, a factor ten apart, until the loss has risen twice
     then         u₊ = u − F'(u) / F''  between the neighbours of the best,  F'' by differences
 
-The levels are compared on some of the folds, each solve starting from the last; F' and F of
+The refinement ends where F' is small, or ½ F'² / F'', what is left to gain.  The levels are
+compared on some of the folds, each solve starting from the last; F' and F of
 the refinement are of all.  The targets have F of their own, and go on side by side.
 """
 
@@ -19,7 +20,7 @@ import numpy as np
 from ..hypergradient.hypergradient import Hypergradient
 from ..status import ConvergenceError
 from .criterion import Criterion
-from .search import EACH, LOOSE, Search, descend, some_folds, spread
+from .search import EACH, LOOSE, SETTLED, Search, descend, some_folds, spread
 from .task import Task
 
 STEP, RISES = math.log(10.0), 2
@@ -115,7 +116,14 @@ class _Refinement:
         self.low = np.maximum(self.u - 1.5 * levels.step, ends[0])
         self.high = np.minimum(self.u + 1.5 * levels.step, ends[1])
         self.curvature = levels.curvature
+        self.secant = np.zeros(self.u.size, dtype=bool)  # where F'' is one
         self.last: tuple[np.ndarray, np.ndarray] | None = None
+
+    def fall(self, slope: np.ndarray) -> np.ndarray:
+        """Return ½ F'² / F'', how far F can still fall by the secants; ∞ without one."""
+        known = self.secant & (self.curvature > 0.0)
+        bend = np.where(known, self.curvature, 1.0)
+        return np.where(known, 0.5 * slope**2 / bend, np.inf)
 
     def next(self, slope: np.ndarray) -> np.ndarray:
         """Return where the derivative is expected to be zero, within the brackets."""
@@ -125,6 +133,7 @@ class _Refinement:
             known = (moved != 0.0) & (changed * moved > 0.0)
             ratio = changed / np.where(known, moved, 1.0)
             self.curvature = np.where(known, ratio, self.curvature)
+            self.secant |= known
         self.last = u, slope
         self.high = np.where(slope > 0.0, u, self.high)
         self.low = np.where(slope < 0.0, u, self.low)
@@ -169,10 +178,12 @@ def _refined(
             least = share
             norm = float(np.linalg.norm(free))
             best = Search(u[None, :], judged, y, 0.0, 0, nit, gradient_norm=norm)
+        after = np.clip(state.next(free), *ends)
         settled = np.abs(free) <= tol * np.abs(judged.mean)
+        settled |= state.fall(free) <= SETTLED * tol * np.abs(judged.mean)
         if settled.all():
             break
-        state.u = np.where(settled, u, np.clip(state.next(free), *ends))
+        state.u = np.where(settled, u, after)
     assert best is not None
     u = best.u
     side = np.where(u <= ends[0] + 1e-6, -1, np.where(u >= ends[1] - 1e-6, 1, 0))

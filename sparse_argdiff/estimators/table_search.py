@@ -13,12 +13,13 @@ from ..bilevel.prior import Sum
 from ..bilevel.prior import prior as normal_prior
 from ..status import ConvergenceError
 from .criterion import Criterion
-from .penalty_table import PenaltyTable
+from .penalty_table import PenaltyTable, log_moments
 from .search import LOOSE, Search, descend, flat, some_folds, spread
 from .task import Task
 
 FACTOR = math.log(10.0)  # between the single penalties of standardised columns,
 COUNT = 8  # of which so many span their range
+EVEN = 0.01  # share of the weights of log-penalties that all columns have alike
 RISES = 2  # of their losses in a row, after which no weaker ones are tried
 
 
@@ -27,26 +28,55 @@ def search_table(
 ) -> Search:
     """Return the log-penalties that the table allows, starting from the single one."""
     start = time.perf_counter()
-    criterion = Criterion(task, table.scaled, table.offset)
-    low, high = box(task, table)
     prior = options.pop("prior", None)
     first = options.pop("start", None)
-    upper: Any = criterion.upper
-    if prior is not None and table.deviations and np.isfinite(prior):
-        upper = with_prior(task, table, criterion.upper, single, prior)
-    y, products = None, 0
+    low, high = box(task, table)
+    eta = np.repeat(single.u, table.offset.size, axis=0)
+    y, products = single.y, 0
     if first is not None and first.shape == low.shape:
         u = first
     else:
-        u, y, products = _start_of(task, table, single, low, high)
-    if y is None and single.y.size == criterion.y0.size:
-        y = single.y
-    found = descend(criterion, u, low, high, y0=y, upper=upper, **options)
+        u, found, products = _start_of(task, table, single, low, high)
+        if found is not None:
+            y, eta = found, table.log_penalties(u)
+    known = y.size > 0
+    near = table.in_metric(_energies(task, eta, y)) if known else table
+    low, high = box(task, near)
+    criterion = Criterion(task, near.scaled, near.offset)
+    upper: Any = criterion.upper
+    if prior is not None and table.deviations and np.isfinite(prior):
+        upper = with_prior(task, table, criterion.upper, single, prior)
+    u = near.from_user(table.to_user(u))
+    y0 = y if known else None
+    if single.y.size == criterion.y0.size:  # of the same folds
+        options["beside"] = single.judged
+    there = descend(criterion, u, low, high, y0=y0, upper=upper, **options)
     return dataclasses.replace(
-        found,
+        there,
+        u=table.from_user(near.to_user(there.u)),
         seconds=time.perf_counter() - start,
-        products=found.products + products,
+        products=there.products + products,
     )
+
+
+def _energies(task: Task, eta: np.ndarray, y: np.ndarray) -> np.ndarray:
+    """Return Σ e^η c² by row of the table, over folds and targets, at solutions y of η (r, t).
+
+    F depends on the log-penalty of a column about as much as its penalty weighs: in the
+    metric of these weights the Hessian of F by few parameters is well-conditioned, where in
+    that of equal columns the many rare ones count for all.  A hundredth is spread evenly.
+    """
+    rows = task.moments.size * task.outputs
+    each = y.reshape(-1, task.several, task.start.size // task.several)
+    squares = (each[..., :rows] ** 2).sum(axis=0).T  # (rows, t)
+    if eta.shape[0] != rows:
+        squares = squares.reshape(eta.shape[0], task.outputs, -1).sum(axis=1)
+    # Relative to the largest: weak levels with far units overflow otherwise.
+    energies = (np.exp(eta - eta.max()) * squares).sum(axis=1)
+    total = energies.sum()
+    if not 0.0 < total < np.inf:
+        return np.ones_like(energies)
+    return (1.0 - EVEN) * energies / total + EVEN / energies.size
 
 
 def box(task: Task, table: PenaltyTable) -> tuple[np.ndarray, np.ndarray]:
@@ -78,9 +108,9 @@ def _start_of(
 ) -> tuple[np.ndarray, np.ndarray | None, int]:
     """Return the best of the starts: single penalties of the columns, and of standardised ones.
 
-    The latter are tried where the table can express them, from strong to weak; a table around
-    standardised columns starts there alone, whatever the units.  Some of the folds compare
-    them.
+    The latter are tried where the table can express them, from strong to weak, and then the
+    middle between the best of both; a table around standardised columns starts there alone,
+    whatever the units.  Some of the folds compare them.
     """
     rows = table.offset.size
     level = np.column_stack([table.project(np.full(rows, a)) for a in single.u[0]])
@@ -90,29 +120,46 @@ def _start_of(
         return level, None, 0
     few = some_folds(task)
     criterion = Criterion(few, table.scaled, table.offset)
-    F = criterion.function(LOOSE)
-    chosen, y = standardised[0], None
-    least = np.full(task.several, np.inf)
-    starts = standardised if table.offset.any() else [level, *standardised]
-    lowest, rises = least, 0  # of those of standardised columns
-    for start in starts:
-        try:
-            x = flat(start)
-            found = np.asarray(F.solve(x).y)
-        except ConvergenceError:
-            continue
-        loss = criterion.judge(x, found).mean
-        better = loss < least
-        chosen, least = np.where(better, start, chosen), np.minimum(loss, least)
-        y = found if better.any() else y
-        if start is level:
+    tried = _Starts(criterion, standardised[0], single.y[: criterion.y0.size])
+    lowest, rises, best = np.full(task.several, np.inf), 0, standardised[0]
+    for start in standardised:
+        loss = tried.loss(start)
+        if loss is None:
             continue
         rises = rises + 1 if (loss > lowest).all() else 0
+        best = np.where(loss < lowest, start, best)
         lowest = np.minimum(loss, lowest)
         if rises >= RISES and np.isfinite(lowest).all():
             break
-    count = 1 if few.pairs is None else len(few.pairs)
-    return chosen, None if y is None else spread(task, y, count), F.n_hvp
+    if not table.offset.any():
+        tried.loss(level)
+        tried.loss(0.5 * (level + best))
+    y, count = tried.y, 1 if few.pairs is None else len(few.pairs)
+    return tried.best, None if y is None else spread(task, y, count), tried.F.n_hvp
+
+
+class _Starts:
+    """Starts that are compared by one loose solve each: the best of each target."""
+
+    def __init__(self, criterion: Criterion, first: np.ndarray, y0: np.ndarray) -> None:
+        near = y0 if y0.size == criterion.y0.size else None
+        self.criterion, self.F = criterion, criterion.function(LOOSE, near)
+        self.best, self.least = first, np.full(first.shape[1], np.inf)
+        self.y: np.ndarray | None = None  # of the last that was the best of a target
+
+    def loss(self, start: np.ndarray) -> np.ndarray | None:
+        """Return what each target loses at a start, None where the solve fails."""
+        x = flat(start)
+        try:
+            y = np.asarray(self.F.solve(x).y)
+        except ConvergenceError:
+            return None
+        loss = self.criterion.judge(x, y).mean
+        better = loss < self.least
+        self.best = np.where(better, start, self.best)
+        self.least = np.minimum(loss, self.least)
+        self.y = y if better.any() else self.y
+        return loss
 
 
 def _standardised(task: Task, table: PenaltyTable, single: Search) -> list[np.ndarray]:
@@ -124,8 +171,7 @@ def _standardised(task: Task, table: PenaltyTable, single: Search) -> list[np.nd
     columns in other units says nothing of these.
     """
     sizes = task.sizes
-    known = sizes > 0.0
-    logs = np.log(np.where(known, sizes, 1.0))
+    logs = log_moments(sizes)
     if np.ptp(logs) < 1e-6:
         return []
     rows = np.repeat(logs, table.offset.size // logs.size)
@@ -137,7 +183,7 @@ def _standardised(task: Task, table: PenaltyTable, single: Search) -> list[np.nd
         top = top if task.smooth else task.emptying(sizes)
         levels = [np.full(task.several, top - k * FACTOR) for k in range(COUNT)]
     else:
-        same = math.log(known.sum()) - math.log(sizes.sum())
+        same = math.log(np.count_nonzero(sizes)) - math.log(sizes.sum())
         levels = [single.u[0] + same + k * FACTOR for k in range(1, -COUNT, -1)]
     return [
         np.column_stack([table.project(a + rows) for a in level]) for level in levels
