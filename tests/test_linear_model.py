@@ -713,7 +713,7 @@ def test_logistic_far_from_the_origin(z, t):
     """A well-classified sample keeps its loss: log1p(e^-40) is 4e-18, not 0."""
     at, targets = np.array([z]), np.array([t])
     value = Logistic().value(at, targets)[0]
-    exact = np.log1p(np.exp(-abs(z))) + max(z, 0.0) - t * z
+    exact = np.log1p(np.exp(-abs(z))) + (max(z, 0.0) - t * z)
     assert value == pytest.approx(exact, rel=1e-14, abs=0)
     assert abs(Logistic().slope(at, targets)[0]) <= 1.0
     assert 0.0 <= Logistic().curvature(at, targets, np.ones(1)).diagonal[0] <= 1e-16

@@ -232,8 +232,7 @@ class LinearClassifierCV(ClassifierMixin, LinearModelCV):  # type: ignore[misc]
         z = self.decision_function(X)
         if z.ndim == 2:
             return np.asarray(Multinomial.probability(z))
-        p = np.asarray(Logistic.probability(z))
-        return np.column_stack([1.0 - p, p])
+        return np.asarray(Logistic.probability(np.column_stack([-z, z])))
 
     def predict_log_proba(self, X: Any) -> np.ndarray:
         """Return the logarithm of the probabilities, without underflow."""

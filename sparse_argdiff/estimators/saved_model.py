@@ -90,8 +90,7 @@ class SavedModel:
             found = np.exp(z) if self.meta["loss"] == "poisson" else z
             return found[:, 0], None
         if z.shape[1] == 1:
-            p = np.asarray(Logistic.probability(z[:, 0]))
-            probability = np.column_stack([1.0 - p, p])
+            probability = np.asarray(Logistic.probability(np.hstack([-z, z])))
         else:
             probability = np.asarray(Multinomial.probability(z))
         return classes[probability.argmax(axis=1)], probability

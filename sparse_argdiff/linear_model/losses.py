@@ -17,7 +17,7 @@ from typing import Any, ClassVar, NamedTuple, Protocol
 
 import numpy as np
 
-from ..arrays import Array, as_data, epsilon, namespace
+from ..arrays import Array, as_data, copied, epsilon, namespace
 
 
 class Curvature(NamedTuple):
@@ -153,55 +153,64 @@ class Logistic(_Scalar):
 
     def value(self, z: Array, targets: Array) -> Array:
         """Return ℓ per sample."""
-        xp, value = namespace(z), namespace(z).abs(z)
-        margin = value + z  # 2 max(z, 0)
-        margin *= 0.5
-        value *= -1.0
-        value = xp.log1p(xp.exp(value))
-        value += margin
-        value -= targets * z
-        return value
+        return self._value(z, targets, self._tails(z)[0])
 
     def together(self, z: Array, targets: Array) -> tuple[Array, Array, Array]:
-        """Return ℓ, p − t and p (1 − p) by e^−|z|: p is 1 / (1 + e^−|z|) or 1 − that."""
-        xp = namespace(z)
-        size = xp.abs(z)
-        value = 0.5 * (z + size)  # max(z, 0)
-        value -= targets * z
-        size *= -1.0
-        e = xp.exp(size)
-        value += xp.log1p(e)
-        inverse = 1.0 / (1.0 + e)
-        slope = inverse * xp.where(z >= 0.0, xp.ones_like(z), e)
-        slope -= targets
-        inverse *= inverse
-        inverse *= e
-        return value, slope, inverse
+        """Return ℓ, p − t and p (1 − p), which share e^−|z|."""
+        e, q = self._tails(z)
+        value, slope = self._value(z, targets, e), self._slope(z, targets, e, q)
+        q *= q
+        q *= e
+        return value, slope, q
 
     def slope(self, z: Array, targets: Array) -> Array:
         """Return the probability minus the target."""
-        slope = self.probability(z)
-        slope -= targets
+        return self._slope(z, targets, *self._tails(z))
+
+    @staticmethod
+    def _tails(z: Array) -> tuple[Array, Array]:
+        """Return e = e^−|z| and q = 1 / (1 + e): p and 1 − p are q and e q, or e q and q."""
+        e = namespace(z).abs(z)
+        e *= -1.0
+        e = namespace(z).exp(e)
+        return e, 1.0 / (1.0 + e)
+
+    @staticmethod
+    def _value(z: Array, targets: Array, e: Array) -> Array:
+        """Return (max(z, 0) − t z) + log(1 + e), whose terms are not negative."""
+        xp = namespace(z)
+        value = z + xp.abs(z)
+        value *= 0.5
+        value -= targets * z
+        value += xp.log1p(e)
+        return value
+
+    @staticmethod
+    def _slope(z: Array, targets: Array, e: Array, q: Array) -> Array:
+        """Return (1 − t) p − t (1 − p): a label's slope has no digits that cancel."""
+        positive = z >= 0.0
+        others = 1.0 - targets
+        slope = namespace(z).where(positive, others, others * e)
+        slope -= namespace(z).where(positive, targets * e, targets)
+        slope *= q
         return slope
 
     def _second(self, z: Array, targets: Array, weights: Array) -> Array:
-        p = self.probability(z)
-        curvature = 1.0 - p
-        curvature *= p
-        curvature *= weights
-        return curvature
+        e, q = self._tails(z)
+        e *= q
+        e *= q
+        e *= weights
+        return e
 
     def _third(self, z: Array, targets: Array, weights: Array) -> Array:
-        p = self.probability(z)
-        return weights * p * (1.0 - p) * (1.0 - 2.0 * p)
+        return -namespace(z).tanh(0.5 * z) * self._second(z, targets, weights)
 
-    @staticmethod
-    def probability(z: Array) -> Array:
-        """Return 1 / (1 + e^-z) without overflow, a fresh array."""
-        p = namespace(z).tanh(0.5 * z)
-        p += 1.0
-        p *= 0.5
-        return p
+    @classmethod
+    def probability(cls, z: Array) -> Array:
+        """Return 1 / (1 + e^-z), small ones to all digits."""
+        e, q = cls._tails(z)
+        q *= namespace(z).where(z >= 0.0, namespace(z).ones_like(e), e)
+        return q
 
 
 @dataclasses.dataclass(frozen=True)
@@ -363,44 +372,76 @@ class Multinomial:
         """Return ℓ per sample."""
         xp = namespace(z)
         top = xp.max(z, axis=1, keepdims=True)
-        total = xp.log(xp.sum(xp.exp(z - top), axis=1)) + top[:, 0]
-        return total - xp.sum(targets * z, axis=1)
+        _, rest = self._tails(z, top)
+        shares = 1.0 - xp.sum(targets, axis=1)  # zero but for the rounding of targets
+        below = xp.sum(targets * (top - z), axis=1)
+        return xp.log1p(rest[:, 0]) + below + shares * top[:, 0]
 
     def slope(self, z: Array, targets: Array) -> Array:
         """Return probabilities minus targets."""
-        return self.probability(z) - targets
+        p, others = self._probabilities(z)
+        return namespace(z).where(p > 0.5, (1.0 - targets) - others, p - targets)
 
     def curvature(self, z: Array, targets: Array, weights: Array) -> Curvature:
         """Return diag(p) − p p' per sample, weighted."""
-        p = self.probability(z)
-        xp = namespace(z)
-        weighted = weights[:, None] * p
+        p, others = self._probabilities(z)
+        weighted, top = weights[:, None] * p, _largest(p)
 
         def product(dz: Array) -> Array:
-            dz -= xp.sum(p * dz, axis=1, keepdims=True)
+            dz = _centred(p, top, dz)
             dz *= weighted
             return dz
 
-        return Curvature(weighted * (1.0 - p), product, (p, weights))
+        return Curvature(weighted * others, product, (p, weights))
 
     def third(
         self, z: Array, targets: Array, weights: Array, a: Array, b: Array
     ) -> Array:
         """Return the derivative of (diag(p) − p p') a along b per sample, weighted."""
-        p, xp = self.probability(z), namespace(z)
+        p = self.probability(z)
+        top = _largest(p)
+        product = _centred(p, top, copied(a)) * _centred(p, top, copied(b))
+        return weights[:, None] * p * _centred(p, top, product)
 
-        def mean(v: Array) -> Array:
-            return xp.sum(p * v, axis=1, keepdims=True)
+    @classmethod
+    def probability(cls, z: Array) -> Array:
+        """Return the soft-max of each row."""
+        return cls._probabilities(z)[0]
 
-        a, b = a - mean(a), b - mean(b)
-        return weights[:, None] * p * (a * b - mean(a * b))
+    @classmethod
+    def _probabilities(cls, z: Array) -> tuple[Array, Array]:
+        """Return p and 1 − p, of which neither has digits that cancel."""
+        xp = namespace(z)
+        top = xp.max(z, axis=1, keepdims=True)
+        e, rest = cls._tails(z, top)
+        e /= 1.0 + rest
+        return e, xp.where(z == top, rest / (1.0 + rest), 1.0 - e)
 
     @staticmethod
-    def probability(z: Array) -> Array:
-        """Return the soft-max of each row."""
+    def _tails(z: Array, top: Array) -> tuple[Array, Array]:
+        """Return e^{z − top} and its sum without one of the largest entries, (N, 1)."""
         xp = namespace(z)
-        e = xp.exp(z - xp.max(z, axis=1, keepdims=True))
-        return e / xp.sum(e, axis=1, keepdims=True)
+        e, largest = xp.exp(z - top), z == top
+        below = xp.sum(xp.where(largest, xp.zeros_like(e), e), axis=1, keepdims=True)
+        ties = xp.sum(xp.asarray(largest, dtype=z.dtype), axis=1, keepdims=True) - 1.0
+        return e, below + ties
+
+
+def _largest(p: Array) -> Array:
+    """Return the place of the largest entry of each row, (N, 1)."""
+    return namespace(p).argmax(p, axis=1)[:, None]
+
+
+def _centred(p: Array, top: Array, v: Array) -> Array:
+    """Return v minus its mean p'v per row, in place.
+
+    The mean is that of the distances to the entry of the largest p, so that nothing
+    cancels where a p is next to one.
+    """
+    xp = namespace(v)
+    v -= xp.take_along_axis(v, top, axis=1)
+    v -= xp.sum(p * v, axis=1, keepdims=True)
+    return v
 
 
 def _count_of(classes: Array) -> int:

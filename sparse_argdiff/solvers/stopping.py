@@ -68,9 +68,8 @@ class StoppingTest:
 
     Towards a limit that is not attained, as in exp(−y) or in the log-likelihood of
     separable classes, each full step is as long as the last while the gradient falls by
-    1/e.  Such steps mean that f is unbounded or has no minimiser, and that the limit of
-    iterations is met where it is known to have one (``bounded``); where the gradient does
-    not fall they are rounding.
+    1/e.  Such steps mean that f is unbounded or has no minimiser, unless it is known to
+    have one (``bounded``); where the gradient does not fall they are rounding.
     """
 
     def __init__(
@@ -155,9 +154,9 @@ class StoppingTest:
         if not step.new_gradient <= _FALLS * step.gradient:
             self._not_shorter = 0
         endless = self._not_shorter >= 5
-        if endless and lam <= math.sqrt(self._unit) * self._largest_step:
-            # Lengths next to rounding tell no more of a minimiser that is known to exist.
-            return Status.ITERATION_LIMIT if self.bounded() else Status.UNBOUNDED
+        fallen = lam <= math.sqrt(self._unit) * self._largest_step
+        if endless and fallen and not self.bounded():
+            return Status.UNBOUNDED
         if not self.size < math.inf:  # overflow: nothing is known to be short
             return None
         if error <= self.tol * self.length:

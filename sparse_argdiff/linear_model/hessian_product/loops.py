@@ -205,11 +205,16 @@ def add_tile(
                 squares[c] += np.float64(own[c]) * np.float64(u)
                 own[c] = u
         else:
-            mean = zero
+            # Distances to the entry of the largest p: no digits cancel where p is one.
+            largest, mean = 0, zero
+            for c in range(1, probability.shape[1]):
+                if probability[i, c] > probability[i, largest]:
+                    largest = c
+            origin = own[largest]
             for c in range(probability.shape[1]):
-                mean += probability[i, c] * own[c]
+                mean += probability[i, c] * (own[c] - origin)
             for c in range(probability.shape[1]):
-                centred = own[c] - mean
+                centred = (own[c] - origin) - mean
                 u = curvature[i] * probability[i, c] * centred
                 squares[c] += np.float64(centred) * np.float64(u)
                 own[c] = u
