@@ -597,3 +597,45 @@ def test_multipliers_of_a_brought_solution_are_not_negative():
     found = complete(problem, brought)
     np.testing.assert_allclose(found.multipliers, [1.0, 0.0, 0.0], atol=1e-6)
     np.testing.assert_array_equal(found.active.strong, [True, False, False])
+
+
+# solvers/equality_support.py, augmented_lagrangian.py: kinks under linear equalities -----
+
+
+class SmallWeights:
+    """A least-squares loss of half as many samples as coefficients."""
+
+    convex = True
+
+    def __init__(self, seed, n):
+        rng = np.random.default_rng(seed)
+        self.A = rng.standard_normal((n // 2, n))
+        self.t, self.n = rng.standard_normal(n // 2), n
+
+    def value(self, x, y):
+        return 0.5 * float(((self.A @ y - self.t) ** 2).mean())
+
+    def grad(self, x, y):
+        return self.A.T @ (self.A @ y - self.t) / len(self.t)
+
+    def hess(self, x, y):
+        return self.A.T @ self.A / len(self.t)
+
+    def cross(self, x, y):
+        return np.zeros((self.n, x.shape[0]))
+
+
+def with_zero_sum(seed, n):
+    rows = sad.LinearEquality(np.ones((1, n)), np.zeros(1))
+    problem = sad.Problem(SmallWeights(seed, n), penalty=sad.L1(), equality=rows)
+    return sad.solve(problem, np.log([0.003]), on_failure="ignore")
+
+
+def test_a_flat_direction_leads_to_its_first_kink():
+    """``_SHIFT``, 1e-9 → 0: the support is larger than the curvature has rank."""
+    assert with_zero_sum(0, 10).status is sad.Status.CONVERGED
+
+
+def test_multipliers_move_before_a_minimum_is_exact():
+    """``_INNER``, 20 → 200: all iterations go into the first minimum."""
+    assert with_zero_sum(3, 10).status is sad.Status.CONVERGED

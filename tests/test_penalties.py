@@ -335,8 +335,9 @@ def test_l1_in_a_box(kind):
 
 def test_what_does_not_go_with_kinks_is_refused():
     rows = sad.LinearEquality(np.ones((1, 12)), np.zeros(1))
-    with pytest.raises(ValueError, match="equality"):
-        problem_of(sad.L1(), equality=rows)
+    half = sad.Inequality(lambda x, y: y[:1] - 1.0, lambda x, y: np.eye(1, 12))
+    with pytest.raises(ValueError, match="inequality"):
+        problem_of(sad.L1(), inequality=half)
     with pytest.raises(ValueError, match="do not meet"):
         problem_of(sad.GroupL1(np.arange(12) // 2), lower=0.0)
     with pytest.raises(ValueError, match="must not depend on x"):

@@ -461,7 +461,8 @@ def _factor_of_small(system: KKTSystem, probe: Probe) -> ReducedFactor | None:
     """Return the factor of a small K whose entries are known, else None."""
     H, C = system.H, system.C
     rows = 0 if C is None else C.shape[0]
-    if not 0 < H.shape[0] + rows <= LARGEST_FACTOR or not H.has_diagonal:
+    k = H.shape[0]
+    if k == 0 or k + rows > LARGEST_FACTOR or not H.has_diagonal:
         return None
     explicit = () if C is None else (C,)
     if not (is_factorable(probe.like, *explicit) and is_explicit(H.matrix)):

@@ -171,16 +171,24 @@ def _on_the_support(problem: Problem, solution: Solution) -> KKTSystem:
     x, y, active = solution.x, solution.y, solution.active
     assert active is not None
     n = y.shape[0]
-    (free,) = namespace(y).nonzero(~active.fixed)
+    xp, rows, C = namespace(y), problem.equalities, None
+    (free,) = xp.nonzero(~active.fixed)
     moved = problem.penalty.cross(x, y)
     cross = as_operator("penalty.cross's result", moved, square=False)
+    B: list[Any] = [take_rows(problem.cross(x, y) + cross, free)]
+    index, size = free, n
+    if rows is not None:
+        C = take_columns(rows.jac(x, y), free)
+        p, jac_x = C.shape[0], rows.jac_x(x, y)
+        B.append(zero((p, x.shape[0]), y) if jac_x is None else jac_x)
+        index, size = xp.concat([free, n + arange(p, y)]), n + p
     return KKTSystem(
         H=on_support(problem, x, y, free),
-        C=None,
-        B=take_rows(problem.cross(x, y) + cross, free),
+        C=C,
+        B=vstack(B),
         n=n,
-        size=n,
-        index=None if free.shape[0] == n else free,
+        size=size,
+        index=None if index.shape[0] == size else index,
     )
 
 

@@ -7,6 +7,9 @@ leaves zero: that of its force, −f_Y,g / ‖f_Y,g‖.  Across e_g a group of a
 stiff.  With d₀ that of S alone, and Z = K_SS⁻¹ K_SE,
 
     d = d₀ + (E − Z) t,     0 <= t ⟂ M t + E'(K d₀ + B u) >= 0,     M = E'K E − K_ES Z
+
+Under linear equalities d has the change of their multipliers after that of y, K their rows
+and columns, and E zeros there.
 """
 
 from __future__ import annotations
@@ -20,7 +23,8 @@ from ..arrays import Array, HostArray, as_vector, asarray, namespace, zeros
 from ..arrays.transfer import to_host
 from ..krylov import KrylovResult
 from ..operators.linear_operator import aslinearoperator
-from ..problem.kinks import block_norms, kinks
+from ..problem.kinks import block_norms
+from ..problem.optimality import conditions
 from ..problem.problem import Problem, Solution
 from ..status import Status, raise_or_warn
 from .checked_solve import LinearizedSolve
@@ -31,7 +35,7 @@ _WHAT = "the one-sided derivative"
 
 
 class Entering(NamedTuple):
-    """The tangent (n,) along u, the solve behind it, its products and caveats."""
+    """The tangent (N,) along u, the solve behind it, its products and caveats."""
 
     tangent: Array
     krylov: KrylovResult
@@ -51,7 +55,7 @@ def tangent_at_kinks(
     if not active.degenerate:
         return None
     xp, u = namespace(y), as_vector("u", u, x.shape[0])
-    E = _directions(problem, solution)
+    E, n = _directions(problem, solution), y.shape[0]
     inside = ~active.fixed & ~active.weak_fixed
     none = zeros(y.shape, y, xp.bool)
     held = dataclasses.replace(active, fixed=~inside, weak_fixed=none)
@@ -69,15 +73,20 @@ def tangent_at_kinks(
     H = problem.hess(x, y)
     bend = aslinearoperator(problem.penalty.hess(x, off))
     KE = _product(H, E) + xp.sum(E * _product(bend, E), axis=0)[None, :] * E
-    slope = E.T @ (B + H @ tangent)
-    terms = xp.abs(E).T @ (xp.abs(B) + xp.abs(H @ tangent))
+    own, moved = E.T @ KE, H @ tangent[:n]
+    if problem.equalities is not None:
+        rows = aslinearoperator(problem.equalities.jac(x, y))
+        KE = xp.concat([KE, _product(rows, E)])
+        moved = moved + rows.T @ tangent[n:]
+    slope = E.T @ (B + moved)
+    terms = xp.abs(E).T @ (xp.abs(B) + xp.abs(moved))
     Z = system.expand(solve(system.restrict(KE)).x)
-    own = E.T @ KE
     M = own - KE.T @ Z
     t, status = _entering(*(np.asarray(to_host(v)) for v in (M, slope, terms, own)))
     if status is not None:
         detail = "what may enter the support has no curvature: it is not unique."
         raise_or_warn(status, tangent, _WHAT, detail, solve.on_failure)
+    E = xp.concat([E, zeros((tangent.shape[0] - n, E.shape[1]), y)])
     tangent = tangent + (E - Z) @ asarray(t, y)
     return Entering(tangent, first, solve.n_hvp, notes)
 
@@ -85,7 +94,7 @@ def tangent_at_kinks(
 def _directions(problem: Problem, solution: Solution) -> Array:
     """Return e_g as the columns (n, w) of the weak blocks."""
     x, y = solution.x, solution.y
-    xp, found = namespace(y), kinks(problem, x, y, problem.grad(x, y))
+    xp, found = namespace(y), conditions(problem, x, y, solution.multipliers).kinks
     assert found is not None
     assert solution.active is not None
     towards = xp.where(found.held, found.force, y)

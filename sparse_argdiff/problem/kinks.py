@@ -70,6 +70,15 @@ class Kinks:
         leaving = ~self.held & ~self.free & near
         return entering | leaving
 
+    def rounding_of_zero(self, metric: Metric, y: Array) -> Array:
+        """Return the mask of coefficients that are shorter than rounding of their forces.
+
+        They are as good as zero, and zeros are exact.
+        """
+        lengths = block_norms(metric.root * y, self.blocks)
+        pulls = block_norms(metric.forces(self.grad), self.blocks)
+        return ~self.held & ~self.free & (lengths <= 16.0 * epsilon(y) * pulls)
+
     def _force_lengths(self, metric: Metric) -> Array:
         return block_norms(metric.forces(self.force), self.blocks)
 

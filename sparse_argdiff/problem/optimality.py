@@ -125,7 +125,7 @@ def conditions(
         jacobians.append(jac)
         if jac is not None and multipliers is not None:
             total = total + transposed_product(jac, multipliers[part])
-    bends = kinks(problem, x, y, grad) if problem.nonsmooth else None
+    bends = kinks(problem, x, y, total) if problem.nonsmooth else None
     total = total if bends is None else total + bends.grad
     return Conditions(grad, total, h, g, (jacobians[0], jacobians[1]), bends)
 
@@ -407,6 +407,8 @@ def _recover(problem: Problem, x: Array, y: Array) -> Array:
     if problem.equalities is None and problem.inequalities is None:
         return zeros((0,), y)
     xp, grad = namespace(y), problem.grad(x, y)
+    if problem.nonsmooth:
+        grad = grad + problem.penalty.grad(x, y)
     h, g = split(problem, x, y)
     metric, _ = metric_of(problem.hess(x, y), y, grad)
     near = ACTIVE_TOL * metric.length(y)
@@ -429,6 +431,9 @@ def _recover(problem: Problem, x: Array, y: Array) -> Array:
         lower, upper = problem.bounds(x, y)
         low = metric.root * (y - lower) <= near
         high = metric.root * (upper - y) <= near
+    if problem.nonsmooth:  # off the support any force may be
+        held = ~problem.penalty.support(x, y)
+        low, high = low | held, high | held
     signed = index >= h.shape[0]
     # Rounding of a force that is zero has a sign, and is none.
     rounding = epsilon(y) ** (2 / 3) * metric.length(y)

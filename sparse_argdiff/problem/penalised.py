@@ -19,10 +19,12 @@ def check_penalty(problem: Any) -> None:
     check_methods("penalty", penalty, *_PENALTY)
     if not problem.nonsmooth:
         return
-    if problem.equalities is not None or problem.inequalities is not None:
+    rows = problem.equalities
+    if problem.inequalities is not None or not (rows is None or rows.affine):
         raise ValueError(
-            "a penalty with kinks does not go with equality or inequality: give bounds, "
-            "its smooth version (smoothing=), or split y = p - q with p, q >= 0"
+            "a penalty with kinks goes with bounds and LinearEquality alone, not with "
+            "inequality or Equality: give its smooth version (smoothing=), or split "
+            "y = p - q with p, q >= 0"
         )
     if problem.bounded and not getattr(penalty, "separable", False):
         raise ValueError(

@@ -58,7 +58,7 @@ class Problem:
         Ω(x, y), with kinks, that is added to the function that is minimised (and taken from
         one that is maximised): :class:`L1`, :class:`ElasticNet`, :class:`GroupL1` or your
         own.  By default the objective's own attribute ``penalty``, which a linear model
-        with a norm has.  With bounds a separable one; not with equality or inequality.
+        with a norm has.  With bounds a separable one; beside rows with LinearEquality alone.
     maximize : bool
         Whether y maximises f.
 

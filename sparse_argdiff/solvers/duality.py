@@ -82,7 +82,7 @@ def duality_gap(problem: Problem, x: Array, y: Array) -> Gap | None:
     ridge = getattr(penalty, "ridge", None)
     if not (callable(dual_point) and callable(ridge)):
         return None
-    if problem.bounded or problem.maximize:
+    if problem.bounded or problem.equalities is not None or problem.maximize:
         return None
     xp, zero = namespace(y), namespace(y).zeros_like(y)
     v = ridge(x, y)

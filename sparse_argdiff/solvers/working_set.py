@@ -52,6 +52,7 @@ class PathEnd:
     notes: tuple[str, ...] = ()
     singular: bool = False  # the curvature on the support
     gap: Gap | None = None  # at y
+    multipliers: Any = None  # of equality rows
 
     def with_another(self, other: PathEnd) -> PathEnd:
         """Return the record of two runs side by side: the worse status, all costs."""
