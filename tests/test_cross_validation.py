@@ -16,6 +16,7 @@ N, P = 40, 5
 F = RNG.standard_normal((N, P))
 WEIGHTS = RNG.integers(0, 3, N).astype(float)
 LOSSES = ["squared", "logistic", "poisson", "huber", "multinomial"]
+LOSSES += ["gamma", "tweedie", "quantile"]
 Z = np.stack([np.ones(P), np.linspace(-1.0, 1.0, P)], axis=1)
 PENALTIES = {"scalar": "scalar", "per-feature": "per-feature", "table": Z}
 
@@ -26,6 +27,10 @@ def targets(loss):
         return (F[:, 0] + rng.standard_normal(N) > 0).astype(float)
     if loss == "poisson":
         return rng.poisson(1.0, N).astype(float)
+    if loss in {"gamma", "tweedie"}:
+        return rng.gamma(2.0, 0.5, N) * (
+            rng.random(N) < 0.8 if loss == "tweedie" else 1
+        )
     if loss == "multinomial":
         return np.r_[np.arange(3), rng.integers(0, 3, N - 3)]
     return F @ np.arange(P) + rng.standard_normal(N)

@@ -94,8 +94,10 @@ def glm_problem(loss, penalty="per-feature", intercept=True, weights=False, seed
     rng = np.random.default_rng(seed)
     A, V = rng.standard_normal((40, 5)), rng.standard_normal((30, 5))
     z, v = A @ rng.standard_normal(5), V @ np.ones(5)
-    if loss in {"squared", "huber"}:
+    if loss in {"squared", "huber", "quantile"}:
         t, s = z + rng.standard_normal(40), v
+    elif loss in {"gamma", "tweedie"}:
+        t, s = rng.gamma(2.0, 0.5, 40), rng.gamma(2.0, 0.5, 30)
     elif loss == "poisson":
         t, s = rng.poisson(2.0, 40).astype(float), rng.poisson(2.0, 30).astype(float)
     elif loss == "multinomial":
@@ -122,6 +124,7 @@ def glm_problem(loss, penalty="per-feature", intercept=True, weights=False, seed
 
 
 LOSSES = ["logistic", "squared", "poisson", "multinomial", "huber"]
+LOSSES += ["gamma", "tweedie", "quantile"]
 
 
 @pytest.mark.parametrize("loss", LOSSES)

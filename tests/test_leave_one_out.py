@@ -12,6 +12,7 @@ import sparse_argdiff as sad
 from sparse_argdiff.linear_model import Glm, LeaveOneOut
 
 LOSSES = ["squared", "logistic", "poisson", "huber", "multinomial"]
+LOSSES += ["gamma", "tweedie", "quantile"]
 quiet = pytest.mark.filterwarnings("ignore::sparse_argdiff.ConvergenceWarning")
 
 
@@ -22,6 +23,8 @@ def data(loss, rng, N, n):
         return F, (rng.random(N) < 1 / (1 + np.exp(-2 * z))).astype(float)
     if loss == "poisson":
         return F, rng.poisson(np.exp(0.7 * z)).astype(float)
+    if loss in {"gamma", "tweedie"}:
+        return F, rng.gamma(2.0, 0.5, N) * np.exp(0.5 * z)
     if loss == "multinomial":
         return F, np.r_[np.arange(3), rng.integers(0, 3, N - 3)]
     noise = rng.standard_normal(N) if loss == "squared" else rng.standard_t(2, N)
@@ -73,7 +76,9 @@ def test_squared_loss_is_exact(N, n, intercept):
 
 
 @quiet
-@pytest.mark.parametrize("loss", ["logistic", "poisson", "huber", "multinomial"])
+@pytest.mark.parametrize(
+    "loss", ["logistic", "poisson", "huber", "multinomial", "gamma", "tweedie"]
+)
 def test_one_newton_step_is_enough_at_small_leverages(loss):
     """Relative error of the score: 2 % where c h <= ½, ½ % in the median."""
     scores = []

@@ -12,6 +12,8 @@ import tracemalloc
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from scipy import optimize, sparse
 
 import sparse_argdiff as sad
@@ -22,7 +24,9 @@ from sparse_argdiff.linear_model import (
     Logistic,
     Multinomial,
     Poisson,
+    Quantile,
     Squared,
+    Tweedie,
 )
 from sparse_argdiff.linear_model.loss_at import LossAt
 
@@ -54,6 +58,18 @@ def pointwise(loss, z, t, delta=1.35):
         value, first, second = (z - t) ** 2 / 2, z - t, np.ones_like(z)
     elif loss == "poisson":
         value, first, second = np.exp(z) - t * z, np.exp(z) - t, np.exp(z)
+    elif loss == "gamma":
+        r = t * np.exp(-z)
+        value, first, second = r - 1 + z - np.log(t), 1 - r, r
+    elif loss == "tweedie":  # p = 3/2
+        m, r = np.exp(z / 2), t * np.exp(-z / 2)
+        value, first = 2 * (m + r) - 4 * np.sqrt(t), m - r
+        second = (m + r) / 2
+    elif loss == "quantile":  # of level 1/2
+        e = np.exp(-np.abs(z - t) / 0.1)
+        value = np.abs(z - t) / 2 + 0.1 * np.log1p(e)
+        first = np.sign(z - t) * (1 - e) / (1 + e) / 2
+        second = e / (1 + e) ** 2 / 0.1
     else:
         r = z - t
         inside = np.abs(r) <= delta
@@ -125,6 +141,9 @@ def targets_for(loss, rng, N, K=3):
         return rng.integers(0, 2, N).astype(float)
     if loss == "poisson":
         return rng.poisson(1.0, N).astype(float)
+    if loss in {"gamma", "tweedie"}:
+        amounts = rng.gamma(2.0, 0.5, N)
+        return amounts * (rng.random(N) < 0.7) if loss == "tweedie" else amounts
     if loss == "multinomial":
         t = rng.integers(0, K, N)
         t[:K] = np.arange(K)[:N]
@@ -193,6 +212,7 @@ OPERATOR_KINDS = {
 }
 KINDS = {**SPARSE_KINDS, **DENSE_KINDS, **OPERATOR_KINDS}
 LOSSES = ["logistic", "squared", "poisson", "huber", "multinomial"]
+LOSSES += ["gamma", "tweedie", "quantile"]
 PENALTIES = ["per-feature", "per-group", "per-coefficient", "scalar"]
 
 
@@ -420,6 +440,23 @@ def sklearn_poisson(F, t):
     return np.append(model.coef_, model.intercept_)
 
 
+def sklearn_tweedie(power):
+    def fit(F, t):
+        from sklearn.linear_model import TweedieRegressor
+
+        model = TweedieRegressor(
+            power=power,
+            link="log",
+            alpha=LAMBDA,
+            tol=1e-10,
+            max_iter=10_000,
+            solver="newton-cholesky",
+        ).fit(F, t)
+        return np.append(model.coef_, model.intercept_)
+
+    return fit
+
+
 def scipy_huber(F, t):
     def f(y):
         known = reference(
@@ -448,6 +485,11 @@ PEERS = {
     "squared": ("squared", sklearn_ridge),
     "poisson": ("poisson", sklearn_poisson),
     "multinomial": ("multinomial", lambda F, t: sklearn_logistic(F, t, "lbfgs")),
+    "gamma": ("gamma", sklearn_tweedie(2.0)),
+    "tweedie 1": (Tweedie(1.0), sklearn_tweedie(1.0)),
+    "tweedie 1.2": (Tweedie(1.2), sklearn_tweedie(1.2)),
+    "tweedie": ("tweedie", sklearn_tweedie(1.5)),
+    "tweedie 1.9": (Tweedie(1.9), sklearn_tweedie(1.9)),
     "huber": (Huber(delta=1.0), scipy_huber),
 }
 
@@ -456,7 +498,8 @@ PEERS = {
 def test_minimiser_agrees_with_peers(peer):
     """The minimiser is the peer's, and the peer's point enters the derivative as it is."""
     loss, fit = PEERS[peer]
-    F, t = peer_data("squared" if isinstance(loss, Huber) else loss)
+    names = {Huber: "squared", Tweedie: "tweedie"}
+    F, t = peer_data(names.get(type(loss), loss))
     theirs = fit(F, t)
     glm = Glm(F, t, loss=loss, penalty="scalar")
     problem, x = sad.Problem(glm), np.log([LAMBDA])
@@ -468,6 +511,97 @@ def test_minimiser_agrees_with_peers(peer):
     np.testing.assert_allclose(
         sad.vjp(problem, brought, v).x, sad.vjp(problem, ours, v).x, rtol=1e-4
     )
+
+
+@pytest.mark.parametrize("level", [0.1, 0.5, 0.8])
+def test_quantile_is_near_the_exact_one(level):
+    """The smoothed loss is at most δ log 2 above the exact one, so are its minimisers."""
+    from sklearn.linear_model import QuantileRegressor
+
+    F, t = peer_data("squared")
+    width = 0.03
+    exact = QuantileRegressor(quantile=level, alpha=0.02).fit(F, t)
+    loss = Quantile(level, width)
+    glm = Glm(F, t, loss=loss, penalty="scalar", norm="l1")
+    y = sad.solve(sad.Problem(glm), np.log([0.02]), tol=1e-8).y
+
+    def value(c, b):
+        r = t - F @ c - b
+        return np.mean(np.maximum(level * r, (level - 1) * r)) + 0.02 * np.abs(c).sum()
+
+    best = value(exact.coef_, exact.intercept_)
+    assert best - 1e-9 <= value(y[:-1], y[-1]) <= best + width * np.log(2.0)
+
+
+@pytest.mark.parametrize("power", [1.0, 1.3, 1.5, 2.0])
+def test_exposure_is_a_weight_of_rates(power):
+    """Mean v e^z of amounts t: targets t / v, weights v^(2 − p)."""
+    rng = np.random.default_rng(3)
+    F = rng.standard_normal((60, 3))
+    v, amounts = rng.uniform(0.2, 5.0, 60), rng.gamma(2.0, 1.0, 60)
+    weights = v ** (2.0 - power)
+    glm = Glm(
+        F, amounts / v, loss=Tweedie(power), penalty="scalar", sample_weight=weights
+    )
+    x = np.array([-2.0])
+    y = sad.solve(sad.Problem(glm), x, tol=1e-11).y
+    z = F @ y[:-1] + y[-1] + np.log(v)
+    # The gradient of the amounts' loss at mean v e^z, with the same penalty per weight.
+    slope = np.exp((2 - power) * z) - amounts * np.exp((1 - power) * z)
+    grad = np.append(F.T @ slope, slope.sum()) / weights.sum()
+    grad[:-1] += np.exp(x) * y[:-1]
+    np.testing.assert_allclose(grad, 0.0, atol=1e-9)
+
+
+@settings(max_examples=100, deadline=None)
+@given(
+    power=st.floats(1.0, 2.0),
+    z=st.floats(-12.0, 12.0),
+    t=st.floats(1e-3, 1e3),
+    level=st.floats(0.01, 0.99),
+)
+def test_losses_by_differences(power, z, t, level):
+    """Value, slope, curvature and third of the losses with parameters agree."""
+    for loss in (Tweedie(power), Quantile(level, 0.5)):
+        h = 1e-4
+        at = np.array([z - h, z, z + h])
+        targets, ones = np.full(3, t), np.ones(3)
+        value, slope = loss.value(at, targets), loss.slope(at, targets)
+        second = loss.curvature(at, targets, ones).diagonal
+        third = loss.third(at, targets, ones, ones, ones)
+        size = 1.0 + np.abs(value).max() + np.abs(slope).max()
+        assert abs((value[2] - value[0]) / (2 * h) - slope[1]) <= 1e-6 * size
+        assert abs((slope[2] - slope[0]) / (2 * h) - second[1]) <= 1e-6 * size
+        assert abs((second[2] - second[0]) / (2 * h) - third[1]) <= 1e-6 * size
+        assert (second >= 0.0).all()
+        assert (value >= -1e-12 * size).all()
+
+
+def test_losses_refuse_wrong_parameters_and_targets():
+    for wrong in (0.5, 2.1, np.nan):
+        with pytest.raises(ValueError, match=r"power must be from 1 to 2"):
+            Tweedie(wrong)
+    for wrong in (0.0, 1.0, np.nan):
+        with pytest.raises(ValueError, match=r"level must be in \(0, 1\)"):
+            Quantile(wrong)
+    for wrong in (0.0, -1.0, np.inf, np.nan):
+        with pytest.raises(ValueError, match=r"width must be > 0"):
+            Quantile(0.5, wrong)
+    F = np.ones((3, 1))
+    with pytest.raises(ValueError, match=r"Gamma loss must be > 0, found 0"):
+        Glm(F, [1.0, 0.0, 2.0], loss="gamma")
+    with pytest.raises(ValueError, match=r"Tweedie loss must be >= 0, found -1"):
+        Glm(F, [1.0, -1.0, 2.0], loss="tweedie")
+
+
+def test_amounts_of_zero_cost_nothing_far_down():
+    z = np.array([-800.0, -1e4])
+    with np.errstate(all="raise", under="ignore"):
+        for p in (1.0, 1.5, 1.9):
+            loss, none = Tweedie(p), np.zeros(2)
+            assert (loss.value(z, none) >= 0.0).all()
+            assert np.isfinite(loss.slope(z, none)).all()
+            assert np.isfinite(loss.curvature(z, none, none + 1.0).diagonal).all()
 
 
 def test_a_peers_solution_for_another_penalty_is_refused():
@@ -682,14 +816,18 @@ def test_float32_stays_float32_and_agrees(loss, kind):
 def test_extreme_predictors_stay_finite(loss, dtype, kind):
     F = np.array([[1.0, 0.0], [0.0, 1.0], [1.0, 1.0], [1.0, -1.0]])
     t = np.array([0, 1, 1, 0])
-    size = -1e3 if loss == "poisson" else 1e3  # e^1000 is beyond any float
+    # e^1000 is beyond any float
+    size = {"poisson": -1e3, "tweedie": 1e2}.get(loss, 1e3)
     K = 2 if loss == "multinomial" else 1
-    glm = Glm(KINDS[kind](F.astype(dtype)), t, loss=loss, intercept=False)
+    glm = Glm(
+        KINDS[kind](F.astype(dtype)), t + (loss == "gamma"), loss=loss, intercept=False
+    )
     signs = np.array([[1.0, -1.0], [0.25, 2.0]])[:, :K].ravel()
-    y = (size * np.abs(signs) if loss == "poisson" else size * signs).astype(dtype)
+    amounts = loss in {"poisson", "gamma", "tweedie"}
+    y = (size * np.abs(signs) if amounts else size * signs).astype(dtype)
     x = np.full(2, -3.0, dtype=dtype)
-    if loss == "poisson":
-        F[3] = 0.0
+    if amounts:
+        F[3], t = 0.0, t + (loss == "gamma")
         glm = Glm(KINDS[kind](F.astype(dtype)), t, loss=loss, intercept=False)
     known = reference(
         F,

@@ -22,6 +22,8 @@ TARGETS = {
     "logistic": (Z0 + 0.5 * RNG.standard_normal(N) > 0) * 1.0,
     "poisson": RNG.poisson(np.exp(0.4 * Z0)) * 1.0,
     "multinomial": np.digitize(Z0 + 0.5 * RNG.standard_normal(N), [-0.8, 0.8]),
+    "gamma": np.exp(0.4 * Z0) * RNG.gamma(2.0, 0.5, N),
+    "quantile": Z0 + 0.4 * RNG.standard_normal(N),
 }
 LOSSES = list(TARGETS)
 NORMS = ["l1", "elastic-net", "group-l1"]
@@ -60,7 +62,9 @@ def test_derivatives_of_solutions_and_of_folds(loss, norm, penalty):
     assert 0 < zeros < count
     assert solution.gap >= 0.0
     assert solution.gap <= 1e-8 * (abs(solution.value) + 1.0)
-    assert solution.support == ("estimated" if loss == "poisson" else "proven")
+    assert solution.support == (
+        "estimated" if loss in {"poisson", "gamma"} else "proven"
+    )
     u, v = rng.standard_normal(glm.m), rng.standard_normal(glm.n)
     wanted = along(lambda x: sad.solve(problem, x, tol=1e-12).y, x, u, v)
     found = sad.vjp(problem, solution, v).x @ u

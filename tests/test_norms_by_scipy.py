@@ -22,6 +22,15 @@ SLOPES = {
     "squared": lambda z, t: (z - t, np.ones_like(z)),
     "logistic": lambda z, t: (expit(z) - t, expit(z) * expit(-z)),
     "poisson": lambda z, t: (np.exp(z) - t, np.exp(z)),
+    "gamma": lambda z, t: (1.0 - t * np.exp(-z), t * np.exp(-z)),
+    "tweedie": lambda z, t: (
+        np.exp(z / 2) - t * np.exp(-z / 2),
+        (np.exp(z / 2) + t * np.exp(-z / 2)) / 2,
+    ),
+    "quantile": lambda z, t: (
+        expit((z - t) / 0.1) - 0.5,
+        expit((z - t) / 0.1) * expit((t - z) / 0.1) / 0.1,
+    ),
     "huber": lambda z, t: (
         np.clip(z - t, -DELTA, DELTA),
         (np.abs(z - t) <= DELTA) * 1.0,
@@ -47,6 +56,8 @@ def draw(kind, loss, seed):
     targets = {
         "logistic": (z > 0) * 1.0,
         "squared-hinge": np.where(z > 0, 1.0, -1.0),
+        "gamma": np.exp(0.5 * z),
+        "tweedie": np.exp(0.5 * z) * (z > -1.0),
         "poisson": rng.poisson(np.exp(np.clip(0.3 * z, -2.0, 2.0))) * 1.0,
     }
     return F, targets.get(loss, z)

@@ -5,7 +5,18 @@ from .glm import Glm
 from .held_out import HeldOutLoss
 from .kernel import GaussianKernel, Kernel, linear_kernel
 from .leave_one_out import LeaveOneOut
-from .losses import Huber, Logistic, Loss, Multinomial, Poisson, Squared, SquaredHinge
+from .losses import (
+    Gamma,
+    Huber,
+    Logistic,
+    Loss,
+    Multinomial,
+    Poisson,
+    Quantile,
+    Squared,
+    SquaredHinge,
+    Tweedie,
+)
 from .support_vector import (
     HeldOutDecision,
     Intercept,
@@ -14,6 +25,7 @@ from .support_vector import (
 )
 
 __all__ = [
+    "Gamma",
     "GaussianKernel",
     "Glm",
     "HeldOutDecision",
@@ -27,9 +39,11 @@ __all__ = [
     "Loss",
     "Multinomial",
     "Poisson",
+    "Quantile",
     "Squared",
     "SquaredHinge",
     "SupportVector",
     "SupportVectors",
+    "Tweedie",
     "linear_kernel",
 ]

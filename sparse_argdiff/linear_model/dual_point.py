@@ -4,7 +4,8 @@
 
     squared   ½ u² + t u                     huber        the same for |u| ≤ δ
     logistic  p log p + (1−p) log(1−p)       multinomial  Σ_k p_k log p_k       p = u + t
-    poisson   m log m − m,  m = u + t
+    poisson   m log m − m,  m = u + t            gamma    u (1 + log t) + (1−u) log(1−u)
+    quantile  t u + δ (p log p + (1−p) log(1−p)),  p = u + τ
 
 What is free of a penalty needs a force of exactly zero: u is projected.
 """
@@ -18,8 +19,11 @@ from typing import Any
 import numpy as np
 
 from ..arrays import Array, dot, epsilon, namespace
-from .losses import Huber, Logistic, Multinomial, Poisson, Squared
+from .losses import Gamma, Huber, Logistic, Multinomial, Poisson, Quantile, Squared
 from .mean_loss import DataTerm
+
+
+_KNOWN = Squared | Logistic | Poisson | Gamma | Huber | Quantile | Multinomial
 
 
 @dataclasses.dataclass(frozen=True)
@@ -67,7 +71,7 @@ def dual_point(data: DataTerm, y: Array, free: Array) -> LossDualPoint | None:
     ``free`` (n,) marks what the penalty does not hold.
     """
     loss = data.loss
-    if not isinstance(loss, Squared | Logistic | Poisson | Huber | Multinomial):
+    if not isinstance(loss, _KNOWN):
         return None
     xp, design = namespace(y), data.design
     slopes: Any = data.slopes(data.predictor(y))
@@ -152,6 +156,11 @@ def _conjugates(loss: Any, u: Array, targets: Array) -> Array:
     if isinstance(loss, Huber):
         beyond = xp.abs(u) > loss.delta * (1.0 + 1e-12)
         return xp.where(beyond, xp.full_like(u, math.inf), u * (0.5 * u + targets))
+    if isinstance(loss, Gamma):
+        return u * (1.0 + xp.log(targets)) + _entropy(1.0 - u)
+    if isinstance(loss, Quantile):
+        p = u + loss.level
+        return targets * u + loss.width * (_entropy(p) + _entropy(1.0 - p))
     p = u + targets
     if isinstance(loss, Poisson):
         return _entropy(p) - p

@@ -47,7 +47,10 @@ class Glm:
         Real numbers, labels 0/1 or −1/+1, counts, or classes, by the loss.  Of t targets
         each has coefficients and log-penalties of its own: y has size n t, x size m t,
         one target after the other, and f is the sum over them.
-    loss : {"logistic", "squared", "poisson", "huber", "multinomial", "squared-hinge"} or Loss
+    loss : Loss, or its name
+        "logistic", "squared", "poisson", "gamma", "tweedie", "huber", "quantile",
+        "multinomial" or "squared-hinge"; ``linear_model.Tweedie(power)``, ``Huber(delta)`` and
+        ``Quantile(level, width)`` have parameters.
     penalty : {"per-feature", "per-group", "per-coefficient", "scalar"} or Z (p, m)
         How the log-weights depend on x.  An array, a sparse matrix or an operator with
         matvec and rmatvec: η = o + Z x, one row a feature, the intercept has none; its
@@ -96,7 +99,7 @@ class Glm:
 
         Ridge(alpha=N e^x),    LogisticRegression(C=e^−x / N),    PoissonRegressor(alpha=e^x)
 
-    have the same coefficients, N replaced by the sum of the weights where there are some.
+    have the same coefficients (so do GammaRegressor and TweedieRegressor), N replaced by the sum of the weights where there are some.
 
     Infinite log-weights come from ``log_offset``, and from x where the penalty has a name.
     A coefficient whose weight is infinite, or overflows, is 0 and no part of any solve; y

@@ -5,7 +5,9 @@ Each gives ℓ, ∂ℓ/∂z and the curvature ∂²ℓ/∂z² as a product, all 
     Squared      ½ (z − t)²                     Huber     ½ r² inside δ, δ|r| − ½ δ² outside
     Logistic     log(1 + e^z) − t z             Poisson   e^z − t z
     Multinomial  log Σ_k e^{z_k} − z_t          (K predictors a sample)
-    SquaredHinge max(0, 1 − t z)²
+    SquaredHinge max(0, 1 − t z)²           Gamma     t e^−z − 1 + z − log t
+    Tweedie      half the deviance of variance ~ mean^p, mean e^z, p from 1 (Poisson) to 2
+    Quantile     τ r + δ log(1 + e^{−r/δ}),  r = t − z
 """
 
 from __future__ import annotations
@@ -248,6 +250,153 @@ class Poisson(_Scalar):
 
 
 @dataclasses.dataclass(frozen=True)
+class Tweedie(_Scalar):
+    """e^{(2−p) z} / (2 − p) + t e^{(1−p) z} / (p − 1) + const: half the deviance, mean e^z.
+
+    The constant makes it zero at z = log t.  For amounts t ≥ 0 that are zero with a positive
+    probability.  An exposure v, mean v e^z, is fitted by targets t / v with weights v^{2−p}.
+
+    Parameters
+    ----------
+    power : float
+        p from 1 (the Poisson loss) to 2 (the gamma loss): the variance is in proportion to
+        the mean to the power p.
+
+    References
+    ----------
+    B. Jorgensen, "Exponential dispersion models", J. Royal Statistical Society B 49 (1987)
+    127-162.
+    """
+
+    power: float = 1.5
+    mean_range: ClassVar[tuple[float, float]] = (0.0, math.inf)
+
+    def __post_init__(self) -> None:
+        if not 1.0 <= self.power <= 2.0:
+            raise ValueError(
+                f"power must be from 1 to 2, where the loss is convex, found {self.power!r}"
+            )
+
+    def prepare(self, targets: Array, dtype: Any, outputs: int | None = None) -> Array:
+        """Return targets ≥ 0, > 0 for p = 2."""
+        targets = _numeric(targets, dtype)
+        xp, sign = namespace(targets), ">" if self.power == 2.0 else ">="
+        wrong = targets <= 0.0 if self.power == 2.0 else targets < 0.0
+        if bool(xp.any(wrong)):
+            raise ValueError(
+                f"targets of the {type(self).__name__} loss must be {sign} 0, found "
+                f"{float(xp.min(targets))}"
+            )
+        return targets
+
+    def value(self, z: Array, targets: Array) -> Array:
+        """Return ℓ per sample: t^{2−p} φ(z − log t), φ ≥ 0, and e^{(2−p) z} / (2 − p) at 0."""
+        xp, p = namespace(z), self.power
+        none = targets == 0.0
+        ones = xp.ones_like(targets)
+        logs = xp.log(xp.where(none, ones, targets))
+        far = z - logs
+        with np.errstate(over="ignore"):  # a trial step, for the line search to refuse
+            rise = far if p == 2.0 else xp.expm1((2.0 - p) * far) / (2.0 - p)
+            fall = -far if p == 1.0 else xp.expm1((1.0 - p) * far) / (p - 1.0)
+            value = xp.exp((2.0 - p) * logs) * (rise + fall)
+            if p == 2.0:
+                return value
+            return xp.where(none, xp.exp((2.0 - p) * z) / (2.0 - p), value)
+
+    def slope(self, z: Array, targets: Array) -> Array:
+        """Return e^{(2−p) z} − t e^{(1−p) z}."""
+        rise, fall = self._terms(z, targets)
+        return rise - fall
+
+    def _terms(self, z: Array, targets: Array) -> tuple[Array, Array]:
+        xp, p = namespace(z), self.power
+        with np.errstate(over="ignore"):  # a trial step, for the line search to refuse
+            rise = xp.exp((2.0 - p) * z)
+            fall = _times(targets, xp.exp((1.0 - p) * z))
+        return rise, fall
+
+    def _second(self, z: Array, targets: Array, weights: Array) -> Array:
+        (rise, fall), p = self._terms(z, targets), self.power
+        return weights * ((2.0 - p) * rise + (p - 1.0) * fall)
+
+    def _third(self, z: Array, targets: Array, weights: Array) -> Array:
+        (rise, fall), p = self._terms(z, targets), self.power
+        return weights * ((2.0 - p) ** 2 * rise - (p - 1.0) ** 2 * fall)
+
+
+def _times(targets: Array, factor: Array) -> Array:
+    """Return t f, zero where t is: f may have overflowed."""
+    xp = namespace(factor)
+    none = targets == 0.0
+    return targets * xp.where(none, xp.zeros_like(factor), factor)
+
+
+@dataclasses.dataclass(frozen=True)
+class Gamma(Tweedie):
+    """t e^−z − 1 + z − log t, for amounts t > 0: half the gamma deviance, with mean e^z."""
+
+    power: float = dataclasses.field(default=2.0, init=False, repr=False)
+
+
+@dataclasses.dataclass(frozen=True)
+class Quantile(_Scalar):
+    """τ r + δ log(1 + e^{−r/δ}), r = t − z: the smoothed loss of a quantile.
+
+    It lies between the loss max(τ r, (τ − 1) r) and δ log 2 above it.
+
+    Parameters
+    ----------
+    level : float
+        τ in (0, 1): 0.5 for the median.
+    width : float
+        δ > 0, over which the corner is rounded, in the units of the targets.
+
+    References
+    ----------
+    C. Chen, O. L. Mangasarian, "A class of smoothing functions for nonlinear and mixed
+    complementarity problems", Computational Optimization and Applications 5 (1996) 97-138.
+    """
+
+    level: float = 0.5
+    width: float = 0.1
+
+    def __post_init__(self) -> None:
+        if not 0.0 < self.level < 1.0:
+            raise ValueError(f"level must be in (0, 1), found {self.level!r}")
+        if not 0.0 < self.width < math.inf:
+            raise ValueError(f"width must be > 0, found {self.width!r}")
+
+    @property
+    def curvature_bound(self) -> float:
+        """Bound of ∂²ℓ/∂z²."""
+        return Logistic.curvature_bound / self.width
+
+    @property
+    def third_bound(self) -> float:
+        """Bound of ∂³ℓ/∂z³."""
+        return Logistic.third_bound / self.width**2
+
+    def value(self, z: Array, targets: Array) -> Array:
+        """Return ℓ per sample."""
+        r = targets - z
+        bent = Logistic().value(-r / self.width, 0.0 * r)
+        return self.level * r + self.width * bent
+
+    def slope(self, z: Array, targets: Array) -> Array:
+        """Return 1 / (1 + e^{r/δ}) − τ."""
+        return Logistic.probability((z - targets) / self.width) - self.level
+
+    def _second(self, z: Array, targets: Array, weights: Array) -> Array:
+        p = Logistic.probability((z - targets) / self.width)
+        return weights * p * (1.0 - p) / self.width
+
+    def _third(self, z: Array, targets: Array, weights: Array) -> Array:
+        p = Logistic.probability((z - targets) / self.width)
+        return weights * p * (1.0 - p) * (1.0 - 2.0 * p) / self.width**2
+
+
+@dataclasses.dataclass(frozen=True)
 class Huber(_Scalar):
     """½ r² for |r| ≤ δ and δ|r| − ½ δ² beyond, r = z − t.
 
@@ -478,7 +627,16 @@ def kink_note(loss: Loss, z: Array, targets: Array, weights: Array) -> str:
 
 LOSSES: dict[str, type[Any]] = {
     loss.__name__.lower(): loss
-    for loss in (Squared, Logistic, Poisson, Huber, Multinomial)
+    for loss in (
+        Squared,
+        Logistic,
+        Poisson,
+        Gamma,
+        Tweedie,
+        Huber,
+        Quantile,
+        Multinomial,
+    )
 } | {"squared-hinge": SquaredHinge}
 
 
