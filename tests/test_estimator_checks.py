@@ -9,6 +9,7 @@ import pytest
 from sklearn.utils.estimator_checks import estimator_checks_generator
 
 from sparse_argdiff.estimators import LinearClassifierCV, LinearRegressorCV
+from sparse_argdiff.estimators.regressor import LOSSES
 
 EXPECTED_FAILURES: dict[str, str] = {}
 
@@ -26,7 +27,11 @@ QUICK = (
     LinearRegressorCV(penalties="single", cv=2),
     LinearClassifierCV(penalties="single", cv=2),
 )
-FULL = (LinearRegressorCV(), LinearClassifierCV(), LinearRegressorCV("poisson"))
+FULL = (
+    LinearRegressorCV(),
+    LinearClassifierCV(),
+    *(LinearRegressorCV(loss) for loss in LOSSES if loss != "squared"),
+)
 
 
 @pytest.mark.filterwarnings("ignore::UserWarning")

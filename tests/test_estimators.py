@@ -16,7 +16,14 @@ from sklearn.base import clone
 from sklearn.compose import ColumnTransformer
 from sklearn.datasets import load_diabetes
 from sklearn.impute import SimpleImputer
-from sklearn.linear_model import LogisticRegression, PoissonRegressor, Ridge, RidgeCV
+from sklearn.linear_model import (
+    LogisticRegression,
+    PoissonRegressor,
+    QuantileRegressor,
+    Ridge,
+    RidgeCV,
+    TweedieRegressor,
+)
 from sklearn.model_selection import (
     GridSearchCV,
     GroupKFold,
@@ -111,6 +118,75 @@ def test_poisson_is_poisson_regression_at_the_penalty():
     peer = PoissonRegressor(alpha=model.single_penalty_, tol=1e-10, max_iter=1000)
     assert np.allclose(model.predict(X), peer.fit(X, y).predict(X), rtol=1e-4)
     assert model.deviance_explained(X, y) == pytest.approx(peer.score(X, y), abs=1e-4)
+
+
+@pytest.mark.parametrize(("loss", "power"), [("gamma", 2.0), ("tweedie", 1.3)])
+def test_amounts_are_tweedie_regression_at_the_penalty(loss, power):
+    rng = np.random.default_rng(4)
+    X = rng.standard_normal((80, 4))
+    y = rng.gamma(2.0, 0.5, 80) * np.exp(1.0 + 0.5 * X[:, 0])
+    if loss == "tweedie":
+        y *= rng.random(80) < 0.8
+    model = LinearRegressorCV(loss, power=1.3, penalties="single").fit(X, y)
+    peer = TweedieRegressor(
+        power=power, link="log", alpha=model.single_penalty_, tol=1e-10, max_iter=1000
+    ).fit(X, y)
+    assert np.allclose(model.predict(X), peer.predict(X), rtol=1e-4)
+    assert model.deviance_explained(X, y) == pytest.approx(peer.score(X, y), abs=1e-4)
+    others = LinearRegressorCV(loss, power=1.3).fit(X * [1.0, 9.0, 0.1, 1.0], 100.0 * y)
+    assert others.deviance_explained(X * [1.0, 9.0, 0.1, 1.0], 100.0 * y) > 0.1
+
+
+@pytest.mark.parametrize("level", [0.1, 0.5, 0.9])
+def test_quantiles_are_those_of_the_rows_in_any_unit(level):
+    rng = np.random.default_rng(6)
+    X = rng.standard_normal((300, 3))
+    y = 10.0 + X[:, 0] + (1.0 + 0.5 * np.abs(X[:, 1])) * rng.standard_normal(300)
+    model = LinearRegressorCV("quantile", quantile=level).fit(X, y)
+    below = np.mean(y <= model.predict(X))
+    assert abs(below - level) < 0.05
+    small = LinearRegressorCV("quantile", quantile=level).fit(X, 1e-3 * y)
+    assert np.allclose(small.coef_, 1e-3 * model.coef_, rtol=5e-2, atol=1e-5)
+    peer = QuantileRegressor(quantile=level, alpha=0.0).fit(X, y)
+    D2 = [one.deviance_explained(X, y) for one in (model, _with_score(peer, model))]
+    assert D2[1] - 0.03 <= D2[0] <= D2[1] + 1e-9
+
+
+def _with_score(peer, model):
+    """Return a copy of the model with the peer's coefficients."""
+    found = clone(model)
+    found.__dict__ |= model.__dict__
+    found.coef_, found.intercept_ = peer.coef_, peer.intercept_
+    return found
+
+
+@pytest.mark.parametrize(
+    ("wrong", "word"),
+    [
+        ({"quantile": 1.0}, r"quantile must be a number in \(0, 1\), found 1.0"),
+        ({"quantile": "half"}, r"quantile must be a number in"),
+        ({"smoothing": 0.0}, r"smoothing must be a number > 0, found 0.0"),
+        ({"power": 3.0}, r"power must be a number from 1 to 2, found 3.0"),
+        ({"delta": np.nan}, r"delta must be a number > 0, found nan"),
+    ],
+)
+def test_parameters_of_losses_are_checked(wrong, word):
+    X, y = regression()
+    with pytest.raises(ValueError, match=word):
+        LinearRegressorCV(**wrong).fit(X, y)
+
+
+@pytest.mark.parametrize(
+    ("loss", "y", "word"),
+    [
+        ("gamma", [1.0, 0.0, 2.0, 1.0], r"> 0 for loss='gamma', found 0.0 in row 1"),
+        ("tweedie", [1.0, 1.0, -2.0, 1.0], r">= 0 for loss='tweedie', found -2.0"),
+        ("tweedie", [0.0] * 4, r"not be all zeros for loss='tweedie'"),
+    ],
+)
+def test_amounts_are_checked(loss, y, word):
+    with pytest.raises(ValueError, match=word):
+        LinearRegressorCV(loss).fit(np.ones((4, 1)), y)
 
 
 def test_counts_with_an_exposure_are_rates_with_weights():

@@ -43,6 +43,8 @@ def parser() -> argparse.ArgumentParser:
         choices=losses,
         help="default: by the target, words or few whole numbers",
     )
+    add("--power", type=float, default=1.5, help="of the Tweedie loss, from 1 to 2")
+    add("--quantile", type=float, default=0.5, help="of the quantile loss, in (0, 1)")
     add("--penalties", choices=[name for name in NAMES if name != "groups"])
     add(
         "--groups",
@@ -123,7 +125,7 @@ def _model(args: argparse.Namespace, table: Table) -> Any:
     }
     if loss == "logistic":
         return LinearClassifierCV(**options)
-    return LinearRegressorCV(loss, **options)
+    return LinearRegressorCV(loss, power=args.power, quantile=args.quantile, **options)
 
 
 def _whole(text: str) -> int:

@@ -1,126 +1,73 @@
-"""Regression with learned penalties: squared, Huber and Poisson losses."""
+"""Regression with learned penalties: means, log-linear means, medians and quantiles."""
 
 from __future__ import annotations
 
+import math
+import numbers
 from typing import Any
 
 import numpy as np
 from sklearn.base import RegressorMixin
-from sklearn.metrics import d2_tweedie_score, r2_score
+from sklearn.metrics import d2_pinball_score, d2_tweedie_score, r2_score
 from sklearn.utils.validation import column_or_1d
 
-from ..linear_model.losses import Huber, Poisson, Squared
+from ..linear_model.losses import (
+    Gamma,
+    Huber,
+    Loss,
+    Poisson,
+    Quantile,
+    Squared,
+    Tweedie,
+)
 from .linear_model_cv import Coded, LinearModelCV
+from .parameters import described
 from .task import Task
 
-LOSSES = ("squared", "huber", "poisson")
+LOSSES = ("squared", "huber", "quantile", "poisson", "gamma", "tweedie")
+LOG_LINK = ("poisson", "gamma", "tweedie")  # mean e^z, targets >= 0
 
 
+@described
 class LinearRegressorCV(RegressorMixin, LinearModelCV):  # type: ignore[misc]
     """Linear regression whose penalties are learned by cross-validation.
 
     Minimises Σ_i w_i ℓ(z_i, t_i) / Σ_i w_i + ½ Σ_j e^{η_j} c_j², z = F c + b, for ℓ =
-    ½ (z − t)², Huber or e^z − t z.  With one penalty e^η that is ``Ridge(alpha=N e^η)``
-    and ``PoissonRegressor(alpha=e^η)``.
+    ½ (z − t)², Huber's, a smoothed quantile's, or half the deviance of a Poisson, gamma or
+    Tweedie model with mean e^z.  With one penalty e^η that is ``Ridge(alpha=N e^η)``, and
+    ``PoissonRegressor``, ``GammaRegressor`` or ``TweedieRegressor(alpha=e^η)``.
 
     Parameters
     ----------
-    loss : {"squared", "huber", "poisson"}
-        "squared" takes several targets, each with penalties of its own.  Counts with an
-        exposure: fit counts / exposure with ``sample_weight=exposure``.
-    norm : {"l2", "l1", "elastic-net"}
-        Of the penalty: ½ e^η c²; e^η |c|, which selects columns; or
-        e^η (ρ |c| + ½ (1 − ρ) c²).  The latter two need folds, and "moments" is then
-        [1, log v_j^½]: x₂ = 1 stands for standardised columns with every norm.
-    l1_ratio : float
-        ρ of the elastic net.
-    penalties : str, list of str or table Z, optional
-        What the log-penalties depend on: log-penalty of column j = Σ_k Z_jk x_k.
-
-        - "moments", the default without groups and descriptors: Z = [1, log v_j], v_j the
-          variance of the column.  x₂ = 0 penalises the columns as they are, x₂ = 1 as if
-          they were standardised;
-        - "single": one penalty for all columns;
-        - "groups", "descriptors": see these parameters; the default where they are given;
-        - "per-feature", "per-coefficient" (a column and a class): one each, around a single
-          penalty of standardised columns, held by ``prior``;
-        - several of these names, whose tables stand side by side;
-        - a table Z itself, dense or sparse, with a row for each column of X.
-
-        Columns of Z that depend on those before them are dropped, and named in
-        ``summary()``.
-    groups : labels, optional
-        A penalty for each group of *columns* of X: a label for each column; a mapping of
-        labels to names or indices of columns, or a list of such lists (the rest is a group
-        of its own); a function of the names of the columns that returns their labels;
-        "blocks", the part of each name before "__", which a ``ColumnTransformer`` with
-        ``set_output(transform="pandas")`` writes; or a fitted ``ColumnTransformer``.
-        Groups of *rows* are given to ``fit``.
-    descriptors : array, sparse matrix or frame (p, k), optional
-        What is known of each column of X, such as its degree or its document frequency; a
-        level is added where no combination of them is constant.
-    prior : float, optional
-        Standard deviation of the log-penalties of single columns around Z x.  Where it is
-        given the columns have deviations of their own; "per-feature" takes 1.
+    loss : {"squared", "huber", "quantile", "poisson", "gamma", "tweedie"}
+        "squared" takes several targets, each with penalties of its own.  Amounts with an
+        exposure v, mean v e^z: fit y / v with ``sample_weight = v ** (2 - power)``, where
+        counts have the power 1 and "gamma" has 2.
+    penalties :
     cv : int, splitter, iterable of (train, test), mask, or "loo"
         A number shuffles the rows by ``random_state``, and keeps groups of rows
         together where they are given.  A mask (N,) is true for
         validation rows.
-    keep : {"best", "learned"}
-        "best" keeps the best single penalty by the same folds where the learned ones are
-        not better by the standard error of the difference.
-    fit_intercept : bool
-        Whether there is a constant; it is not penalised.
+    keep :
     delta : float
         Where Huber's loss becomes linear, in units of ``scale_``.
-    tol : float
-        The search ends when a change of the log-penalties by one would lower the loss of
-        the folds by no more than ``tol`` of itself, or two steps by 3 % of that, or, with
-        up to ten parameters, by 5 % of the standard error of ``cv_loss_change_``.
-    max_iter : int
-        Steps of the search.
-    warm_start : bool
-        Start the search from the last penalties.
-    random_state : int, RandomState or None
-        Of the folds.
-    n_jobs : int, optional
-        Threads of compiled products with sparse matrices.
-    verbose : int
-        Log the steps of the search to the logger "sparse_argdiff".
-    progress : bool
-        Show a progress bar when tqdm is installed.
+    quantile : float
+        Of "quantile", in (0, 1).
+    smoothing : float
+        Width over which the corner of its loss is rounded, in units of ``scale_``.
+    power : float
+        Of "tweedie", from 1 to 2: the variance is in proportion to the mean to this power.
+        It is not learned: losses of different powers do not compare.
+    tol :
 
     Attributes
     ----------
     coef_, intercept_ : array (p,) and float, or (t, p) and (t,) for several targets
     penalties_, log_penalties_ : array (p,) or (t, p)
-        e^η and η, in the units of the columns as given.
-    x_ : array (m,)
-        Parameters of the log-penalties, named by ``penalty_names_``.
-    kept_ : str
-        "learned" or "single".
-    cv_loss_, single_cv_loss_, learned_cv_loss_ : float
-        Pooled loss of the held-out rows: as kept, of the best single penalty
-        (``single_penalty_``), as learned.
-    cv_loss_change_, cv_loss_change_error_ : float
-        Learned minus single, and its standard error over the rows.
-    cv_loss_per_fold_ : array (K,)
-        Also ``single_cv_loss_per_fold_`` and ``learned_per_fold_``.
-    oof_prediction_ : array (N,)
-        Linear predictor of each row by the model that did not see it.
-    gradient_norm_, gradient_error_ : float
-        Of the search's last point: its projected gradient, and an estimate of the error.
-    descent_ : str
-        What is known of that gradient: "proven", "estimated" or "not shown".
-    history_, n_iter_, converged_, n_products_
-        The search: a record of each step, their number, whether it met ``tol``, and
-        Hessian products in all.
-    at_bound_, notes_, dropped_ : tuple of str
-        Parameters at an end of their range; caveats; columns of Z that were dropped.
-    n_features_in_, feature_names_in_
-        Of X.
+    cv_loss_ :
     scale_ : float
-        Of Huber's loss: 1.4826 times the median distance of the targets to their median.
+        Of "huber" and "quantile": 1.4826 times the median distance of the targets to
+        their median.
 
     Notes
     -----
@@ -155,6 +102,9 @@ class LinearRegressorCV(RegressorMixin, LinearModelCV):  # type: ignore[misc]
         keep: str = "best",
         fit_intercept: bool = True,
         delta: float = 1.35,
+        quantile: float = 0.5,
+        smoothing: float = 0.05,
+        power: float = 1.5,
         tol: float = 1e-3,
         max_iter: int = 100,
         warm_start: bool = False,
@@ -174,6 +124,9 @@ class LinearRegressorCV(RegressorMixin, LinearModelCV):  # type: ignore[misc]
         self.keep = keep
         self.fit_intercept = fit_intercept
         self.delta = delta
+        self.quantile = quantile
+        self.smoothing = smoothing
+        self.power = power
         self.tol = tol
         self.max_iter = max_iter
         self.warm_start = warm_start
@@ -193,25 +146,56 @@ class LinearRegressorCV(RegressorMixin, LinearModelCV):  # type: ignore[misc]
         if y.ndim == 2 and y.shape[1] == 1:
             y = column_or_1d(y, warn=True)
         y = np.asarray(y, dtype=np.float64)
-        if self.loss == "poisson" and (y < 0.0).any():
-            row = int(np.argmax(y < 0.0))
-            raise ValueError(
-                f"y must be >= 0 for loss='poisson', found {y[row]} in row {row}"
-            )
-        if self.loss == "poisson" and not y.any():
-            raise ValueError("y must not be all zeros for loss='poisson'")
+        if self.loss in LOG_LINK:
+            self._check_amounts(y)
         return X, y
+
+    def _check_amounts(self, y: np.ndarray) -> None:
+        wrong, sign = y < 0.0, ">="
+        if self._power() == 2.0:
+            wrong, sign = y <= 0.0, ">"
+        if wrong.any():
+            row = int(np.argmax(wrong))
+            raise ValueError(
+                f"y must be {sign} 0 for loss={self.loss!r}, found {y[row]} in row {row}"
+            )
+        if not y.any():
+            raise ValueError(f"y must not be all zeros for loss={self.loss!r}")
+
+    def _check_parameters(self) -> None:
+        super()._check_parameters()
+        one = math.nextafter(1.0, 0.0)
+        for name, low, high, where in (
+            ("quantile", math.ulp(0.0), one, "in (0, 1)"),
+            ("smoothing", math.ulp(0.0), math.inf, "> 0"),
+            ("delta", math.ulp(0.0), math.inf, "> 0"),
+            ("power", 1.0, 2.0, "from 1 to 2"),
+        ):
+            value = getattr(self, name)
+            number = isinstance(value, numbers.Real)
+            if not (number and low <= float(value) <= high):
+                raise ValueError(f"{name} must be a number {where}, found {value!r}")
+
+    def _power(self) -> float:
+        """Return the power of the mean to which the variance is proportional."""
+        return {"poisson": 1.0, "gamma": 2.0}.get(self.loss, float(self.power))
 
     def _coded(self, y: np.ndarray, weights: np.ndarray) -> Coded:
         mean = np.atleast_1d(np.average(y, axis=0, weights=weights))
-        if self.loss == "poisson":
-            return Coded(Poisson(), y, np.log(mean))
-        if self.loss == "huber":
+        if self.loss in LOG_LINK:
+            made: dict[str, Loss] = {"poisson": Poisson(), "gamma": Gamma()}
+            loss = made.get(self.loss, Tweedie(float(self.power)))
+            return Coded(loss, y, np.log(mean))
+        if self.loss in {"huber", "quantile"}:
             centre = np.median(y)
             spread = 1.4826 * float(np.median(np.abs(y - centre)))
             spread = spread or float(np.std(y)) or 1.0
             self.scale_ = spread
-            return Coded(Huber(self.delta * spread), y, np.array([centre]))
+            if self.loss == "huber":
+                return Coded(Huber(self.delta * spread), y, np.array([centre]))
+            level = float(self.quantile)
+            loss = Quantile(level, self.smoothing * spread)
+            return Coded(loss, y, np.array([np.quantile(y, level)]))
         several = y.shape[1] if y.ndim == 2 else 1
         return Coded(Squared(), y, mean, several)
 
@@ -226,26 +210,32 @@ class LinearRegressorCV(RegressorMixin, LinearModelCV):  # type: ignore[misc]
             self.intercept_ = intercept
 
     def predict(self, X: Any) -> np.ndarray:
-        """Return the predicted mean of each row, (N,) or (N, t)."""
+        """Return the predicted mean, or quantile, of each row, (N,) or (N, t)."""
         z = self._predictor(X)
-        return np.exp(z) if self.loss == "poisson" else z
+        return np.exp(z) if self.loss in LOG_LINK else z
 
     def deviance_explained(self, X: Any, y: Any, sample_weight: Any = None) -> float:
-        """Return D², the share of the loss of the mean that the model explains.
+        """Return D², the share of the loss of a constant that the model explains.
 
-        R² for squared loss; ``score`` is R² for every loss, as in scikit-learn.
+        R² for squared and Huber's loss, the exact quantile's for "quantile"; ``score`` is R²
+        for every loss, as in scikit-learn.
         """
-        if self.loss == "poisson":
+        data: Any = y, self.predict(X)
+        if self.loss in LOG_LINK:
+            options: dict[str, Any] = {"power": self._power()}
             return float(
-                d2_tweedie_score(
-                    y, self.predict(X), sample_weight=sample_weight, power=1
-                )
+                d2_tweedie_score(*data, sample_weight=sample_weight, **options)
             )
-        return float(r2_score(y, self.predict(X), sample_weight=sample_weight))
+        if self.loss == "quantile":
+            options = {"alpha": float(self.quantile)}
+            return float(
+                d2_pinball_score(*data, sample_weight=sample_weight, **options)
+            )
+        return float(r2_score(*data, sample_weight=sample_weight))
 
     def __sklearn_tags__(self) -> Any:
         """Return scikit-learn's tags."""
         tags = super().__sklearn_tags__()
         tags.target_tags.multi_output = self.loss == "squared"
-        tags.target_tags.positive_only = self.loss == "poisson"
+        tags.target_tags.positive_only = self.loss in LOG_LINK
         return tags

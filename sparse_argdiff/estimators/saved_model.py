@@ -1,6 +1,6 @@
 """A fitted estimator as a file of arrays, .npz without pickles, and back to predict.
 
-z = F c + b,    prediction: z, e^z (Poisson), or the class of the largest probability
+z = F c + b,    prediction: z, e^z (Poisson, gamma, Tweedie), or the class of the largest probability
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from scipy import sparse
 
 from ..linear_model.losses import Logistic, Multinomial
 from .files import DataError, Table
+from .regressor import LOG_LINK
 
 _KEPT = (
     "coef_",
@@ -87,7 +88,7 @@ class SavedModel:
         z = np.asarray(features @ coefficients.T) + self.intercept_
         classes = self.arrays.get("classes_")
         if classes is None:
-            found = np.exp(z) if self.meta["loss"] == "poisson" else z
+            found = np.exp(z) if self.meta["loss"] in LOG_LINK else z
             return found[:, 0], None
         if z.shape[1] == 1:
             probability = np.asarray(Logistic.probability(np.hstack([-z, z])))

@@ -195,12 +195,21 @@ def with_prior(
 ) -> Sum:
     """Return the upper objective plus a Gaussian prior of the single columns' deviations.
 
-    In units of the loss: noise Σ d² / (2 s² Σ w), with noise the variance of the held-out
-    residuals for squared loss and 1 for a negative log-likelihood.
+    In units of the loss: noise Σ d² / (2 s² Σ w), with noise the dispersion by which the
+    loss is divided in a negative log-likelihood: that of the held-out rows, the mean square
+    or mean deviance, twice the loss, or the mean distance, the loss, to a quantile; 1 where
+    the loss is a negative log-likelihood itself.
     """
     rows = float(task.weights[task.judged].sum())
-    squared = type(task.loss).__name__ in {"Squared", "Huber"}
-    noise = 2.0 * single.judged.mean if squared else np.ones(task.several)
+    times = {
+        "Squared": 2.0,
+        "Huber": 2.0,
+        "Gamma": 2.0,
+        "Tweedie": 2.0,
+        "Quantile": 1.0,
+    }
+    factor = times.get(type(task.loss).__name__)
+    noise = np.ones(task.several) if factor is None else factor * single.judged.mean
     with np.errstate(divide="ignore"):
         each = deviation / np.sqrt(noise)
     deviations = np.tile(each, (table.m, 1))

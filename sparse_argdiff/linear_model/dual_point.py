@@ -22,7 +22,6 @@ from ..arrays import Array, dot, epsilon, namespace
 from .losses import Gamma, Huber, Logistic, Multinomial, Poisson, Quantile, Squared
 from .mean_loss import DataTerm
 
-
 _KNOWN = Squared | Logistic | Poisson | Gamma | Huber | Quantile | Multinomial
 
 
