@@ -3,6 +3,8 @@
 from .cross_validation import HeldOutFolds
 from .glm import Glm
 from .held_out import HeldOutLoss
+from .held_out_decision import HeldOutDecision
+from .intercept import Intercept
 from .kernel import GaussianKernel, Kernel, linear_kernel
 from .leave_one_out import LeaveOneOut
 from .losses import (
@@ -17,12 +19,7 @@ from .losses import (
     SquaredHinge,
     Tweedie,
 )
-from .support_vector import (
-    HeldOutDecision,
-    Intercept,
-    SupportVector,
-    SupportVectors,
-)
+from .support_vector import SupportVector, SupportVectors
 
 __all__ = [
     "Gamma",

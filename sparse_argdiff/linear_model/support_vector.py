@@ -12,8 +12,6 @@ of s'a = 0: s_i b = −∂f/∂a_i of the samples with 0 < a_i < C_i.
 
 from __future__ import annotations
 
-import warnings
-from collections.abc import Callable
 from functools import cached_property
 from typing import Any, NamedTuple
 
@@ -21,11 +19,8 @@ import numpy as np
 
 from ..arrays import (
     Array,
-    arange,
     as_array,
-    as_data,
     as_vector,
-    asarray,
     copied,
     dot,
     full,
@@ -35,30 +30,19 @@ from ..arrays import (
 from ..operators.linear_operator import LinearOperator, aslinearoperator
 from ..problem.constraints import LinearEquality
 from ..problem.problem import ActiveSet, Problem, Solution
-from ..status import ConvergenceWarning
+from .held_out_decision import HeldOutDecision, rows_of
+from .intercept import Intercept, intercept_of, tell
 from .kernel import Kernel, as_kernel, checked_matrix
+from .kernel_columns import columns_of, diagonal_of
 from .losses import Loss, SquaredHinge, as_loss
 from .pairwise_descent import PairwiseDescent
+from .sample_costs import SampleCosts, sample_weights
 
 _FEW = 512  # free variables up to which products with an operator give their matrix
-_CACHED = 2**24  # entries of the columns of an operator that are kept meanwhile
 _LOOSE = 1e-3  # of the range of the targets: where Newton's method takes over
 _SWEEPS = 50  # steps of pairs, per sample at most
 
 LOSSES = ("hinge", "squared-hinge", "epsilon")
-COSTS = ("scalar", "per-class", "per-group", "per-sample")
-
-
-class Intercept(NamedTuple):
-    """The intercept, and the interval of those that are as good.
-
-    Where no sample lies inside its bounds that is more than a point, of which ``value`` is
-    the middle.
-    """
-
-    value: float
-    lower: float
-    upper: float
 
 
 class SupportVectors(NamedTuple):
@@ -157,10 +141,10 @@ class SupportVector:
         self.dtype = _dtype_of(kernel, targets)
         prepare = as_loss("squared") if self._regression else SquaredHinge()
         self.targets = prepare.prepare(targets, self.dtype)
-        self._weights = _weights(sample_weight, self.targets)
+        weights = sample_weights(sample_weight, self.targets)
+        self._costs = SampleCosts(cost, groups, weights, self.targets, self._regression)
         self._refuse_missing_class()
-        self._groups, costs = _groups(cost, groups, self.targets, self._regression)
-        self.cost_kind = cost
+        self.cost_kind, costs = cost, self._costs.count
         self._fixed_epsilon = self._checked_epsilon(epsilon)
         learned = self._regression and epsilon is None
         self._parts = costs, costs + int(learned)
@@ -192,7 +176,7 @@ class SupportVector:
                     f"targets must have both labels, found none of {label:+.0f}; with "
                     "intercept=False one is enough"
                 )
-            if not bool(xp.any(of_class & (self._weights > 0.0))):
+            if not bool(xp.any(of_class & (self._costs.weights > 0.0))):
                 raise ValueError(
                     f"sample_weight must not be 0 for all samples of the class "
                     f"{label:+.0f}: with an intercept nothing is learned then"
@@ -217,14 +201,7 @@ class SupportVector:
 
     def costs(self, x: Array) -> Array:
         """Return C_i for each sample, shape (N,)."""
-        x = self._checked_x(x)
-        xp = namespace(x)
-        with np.errstate(over="ignore"):
-            learned = xp.exp(xp.astype(x[: self._parts[0]], self.dtype))
-        spread = xp.take(learned, self._groups)
-        return xp.where(
-            self._weights > 0.0, self._weights * spread, 0.0 * self._weights
-        )
+        return self._costs.at(self._checked_x(x)[: self._parts[0]])
 
     def epsilon(self, x: Array) -> float:
         """Return ε, half the width of the tube; 0 for labels."""
@@ -247,16 +224,6 @@ class SupportVector:
             self._memo = copied(theta), K
         return self._memo[1]
 
-    def _gather(self, per_sample: Array) -> Array:
-        """Return the sums over the samples of each log-cost."""
-        xp, count = namespace(per_sample), self._parts[0]
-        if count == 1:
-            return xp.reshape(xp.sum(per_sample), (1,))
-        if count == per_sample.shape[0] and self.cost_kind == "per-sample":
-            return per_sample
-        one_hot = self._groups[None, :] == arange(count, self._groups)[:, None]
-        return xp.astype(one_hot, per_sample.dtype) @ per_sample
-
     # The dual variables.
 
     def _fold(self, v: Array) -> Array:
@@ -266,7 +233,7 @@ class SupportVector:
         half = self.targets.shape[0]
         return v[:half, ...] + v[half:, ...]
 
-    def _unfold(self, w: Array) -> Array:
+    def unfold(self, w: Array) -> Array:
         """Return the transpose: (N,) → (n,)."""
         return namespace(w).concat([w, w]) if self._regression else w
 
@@ -277,7 +244,7 @@ class SupportVector:
     def _linear(self, x: Array) -> Array:
         """Return p, the linear term."""
         if self._regression:
-            return self.epsilon(x) - self.signs * self._unfold(self.targets)
+            return self.epsilon(x) - self.signs * self.unfold(self.targets)
         return full((self.n,), -1.0, self.targets)
 
     def _diagonal(self, x: Array) -> Array | None:
@@ -285,7 +252,7 @@ class SupportVector:
         if self.loss != "squared-hinge":
             return None
         C, xp = self.costs(x), namespace(x)
-        counts = self._weights > 0.0
+        counts = self._costs.weights > 0.0
         return xp.where(counts, 0.5 / xp.where(counts, C, xp.ones_like(C)), 0.0 * C)
 
     @cached_property
@@ -301,8 +268,8 @@ class SupportVector:
                 "upper_jvp": self._upper_jvp,
                 "upper_vjp": self._upper_vjp,
             }
-        elif not bool(namespace(self._weights).all(self._weights > 0.0)):
-            xp, w = namespace(self._weights), self._weights
+        elif not bool(namespace(self._costs.weights).all(self._costs.weights > 0.0)):
+            xp, w = namespace(self._costs.weights), self._costs.weights
             found["upper"] = xp.where(w > 0.0, xp.inf + 0.0 * w, 0.0 * w)
         return found
 
@@ -312,18 +279,20 @@ class SupportVector:
         return Problem(self)
 
     def _upper(self, x: Array) -> Array:
-        return self._unfold(self.costs(x))
+        return self.unfold(self.costs(x))
 
     def _finite_costs(self, x: Array) -> Array:
         C = self.costs(x)
-        return namespace(C).where(namespace(C).isfinite(C), C, 0.0 * self._weights)
+        return namespace(C).where(
+            namespace(C).isfinite(C), C, 0.0 * self._costs.weights
+        )
 
     def _upper_jvp(self, x: Array, u: Array) -> Array:
-        along = namespace(u).take(u[: self._parts[0]], self._groups)
-        return self._unfold(self._finite_costs(x) * along)
+        along = self._costs.spread(u[: self._parts[0]])
+        return self.unfold(self._finite_costs(x) * along)
 
     def _upper_vjp(self, x: Array, w: Array) -> Array:
-        head = self._gather(self._finite_costs(x) * self._fold(w))
+        head = self._costs.gather(self._finite_costs(x) * self._fold(w))
         rest = zeros((self.m - self._parts[0],), head)
         return namespace(w).concat([head, rest])
 
@@ -346,7 +315,7 @@ class SupportVector:
         """Return f_Y, shape (n,)."""
         beta, d = self.coefficients(y), self._diagonal(x)
         f = self._function(x, beta)
-        grad = self.signs * self._unfold(f) + self._linear(x)
+        grad = self.signs * self.unfold(f) + self._linear(x)
         return grad if d is None else grad + d * y
 
     def grad_x(self, x: Array, y: Array) -> Array:
@@ -354,7 +323,7 @@ class SupportVector:
         beta, d = self.coefficients(y), self._diagonal(x)
         (costs, start), xp = self._parts, namespace(y)
         none = zeros((costs,), y)
-        parts = [none if d is None else self._gather(-0.5 * d * y * y)]
+        parts = [none if d is None else self._costs.gather(-0.5 * d * y * y)]
         if start > costs:
             parts.append(xp.reshape(self.epsilon(x) * xp.sum(y), (1,)))
         if self.kernel.m:
@@ -364,7 +333,7 @@ class SupportVector:
     def hess(self, x: Array, y: Array) -> LinearOperator:
         """Return f_YY, an operator (n, n)."""
         K, d = aslinearoperator(self._matrix(self.theta(x))), self._diagonal(x)
-        signs, fold, unfold = self.signs, self._fold, self._unfold
+        signs, fold, unfold = self.signs, self._fold, self.unfold
 
         def product(v: Array) -> Array:
             column = (slice(None), *(None,) * (v.ndim - 1))
@@ -417,13 +386,15 @@ class SupportVector:
         C: Any = self._bound(x)
         d: Any = self._diagonal(x)
         size, own = self.targets.shape[0], np.zeros_like(y) if d is None else d
+        column = columns_of(K, size, self.dtype)
+        unfold: Any = self.unfold
         state = PairwiseDescent(
             z=s * y,
             r=-s * self.grad(x, y),
             low=np.where(s > 0.0, 0.0 * y, -C),
             high=np.where(s > 0.0, C, 0.0 * y),
-            diagonal=self._doubled(_diagonal_of(K, size)) + own,
-            column=self._columns(K),
+            diagonal=unfold(diagonal_of(K, size)) + own,
+            column=lambda i: unfold(column(i % size)),
             own=own,
         )
         at_zero: Any = s * self._linear(x)
@@ -433,30 +404,6 @@ class SupportVector:
         move(tol, _SWEEPS * self.n)
         return s * state.z
 
-    def _doubled(self, w: Any) -> Any:
-        return self._unfold(w)
-
-    def _columns(self, K: Any) -> Callable[[int], Any]:
-        """Return the function i ↦ the column of K of variable i, (n,)."""
-        size = self.targets.shape[0]
-        if isinstance(K, np.ndarray):
-            return lambda i: self._doubled(K[i % size])
-        operator, most = aslinearoperator(K), _CACHED // size
-        known: dict[int, Any] = {}
-
-        def column(i: int) -> Any:
-            place = i % size
-            if place in known:
-                return known[place]
-            unit = np.zeros(size, self.dtype)
-            unit[place] = 1.0
-            found = self._doubled(operator @ unit)
-            if len(known) < most:
-                known[place] = found
-            return found
-
-        return column
-
     def cross(self, x: Array, y: Array) -> LinearOperator:
         """Return f_XY, an operator (n, m)."""
         theta, beta, d = self.theta(x), self.coefficients(y), self._diagonal(x)
@@ -464,16 +411,16 @@ class SupportVector:
         xp, kernel, signs = namespace(y), self.kernel, self.signs
 
         def forward(u: Array) -> Array:
-            moved = signs * self._unfold(kernel.jvp(theta, beta, u[start:]))
+            moved = signs * self.unfold(kernel.jvp(theta, beta, u[start:]))
             if start > costs:
                 moved = moved + epsilon * u[costs]
             if d is not None:
-                moved = moved - d * y * xp.take(u[:costs], self._groups)
+                moved = moved - d * y * self._costs.spread(u[:costs])
             return moved
 
         def adjoint(w: Array) -> Array:
             none = zeros((costs,), w)
-            parts = [none if d is None else self._gather(-d * y * w)]
+            parts = [none if d is None else self._costs.gather(-d * y * w)]
             if start > costs:
                 parts.append(xp.reshape(epsilon * xp.sum(w), (1,)))
             if self.kernel.m:
@@ -488,53 +435,21 @@ class SupportVector:
         """Return the intercept b at a solution, 0 for a model without."""
         if not self.intercept_:
             return Intercept(0.0, 0.0, 0.0)
-        return self._intercept(solution.x, solution.y, solution.active)[0]
+        return self.intercept_at(solution.x, solution.y, solution.active)[0]
 
-    def _intercept(
+    def intercept_at(
         self, x: Array, y: Array, active: ActiveSet | None = None
     ) -> tuple[Intercept, Array]:
-        """Return b = Σ_i ω_i r_i of r = −s ∘ f_Y, and the weights ω, (n,).
-
-        They are equal for the samples inside their bounds, where r_i = b; without any
-        half each for those that b is closest to from either side.
-        """
-        xp, C = namespace(y), self._bound(x)
+        """Return b = Σ_i ω_i r_i of r = −s ∘ f_Y, and the weights ω, (n,)."""
         r = -self.signs * self.grad(x, y)
-        low, high = y <= 0.0, y >= C
-        if active is not None:
-            nearer = y <= C - y
-            low, high = active.fixed & nearer, active.fixed & ~nearer
-        counts, inside = C > 0.0, ~(low | high)
-        if active is not None:  # at a bound with hardly a force: r_i is hardly b
-            decided = inside & ~active.weak_fixed
-            inside = decided if bool(xp.any(decided & counts)) else inside
-        count = int(xp.count_nonzero(inside & counts))
-        if count:
-            weights = xp.astype(inside & counts, y.dtype) / count
-            value = dot(weights, r)
-            return Intercept(value, value, value), weights
-        positive, infinite = self.signs > 0.0, xp.inf + 0.0 * r
-        below = counts & (low == positive)  # r_i <= b
-        above = counts & (low != positive)
-        lows, highs = xp.where(below, r, -infinite), xp.where(above, r, infinite)
-        lower, upper = float(xp.max(lows)), float(xp.min(highs))
-        places = arange(self.n, y)
-        ends = [
-            xp.astype(places == index, y.dtype)
-            for index, end in ((xp.argmax(lows), lower), (xp.argmin(highs), upper))
-            if np.isfinite(end)
-        ]
-        if not ends:
-            return Intercept(0.0, -np.inf, np.inf), 0.0 * y
-        weights = sum(ends[1:], ends[0]) / len(ends)
-        return Intercept(dot(weights, r), lower, upper), weights
+        return intercept_of(r, y, self._bound(x), self.signs, active)
 
     def _bound(self, x: Array) -> Array:
         """Return the upper bounds (n,), infinite where there are none."""
         C = self.costs(x)
         if self.loss == "squared-hinge":
-            C = namespace(C).where(self._weights > 0.0, np.inf + 0.0 * C, 0.0 * C)
-        return self._unfold(C)
+            C = namespace(C).where(self._costs.weights > 0.0, np.inf + 0.0 * C, 0.0 * C)
+        return self.unfold(C)
 
     def decision(self, solution: Solution, kernel: Any = None) -> Array:
         """Return f + b for other samples, shape (rows,).
@@ -552,12 +467,12 @@ class SupportVector:
         """
         x, y = solution.x, solution.y
         b = self.intercept(solution)
-        _tell(b)
+        tell(b)
         theta = self.theta(x)
         if kernel is None:
             K = self._matrix(theta)
         else:
-            rows = _rows_of(kernel, self, at_one_point=True)
+            rows = rows_of(kernel, self, at_one_point=True)
             K = rows.matrix(theta[: rows.m])
         return aslinearoperator(K) @ self.coefficients(y) + b.value
 
@@ -615,180 +530,8 @@ class SupportVector:
         return HeldOutDecision(self, kernel, targets, chosen, sample_weight)
 
 
-class HeldOutDecision:
-    """The mean loss of the decisions on held-out data as an :class:`UpperObjective`.
-
-    z = K_held β + b(x, a), where b is a function of (x, a) through the samples inside their
-    bounds.  Made by :meth:`SupportVector.held_out`.
-    """
-
-    def __init__(
-        self,
-        model: SupportVector,
-        kernel: Any,
-        targets: Any,
-        loss: Loss,
-        sample_weight: Any,
-    ) -> None:
-        self.model, self.loss = model, loss
-        self.kernel = _rows_of(kernel, model)
-        rows = self.kernel.shape[0]
-        self.targets = loss.prepare(as_array("targets", targets), model.dtype)
-        if self.targets.shape != (rows,):
-            raise ValueError(
-                f"targets must have shape ({rows},) like the rows of kernel, found "
-                f"{tuple(self.targets.shape)}"
-            )
-        weights = _weights(sample_weight, self.targets)
-        self.weights = weights / float(namespace(weights).sum(weights))
-        self._last: tuple[Array, Array, Any] | None = None
-
-    def __repr__(self) -> str:
-        return f"HeldOutDecision({self.targets.shape[0]} samples, loss={self.loss})"
-
-    def _decision(self, x: Array, y: Array) -> tuple[Array, Array, Array]:
-        """Return z, the coefficients β and the weights of the intercept."""
-        last, xp = self._last, namespace(y)
-        if last is not None and bool(xp.all(last[0] == x) & xp.all(last[1] == y)):
-            found: tuple[Array, Array, Array] = last[2]
-            return found
-        model = self.model
-        beta = model.coefficients(y)
-        z = aslinearoperator(self.kernel.matrix(model.theta(x))) @ beta
-        weights = 0.0 * y
-        if model.intercept_:
-            b, weights = model._intercept(x, y)
-            _tell(b)
-            z = z + b.value
-        self._last = copied(x), copied(y), (z, beta, weights)
-        return z, beta, weights
-
-    def value(self, x: Array, y: Array) -> float:
-        """Return the mean loss at (x, a)."""
-        z, _, _ = self._decision(x, y)
-        return dot(self.weights, self.loss.value(z, self.targets))
-
-    def _slope(self, z: Array) -> Array:
-        return self.weights * self.loss.slope(z, self.targets)
-
-    def grad_y(self, x: Array, y: Array) -> Array:
-        """Return the gradient by a, shape (n,)."""
-        model, (z, _, weights) = self.model, self._decision(x, y)
-        slope = self._slope(z)
-        K = aslinearoperator(self.kernel.matrix(model.theta(x)))
-        grad = model.signs * model._unfold(K.T @ slope)
-        if not model.intercept_:
-            return grad
-        total = float(namespace(y).sum(slope))
-        return grad - total * (model.hess(x, y) @ (model.signs * weights))
-
-    def grad_x(self, x: Array, y: Array) -> Array | None:
-        """Return the gradient by x alone, (m,), by the kernel and the intercept."""
-        model, (z, beta, weights) = self.model, self._decision(x, y)
-        xp, slope, theta = namespace(y), self._slope(z), model.theta(x)
-        grad = zeros((model.m,), y)
-        if self.kernel.m:
-            own = self.kernel.vjp(theta, beta, slope)
-            grad = xp.concat([grad[: model.m - own.shape[0]], own])
-        if model.intercept_:
-            total = float(xp.sum(slope))
-            grad = grad - total * (model.cross(x, y).T @ (model.signs * weights))
-        return grad
-
-
-def _diagonal_of(K: Any, size: int) -> Any:
-    """Return the diagonal of K, by products where it is not known."""
-    operator = aslinearoperator(K)
-    if operator.has_diagonal:
-        return np.asarray(operator.diagonal())
-    units = np.eye(size)
-    return np.array([float((operator @ unit)[i]) for i, unit in enumerate(units)])
-
-
-def _tell(b: Intercept) -> None:
-    """Warn of an intercept that is not unique."""
-    if b.upper > b.lower:
-        warnings.warn(
-            "the intercept is not unique: no sample lies inside its bounds, and any value "
-            f"in [{b.lower:.6g}, {b.upper:.6g}] is as good; {b.value:.6g} is taken",
-            ConvergenceWarning,
-            stacklevel=4,
-        )
-
-
-def _rows_of(
-    kernel: Any, model: SupportVector, *, at_one_point: bool = False
-) -> Kernel:
-    """Return the kernel of other samples with those of a model, checked.
-
-    At one point it may be a matrix, which no parameter moves.
-    """
-    found = as_kernel("kernel", kernel)
-    columns = model.targets.shape[0]
-    if len(found.shape) != 2 or found.shape[1] != columns:
-        raise ValueError(
-            f"kernel must have {columns} columns, one for each sample of the model, found "
-            f"shape {tuple(found.shape)}"
-        )
-    if found.m != model.kernel.m and not (at_one_point and found.m == 0):
-        raise ValueError(
-            f"kernel must have the {model.kernel.m} parameters of that of the model, "
-            f"found {found.m}"
-        )
-    return found
-
-
 def _dtype_of(kernel: Any, targets: Array) -> Any:
     """Return the dtype of y, that of a floating kernel, in the namespace of the targets."""
     single = str(getattr(kernel, "dtype", None)).endswith("float32")
     name, xp = "float32" if single else "float64", namespace(targets)
     return np.dtype(name) if xp.__name__ in {"numpy", "cupy"} else getattr(xp, name)
-
-
-def _weights(given: Any, like: Array) -> Array:
-    """Return sample weights, finite, >= 0 and not all 0; ones by default."""
-    if given is None:
-        return full(like.shape, 1.0, like)
-    weights = as_vector(
-        "sample_weight", as_data("sample_weight", given, like.dtype), like.shape[0]
-    )
-    xp = namespace(weights, like)
-    if bool(xp.any(weights < 0.0)):
-        worst = int(xp.argmin(weights))
-        raise ValueError(
-            f"sample_weight must be >= 0, found {float(weights[worst]):.3g} for sample "
-            f"{worst}"
-        )
-    if not bool(xp.any(weights > 0.0)):
-        raise ValueError("sample_weight must not be 0 for all samples")
-    return weights
-
-
-def _groups(
-    kind: str, groups: Any, targets: Array, regression: bool
-) -> tuple[Array, int]:
-    """Return the log-cost of each sample, and their number."""
-    size, xp = targets.shape[0], namespace(targets)
-    if kind not in COSTS:
-        known = ", ".join(map(repr, COSTS))
-        raise ValueError(f"cost must be one of {known}, found {kind!r}")
-    if (groups is not None) != (kind == "per-group"):
-        raise ValueError("groups goes with cost='per-group', and only with it")
-    if kind == "per-class" and regression:
-        raise ValueError("cost='per-class' needs labels, and loss='epsilon' has none")
-    if kind == "scalar":
-        return 0 * arange(size, targets), 1
-    if kind == "per-sample":
-        return arange(size, targets), size
-    if kind == "per-class":
-        return xp.astype(targets > 0.0, xp.int64), 2
-    labels = np.asarray(groups)
-    if labels.shape != (size,) or labels.dtype.kind not in "iu":
-        raise ValueError(
-            f"groups must be whole numbers of shape ({size},), found shape "
-            f"{labels.shape} and dtype {labels.dtype}"
-        )
-    count = int(labels.max()) + 1
-    if labels.min() < 0 or len(np.unique(labels)) != count:
-        raise ValueError("groups must be numbered 0 ... G-1, each with a sample")
-    return asarray(labels, targets, xp.int64), count
