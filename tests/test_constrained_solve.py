@@ -829,3 +829,32 @@ def test_matrix_free_to_full_accuracy(seed, method):
     assert sol.status is Status.CONVERGED
     assert sol.n_hvp <= 8000
     np.testing.assert_allclose(sol.y, expected.y, atol=1e-5)
+
+
+def test_a_product_that_is_not_finite_verifies_nothing():
+    """Spoilt from any call on, the products of f_YY give no acceptable end."""
+    n, d = 6, 10.0 ** np.linspace(-4.0, 4.0, 6)
+    Q = d[:, None] * (2.0 * np.eye(n) + np.ones((n, n))) * d
+    rng = np.random.default_rng(0)
+    A, c, calls = rng.standard_normal((2, n)) * d, d * rng.standard_normal(n), []
+
+    def solved(first):
+        calls.clear()
+
+        def hvp(x, y, v):
+            calls.append(len(calls))
+            return Q @ v if len(calls) < first else np.nan * v
+
+        f = sad.FunctionObjective(
+            value=lambda x, y: 0.5 * y @ Q @ y - c @ y,
+            grad=lambda x, y: Q @ y - c,
+            hvp=hvp,
+            n=n,
+        )
+        problem = sad.Problem(f, equality=sad.LinearEquality(A, np.ones(2)))
+        options = {"method": "newton_kkt", "on_failure": "ignore"}
+        return sad.solve(problem, np.zeros(1), **options)
+
+    assert solved(np.inf).status.acceptable
+    for first in range(1, len(calls) + 1):
+        assert not solved(first).status.acceptable, first

@@ -521,3 +521,48 @@ def test_noisy_steps_of_a_steady_gradient_are_no_flight_to_infinity():
 
     assert sad.Status.UNBOUNDED in ends(math.exp(-1.0))
     assert sad.Status.UNBOUNDED not in ends(1.0)
+
+
+def _steps_that_fall(fall):
+    """What the stopping test says of steps of 1e-6 |y| and less, fall(k) times the last."""
+    test = StoppingTest(1e-8, None, None)
+    test.square, lam = 1.0, 1e-6
+    for k in range(300):
+        new = lam * fall(k)
+        status = test.after(NewtonStep(lam, 0.0, lam, new, new, 1.0))
+        if status is not None:
+            return status, test.error, new
+        lam = new
+    return None, test.error, lam
+
+
+@pytest.mark.parametrize("rate", [0.99, 0.9, 0.6])
+@pytest.mark.parametrize("ripple", [0.0, 0.3])
+def test_steps_that_each_fall_by_a_percent_are_not_converged(rate, ripple):
+    """They leave rate / (1 − rate) times their length."""
+    shares = rate * np.exp(ripple * np.array([0.0, 1.0, 0.0, -1.0]))
+    status, _, last = _steps_that_fall(lambda k: shares[k % 4])
+    assert status is None or last * rate / (1.0 - rate) <= 1e-8
+
+
+def test_steps_that_only_jitter_are_at_rounding():
+    random = np.random.default_rng(0)
+    status, error, _ = _steps_that_fall(lambda k: math.exp(random.uniform(-0.6, 0.6)))
+    assert status is sad.Status.ROUNDING_LIMIT
+    assert error > 1e-8
+
+
+@pytest.mark.parametrize(("power", "ends"), [(4, "CONVERGED"), (10, "ITERATION_LIMIT")])
+def test_a_minimum_without_curvature_is_approached_by_a_fixed_share(power, ends):
+    """Newton's method leaves (p − 2) / (p − 1) of y − x for (y − x)^p each step."""
+    f = sad.FunctionObjective(
+        value=lambda x, y: float(np.sum((y - x) ** power)),
+        grad=lambda x, y: power * (y - x) ** (power - 1),
+        hvp=lambda x, y, v: power * (power - 1) * (y - x) ** (power - 2) * v,
+        hess_diag=lambda x, y: power * (power - 1) * (y - x) ** (power - 2),
+        n=2,
+    )
+    x = np.array([1.0, 2.0])
+    found = sad.solve(sad.Problem(f), x, np.zeros(2), on_failure="ignore")
+    assert found.status.name == ends
+    assert ends != "CONVERGED" or np.abs(found.y - x).max() <= 1e-8

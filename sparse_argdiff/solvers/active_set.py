@@ -322,10 +322,11 @@ class _ActiveSetNewton:
         active = classify(form.problem, form.x, point.y, multipliers)
         strong = form.stacked(point.y, active.strong, active.fixed)
         weak = form.stacked(point.y, active.weak, active.weak_fixed)
-        down, n_hvp = leads_down(now, strong, weak)
+        status, n_hvp = leads_down(now, strong, weak)
         path = path.plus(n_hvp=n_hvp)
-        if down:
-            return None, dataclasses.replace(path, nonconvex=True)
+        if status is not None:
+            down = path.nonconvex or status is Status.NEGATIVE_CURVATURE
+            return None, dataclasses.replace(path, nonconvex=down)
         converged = dataclasses.replace(path, best=now)
         return converged.solution(Status.CONVERGED, active, multipliers), path
 

@@ -265,7 +265,8 @@ class _NewtonKKT:
         found = system.solve(rhs, rtol=_ROUGH)
         self.n_hvp += found.n_matvec
         step = norm(found.x[: force.shape[0]])
-        return not step > self.tol * self.length(point)
+        finite = found.status is not Status.NOT_FINITE
+        return finite and step <= self.tol * self.length(point)
 
     def stop(self, point: ConstrainedPoint) -> Status | None:
         """Return the status of a point at which the iteration ends, else None."""
@@ -347,12 +348,12 @@ class _NewtonKKT:
         self.probed = True
         problem, p = self.problem, point.h.shape[0]
         H = lagrangian_hess(problem, self.x, point.y, point.multipliers, p)
-        direction, shown, n_hvp = negative_direction(
+        direction, found, n_hvp = negative_direction(
             H, point.jac, point.y, is_convex(problem), point.rows
         )
         self.n_hvp += n_hvp
         if direction is None:
-            return (Status.NEGATIVE_CURVATURE if shown else status), point
+            return found or status, point
         if not is_explicit(point.jac):  # MINRES would return to the saddle point
             return Status.NEGATIVE_CURVATURE, point
         self.n_hvp += 1

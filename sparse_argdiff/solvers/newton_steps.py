@@ -224,7 +224,7 @@ class NewtonCG:
         if M is None or M.symmetric or like.shape[0] == 0:
             return True
         u = random_signs(like.shape[0], like, 1)
-        return not asymmetry(M, u, M.matvec(u)) > symmetry_tolerance(M, u)
+        return asymmetry(M, u, M.matvec(u)) <= symmetry_tolerance(M, u)
 
     def search(
         self, point: _Point, direction: _Direction, M: LinearOperator | None
@@ -379,6 +379,8 @@ class NewtonCG:
         random = np.random.default_rng(0).standard_normal(point.y.shape[0])
         found = cg(self.hess, asarray(random, point.y), M=M, maxiter=_PROBE)
         self.n_hvp += found.n_matvec
+        if found.status is Status.NOT_FINITE:
+            return Status.NOT_FINITE, point
         if found.status is not Status.NEGATIVE_CURVATURE or found.direction is None:
             return Status.CONVERGED, point
         if point.value is None:

@@ -114,7 +114,7 @@ def judged_by_program(
     small = float(np.abs(point.y).max(initial=0.0)) <= _FAR * max(path.units)
     if error <= max(10.0 * tol, 1e2 * epsilon(solution.y)):
         status = Status.CONVERGED
-    elif small and not found.dual > _WRONG:
+    elif small and found.dual <= _WRONG:
         return solution  # at y = 0 lengths, and what is off of them, are rounding
     elif error <= math.sqrt(epsilon(solution.y)):
         status = Status.ROUNDING_LIMIT

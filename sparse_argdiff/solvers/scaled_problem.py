@@ -367,6 +367,9 @@ def solve_scaled(
             break
         D, products = curvatures(problem, x, y, solution.multipliers)
         n_hvp += products
+        if bool(xp.any(xp.isnan(D))):  # nothing tells what the lengths were worth
+            solution = dataclasses.replace(solution, status=Status.NOT_FINITE)
+            break
         before, at = at, coordinates(problem, x, y, D)
         if not _have_drifted(before, at, D, y, y - y0):
             break

@@ -89,6 +89,7 @@ class StoppingTest:
         self.error: float | None = None  # its length in the metric of the Hessian
         self._path = self._way = self._largest_step = self._last = 0.0
         self._length, self._not_shorter, self._not_halved = 0.0, 0, 0
+        self._least, self._no_least = math.inf, 0
 
     def before(self, iterate: NewtonIterate) -> Status | None:
         """Return how the iteration ends at this iterate, or None: a step is wanted."""
@@ -139,6 +140,7 @@ class StoppingTest:
         """Forget the steps: the next point lies elsewhere."""
         self.radius, self._last, self._length = math.inf, 0.0, 0.0
         self._not_shorter = self._not_halved = 0
+        self._least, self._no_least = math.inf, 0
 
     def after(self, step: NewtonStep) -> Status | None:
         """Return how the iteration ends after a full step, None: another one is wanted."""
@@ -161,18 +163,29 @@ class StoppingTest:
             return None
         if error <= self.tol * self.length:
             return Status.CONVERGED
-        # Far from the origin a step that is short relative to y may be long in itself.
-        stands = lam <= 1e-6 * self.size and lam > 0.5 * self._last
-        self._not_halved = self._not_halved + 1 if stands else 0
-        self._last = lam
-        tiny = lam <= self._unit ** (2 / 3) * self.size
         least = max(step.new_gradient, step.gradient)
         at_noise = least <= noise and step.new_gradient > 0.5 * step.gradient
-        if not at_noise and self._not_halved < (2 if tiny else 8):
+        if not (self._stand_still(lam) or at_noise):
             return None
-        if tiny or at_noise:
-            # What changes f_Y here is rounding, and no sign of a short ρ.
-            self.radius = math.inf
+        # What changes f_Y here is rounding, and no sign of a short ρ.
+        self.radius = math.inf
         self.relative_error = error / self.size if self.size else 0.0
         met = error <= self.tol * self.size
         return Status.CONVERGED if met else Status.ROUNDING_LIMIT
+
+    def _stand_still(self, lam: float) -> bool:
+        """Tell whether steps this short are those of rounding.
+
+        None of eight is the shortest so far, or, of tiny ones, the last of two that are not
+        halved: a step that each time shortens by a percent is a hundredth of the error.
+        """
+        # Far from the origin a step that is short relative to y may be long in itself.
+        short = lam <= 1e-6 * self.size
+        self._not_halved = (
+            self._not_halved + 1 if short and lam > 0.5 * self._last else 0
+        )
+        self._no_least = self._no_least + 1 if short and lam >= self._least else 0
+        self._last, self._least = lam, min(lam, self._least)
+        tiny = lam <= self._unit ** (2 / 3) * self.size
+        again = tiny and self._not_halved >= 2
+        return self._no_least >= (1 if again else 8)

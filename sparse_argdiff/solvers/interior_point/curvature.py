@@ -30,6 +30,7 @@ from ...operators.linear_operator import aslinearoperator
 from ...preconditioners import constraint_of
 from ...problem.optimality import lagrangian_hess, row_norms
 from ...problem.problem import Problem
+from ...status import Status
 from .iterate import Residuals
 from .standard_form import StandardForm, scale_rows
 
@@ -68,19 +69,19 @@ def reduced_system(
     return H, C, free, rows
 
 
-def leads_down(now: Residuals, strong: Array, weak: Array) -> tuple[bool, int]:
-    """Tell whether a direction of negative curvature leaves the point.
+def leads_down(now: Residuals, strong: Array, weak: Array) -> tuple[Status | None, int]:
+    """Tell whether a direction of negative curvature leaves the point, by its status.
 
-    The products with H are returned, too.
+    ``NOT_FINITE`` where the curvature is not known; the products with H are returned, too.
     """
     H, C, free, _ = reduced_system(now, strong)
     form, like = now.form, now.point.y
     if not free.shape[0]:
-        return False, 0
+        return None, 0
     convex = is_convex(form.problem)
-    found, shown, n_hvp = negative_direction(H, C, like[free], convex)
+    found, status, n_hvp = negative_direction(H, C, like[free], convex)
     if found is None:
-        return shown, n_hvp
+        return status, n_hvp
     H, d, xp = aslinearoperator(H), scatter(like.shape[0], free)(found), namespace(like)
     down = False
     for side in (_kept_inside(form, weak, d), _kept_inside(form, weak, -d)):
@@ -89,7 +90,7 @@ def leads_down(now: Residuals, strong: Array, weak: Array) -> tuple[bool, int]:
         if inside and norm(side) > 0.0:
             part = side[free]
             down = down or dot(part, H.matvec(part)) < 0.0
-    return down, n_hvp + 2 if n_hvp else 0
+    return Status.NEGATIVE_CURVATURE if down else None, n_hvp + 2 if n_hvp else 0
 
 
 def is_convex(problem: Problem) -> bool:
@@ -101,39 +102,46 @@ def is_convex(problem: Problem) -> bool:
 
 def negative_direction(
     H: Any, C: Any, like: Array, convex: bool = False, rows: Any = None
-) -> tuple[Array | None, bool, int]:
+) -> tuple[Array | None, Status | None, int]:
     """Look for a direction d with C d = 0 and d'H d < 0.
 
-    Returns d, None where none is found; whether a factor shows that there is one; and the
-    products: none where H is said to be definite or matrices tell, else at most ten.
+    Returns d, None where none is found; ``NEGATIVE_CURVATURE`` where there is one, though
+    a factor alone may show it, ``NOT_FINITE`` where H is; and the products: none where H is
+    said to be definite or matrices tell, else at most ten.
     ``rows`` are the projections on C, where they are known.
     """
     if convex or getattr(H, "positive_definite", False):
-        return None, False, 0
+        return None, None, 0
     counts = not is_factorable(like, H, *([] if C is None else [C]))
     if not counts:
         least = epsilon(like) ** 0.5
         C = None if C is None else scale_rows(C, row_norms(C, like))
         if like.shape[0] <= _DENSE:
-            return _lowest(H, C, least), False, 0
+            return *_lowest(H, C, least), 0
         if not _shows_negative(H, C, least):
-            return None, False, 0
+            return None, None, 0
     H = aslinearoperator(H)
     M = constraint_of(H, C) if rows is None else None
     found = SaddlePoint(H, C if rows is None else rows, M=M).probe(like)
-    return found.direction, not counts, counts * found.n_matvec
+    status = found.status if found.status is Status.NOT_FINITE else None
+    if found.direction is not None or not counts:
+        status = Status.NEGATIVE_CURVATURE
+    return found.direction, status, counts * found.n_matvec
 
 
-def _lowest(H: Any, C: Any, least: float) -> Array | None:
-    """Return the direction of the lowest curvature, None where it is not negative."""
+def _lowest(H: Any, C: Any, least: float) -> tuple[Array | None, Status | None]:
+    """Return the direction of the lowest curvature where that is negative, and a status."""
     dense = H.toarray() if sparse.issparse(H) else np.asarray(H)
     C = np.zeros((0, len(dense))) if C is None else C
     Z = linalg.null_space(C.toarray() if sparse.issparse(C) else np.asarray(C))
-    if not Z.shape[1] or not np.isfinite(dense).all():  # NaN is no curvature
-        return None
+    if not np.isfinite(dense).all():
+        return None, Status.NOT_FINITE
+    if not Z.shape[1]:
+        return None, None
     curvatures, vectors = np.linalg.eigh(Z.T @ dense @ Z)
-    negative = curvatures[0] < -least * np.abs(curvatures).max()
-    return (Z @ vectors[:, 0]).astype(dense.dtype) if negative else None
+    if curvatures[0] < -least * np.abs(curvatures).max():
+        return (Z @ vectors[:, 0]).astype(dense.dtype), Status.NEGATIVE_CURVATURE
+    return None, None
 
 
 def _shows_negative(H: Any, C: Any, least: float) -> bool:

@@ -327,11 +327,13 @@ def _verified(state: PathState) -> tuple[Status, PathState]:
     strong, weak = strong_and_weak(state.now)
     if not state.unverified and not bool(namespace(weak).any(weak)):
         return Status.CONVERGED, state
-    down, n_hvp = leads_down(state.now, strong, weak)
+    status, n_hvp = leads_down(state.now, strong, weak)
     state = dataclasses.replace(
-        state, n_hvp=state.n_hvp + n_hvp, nonconvex=state.nonconvex or down
+        state,
+        n_hvp=state.n_hvp + n_hvp,
+        nonconvex=state.nonconvex or status is Status.NEGATIVE_CURVATURE,
     )
-    return (Status.NEGATIVE_CURVATURE if down else Status.CONVERGED), state
+    return status or Status.CONVERGED, state
 
 
 def is_stalling(state: PathState) -> bool:
