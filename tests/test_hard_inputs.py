@@ -477,6 +477,43 @@ def test_a_ridge_next_to_underflow_is_not_called_unbounded(intercept):
     assert not found.status.acceptable
 
 
+def _cosh(a, n=1):
+    return sad.FunctionObjective(
+        value=lambda x, y: float(np.sum(np.cosh(a * y) - 1.0)),
+        grad=lambda x, y: a * np.sinh(a * y),
+        hvp=lambda x, y, v: a * a * np.cosh(a * y) * v,
+        hess_diag=lambda x, y: a * a * np.cosh(a * y),
+        n=n,
+    )
+
+
+@pytest.mark.parametrize("method", ["active_set", "barrier", "newton_cg", "newton_kkt"])
+@pytest.mark.parametrize("a", [20.0, 50.0])
+def test_a_long_fall_is_no_flight_to_infinity(method, a):
+    """From y = 1 to 0 by a steps of 1/a, the gradient e times smaller each."""
+    bounds = {"lower": 0.0} if method in {"active_set", "barrier"} else {}
+    problem = sad.Problem(_cosh(a), **bounds)
+    found = sad.solve(problem, np.zeros(1), np.ones(1), method=method)
+    assert abs(found.y[0]) <= 1e-8
+
+
+@pytest.mark.parametrize("method", ["active_set", "barrier", "newton_cg", "newton_kkt"])
+def test_a_flight_to_infinity_is_told(method):
+    f = sad.FunctionObjective(
+        value=lambda x, y: float(np.exp(-y).sum()),
+        grad=lambda x, y: -np.exp(-y),
+        hvp=lambda x, y, v: np.exp(-y) * v,
+        hess_diag=lambda x, y: np.exp(-y),
+        n=1,
+    )
+    bounds = {"lower": 0.0} if method in {"active_set", "barrier"} else {}
+    problem = sad.Problem(f, **bounds)
+    found = sad.solve(
+        problem, np.zeros(1), np.ones(1), method=method, on_failure="ignore"
+    )
+    assert found.status is sad.Status.UNBOUNDED
+
+
 def test_the_folds_of_a_ridge_are_never_called_unbounded():
     glm, x = _separable(-100.0)
     problem, _ = glm.cross_validation(4)

@@ -853,8 +853,12 @@ def test_logistic_far_from_the_origin(z, t):
     value = Logistic().value(at, targets)[0]
     exact = np.log1p(np.exp(-abs(z))) + (max(z, 0.0) - t * z)
     assert value == pytest.approx(exact, rel=1e-14, abs=0)
-    assert abs(Logistic().slope(at, targets)[0]) <= 1.0
-    assert 0.0 <= Logistic().curvature(at, targets, np.ones(1)).diagonal[0] <= 1e-16
+    tail = np.exp(-abs(z)) / (1.0 + np.exp(-abs(z)))
+    wrong = (z > 0.0) != (t > 0.0)  # p is on the other side of t
+    slope = (1.0 - 2.0 * t) * (1.0 - tail if wrong else tail)
+    assert Logistic().slope(at, targets)[0] == pytest.approx(slope, rel=1e-14, abs=0)
+    curvature = Logistic().curvature(at, targets, np.ones(1)).diagonal[0]
+    assert curvature == pytest.approx(tail * (1.0 - tail), rel=1e-14, abs=0)
 
 
 @pytest.mark.parametrize("kind", ["csr", "C"])

@@ -195,7 +195,8 @@ class _ActiveSetNewton:
         y, nu, z = point.y, point.nu, xp.where(active, point.z, 0.0 * point.z)
         # The least residual, and the fewest inequalities that changed.
         smallest, fewest = math.inf, z.shape[0] + 1
-        last, before, moved, steepest = LastStep(), 0.0, math.inf, path.steepest
+        last, before, steepest = LastStep(), 0.0, path.steepest
+        step: _Step | None = None
         for _ in range(_STEPS):
             y = self.on_bounds(y, active)
             now, path = self.evaluate(y, nu, z), path.plus(n_grad=1)
@@ -210,13 +211,13 @@ class _ActiveSetNewton:
             wrong = active & (z < -self.tol * force)
             changed = bool(xp.any(wrong | missing))
             logger.debug("active_set: error %.2e, set to change: %s", error, changed)
-            if moved < math.inf:
-                last = last.followed_by(moved, before, left)
             steepest = max(steepest, norm(now.grad))
-            if is_endless(now, last, steepest):
+            if step is not None:
+                last = last.followed_by(norm(step.y), before, left)
+            if step is not None and is_endless(now, last, steepest, step.y):
                 path = dataclasses.replace(path, best=now)
                 return path.solution(Status.UNBOUNDED), path
-            done = moved < math.inf and last.is_last(length, self.tol, now.rounding)
+            done = step is not None and last.is_last(length, self.tol, now.rounding)
             if now.value is not None and not math.isfinite(now.value):
                 return None, path
             if error <= self.tol and done and not changed:
@@ -240,7 +241,7 @@ class _ActiveSetNewton:
             path = path.plus(n_hvp=n_hvp)
             if step is None:
                 return None, path
-            path, moved, before = path.plus(niter=1), norm(step.y), left
+            path, before = path.plus(niter=1), left
             y, nu, z = y + step.y, nu + step.nu, z + step.z
         return None, path
 

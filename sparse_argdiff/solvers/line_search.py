@@ -61,9 +61,13 @@ class _Trial:
 
 
 class Evaluate(NamedTuple):
-    """A request of a search or a solver for (gradient, value) at y."""
+    """A request of a search or a solver for (gradient, value) at y.
+
+    ``far``: whether y is so far that functions may overflow.
+    """
 
     y: Array
+    far: bool = False
 
 
 Searching = Generator[Evaluate, tuple[Array, float | None], Any]

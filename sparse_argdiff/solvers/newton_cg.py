@@ -11,7 +11,10 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Iterator
+from contextlib import nullcontext
 from typing import Any, NamedTuple
+
+import numpy as np
 
 from ..arrays import Array, empty, norm
 from ..kernels import choose
@@ -105,8 +108,9 @@ class _Served:
     def __call__(self, wanted: Any) -> Any:
         problem, x = self.problem, self.x
         if isinstance(wanted, Evaluate):
-            grad = problem.grad(x, wanted.y)
-            return grad, problem.value(x, wanted.y) if problem.has_value else None
+            with np.errstate(all="ignore") if wanted.far else nullcontext():
+                grad = problem.grad(x, wanted.y)
+                return grad, problem.value(x, wanted.y) if problem.has_value else None
         if isinstance(wanted, Linearize):
             self.hess = problem.hess(x, wanted.y)
             return self.hess

@@ -33,7 +33,7 @@ from .last_step import LONG, LastStep
 from .line_search import Step, search, search_by_size
 from .newton_stationary import newton_stationary
 from .scaled_problem import solve_scaled
-from .stopping import NewtonIterate, asks_to_stop
+from .stopping import FAR, NewtonIterate, asks_to_stop, falls_beyond
 
 logger = logging.getLogger(__name__)
 
@@ -187,6 +187,7 @@ class _NewtonKKT:
 
     def run(self, y0: Array) -> Solution:
         self.y0 = y = namespace(y0).asarray(y0, copy=True)
+        self.moved = 0.0 * y  # the last step
         point = self.at(y)
         status: Status | None = None
         while status is None:
@@ -276,14 +277,19 @@ class _NewtonKKT:
             return Status.NOT_FINITE
         if point.value is not None and math.isnan(point.value):
             return Status.NOT_FINITE
-        if self.is_solved(point):
-            return (
-                Status.CONVERGED if self.last.not_shorter < LONG else Status.UNBOUNDED
-            )
+        if self.is_solved(point) and self.last.not_shorter < LONG:
+            return Status.CONVERGED
+        if self.is_solved(point) and self.falls_beyond(point):
+            return Status.UNBOUNDED
         iterate = NewtonIterate(self.niter, point.y, point.value, size, self.n_hvp)
         if asks_to_stop(self.callback, iterate):
             return Status.STOPPED_BY_CALLBACK
         return Status.ITERATION_LIMIT if self.niter >= self.maxiter else None
+
+    def falls_beyond(self, point: ConstrainedPoint) -> bool:
+        y = point.y
+        far = y + FAR * self.moved
+        return falls_beyond(lambda y: self.problem.grad(self.x, y), y, far, self.moved)
 
     def feasible(self, point: ConstrainedPoint) -> bool:
         return point.infeasibility <= self.tol * self.length(point)
@@ -315,9 +321,8 @@ class _NewtonKKT:
                 return self.stalled(point), point
         self.niter += 1
         after = new.misfit
-        self.last = self.last.followed_by(
-            norm(new.y - point.y), before, after, self.inner
-        )
+        self.moved = new.y - point.y
+        self.last = self.last.followed_by(norm(self.moved), before, after, self.inner)
         ended = self.stalled(point) if after > 0.5 * before else None
         if ended in {Status.ROUNDING_LIMIT, Status.UNBOUNDED}:
             return ended, point if before <= after else new

@@ -15,6 +15,8 @@ import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+import numpy as np
+
 from ..arrays import Array, as_number, dot, epsilon, namespace, norm
 from ..krylov import minres
 from ..operators.linear_operator import LinearOperator
@@ -22,7 +24,7 @@ from ..operators.probes import diagonal_scale
 from ..preconditioners import jacobi
 from ..problem.problem import Problem, Solution
 from ..status import Status
-from .stopping import Callback, NewtonIterate, NewtonStep, StoppingTest
+from .stopping import FAR, Callback, NewtonIterate, NewtonStep, StoppingTest
 
 logger = logging.getLogger(__name__)
 
@@ -94,6 +96,10 @@ def newton_stationary(
         status = (
             test.after(NewtonStep(lam, 0.0, lam, left, left, 1.0)) if full else None
         )
+        if status is Status.UNBOUNDED and not _falls_beyond(
+            problem, x, y, step.x, size
+        ):
+            status = None
         if status is not None:
             break
         left = left / lam if full else 1.0
@@ -110,6 +116,12 @@ def newton_stationary(
         n_grad=n_grad,
         warnings=notes,
     )
+
+
+def _falls_beyond(problem: Problem, x: Array, y: Array, d: Array, size: float) -> bool:
+    """Tell whether the gradient is no larger ``FAR`` steps ahead."""
+    with np.errstate(all="ignore"):  # functions may overflow there
+        return norm(problem.grad(x, y + FAR * d)) <= size
 
 
 def _value(problem: Problem, x: Array, y: Array) -> float | None:

@@ -28,7 +28,7 @@ from ..operators.probes import (
 from ..preconditioners import Choice, jacobi
 from ..status import Status
 from .line_search import Evaluate, Step, searching
-from .stopping import NewtonIterate, NewtonStep, StoppingTest
+from .stopping import FAR, NewtonIterate, NewtonStep, StoppingTest
 
 logger = logging.getLogger(__name__)
 
@@ -196,6 +196,9 @@ class NewtonCG:
             largest=direction.largest,
         )
         status = self.test.after(shown)
+        if status is Status.UNBOUNDED:
+            falls = yield from self.falls_beyond(new.y, direction.d)
+            status = status if falls else None
         if status is Status.CONVERGED and not (yield from self.is_verified(M, new)):
             status = None
         if status is not None and self.meets_flat_force(new):
@@ -281,6 +284,13 @@ class NewtonCG:
             return False
         self.test.seen(1.0, energy)
         return slope <= self.test.tol * self.test.length * energy
+
+    def falls_beyond(self, y: Array, d: Array) -> Run:
+        """Tell whether f still falls ``FAR`` steps ahead, one gradient."""
+        grad, _ = yield Evaluate(y + FAR * d, far=True)
+        self.n_grad += 1
+        with np.errstate(all="ignore"):
+            return dot(grad, d) <= 0.0
 
     def measure(self, y: Array) -> Run:
         """Set y'f_YY y by a product."""

@@ -15,10 +15,13 @@ import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-from ..arrays import Array, epsilon
+import numpy as np
+
+from ..arrays import Array, dot, epsilon, norm
 from ..status import Status
 
 MAXITER = 200  # Newton steps
+FAR = 1024.0  # steps: more than a run can take
 _FALLS = 0.95  # of the gradient, in a step towards a limit that is not attained
 
 
@@ -52,6 +55,21 @@ def asks_to_stop(callback: Callback | None, iterate: NewtonIterate) -> bool:
     return bool(answer)
 
 
+def falls_beyond(
+    grad: Callable[[Array], Array], y: Array, far: Array, step: Array
+) -> bool:
+    """Tell whether f still falls at a point ``FAR`` steps from y, which bounds may cut.
+
+    Where it does not, its minimum may lie many steps ahead: cosh(20 y) from y = 1 is
+    exp(20 y) for twenty of them.
+    """
+    ray = far - y
+    if not norm(ray) >= 0.5 * FAR * norm(step):
+        return False
+    with np.errstate(all="ignore"):  # what overflows there does not fall
+        return dot(grad(far), ray) <= 0.0
+
+
 class NewtonStep(NamedTuple):
     """What a full step y₊ = y + d has shown, lengths in the metric of f_YY."""
 
@@ -68,8 +86,9 @@ class StoppingTest:
 
     Towards a limit that is not attained, as in exp(−y) or in the log-likelihood of
     separable classes, each full step is as long as the last while the gradient falls by
-    1/e.  Such steps mean that f is unbounded or has no minimiser, unless it is known to
-    have one (``bounded``); where the gradient does not fall they are rounding.
+    1/e.  Where f falls on far ahead, too (``falls_beyond``), it is unbounded or has no
+    minimiser, unless it is known to have one (``bounded``); where the gradient does not
+    fall they are rounding.
     """
 
     def __init__(

@@ -123,9 +123,11 @@ def negative_direction(
     H = aslinearoperator(H)
     M = constraint_of(H, C) if rows is None else None
     found = SaddlePoint(H, C if rows is None else rows, M=M).probe(like)
-    status = found.status if found.status is Status.NOT_FINITE else None
+    status: Status | None = None
     if found.direction is not None or not counts:
         status = Status.NEGATIVE_CURVATURE
+    elif found.status is Status.NOT_FINITE:
+        status = Status.NOT_FINITE
     return found.direction, status, counts * found.n_matvec
 
 

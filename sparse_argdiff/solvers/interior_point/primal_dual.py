@@ -23,7 +23,7 @@ from ...problem.problem import ActiveSet, Problem, Solution
 from ...status import Status
 from ..infeasibility import detect_infeasible_or_unbounded
 from ..last_step import LONG, LastStep
-from ..stopping import NewtonIterate, asks_to_stop
+from ..stopping import FAR, NewtonIterate, asks_to_stop, falls_beyond
 from .as_solution import strong_and_weak, to_solution
 from .barrier_merit import BarrierMerit, enter_monotone_mode
 from .curvature import hessian, leads_down
@@ -72,6 +72,8 @@ class PathState:
         Whether the last step does not prove that the point is near a minimum.
     last : LastStep
         The step to the last iterate.
+    moved : array (n,) or None
+        Its change of y.
     steepest : float
         The largest ‖f_Y‖ so far.
     closes_gap : bool
@@ -92,6 +94,7 @@ class PathState:
     nonconvex: bool = False
     unverified: bool = True
     last: LastStep = dataclasses.field(default_factory=LastStep)
+    moved: Array | None = None
     steepest: float = 0.0
     closes_gap: bool = False
     note: str = ""
@@ -125,10 +128,11 @@ class PathState:
         if new is None:
             return self.plus(n_hvp=n_hvp, n_grad=n_grad), False
         state = self.plus(niter=1, n_hvp=n_hvp, n_grad=n_grad)
-        moved = largest(new.point.y - self.now.point.y)
-        last = self.last.followed_by(moved, self.now.error, new.error)
+        moved = new.point.y - self.now.point.y
+        last = self.last.followed_by(largest(moved), self.now.error, new.error)
         steepest = max(self.steepest, norm(self.now.grad))
-        return dataclasses.replace(state, now=new, last=last, steepest=steepest), True
+        state = dataclasses.replace(state, now=new, last=last, moved=moved)
+        return dataclasses.replace(state, steepest=steepest), True
 
     def solution(
         self,
@@ -150,14 +154,19 @@ class PathState:
         )
 
 
-def is_endless(now: Residuals, last: LastStep, steepest: float) -> bool:
+def is_endless(now: Residuals, last: LastStep, steepest: float, step: Array) -> bool:
     """Tell whether steps of no less length lead to where f_Y vanishes, as in exp(−y).
 
     With forces at bounds f_Y does not: then all conditions are met on the way.
     """
-    half = math.sqrt(epsilon(now.point.y))
-    long = last.not_shorter >= LONG and last.length > half * largest(now.point.y)
-    return long and (norm(now.grad) <= half * steepest or now.error <= half)
+    form, y = now.form, now.point.y
+    half = math.sqrt(epsilon(y))
+    if last.not_shorter < LONG or last.length <= half * largest(y):
+        return False
+    if norm(now.grad) > half * steepest and now.error > half:
+        return False
+    far = namespace(y).clip(y + FAR * step, form.lower, form.upper)
+    return falls_beyond(lambda y: form.problem.grad(form.x, y), y, far, step)
 
 
 def start(problem: Problem, x: Array, y0: Array, tol: float) -> PathState:
@@ -293,7 +302,8 @@ def stop_test(
     logger.debug("barrier %d: mu %.2e, error %.2e", state.niter, now.mu, now.error)
     if not now.finite:
         return Status.NOT_FINITE, state
-    if is_endless(now, state.last, state.steepest):
+    moved = state.moved
+    if moved is not None and is_endless(now, state.last, state.steepest, moved):
         return Status.UNBOUNDED, dataclasses.replace(state, best=now)
     # A gap of tol leaves rows that are weakly active √tol away.
     met = now.error <= tol and state.last.ahead <= math.sqrt(tol) * now.scales[1]
