@@ -108,7 +108,7 @@ MUTANTS = (
     ("preconditioners/jacobi.py", "floor=0.0)", "floor=1e-12)", UNITS),
     (
         "solvers/newton_kkt.py",
-        "return not step > self.tol * self.length(point)",
+        "return finite and step <= self.tol * self.length(point)",
         "return True",
         UNITS,
     ),

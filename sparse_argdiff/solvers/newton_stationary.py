@@ -93,12 +93,9 @@ def newton_stationary(
         test.square, lam, left = metric(y) ** 2, metric(step.x), metric(found.error)
         test.moved(y, length, lam)
         test.seen(norm(found.error), left)
-        status = (
-            test.after(NewtonStep(lam, 0.0, lam, left, left, 1.0)) if full else None
-        )
-        if status is Status.UNBOUNDED and not _falls_beyond(
-            problem, x, y, step.x, size
-        ):
+        if full:
+            status = test.after(NewtonStep(lam, 0.0, lam, left, left, 1.0))
+        if status is Status.UNBOUNDED and not _fades(problem, x, y, step.x, size):
             status = None
         if status is not None:
             break
@@ -118,7 +115,7 @@ def newton_stationary(
     )
 
 
-def _falls_beyond(problem: Problem, x: Array, y: Array, d: Array, size: float) -> bool:
+def _fades(problem: Problem, x: Array, y: Array, d: Array, size: float) -> bool:
     """Tell whether the gradient is no larger ``FAR`` steps ahead."""
     with np.errstate(all="ignore"):  # functions may overflow there
         return norm(problem.grad(x, y + FAR * d)) <= size
