@@ -138,9 +138,27 @@ MUTANTS = (
     ),
     (
         "solvers/interior_point/curvature.py",
-        " or not np.isfinite(dense).all()",
-        "",
+        "if not np.isfinite(dense).all():",
+        "if False:",
         "test_not_convex.py",
+    ),
+    (
+        "solvers/newton_kkt.py",
+        "finite = found.status is not Status.NOT_FINITE",
+        "finite = True",
+        "test_constrained_solve.py",
+    ),
+    (
+        "solvers/stopping.py",
+        "return dot(grad(far), ray) <= 0.0",
+        "return True",
+        "test_hard_inputs.py",
+    ),
+    (
+        "solvers/stopping.py",
+        "(1 if again else 8)",
+        "(0 if again else 8)",
+        "test_hard_inputs.py",
     ),
     ("solvers/stopping.py", "_FALLS = 0.95", "_FALLS = 2.0", "test_hard_inputs.py"),
     (

@@ -95,8 +95,7 @@ def newton_stationary(
         test.seen(norm(found.error), left)
         if full:
             status = test.after(NewtonStep(lam, 0.0, lam, left, left, 1.0))
-        if status is Status.UNBOUNDED and not _fades(problem, x, y, step.x, size):
-            status = None
+            status = _unless_it_grows(status, problem, x, y, step.x, size)
         if status is not None:
             break
         left = left / lam if full else 1.0
@@ -115,10 +114,14 @@ def newton_stationary(
     )
 
 
-def _fades(problem: Problem, x: Array, y: Array, d: Array, size: float) -> bool:
-    """Tell whether the gradient is no larger ``FAR`` steps ahead."""
+def _unless_it_grows(
+    status: Status | None, problem: Problem, x: Array, y: Array, d: Array, size: float
+) -> Status | None:
+    """Return the status, but no UNBOUNDED where ‖f_Y‖ is larger ``FAR`` steps ahead."""
+    if status is not Status.UNBOUNDED:
+        return status
     with np.errstate(all="ignore"):  # functions may overflow there
-        return norm(problem.grad(x, y + FAR * d)) <= size
+        return status if norm(problem.grad(x, y + FAR * d)) <= size else None
 
 
 def _value(problem: Problem, x: Array, y: Array) -> float | None:
