@@ -227,7 +227,9 @@ def adjoint(drawn, problem, solution):
     Z = Vt[rank:].T
     H = Z.T @ P @ Z
     w = np.linalg.eigvalsh(H) if H.size else np.ones(1)
-    singular = w.min() <= 1e-9 * max(abs(P).max(initial=0.0), 1e-300)
+    # Units of y spread the curvatures: only what rounding leaves of them is none.
+    unit = D.size * np.finfo(float).eps
+    singular = w.min() <= unit * max(abs(P).max(initial=0.0), 1e-300)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")

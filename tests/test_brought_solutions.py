@@ -155,6 +155,14 @@ def test_a_solution_whose_weak_rows_are_off_by_rounding(generated):
     assert refused > 3
 
 
+@pytest.mark.parametrize("P", [np.eye(3), np.diag([1.0, 1.0, 0.0])])
+def test_a_solution_without_rows_is_as_left(P):
+    problem = sad.QuadraticProgram(P, [1.0, -2.0, 1.0], lower=-1.0, upper=1.0)
+    solution = sad.solve(problem, problem.pack(), method="active_set")
+    assert is_as_left(problem, solution)
+    assert not is_as_left(problem, dataclasses.replace(solution, x=1.1 * solution.x))
+
+
 @pytest.mark.filterwarnings("ignore::PendingDeprecationWarning")  # of OSQP
 @pytest.mark.parametrize("engine", ["piqp", "clarabel", "osqp", "highs"])
 def test_tuples_of_qpsolvers(engine):

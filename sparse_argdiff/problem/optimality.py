@@ -515,20 +515,22 @@ def is_as_left(problem: Problem, solution: Solution) -> bool:
         solution.multipliers,
     )
     either_side = problem.one_sided
-    missing = problem.constrained and multipliers is None
-    if stored is None or missing or either_side is (active is None):
+    if stored is None or either_side is (active is None):
         return False
     check_size(problem, solution.y)
     found = conditions(problem, solution.x, solution.y, multipliers)
     check_masks(active, solution.y.shape, found.inequality.shape)
     xp, now = namespace(solution.y), residual_of(found, active)
-    if now.shape != stored.shape:
+    if multipliers is None:
+        multipliers = zeros((0,), now)
+    rows = found.equality.shape[0] + found.inequality.shape[0]
+    if now.shape != stored.shape or multipliers.shape[0] != rows:
         return False
     if not bool(xp.all(now == stored)):
         terms = _sizes_of_terms(found, multipliers)
         if not bool(xp.all(xp.abs(now - stored) <= 64.0 * epsilon(now) * terms)):
             return False
-    if active is None or multipliers is None:
+    if active is None:
         return True
     return _signs_agree(problem, solution, found, multipliers, active)
 
@@ -585,7 +587,7 @@ def _rounding_of_rows(found: Conditions, y: Array) -> Array:
     terms = xp.abs(values)
     if jac is not None and is_explicit(jac):
         terms = terms + abs(jac) @ xp.abs(y)
-    return 64.0 * epsilon(values) * terms
+    return epsilon(values) ** (2 / 3) * terms
 
 
 def check_size(problem: Problem, y: Array) -> None:
