@@ -287,7 +287,8 @@ def gouldqp(rng):
     P = D.T @ D
     if rng.random() < 0.5:
         P = P + sparse.diags_array(np.r_[np.zeros(n + 1), np.ones(n)])
-    return made(P, np.zeros(total), A, 0.1 * rng.random(n), lower=lower, upper=upper)
+    inside = lower + rng.random(total) * np.minimum(upper - lower, 1.0)
+    return made(P, np.zeros(total), A, A @ inside, lower=lower, upper=upper)
 
 
 # huge scales, dense parts ----------------------------------------------------------

@@ -18,6 +18,8 @@ import numpy as np
 from ..arrays import HostArray
 
 _SHARE = 1e-4  # of the terms of an objective that cancel
+_NO_WORK = 1e-10  # of the largest force over the largest length
+_ROUNDING = 1e-12  # of the largest term: what is none
 _USUAL = 0.7  # the quantile of the sizes by which rows of smaller terms are judged
 
 
@@ -81,11 +83,15 @@ class Errors(NamedTuple):
 
 
 def floor_of(terms: HostArray) -> float:
-    """Return the usual size of terms, by which smaller ones are judged."""
-    if not terms.size or not terms.any():
+    """Return the usual size of terms, by which smaller ones are judged.
+
+    Where most are zero that of the others, rounding of which may be left of zeros.
+    """
+    terms = terms[terms > _ROUNDING * terms.max(initial=0.0)]
+    if not terms.size:
         return 1e-300
     at = round(_USUAL * (terms.size - 1))
-    return float(np.partition(terms, at)[at]) or float(terms.max())
+    return float(np.partition(terms, at)[at])
 
 
 def _share(off: HostArray, terms: HostArray, floor: float) -> float:
@@ -151,8 +157,9 @@ def _compared(
     ]
     parts = [float(a @ b) for a, b in pairs]
     least = max(float(np.abs(a) @ np.abs(b)) for a, b in pairs)
-    # An objective may be 0; its terms are not.
-    sizes = max(*map(abs, parts), _SHARE * least)
+    # An objective may be 0; its terms are not, or rounding of a force over a length.
+    work = float(force.max(initial=0.0)) * float(size.max(initial=0.0))
+    sizes = max(*map(abs, parts), _SHARE * least, _NO_WORK * work)
     gap = abs(sum(parts))
     found = Errors(primal, dual, gap / sizes if sizes > 0.0 else gap)
     if not with_rounding:

@@ -6,7 +6,8 @@ Bounds are rows of the identity, which enter the diagonal.  The data are brought
 first (rows, columns and f), so that the steps are the same in any units of y, of f and of
 rows; the first point is Mehrotra's, from the program's own lengths and forces.  The matrix
 keeps its pattern and its ordering.  Its shift is that of a proximal point method: the step is
-not corrected for it, so that free directions do not run away.
+not corrected for it, so that free directions do not run away; it falls while the steps are
+accurate, as it slows those of curvatures as small.  Variables between equal bounds are held.
 """
 
 from __future__ import annotations
@@ -32,7 +33,10 @@ _EVEN = 0.2  # a pass that changes less is the last
 _SHIFT = 1e-7  # of the unit diagonal: u / δ² < 1, no pivoting is needed
 _MOST_OF_ROWS = 1e-3
 _MOST_SHIFT = 1e-3  # of the units: the least that curvatures of them notice
+_FALL_OF_SHIFT = 0.1  # while the steps are accurate
+_LEAST_SHIFT = 1e-10  # of the unit diagonal, as PIQP's
 _TO_BOUNDARY = 0.99
+_PULL = 3.0  # of 1, 3, 10, 30: forces of the start that left the fewest unsolved
 _USELESS = 1e-3  # a relative residual of a step that is none
 _MORE_SHIFTS = 3
 _ACCURATE = 1e-10  # a relative residual of the steps
@@ -194,8 +198,13 @@ class ConvexQuadraticPath:
         self.n, self.p = program.n, program.b.shape[0]
         self.k = program.h.shape[0]
         self.C = _stacked(scaled_program)
-        self.low = np.flatnonzero(np.isfinite(program.lower))
-        self.high = np.flatnonzero(np.isfinite(program.upper))
+        held = program.lower == program.upper
+        self.fixed = np.flatnonzero(held)
+        self.low = np.flatnonzero(np.isfinite(program.lower) & ~held)
+        self.high = np.flatnonzero(np.isfinite(program.upper) & ~held)
+        every = np.ones(self.n + self.p + self.k, dtype=bool)
+        every[self.fixed] = False
+        self._kept = every if self.fixed.size else None
         self.matrix: SparseKKT | DenseKKT = kkt_matrix(scaled_program.P, self.C)
         self._signs = np.concatenate(
             [np.ones(self.n), -np.ones(self.p), np.zeros(self.k)]
@@ -205,17 +214,29 @@ class ConvexQuadraticPath:
         self.niter = 0
 
     @functools.cached_property
-    def _shifts(self) -> HostArray:
-        """The shift of each unknown: forces over lengths, and lengths over forces."""
+    def _unit_shifts(self) -> tuple[float, float]:
+        """The shifts of y and of the rows: forces over lengths, and lengths over forces."""
         of_y = min(_SHIFT * self.weight, _MOST_SHIFT)
-        of_rows = min(_SHIFT / self.weight, _MOST_OF_ROWS)
+        return of_y, min(_SHIFT / self.weight, _MOST_OF_ROWS)
+
+    @functools.cached_property
+    def _shifts(self) -> HostArray:
+        """The shift of each unknown."""
+        of_y, of_rows = self._unit_shifts
         return np.where(self._signs > 0.0, of_y, of_rows) * self._signs
+
+    def ease_shift(self) -> None:
+        """Lower the shift after an accurate step."""
+        least = _LEAST_SHIFT / math.sqrt(math.prod(self._unit_shifts))
+        if self.residual <= _ACCURATE:
+            self.shift = min(self.shift, max(_FALL_OF_SHIFT * self.shift, least))
 
     @functools.cached_property
     def weight(self) -> float:
         """The usual force over the usual length, of the data; 1 where there is none."""
         f = self.program
-        sides = np.concatenate([f.b, f.h, f.lower[self.low], f.upper[self.high]])
+        bounds = f.lower[self.fixed], f.lower[self.low], f.upper[self.high]
+        sides = np.concatenate([f.b, f.h, *bounds])
         self.force, self.length = _typical(f.q), _typical(sides)
         both = self.force > 0.0 and self.length > 0.0
         return self.force / self.length if both else 1.0
@@ -280,7 +301,10 @@ class ConvexQuadraticPath:
     def as_point(self, now: _Point) -> PrimalDual:
         """Return the iterate in the program's own units."""
         s = -self.pulls_of_bounds(now.z)
-        return self.scaling.given(PrimalDual(now.y, now.nu, now.z[: self.k], s))
+        point = PrimalDual(now.y, now.nu, now.z[: self.k], s)
+        if self.fixed.size:
+            s[self.fixed] = self.program.lagrangian_grad(point)[self.fixed]
+        return self.scaling.given(point)
 
     # steps --------------------------------------------------------------------------
     def residuals(self, now: _Point) -> tuple[HostArray, HostArray, HostArray]:
@@ -288,6 +312,7 @@ class ConvexQuadraticPath:
         f = self.program
         r_d = f.P @ now.y + f.q + f.A.T @ now.nu + f.G.T @ now.z[: self.k]
         r_d = r_d + self.pulls_of_bounds(now.z)
+        r_d[self.fixed] = 0.0
         return r_d, f.A @ now.y - f.b, self.side_values(now.y) + now.w
 
     def factorise(self, ratio: HostArray) -> bool:
@@ -299,7 +324,7 @@ class ConvexQuadraticPath:
         diagonal[self.n + self.p :] = -1.0 / ratio[: self.k]
         for _ in range(4):
             shift = self.shift * self._shifts
-            if self.matrix.factorise(diagonal + shift, 0.0 * shift):
+            if self.matrix.factorise(diagonal + shift, 0.0 * shift, self._kept):
                 return True
             self.shift *= 100.0
         return False
@@ -327,27 +352,32 @@ class ConvexQuadraticPath:
         return _Direction(dy, dnu, dz, -r_g - along)
 
     def first_point(self) -> _Point | None:
-        """Return Mehrotra's first point: least slacks and least forces, made positive."""
-        count = self.k + self.low.size + self.high.size
-        w, z = np.full(count, 1.0), np.full(count, self.weight)
-        length, force = self.length, self.force
-        if not self.factorise(z / w):
+        """Return Mehrotra's first point: least slacks and least forces, made positive.
+
+        Each slack in the unit of its side, the usual length or a farther one, and each force
+        in the unit that makes all products alike: a side at 1e5 counts as a near one.
+        """
+        f, (force, length) = self.program, self.units
+        sides = np.concatenate([f.h, f.lower[self.low], f.upper[self.high]])
+        of_w = np.maximum(np.abs(sides), length)
+        of_z = force * length / of_w
+        if not self.factorise(of_z / of_w):
             return None
-        # min ½ y'Py + q'y + weight/2 ‖w‖² where A y = b and G y + w = h.
-        start = _Point(np.zeros(self.n), np.zeros(self.p), 0.0 * z, 0.0 * w)
+        # min ½ y'Py + q'y + ½ Σ (of_z / of_w) w² where A y = b and G y + w = h.
+        nothing = np.zeros(of_w.size)
+        start = _Point(np.zeros(self.n), np.zeros(self.p), nothing, nothing)
+        start.y[self.fixed] = f.lower[self.fixed]
         r_d, r_e, r_g = self.residuals(start)
-        unit = _Point(start.y, start.nu, z, w)
-        found = self.solve(unit, (r_d, r_e, r_g), 0.0 * w)
-        y, nu = found.y, found.nu
-        w = -self.side_values(y)
-        z = found.z
-        if not count:
-            return _Point(y, nu, z, w)
-        w, z = _positive(w, length), _positive(z, force)
+        unit = _Point(start.y, start.nu, of_z, of_w)
+        found = self.solve(unit, (r_d, r_e, r_g), nothing)
+        y, nu = start.y + found.y, found.nu
+        if not of_w.size:
+            return _Point(y, nu, nothing, nothing)
+        w, z = _positive(-self.side_values(y) / of_w), _positive(found.z / of_z)
         product = float(w @ z)
         w = w + 0.5 * product / float(z.sum())
         z = z + 0.5 * product / float(w.sum())
-        return _Point(y, nu, z, w)
+        return _Point(y, nu, _PULL * of_z * z, of_w * w)
 
 
 def _typical(values: HostArray) -> float:
@@ -356,13 +386,11 @@ def _typical(values: HostArray) -> float:
     return float(np.median(some)) if some.size else 0.0
 
 
-def _positive(values: HostArray, unit: float) -> HostArray:
-    """Return the values plus what makes the least of them positive."""
+def _positive(values: HostArray) -> HostArray:
+    """Return the values, in their units, plus what makes the least of them positive."""
     least = float(values.min())
-    size = float(np.abs(values).max())
-    lift = max(-1.5 * least, 0.0)
-    lifted = values + lift
-    floor = 1e-3 * max(size, unit) or 1.0
+    lifted = values + max(-1.5 * least, 0.0)
+    floor = 1e-3 * max(float(np.abs(values).max()), 1.0)
     return lifted + floor if float(lifted.min()) < floor else lifted
 
 
@@ -426,6 +454,7 @@ def follow(
         moved = _predict_and_correct(path, now, mu)
         if moved is None:
             break
+        path.ease_shift()
         now, path.niter = moved, path.niter + 1
     return Ended(best, False, "", least, path.niter)
 
@@ -503,7 +532,9 @@ def _certificate(path: ConvexQuadraticPath, now: _Point) -> str:
     if size_z > 0.0:
         pull = f.A.T @ now.nu + f.G.T @ now.z[:k] + path.pulls_of_bounds(now.z)
         sides = np.concatenate([f.h, -f.lower[path.low], f.upper[path.high]])
-        terms = np.concatenate([f.b * now.nu, sides * now.z])
+        held = -pull[path.fixed] * f.lower[path.fixed]
+        pull[path.fixed] = 0.0
+        terms = np.concatenate([f.b * now.nu, sides * now.z, held])
         proof = -float(terms.sum())
         reach = max(float(np.abs(now.y).max(initial=0.0)), path.units[1])
         # A point of the size of y, 1e6 times, cannot undo the proof.
@@ -513,6 +544,7 @@ def _certificate(path: ConvexQuadraticPath, now: _Point) -> str:
     size = float(np.abs(now.y).max(initial=0.0))
     if size > 0.0:
         d = now.y / size
+        d[path.fixed] = 0.0
         fall = float(f.q @ d)
         if fall < 0.0:
             along = np.maximum(path.side_products(d), 0.0)
@@ -536,6 +568,7 @@ def contradiction(path: ConvexQuadraticPath, equal: HostArray, rows: HostArray) 
     if now is None:
         return ""
     middle = k + path.low.size
+    held = -(f.A.T @ now.nu + f.G.T @ now.z[:k])[path.fixed]
     most = max(float(np.abs(now.nu).max(initial=0.0)), float(now.z.max(initial=0.0)))
     named = []
     for what, forces, places in (
@@ -543,9 +576,10 @@ def contradiction(path: ConvexQuadraticPath, equal: HostArray, rows: HostArray) 
         ("inequality row", now.z[:k], rows),
         ("lower bound", now.z[k:middle], path.low),
         ("upper bound", now.z[middle:], path.high),
+        ("equal bounds", np.abs(held), path.fixed),
     ):
         named += [f"{what} {int(i)}" for i in places[forces > 1e-3 * most]]
     some = ", ".join(named[:6]) + (", ..." if len(named) > 6 else "")
     sides = np.concatenate([f.h, -f.lower[path.low], f.upper[path.high]])
-    size = -float(f.b @ now.nu + sides @ now.z) / most
+    size = -float(f.b @ now.nu + sides @ now.z + held @ f.lower[path.fixed]) / most
     return f"no y meets {some} at once: a weighted sum of them is off by {size:.2e}"
