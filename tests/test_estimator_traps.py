@@ -1,11 +1,14 @@
 """What users of other packages reported: a row for each situation.
 
-Names of trackers are those of the threads: sk = scikit-learn.
+``ROWS`` names for each thread the tests that guard it.  Names of trackers are those of the
+threads: sk = scikit-learn.
 """
 
 from __future__ import annotations
 
+import ast
 import warnings
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -14,12 +17,108 @@ from scipy import sparse
 from sklearn.base import clone
 from sklearn.exceptions import DataConversionWarning
 from sklearn.linear_model import Ridge
-from sklearn.model_selection import KFold, StratifiedKFold, TimeSeriesSplit
+from sklearn.metrics import log_loss
+from sklearn.model_selection import (
+    GridSearchCV,
+    KFold,
+    StratifiedKFold,
+    TimeSeriesSplit,
+)
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import OneHotEncoder, StandardScaler
 from test_estimators import classes, regression
 
 from sparse_argdiff.estimators import LinearClassifierCV, LinearRegressorCV
 from sparse_argdiff.estimators.folds import draw_folds
 from sparse_argdiff.status import ConvergenceWarning
+
+HERE, FITS, CHECKS, FOLDS, LOO, MODELS = (
+    f"test_{name}.py"
+    for name in (
+        "estimator_traps", "estimators", "estimator_checks", "cross_validation",
+        "leave_one_out", "linear_model",
+    )
+)  # fmt: skip
+ROWS = {
+    # 0, 1: scale, centring, units
+    "found here": {HERE: ["test_the_loss_that_is_told_is_the_loss"]},
+    "sk#32042": {FITS: ["test_a_single_penalty_is_alpha_over_the_rows_and_as_good_as_a_fine_grid"], HERE: ["test_two_rows_for_one_and_weights_of_1e11_change_nothing"]},
+    "statsmodels#9427": {FITS: ["test_coefficients_are_those_of_ridge_at_the_penalties", "test_poisson_is_poisson_regression_at_the_penalty", "test_amounts_are_tweedie_regression_at_the_penalty"]},
+    "sk#12193": {HERE: ["test_two_classes_go_the_logistic_way"]},
+    "sk#1389": {FITS: ["test_kinds_of_matrices_agree"]},
+    "sk#15556": {HERE: ["test_a_shift_of_the_columns_changes_nothing_but_the_intercept"]},
+    "celer#225": {CHECKS: ["test_checks"], HERE: ["test_a_shift_of_the_columns_changes_nothing_but_the_intercept"]},
+    "glum#775": {HERE: ["test_coefficients_are_in_the_users_units"]},
+    "sk#30951": {FITS: ["test_per_feature_penalties_do_not_depend_on_a_columns_unit"]},
+    "sparse-ho#79": {FITS: ["test_moments_find_columns_in_units_of_their_own", "test_empty_columns_leave_the_starts_of_standardised_ones"]},
+    "sk#16398": {HERE: ["test_an_optimum_at_the_end_of_the_range_is_told"]},
+    "sk#24877": {FITS: ["test_the_value_and_gradient_of_the_search_are_those_of_the_folds"]},
+    "sk#32459": {LOO: ["test_interpolating_models_are_right_or_refused"], HERE: ["test_two_rows_for_one_and_weights_of_1e11_change_nothing", "test_leave_one_out_next_to_interpolation"]},
+    # 2: folds
+    "sk#28575": {HERE: ["test_folds_of_unlike_size_are_pooled"], FOLDS: ["test_the_pooled_loss_is_no_mean_of_means"]},
+    "sk#15900": {FITS: ["test_leave_one_out_is_exact_for_squared_loss"]},
+    "sk#18079": {HERE: ["test_the_criterion_is_named"]},
+    "gam#1077": {FITS: ["test_leave_one_out_of_classes_is_near_that_of_refits"], LOO: ["test_one_newton_step_is_enough_at_small_leverages", "test_high_leverages_are_told_once"]},
+    "sk#7303": {HERE: ["test_a_number_of_folds_shuffles_by_random_state"]},
+    "sk#7660": {HERE: ["test_splits_are_listed_once_and_see_the_targets"]},
+    "sk#8426": {HERE: ["test_splits_are_listed_once_and_see_the_targets"]},
+    "python-glmnet#21": {FITS: ["test_splitters_masks_and_lists_are_the_same_folds", "test_groups_of_rows_reach_the_splitter"]},
+    "cca_zoo#149": {FITS: ["test_groups_of_rows_reach_the_splitter", "test_groups_by_names"]},
+    "sk#20349": {FITS: ["test_metadata_reach_the_inner_splitter_from_outside"]},
+    "statsmodels#3180": {FOLDS: ["test_features_are_read_once_for_all_folds", "test_rows_that_do_not_count_may_be_anything"], MODELS: ["test_weights_repeat_and_remove_rows"]},
+    "sk#26359": {HERE: ["test_a_scaler_in_a_pipeline_inside_a_grid_search"]},
+    "sk#7834": {HERE: ["test_growing_training_sets_and_rows_that_are_never_held_out"]},
+    # 3: weights, offsets, scores
+    "sk#29248": {HERE: ["test_weights_are_repeats_and_zero_is_absence"]},
+    "sk#5364": {FITS: ["test_leave_one_out_is_exact_for_squared_loss"], HERE: ["test_predictions_out_of_fold_are_those_of_refits"]},
+    "sk#4763": {HERE: ["test_weights_are_repeats_and_zero_is_absence", "test_scores_are_those_of_scikit_learn"]},
+    "glum#933": {HERE: ["test_weights_are_repeats_and_zero_is_absence"], FOLDS: ["test_weights_repeat_and_remove_rows"]},
+    "sk#5975": {FITS: ["test_counts_with_an_exposure_are_rates_with_weights"], MODELS: ["test_exposure_is_a_weight_of_rates"]},
+    "sk#14300": {HERE: ["test_the_power_is_not_learned"]},
+    "sk#33214": {HERE: ["test_the_loss_of_the_folds_is_that_of_predict_proba"]},
+    "sk#8720": {HERE: ["test_the_loss_of_the_folds_is_that_of_predict_proba"]},
+    "sk#10998": {HERE: ["test_scores_are_those_of_scikit_learn"]},
+    "sk#22966": {HERE: ["test_predictions_out_of_fold_are_those_of_refits"]},
+    "sk#27016": {FITS: ["test_counts_of_any_size"]},
+    "sk#5291": {FITS: ["test_huber_forgets_outliers_in_any_unit", "test_quantiles_are_those_of_the_rows_in_any_unit"]},
+    # 4: classes
+    "sk#12845": {HERE: ["test_a_class_that_a_training_fold_lacks_is_named"]},
+    "sk#31126": {HERE: ["test_rare_classes_warn_once"]},
+    "python-glmnet#1": {HERE: ["test_a_single_class_is_refused"]},
+    "sk#8737": {HERE: ["test_words_booleans_and_odd_numbers_are_labels"]},
+    "sk#5450": {HERE: ["test_balanced_weights_come_from_all_rows"]},
+    "sk#15583": {HERE: ["test_separable_classes_end_at_a_finite_penalty"]},
+    # 5: degenerate input
+    "sk#4224": {HERE: ["test_a_constant_target"]},
+    "sk#4545": {HERE: ["test_a_column_without_spread_has_no_coefficient"]},
+    "sk#26997": {HERE: ["test_no_number_is_named_by_row_and_column"]},
+    "sk#32898": {HERE: ["test_a_target_in_a_column_is_ravelled_with_scikit_learns_warning"]},
+    "glum#330": {HERE: ["test_columns_at_predict_are_those_of_fit"]},
+    "sk#4597": {HERE: ["test_input_is_not_written_to"]},
+    "sk#33020": {HERE: ["test_whole_numbers_and_single_precision"]},
+    # 6: parameters, refit, search
+    "group-lasso#27": {HERE: ["test_parameters_stay_as_given"], FITS: ["test_copies_and_files"]},
+    "optuna-integration#118": {HERE: ["test_a_second_fit_starts_anew"]},
+    "sk#32072": {FITS: ["test_coefficients_are_those_of_ridge_at_the_penalties"]},
+    "sk#30396": {FITS: ["test_coefficients_are_those_of_ridge_at_the_penalties"]},
+    "himalaya#23": {FITS: ["test_coefficients_are_those_of_ridge_at_the_penalties"]},
+    "group-lasso#13": {HERE: ["test_groups_of_any_label_and_with_gaps"]},
+    "sk#8475": {HERE: ["test_the_search_that_stops_early_warns_once"]},
+    "sparse-lm#96": {FITS: ["test_noise_keeps_the_single_penalty_and_says_so"]},
+}  # fmt: skip
+
+
+def functions(file):
+    tree = ast.parse((Path(__file__).parent / file).read_text("utf-8"))
+    return {node.name for node in tree.body if isinstance(node, ast.FunctionDef)}
+
+
+def test_every_row_has_tests():
+    assert len(ROWS) == 59
+    for row, files in ROWS.items():
+        for file, names in files.items():
+            assert set(names) <= functions(file), f"row {row}"
+
 
 SINGLE = {"penalties": "single"}
 TWO = list(KFold(2).split(np.zeros(60)))
@@ -167,6 +266,46 @@ def test_wrong_folds():
         squared(X, y, cv=None)
 
 
+def test_the_criterion_is_named():
+    """sk#18079: leave-one-out is not called generalised cross-validation."""
+    X, y = regression()
+    said = squared(X, y, cv="loo").summary()
+    assert "leave-one-out" in said
+    assert "leave-one-out" not in squared(X, y, cv=3).summary()
+
+
+def test_a_scaler_in_a_pipeline_inside_a_grid_search():
+    """sk#26359: outer folds scale by their own training rows, and nothing else is needed."""
+    X, y = regression(n=90)
+    X = X * np.geomspace(0.01, 100.0, X.shape[1])
+    pipeline = make_pipeline(StandardScaler(), LinearRegressorCV(cv=3))
+    grid = {"linearregressorcv__penalties": ["single", "per-feature"]}
+    outer = GridSearchCV(pipeline, grid, cv=3, error_score="raise").fit(X, y)
+    for k, (train, test) in enumerate(KFold(3).split(X)):
+        alone = clone(pipeline).set_params(linearregressorcv__penalties="single")
+        score = alone.fit(X[train], y[train]).score(X[test], y[test])
+        assert outer.cv_results_[f"split{k}_test_score"][0] == pytest.approx(score)
+    moved = LinearRegressorCV(cv=3).fit(X, y)
+    assert moved.score(X, y) >= outer.score(X, y) - 0.02
+
+
+def test_leave_one_out_next_to_interpolation():
+    """sk#32459: more columns than rows and hardly any noise."""
+    rng = np.random.default_rng(1)
+    X = rng.standard_normal((30, 60)) * np.geomspace(1.0, 1e-3, 60)
+    y = X @ rng.standard_normal(60)
+    model = squared(X, y, cv="loo")
+    F = np.column_stack([X, np.ones(30)])
+    ridge = np.diag(np.append(np.full(60, model.single_penalty_), 0.0))
+    rest = []
+    for i in range(30):  # the others keep their weights
+        kept = np.arange(30) != i
+        c = np.linalg.solve(F[kept].T @ F[kept] / 30 + ridge, F[kept].T @ y[kept] / 30)
+        rest.append(y[i] - F[i] @ c)
+    assert model.single_penalty_ < 1e-6
+    assert model.cv_loss_ == pytest.approx(0.5 * np.mean(np.square(rest)), rel=1e-6)
+
+
 # 3: weights and scores -------------------------------------------------------------------
 
 
@@ -207,6 +346,46 @@ def test_scores_are_those_of_scikit_learn():
     z = model.oof_prediction_
     log = z - np.log(np.exp(z).sum(axis=1, keepdims=True))
     assert model.cv_loss_ == pytest.approx(-np.mean(log[np.arange(90), y]))
+
+
+def test_the_power_is_not_learned():
+    """sk#14300: the loss depends on it, so that folds of two powers do not compare."""
+    rng = np.random.default_rng(0)
+    X = rng.standard_normal((80, 3))
+    y = rng.gamma(2.0, np.exp(0.4 * X[:, 0])) * (rng.random(80) < 0.9)
+    for power in (1.1, 1.9):
+        model = LinearRegressorCV("tweedie", power=power).fit(X, y)
+        assert model.power == power
+        assert "power" not in " ".join(model.penalty_names_)
+
+
+@pytest.mark.parametrize("count", [2, 3])
+def test_the_loss_of_the_folds_is_that_of_predict_proba(count):
+    """sk#33214, sk#8720: tuned by log loss, with the probabilities that are told."""
+    X, y = classes(n=90, count=count)
+    model = LinearClassifierCV(**SINGLE).fit(X, y)
+    z = model.oof_prediction_
+    z = np.column_stack([0.0 * z, z]) if count == 2 else z
+    e = np.exp(z - z.max(axis=1, keepdims=True))
+    probability = e / e.sum(axis=1, keepdims=True)
+    assert model.cv_loss_ == pytest.approx(log_loss(y, probability), rel=1e-6)
+
+
+def test_predictions_out_of_fold_are_those_of_refits():
+    """sk#22966, sk#5364: in the users' units, whatever the weights."""
+    X, y = regression()
+    weights = np.random.default_rng(0).uniform(0.5, 2.0, 60)
+    model = squared(X, y, cv=TWO)
+    assert model.cv_loss_per_fold_.shape == (2,)
+    heavy = LinearRegressorCV(**SINGLE, cv=TWO).fit(X, y, sample_weight=weights)
+    for k, (train, test) in enumerate(TWO):
+        for one, w in ((model, np.ones(60)), (heavy, weights)):
+            alpha = one.single_penalty_ * w[train].sum()
+            peer = Ridge(alpha=alpha).fit(X[train], y[train], sample_weight=w[train])
+            z = peer.predict(X[test])
+            assert one.oof_prediction_[test] == pytest.approx(z, abs=1e-3)
+            loss = np.average(0.5 * (y[test] - z) ** 2, weights=w[test])
+            assert one.cv_loss_per_fold_[k] == pytest.approx(loss, rel=1e-3)
 
 
 # 4: classes ------------------------------------------------------------------------------
@@ -352,6 +531,25 @@ def test_very_few_rows(n, p):
     assert np.isfinite(model.coef_).all()
     with pytest.raises(ValueError, match="n_samples=1"):
         LinearRegressorCV().fit(X[:1, :p], y[:1])
+
+
+def test_columns_at_predict_are_those_of_fit():
+    """glum#330: another order, a missing or a new column of a frame is refused."""
+    X, y = regression()
+    frame = pd.DataFrame(X, columns=[f"c{j}" for j in range(X.shape[1])])
+    model = LinearRegressorCV(**SINGLE).fit(frame, y)
+    with pytest.raises(ValueError, match="same order"):
+        model.predict(frame[list(frame.columns[::-1])])
+    with pytest.raises(ValueError, match="missing:\n- c0"):
+        model.predict(frame.drop(columns="c0"))
+    with pytest.raises(ValueError, match="unseen at fit time:\n- new"):
+        model.predict(frame.rename(columns={"c0": "new"}))
+    towns = pd.DataFrame({"town": ["a", "b", "c"] * 20})
+    pipeline = make_pipeline(
+        OneHotEncoder(handle_unknown="ignore"), LinearRegressorCV(**SINGLE)
+    ).fit(towns, y)
+    unknown = pipeline.predict(pd.DataFrame({"town": ["d", "a"]}))
+    assert unknown[0] == pytest.approx(pipeline[-1].intercept_)
 
 
 # 6: parameters, fits, warnings -----------------------------------------------------------------

@@ -187,6 +187,35 @@ def test_units_of_the_features():
     assert found[0][1] == pytest.approx(found[1][1], rel=1e-6)
 
 
+@pytest.mark.parametrize(("N", "p"), [(20, 40), (30, 30)])
+def test_interpolating_models_are_right_or_refused(N, p):
+    """As e^x tends to zero 1 − h tends to zero with the residual: 0 / 0 of rounding.
+
+    z̃_i = t_i − (A⁻¹ t)_i / (A⁻¹)_ii with A = F F' + N e^x I loses nothing where F F' is
+    well-conditioned.
+    """
+    rng = np.random.default_rng(0)
+    F = rng.standard_normal((N, p))
+    t = F[:, 0] + 0.3 * rng.standard_normal(N)
+    glm = Glm(F, t, loss="squared", penalty="scalar", intercept=False)
+    problem, upper = glm.leave_one_out()
+    refused = {}
+    for x0 in (-5.0, -10.0, -15.0, -20.0, -25.0, -30.0, -34.0):
+        x = np.array([x0])
+        y = sad.solve(problem, x, tol=1e-14).y  # 1 / (1 − h) times its error counts
+        A = np.linalg.inv(F @ F.T + N * np.exp(x0) * np.eye(N))
+        exact = t - (A @ t) / np.diag(A)
+        try:
+            found = upper.predictors(x, y)
+        except sad.ConvergenceError as error:
+            refused[x0] = error.status
+            continue
+        assert np.abs(found - exact).max() <= 2e-3 * np.abs(exact).max()
+    assert set(refused.values()) == {sad.Status.SINGULAR}
+    assert -34.0 in refused
+    assert -20.0 not in refused
+
+
 def test_high_leverages_are_told_once():
     rng = np.random.default_rng(0)
     F, t = data("logistic", rng, 30, 60)

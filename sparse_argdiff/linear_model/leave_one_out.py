@@ -13,8 +13,10 @@ import math
 import warnings
 from typing import Any, NamedTuple
 
-from ..arrays import Array, as_count, as_tolerance, copied, dot, namespace
-from ..status import ConvergenceWarning
+import numpy as np
+
+from ..arrays import Array, as_count, as_tolerance, copied, dot, epsilon, namespace
+from ..status import ConvergenceWarning, Status, raise_or_warn
 from .estimated_leverages import EstimatedLeverages
 from .leverages import SMALL, Curved, ExactLeverages
 from .losses import Squared
@@ -24,6 +26,7 @@ from .ridge_model import RidgeModel
 
 PROBES = 16
 LARGEST = 0.5  # c h up to which one Newton step is known to be enough
+LOST = 1e-3  # n ε / (1 − c h), the relative error of 1 − c h, from which z̃ is refused
 
 
 class _Estimate(NamedTuple):
@@ -159,6 +162,8 @@ class LeaveOneOut:
         slope = data.counted(data.loss.slope(z, data.targets))
         pairs = leverages.leverages(curved)
         estimates = [_estimate(share, h, curved.second, z, slope) for share, h in pairs]
+        if self.exact:
+            _refuse_rounding(estimates[0].inverse, model.n)
         return _Found(z, slope, estimates, curved, leverages)
 
     def _warn(self, found: _Found, x: Array, y: Array) -> None:
@@ -227,6 +232,26 @@ class LeaveOneOut:
         return grad, penalty.gather(weights)
 
 
+def _refuse_rounding(inverse: Array, n: int) -> None:
+    """Refuse 1 − c h that is rounding: the sample alone determines what it is predicted."""
+    xp = namespace(inverse)
+    sizes = xp.abs(inverse.reshape(inverse.shape[0], -1))
+    lost = n * epsilon(inverse) * xp.max(sizes, axis=1)
+    told = lost <= LOST  # false of NaN
+    if bool(xp.all(told)):
+        return
+    first = int(xp.argmax(xp.astype(~told, xp.int64)))
+    count = int(xp.count_nonzero(~told))
+    raise_or_warn(
+        Status.SINGULAR,
+        None,
+        "leave-one-out",
+        f"the model without sample {first} is not determined, nor that without "
+        f"{count - 1} others: 1 − c h is {n} units of rounding, or few times more.",
+        "raise",
+    )
+
+
 def _weighted(data: DataTerm, values: Array) -> Array:
     return values * (data.weights if values.ndim == 1 else data.weights[:, None])
 
@@ -267,8 +292,9 @@ def _estimate(share: float, h: Array, c: Array, z: Array, d: Array) -> _Estimate
     """Return z̃ for leverages h."""
     xp = namespace(h)
     if h.ndim == 1:
-        inverse = 1.0 / (1.0 - c * h)
-        return _Estimate(share, z + h * inverse * d, h, inverse)
+        with np.errstate(divide="ignore", invalid="ignore"):  # refused afterwards
+            inverse = 1.0 / (1.0 - c * h)
+            return _Estimate(share, z + h * inverse * d, h, inverse)
     inverse = xp.linalg.inv(xp.eye(c.shape[1], dtype=c.dtype) - c @ h)
     left_out = z + (h @ inverse @ d[..., None])[..., 0]
     return _Estimate(share, left_out, h, inverse)
