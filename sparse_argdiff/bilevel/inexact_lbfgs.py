@@ -34,6 +34,7 @@ _DECREASE = 1e-4  # c
 _BAR = 0.5  # share of a correction that is the error of the corrected value
 _LOOSEST = 0.03  # tolerance of y,
 _LOOSEST_ADJOINT = 0.1  # and of the adjoint
+_FIRST = 0.1  # share of both at x0
 _LOOSEST_ACTIVE = 1e-4  # of y with an active set, which loose solves do not settle
 _PAIRS = 20
 _LEVEL = 0.1  # δ
@@ -64,9 +65,7 @@ def inexact_lbfgs(run: Run, x0: Array) -> BilevelResult:
     as needed.
     """
     search = _Search(run)
-    found, memory = run.begin(
-        x0, lambda x: search.evaluate(x, search.tol), last_is_best=True
-    )
+    found, memory = run.begin(x0, search.first, last_is_best=True)
     search.restore(memory, found)
     while run.ended is None:
         trial = search.step(found)
@@ -375,6 +374,14 @@ class _Search:
         """Tell whether neither tolerance can be smaller."""
         F = self.F
         return found.tol <= F.tol and found.adjoint_tol <= F.adjoint_tol
+
+    def first(self, x: Array) -> HypergradientResult:
+        """Evaluate x0 so well that another method's solution is seen to be one.
+
+        There a gradient of the loosest tolerances is all error.
+        """
+        self.adjoint_tol = max(_FIRST * self.adjoint_tol, self.F.adjoint_tol)
+        return self.evaluate(x, max(_FIRST * self.tol, self.F.tol))
 
     def evaluate(self, x: Array, tol: float) -> HypergradientResult:
         """Return value and gradient; at the finest tolerances where that converges."""
