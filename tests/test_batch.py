@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import warnings
 
 import numpy as np
@@ -10,6 +11,7 @@ import pytest
 import sparse_argdiff as sad
 from sparse_argdiff.implicit import many
 from sparse_argdiff.problem import stacked_quadratic
+from sparse_argdiff.problem.optimality import is_as_left
 
 INF = np.inf
 ALL = ("P", "q", "A", "b", "G", "h", "h_lower", "lower", "upper")
@@ -50,6 +52,30 @@ def dense_derivative(problem, solution):
     """Return g'(x) by dense algebra on the active set that holds exactly."""
     J = sad.derivative(problem, solution)
     return J @ np.eye(solution.x.shape[0])
+
+
+@pytest.mark.parametrize("method", [None, "active_set"])
+@pytest.mark.parametrize("seed", range(4))
+def test_members_are_believed_as_they_are_left(seed, method):
+    """By their residuals, whatever the units: no product is spent to judge them anew."""
+    rng = np.random.default_rng(seed)
+    D = 10.0 ** rng.uniform(-2.0, 2.0, 6)
+    changed = {
+        "P": np.diag(D**2),
+        "A": rng.standard_normal((1, 6)) * D,
+        "G": 2.0 * rng.standard_normal((4, 6)) * D,
+        "lower": -0.3 / D,
+        "upper": np.where(np.arange(6) == 0, -0.3, 0.4) / D,
+        "b": [0.1],
+    }
+    problem = program(**changed)
+    X = 2.0 * D * rng.standard_normal((6, 6))
+    found = sad.solve_many(problem, X, method=method)
+    assert found.active.fixed.any() and found.active.strong.any()
+    for i in range(6):
+        assert is_as_left(problem, found[i])
+        other = dataclasses.replace(found[i], x=1.001 * X[i])
+        assert not is_as_left(problem, other)
 
 
 @pytest.mark.parametrize("parameters", [("q",), ("q", "b"), ALL])

@@ -38,6 +38,8 @@ class BatchSolution:
         Of quadratic programs that were solved together, the largest residual of the optimality
         conditions relative to the terms that cancel in it; else the relative error of y.
     niter : int array (k,)
+    residual : array (k, n + p + q)
+        Of the optimality conditions, by which a member is known to be as it was left.
     method : tuple of str, k long
         What solved each member.
     warnings : tuple of str
@@ -54,6 +56,7 @@ class BatchSolution:
     converged: Array
     error: Array
     niter: Array
+    residual: Array
     method: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
 
@@ -84,6 +87,7 @@ class BatchSolution:
             method=self.method[i] if self.method else "",
             status=self.status[i],
             relative_error=float(self.error[i]),
+            residual=row(self.residual),
             niter=int(self.niter[i]),
         )
 

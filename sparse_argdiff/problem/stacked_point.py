@@ -9,7 +9,9 @@ from __future__ import annotations
 import dataclasses
 
 from ..arrays import Array, namespace, zeros
+from ..krylov.stacked import apply, apply_transposed
 from .batch_solution import BatchSolution
+from .problem import ActiveSet
 from .stacked_active import FIXED, HeldSet
 from .stacked_parameters import StackedParameters
 from .stacked_quadratic import StackedQuadratic
@@ -60,6 +62,33 @@ def masks_of_rows(sides: list[str], held: Array) -> Array:
     none = zeros((held.shape[0], 0), held, xp.bool)
     parts = [(held > 0) if name == "h" else (held < 0) for name in sides]
     return xp.concat([none, *parts], axis=1)
+
+
+def residuals_of(
+    sides: list[str],
+    data: StackedQuadratic,
+    at: tuple[Array, Array, Array],
+    active: ActiveSet,
+) -> Array:
+    """Return the conditions that hold with equality, (k, n + p + q), at (y, ν, rows).
+
+    The gradient of the Lagrangian where no bound holds, the equality rows, and those of the
+    problem's inequality rows that act.
+    """
+    xp, (y, nu, rows) = namespace(at[0]), at
+    force = data.gradient(y) + apply_transposed(data.A, nu)
+    force = force + apply_transposed(data.G, rows)
+    Gy = apply(data.G, y)
+    parts = [Gy - data.h if name == "h" else data.h_lower - Gy for name in sides]
+    values = xp.concat([zeros((y.shape[0], 0), y), *parts], axis=1)
+    return xp.concat(
+        [
+            xp.where(active.fixed, 0.0 * force, force),
+            apply(data.A, y) - data.b,
+            xp.where(active.strong, values, xp.zeros_like(values)),
+        ],
+        axis=1,
+    )
 
 
 def seeds_of_rows(

@@ -31,7 +31,12 @@ from ..problem.optimality import conditions
 from ..problem.problem import ActiveSet, Problem, Solution
 from ..problem.stacked_active import FIXED
 from ..problem.stacked_parameters import StackedParameters, stacked_parameters
-from ..problem.stacked_point import masks_of_rows, multipliers_of_rows, point_of
+from ..problem.stacked_point import (
+    masks_of_rows,
+    multipliers_of_rows,
+    point_of,
+    residuals_of,
+)
 from ..problem.stacked_quadratic import stack_size
 from ..status import OnFailure, Status, raise_or_warn
 from .batched.solve_stack import solve_stack
@@ -234,16 +239,24 @@ def _solve_stack_of(
         )
     if into.bound_multipliers is not None:
         into.bound_multipliers[rows, :] = -xp.astype(found.bounds, into.y.dtype)
+    acting = xp.where(
+        found.held.rows == FIXED,
+        1 - 2 * xp.astype(found.rows < 0.0, xp.int8),
+        found.held.rows,
+    )
+    active = ActiveSet(
+        strong=masks_of_rows(sides, acting),
+        weak=masks_of_rows(sides, found.weak_rows),
+        fixed=found.held.bounds != 0,
+        weak_fixed=found.weak_bounds != 0,
+    )
     if into.active is not None:
-        acting = xp.where(
-            found.held.rows == FIXED,
-            1 - 2 * xp.astype(found.rows < 0.0, xp.int8),
-            found.held.rows,
-        )
-        into.active.strong[rows, :] = masks_of_rows(sides, acting)
-        into.active.weak[rows, :] = masks_of_rows(sides, found.weak_rows)
-        into.active.fixed[rows, :] = found.held.bounds != 0
-        into.active.weak_fixed[rows, :] = found.weak_bounds != 0
+        for mask in ("strong", "weak", "fixed", "weak_fixed"):
+            getattr(into.active, mask)[rows, :] = getattr(active, mask)
+    into.residual[rows, :] = xp.astype(
+        residuals_of(sides, data, (found.y, found.nu, found.rows), active),
+        into.y.dtype,
+    )
     return found.status
 
 
@@ -276,6 +289,7 @@ def _blank(
         converged=full((k,), False, like, xp.bool),
         error=nan(k),
         niter=full((k,), 0, like, xp.int64),
+        residual=nan(k, n + p + q),
     )
 
 
@@ -307,6 +321,8 @@ def _fill(
     found.error[i] = math.nan if one.relative_error is None else one.relative_error
     if found.multipliers is not None and one.multipliers is not None:
         found.multipliers[i, :] = one.multipliers
+    if one.residual is not None:
+        found.residual[i, :] = one.residual
     active = found.active
     if active is not None and one.active is not None:
         for name in ("strong", "weak", "fixed", "weak_fixed"):

@@ -95,7 +95,8 @@ def _solved(
     for name, mask in ((Status.CONVERGED, certified), *proofs.items(), *wrong.items()):
         for i in np.flatnonzero(to_host(mask)):
             status[i] = name
-    return _in_user_units(found, units, status, niter)
+    y = _within(prepared.data, found.y * units.D, found.held.bounds)
+    return _in_user_units(found, y, units, status, niter)
 
 
 def _rounds(
@@ -179,8 +180,19 @@ def _polished(
     return polish(data, dataclasses.replace(at, y=y), rows, held)
 
 
+def _within(data: StackedQuadratic, y: Array, held: Array) -> Array:
+    """Return y at the very bounds that hold it, which rounding of its units may miss."""
+    xp = namespace(y)
+    y = xp.where(held > 0, data.upper, xp.where(held < 0, data.lower, y))
+    return xp.minimum(xp.maximum(y, data.lower), data.upper)
+
+
 def _in_user_units(
-    found: Polished, units: Equilibrated, status: list[Status | None], niter: Array
+    found: Polished,
+    y: Array,
+    units: Equilibrated,
+    status: list[Status | None],
+    niter: Array,
 ) -> StackedSolutions:
     """Return the points in the units of the data, NaN where there is no solution."""
     xp, gamma = namespace(found.y), units.gamma
@@ -193,7 +205,7 @@ def _in_user_units(
         return xp.where(good, v, xp.zeros_like(v))
 
     return StackedSolutions(
-        y=kept(found.y * units.D),
+        y=kept(y),
         nu=kept(found.nu * units.E / gamma),
         rows=kept(found.rows * units.F / gamma),
         bounds=kept(found.bounds / (units.D * gamma)),
