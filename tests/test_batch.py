@@ -71,7 +71,8 @@ def test_members_are_believed_as_they_are_left(seed, method):
     problem = program(**changed)
     X = 2.0 * D * rng.standard_normal((6, 6))
     found = sad.solve_many(problem, X, method=method)
-    assert found.active.fixed.any() and found.active.strong.any()
+    assert found.active.fixed.any()
+    assert found.active.strong.any()
     for i in range(6):
         assert is_as_left(problem, found[i])
         other = dataclasses.replace(found[i], x=1.001 * X[i])
