@@ -49,6 +49,14 @@ ONCE_WRONG = (
     ("linear-equality/y4", 4711, (1,)),
     ("redundant-equality/y4", 4711, (5,)),
     ("redundant-equality/y4+shift+f", 4711, (0,)),
+    # Few curvatures: rows and unknowns in units so unlike that no norm shows them all.
+    ("flat-program/y4+shift+f", 14574, (0, 6, 9)),
+    ("flat-program/y4+shift+f", 201, (9, 10, 19)),
+    ("flat-program/y4+shift+f", 725918, (16,)),
+    ("flat-program/y4+shift+f", 96360, (9, 11)),
+    ("flat-program/y8+f+x", 14574, (1, 9)),
+    ("flat-program/y8+rows+start", 14574, (1, 6)),
+    ("flat-program/y8", 14574, (16,)),
 )
 
 
@@ -60,9 +68,7 @@ def test_what_was_wrong_once_stays_right(pair, seed, numbers):
         assert found.word in {"right", "limited"}, (number, found)
 
 
-# Flat programs in units of 1e±8, and few others, are wrong on seeds not seen before
-# (``benchmarks/units_report.py``): here the same examples are drawn each time.
-@settings(max_examples=60, deadline=None, derandomize=True)
+@settings(max_examples=60, deadline=None)
 @given(st.sampled_from(PAIRS), st.integers(0, 2**32 - 1))
 def test_answers_do_not_depend_on_units_anywhere(pair, seed):
     case, rng = units.pose(*pair, seed)

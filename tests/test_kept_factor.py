@@ -8,6 +8,7 @@ from scipy import sparse
 
 import sparse_argdiff as sad
 from sparse_argdiff.krylov import kkt_matrix
+from sparse_argdiff.krylov.graded_factor import graded_factor
 
 
 def counted(monkeypatch):
@@ -82,3 +83,44 @@ def test_the_factor_of_another_problem_is_no_answer():
     after = sad.solve(other, other.pack(), found)
     fresh = sad.solve(other, other.pack())
     np.testing.assert_allclose(after.y, fresh.y, rtol=1e-9, atol=1e-11)
+
+
+# unknowns in unlike units -------------------------------------------------------------
+
+
+def _graded(seed, decades):
+    """A regular K of few curvatures, its plain form, and powers of ten for its units."""
+    rng = np.random.default_rng(seed)
+    n, p = 9, 5
+    H = np.diag(np.where(np.arange(n) < 5, rng.uniform(0.5, 2.0, n), 0.0))
+    C = rng.standard_normal((p, n))
+    K = np.block([[H, C.T], [C, np.zeros((p, p))]])
+    units = 10.0 ** rng.uniform(-decades, decades, n + p)
+    return n, K, units, rng
+
+
+@pytest.mark.parametrize("decades", [0.0, 4.0, 8.0])
+@pytest.mark.parametrize("seed", range(5))
+def test_each_unknown_has_its_digits(seed, decades):
+    n, K, units, rng = _graded(seed, decades)
+    posed = units[:, None] * K * units
+    factor = graded_factor(posed[:n, :n], posed[n:, :n])
+    assert factor is not None
+    assert factor.regular
+    B = rng.standard_normal((K.shape[0], 3))
+    exact = np.linalg.solve(K, B)
+    found = units[:, None] * factor.solve(units[:, None] * B)
+    np.testing.assert_allclose(found, exact, rtol=1e-9, atol=1e-12)
+    one = units * factor.solve(units * B[:, 0])
+    np.testing.assert_allclose(one, exact[:, 0], rtol=1e-9, atol=1e-12)
+
+
+def test_a_graded_factor_refuses_what_it_cannot_solve():
+    n, K, units, rng = _graded(0, 4.0)
+    posed = units[:, None] * K * units
+    H, C = posed[:n, :n], posed[n:, :n]
+    assert graded_factor(-H - np.eye(n), C) is None  # not semidefinite
+    twice = graded_factor(H, np.concatenate([C, C[:1] + C[1:2]]))
+    assert twice is None or twice.solve(rng.standard_normal(n + 6)) is None
+    flat = graded_factor(0.0 * H, C)  # more unknowns than rows, and no curvature
+    assert flat is None or not flat.regular

@@ -41,6 +41,7 @@ from ..krylov.direct import (
     ReducedNullSpace,
     reduced_factor,
 )
+from ..krylov.graded_factor import GradedFactor, graded_factor
 from ..krylov.saddle_point import SaddlePoint
 from ..operators.block_matrices import is_explicit, is_factorable
 from ..operators.linear_operator import LinearOperator, aslinearoperator
@@ -130,6 +131,10 @@ class LinearizedSolve:
         self._factor: ReducedFactor | None = None
         by_default = method is None and isinstance(M, str) and M == "auto"
         self._kept = _kept_solve(self.system, solution) if by_default else None
+        self._graded = None
+        if by_default:
+            self._graded, n_hvp = _graded_of_small(self.system, self._kept)
+            self._n_hvp += n_hvp
         if self._kept is None:
             self._set_up(exact)
         else:
@@ -184,6 +189,12 @@ class LinearizedSolve:
         ``loosely``: a relative tolerance that is enough, if it is the larger one.
         """
         K = self.system.K
+        solved: Any = (
+            None if self._graded is None else self._graded.solve(np.asarray(rhs))
+        )
+        if solved is not None:
+            self._n_hvp += rhs.size // rhs.shape[0]
+            return _exact_result(K, rhs, solved, self.like.shape[0])
         if self._kept is not None:
             found = self._kept(K, rhs, max(self.rtol, loosely))
             if found is not None:
@@ -324,7 +335,7 @@ class LinearizedSolve:
         space is a hundredth of 1 / √n of it, which a loose solve does not reach.
         """
         n, (k, _) = self.system.H.shape[0], self.system.B.shape
-        if n == 0:
+        if n == 0 or (self._graded is not None and self._graded.regular):
             return True
         if self._factor is not None:
             status = self._factor.status
@@ -469,6 +480,45 @@ def _factor_of_small(system: KKTSystem, probe: Probe) -> ReducedFactor | None:
         return None
     scale = probe.scale
     return None if scale is None else reduced_factor(H.matrix, C, scale)
+
+
+def _graded_of_small(
+    system: KKTSystem, kept: KeptSolve | None
+) -> tuple[GradedFactor | None, int]:
+    """Return the factor of a small K some of whose unknowns have no curvature, else None.
+
+    Its entries are those that a solver kept, or take a product for each unknown.
+    """
+    H, C = system.H, system.C
+    if C is None or H.shape[0] + C.shape[0] > LARGEST_FACTOR:
+        return None, 0
+    if kept is not None:
+        return kept.factor.graded(), 0
+    if not H.has_diagonal or not is_factorable(H.diagonal(), C):
+        return None, 0
+    diagonal = np.asarray(H.diagonal())
+    if bool(np.all(diagonal > 0.0)):
+        return None, 0
+    return graded_factor(H @ np.eye(diagonal.size, dtype=diagonal.dtype), C), len(
+        diagonal
+    )
+
+
+def _exact_result(K: LinearOperator, rhs: Array, x: Array, n: int) -> KrylovResult:
+    """Return what a factor has found as the result of a solve, one product a column."""
+    residual = rhs - K @ x
+    sizes = np.sqrt(np.sum(residual * residual, axis=0))
+    columns = 1 if rhs.ndim == 1 else rhs.shape[1]
+    return KrylovResult(
+        x=x,
+        status=Status.CONVERGED,
+        converged=True if rhs.ndim == 1 else np.ones(columns, dtype=bool),
+        niter=1 if rhs.ndim == 1 else np.ones(columns, dtype=int),
+        n_matvec=columns,
+        residual_norm=float(sizes) if rhs.ndim == 1 else sizes,
+        residual=residual,
+        multipliers=x[n:, ...],
+    )
 
 
 def _saddle_point(

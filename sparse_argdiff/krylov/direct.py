@@ -22,6 +22,7 @@ from ..arrays import Array, HostArray, drawn
 from ..operators.block_matrices import squares
 from ..operators.linear_operator import LinearOperator, aslinearoperator
 from ..status import Status
+from .graded_factor import GradedFactor, graded_part
 from .kkt_matrix import DenseKKT, SparseKKT, refined
 from .null_space import NullSpace, null_space
 from .result import KrylovResult
@@ -188,6 +189,11 @@ class KKTFactor:
             and np.array_equal(self.y, y)
             and np.array_equal(self.x, x)
         )
+
+    def graded(self) -> GradedFactor | None:
+        """Return the factor by which unlike unknowns are found, where K has any; small ones."""
+        left, right = self.left[self.kept], self.right[self.kept]
+        return graded_part(self.matrix, self.kept, left, right)
 
     def solve(self, rhs: HostArray) -> HostArray:
         """Return K⁻¹ rhs for the unknowns that are kept, (M,) or (M, k)."""

@@ -72,6 +72,10 @@ class DenseKKT:
         self._factor = (ldu, pivots) if failed == 0 else None
         return failed == 0
 
+    def entries(self, kept: HostArray) -> HostArray | None:
+        """Return the entries of the rows and columns that are kept."""
+        return self._matrix[np.ix_(kept, kept)]
+
     def product(self, x: HostArray) -> HostArray:
         """Return K x, without the shift."""
         return self._matrix @ x
@@ -148,6 +152,10 @@ class SparseKKT:
         except RuntimeError:  # a pivot is zero
             self._factor = None
         return self._factor is not None
+
+    def entries(self, kept: HostArray) -> HostArray | None:
+        """Return None: too many to be copied."""
+        return None
 
     def product(self, x: HostArray) -> HostArray:
         """Return K x, without the shift."""

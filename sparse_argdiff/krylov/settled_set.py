@@ -24,8 +24,15 @@ import math
 import numpy as np
 
 from ..arrays import HostArray
-from .convex_program import Errors, PrimalDual, errors, errors_and_rounding
+from .convex_program import (
+    Errors,
+    PrimalDual,
+    errors,
+    errors_and_rounding,
+    floor_of,
+)
 from .convex_quadratic import ConvexQuadraticPath
+from .graded_factor import graded_part
 from .kkt_matrix import refined
 
 _SETS = 30  # that are tried
@@ -151,6 +158,10 @@ def settle(
         wrong, missing = _signs(path, now, guess, fixed_alike)
         changes = wrong.count() + missing.count()
         if not changes:
+            now = _in_all_digits(path, now, guess)
+            wrong, missing = _signs(path, now, guess, fixed_alike)
+            changes = wrong.count() + missing.count()
+        if not changes:
             found = _finished(path, now, guess, fixed_alike, tried)
             if found is not None or factors is _EXACT_FACTORS:
                 return found
@@ -228,6 +239,33 @@ def _solved(
             break
     force = f.P @ y + f.q + f.A.T @ nu + f.G.T @ z
     return PrimalDual(y, nu, z, np.where(fixed, force, 0.0)), fall
+
+
+def _in_all_digits(
+    path: ConvexQuadraticPath, now: PrimalDual, guess: _Guess
+) -> PrimalDual:
+    """Return the solution of a small set where some unknowns have no curvature.
+
+    Far from the origin the rounding of a long y hides what is left of a short one.
+    """
+    f, n, p = path.program, path.n, path.p
+    fixed = guess.low | guess.high
+    kept = np.concatenate([~fixed, np.ones(p, dtype=bool), guess.rows])
+    factor = graded_part(path.matrix, kept)
+    if factor is None:
+        return now
+    y, nu, z = now.y, now.nu, now.z
+    for _ in range(2):
+        force = f.P @ y + f.q + f.A.T @ nu + f.G.T @ z
+        rhs = -np.concatenate([force, f.A @ y - f.b, f.G @ y - f.h])
+        solved = factor.solve(rhs[kept])
+        if solved is None:
+            return now
+        step = np.zeros(kept.size)
+        step[kept] = solved
+        y, nu, z = y + step[:n], nu + step[n : n + p], z + step[n + p :]
+    force = f.P @ y + f.q + f.A.T @ nu + f.G.T @ z
+    return PrimalDual(y, nu, z, np.where(fixed, force, 0.0))
 
 
 def _largest_length(path: ConvexQuadraticPath, y: HostArray) -> float:
@@ -386,10 +424,25 @@ def _finished(
     most = [max(e, _ROUNDINGS * r) for e, r in zip(_EXACT, rounding, strict=True)]
     if not all(e <= allowed for e, allowed in zip(left, most, strict=True)):
         return None
+    if not _rows_hold(path, path.scaling.scaled(point).y, strong):
+        return None
     weak_fixed = touching & ~fixed
     same = np.array_equal(strong, guess.rows)
     same = same and np.array_equal(fixed, guess.low | guess.high)
     return SettledSet(point, strong, weak, fixed, weak_fixed, left.worst, tried, same)
+
+
+def _rows_hold(path: ConvexQuadraticPath, y: HostArray, strong: HostArray) -> bool:
+    """Tell whether the acting rows hold to what rounding leaves of their own terms.
+
+    Beside unknowns of much longer units what is off in a row is short.
+    """
+    f, size = path.program, np.abs(y)
+    off = [np.abs(f.A @ y - f.b), np.abs(f.G @ y - f.h)[strong]]
+    terms = [abs(f.A) @ size + np.abs(f.b), (abs(f.G) @ size + np.abs(f.h))[strong]]
+    usual = float(np.finfo(float).eps) * floor_of(size)
+    allowed = _EXACT.primal * np.concatenate(terms) + _ROUNDINGS * usual
+    return bool(np.all(np.concatenate(off) <= allowed))
 
 
 def factor_of(path: ConvexQuadraticPath, found: SettledSet) -> HostArray | None:
