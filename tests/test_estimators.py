@@ -439,6 +439,26 @@ def test_empty_columns_leave_the_starts_of_standardised_ones():
         assert np.ptp(standard) < 1e-9
 
 
+def test_a_fold_unlike_the_others_does_not_choose_the_level():
+    """The first folds alone compare levels; here they would choose the strongest."""
+    rng = np.random.default_rng(2)
+    X = rng.standard_normal((1000, 10))
+    y = (X @ np.linspace(2.0, 0.0, 10) + rng.standard_normal(1000) > 0.0).astype(int)
+    y[:200] = 1 - y[:200]
+    rows = np.arange(1000).reshape(5, 200)
+    cv = [(np.setdiff1d(np.arange(1000), test), test) for test in rows]
+    model = LinearClassifierCV(penalties="single", cv=cv).fit(X, y)
+    losses = []
+    for level in np.linspace(-12.0, 4.0, 33):
+        z = np.empty(1000)
+        for train, test in cv:
+            peer = LogisticRegression(C=np.exp(-level) / train.size, tol=1e-8)
+            z[test] = peer.fit(X[train], y[train]).decision_function(X[test])
+        losses.append(np.mean(np.logaddexp(0.0, z) - y * z))
+    assert np.argmin(losses) not in {0, 32}
+    assert model.cv_loss_ <= min(losses) * (1.0 + 1e-4)
+
+
 def test_search_ends_where_the_folds_cannot_tell(monkeypatch):
     rng = np.random.default_rng(5)
     X = rng.standard_normal((300, 40)) * np.exp(rng.standard_normal(40))

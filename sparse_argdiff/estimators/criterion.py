@@ -38,6 +38,12 @@ class Judged:
         """Pooled loss of each target, Σ w ℓ / Σ w."""
         return np.asarray(self.weights @ self.losses / self.weights.sum())
 
+    @property
+    def error(self) -> np.ndarray:
+        """Standard error of the pooled loss of each target, over the rows."""
+        share = self.weights / self.weights.sum()
+        return np.asarray(np.sqrt(share**2 @ (self.losses - self.mean) ** 2))
+
     def change(self, losses: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Return how other losses of the rows differ, Σ w Δ / Σ w, and its standard error."""
         changes, share = losses - self.losses, self.weights / self.weights.sum()

@@ -4,8 +4,10 @@
     then         u₊ = u − F'(u) / F''  between the neighbours of the best,  F'' by differences
 
 The refinement ends where F' is small, or ½ F'² / F'', what is left to gain.  The levels are
-compared on some of the folds, each solve starting from the last; F' and F of
-the refinement are of all.  The targets have F of their own, and go on side by side.
+compared on some of the folds, each solve starting from the last.  Where these gain nothing, or
+all folds lose another amount at their best level, by more than chance, it climbs to the
+neighbour that loses less.  F' and F of the refinement are of all.  The targets have F of their
+own, and go on side by side.
 """
 
 from __future__ import annotations
@@ -26,12 +28,19 @@ from .task import Task
 STEP, RISES = math.log(10.0), 2
 KINKED_STEP = 0.5 * STEP  # where the range is a factor of a thousand
 REFINEMENTS = 12
+CHANCE = (
+    3.0  # standard errors by which the loss of all folds may differ from that of some
+)
 TOL, ADJOINT = 0.1, 10.0  # of the refinement, over that of the search
 
 
 class _Levels(NamedTuple):
-    """The best level of each target, F'' there, a solution near, and the products."""
+    """The best level of each target, its loss, the lowest point of a parabola, F'' there."""
 
+    level: np.ndarray
+    loss: np.ndarray
+    error: np.ndarray  # standard error of the loss
+    gain: np.ndarray  # the loss at the strongest level minus the loss
     where: np.ndarray
     curvature: np.ndarray
     step: float
@@ -50,6 +59,9 @@ def search_single(task: Task, tol: float, *, certify: bool = False) -> Search:
     levels = _levels(few, some, *range_)
     count = 1 if few.pairs is None else len(few.pairs)
     y0 = spread(task, levels.y, count)
+    if few is not task:
+        levels = _climbed(whole, levels, y0, range_)
+        y0 = levels.y
     found = _refined(whole, levels, y0, range_, tol)
     products = levels.products + found.products
     if certify:
@@ -67,6 +79,7 @@ def _levels(task: Task, criterion: Criterion, low: float, high: float) -> _Level
     tried: list[float] = []
     losses: list[np.ndarray] = []
     best, least, rises = None, np.full(task.several, np.inf), 0
+    error = np.zeros(task.several)
     for level in np.arange(high, low, -step):
         try:
             x = np.full(task.several, level)
@@ -75,11 +88,13 @@ def _levels(task: Task, criterion: Criterion, low: float, high: float) -> _Level
             if best is None:
                 continue
             break  # weaker penalties are harder still
-        loss = criterion.judge(x, y).mean
+        judged = criterion.judge(x, y)
+        loss = judged.mean
         tried.append(float(level))
         losses.append(loss)
         better = loss < least
         least = np.minimum(loss, least)
+        error = np.where(better, judged.error, error)
         best = y if better.any() or best is None else best
         rises = 0 if better.any() else rises + 1
         if rises >= RISES or least.max() <= floor:
@@ -87,20 +102,74 @@ def _levels(task: Task, criterion: Criterion, low: float, high: float) -> _Level
     if best is None:  # raises, and says why
         best = np.asarray(F.solve(np.full(task.several, high)).y)
         tried, losses = [high], [np.zeros(task.several)]
-    where, curvature = _parabola(np.array(tried), np.array(losses), step)
-    return _Levels(where, curvature, step, best, F.n_hvp)
+    index = np.argmin(np.array(losses), axis=0)
+    around = [
+        np.array([row[t] for row in losses[max(k - 1, 0) : k + 2]])
+        for t, k in enumerate(index)
+    ]
+    level = np.array(tried)[index]
+    where, curvature = _parabola(level, around, step)
+    gain = losses[0] - least
+    return _Levels(level, least, error, gain, where, curvature, step, best, F.n_hvp)
+
+
+def _climbed(
+    criterion: Criterion, levels: _Levels, y0: np.ndarray, ends: tuple[float, float]
+) -> _Levels:
+    """Return the level of each target from which no step lowers the loss of all folds.
+
+    That of some of the folds is believed where they show that the features predict, and all
+    lose what these do.
+    """
+    F, step, level = criterion.function(LOOSE, y0), levels.step, levels.level
+
+    def loss(at: np.ndarray) -> np.ndarray:
+        outside = (at < ends[0]) | (at > ends[1])
+        try:
+            y = np.asarray(F.solve(np.clip(at, *ends)).y)
+        except ConvergenceError:
+            return np.full(at.size, np.inf)
+        return np.where(outside, np.inf, criterion.judge(at, y).mean)
+
+    here = loss(level)
+    start = levels._replace(y=np.asarray(F.y), products=levels.products + F.n_hvp)
+    chance = CHANCE * levels.error
+    if ((np.abs(here - levels.loss) <= chance) & (levels.gain > chance)).all():
+        return start
+    above, below = loss(level + step), loss(level - step)
+    while True:
+        up = (above < here) & (above <= below)
+        moves = np.where(up, step, np.where(below < here, -step, 0.0))
+        if not moves.any():
+            break
+        level, last = level + moves, here
+        here = np.where(moves > 0.0, above, np.where(moves < 0.0, below, here))
+        beyond = loss(level + moves)
+        above = np.where(moves > 0.0, beyond, np.where(moves < 0.0, last, above))
+        below = np.where(moves < 0.0, beyond, np.where(moves > 0.0, last, below))
+    around = [np.array(three) for three in zip(above, here, below, strict=True)]
+    where, curvature = _parabola(level, around, step)
+    return start._replace(
+        level=level,
+        where=where,
+        curvature=curvature,
+        y=np.asarray(F.y),
+        products=levels.products + F.n_hvp,
+    )
 
 
 def _parabola(
-    levels: np.ndarray, losses: np.ndarray, step: float
+    levels: np.ndarray, around: list[np.ndarray], step: float
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Return the lowest point of each target by the parabola of its best level, and F''."""
-    index = np.argmin(losses, axis=0)
-    where, curvature = levels[index].copy(), np.zeros(index.size)
-    for t, k in enumerate(index):
-        if not 0 < k < levels.size - 1:
+    """Return the lowest point of each target by the losses around its level, and F''.
+
+    The losses are those of the level above, the level itself and the one below.
+    """
+    where, curvature = levels.copy(), np.zeros(levels.size)
+    for t, losses in enumerate(around):
+        if losses.size < 3 or not np.isfinite(losses).all():
             continue
-        above, here, below = losses[k - 1, t], losses[k, t], losses[k + 1, t]
+        above, here, below = losses
         curvature[t] = (above - 2.0 * here + below) / step**2
         if curvature[t] > 0.0:
             slope = (above - below) / (2.0 * step)
@@ -113,8 +182,9 @@ class _Refinement:
 
     def __init__(self, levels: _Levels, ends: tuple[float, float]) -> None:
         self.u = np.clip(levels.where, *ends)
-        self.low = np.maximum(self.u - 1.5 * levels.step, ends[0])
-        self.high = np.minimum(self.u + 1.5 * levels.step, ends[1])
+        self.low = np.full(self.u.size, ends[0])
+        self.high = np.full(self.u.size, ends[1])
+        self.reach = 1.5 * levels.step
         self.curvature = levels.curvature
         self.secant = np.zeros(self.u.size, dtype=bool)  # where F'' is one
         self.last: tuple[np.ndarray, np.ndarray] | None = None
@@ -141,7 +211,8 @@ class _Refinement:
         newton = u - slope / np.where(bent, self.curvature, 1.0)
         inside = bent & (newton > self.low) & (newton < self.high)
         ends = np.where(slope > 0.0, self.low, self.high)
-        return np.where(inside, newton, 0.5 * (u + ends))
+        moves = np.where(inside, newton - u, 0.5 * (ends - u))
+        return u + np.clip(moves, -self.reach, self.reach)
 
 
 def _refined(
