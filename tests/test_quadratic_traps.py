@@ -260,6 +260,27 @@ def test_common_scales(method, factor):
     np.testing.assert_allclose(found, [-1e-6, 0.0], rtol=1e-9)
 
 
+@each_method
+@pytest.mark.parametrize("brought", [False, True])
+def test_derivatives_of_multipliers(method, brought):
+    """cvxpylayers#67: 1 % off at an engine's tolerance; μ = − (C C')⁻¹ (C q + c) here."""
+    rng = np.random.default_rng(2)
+    A, G = rng.standard_normal((2, 7)), rng.standard_normal((3, 7))
+    C, c = np.concatenate([A, G[:2]]), rng.standard_normal(4)
+    y, mu = np.linalg.pinv(C) @ c, np.array([1.0, -2.0, 0.5, 3.0])
+    q = -y - C.T @ mu
+    sides = np.concatenate([c[2:], [G[2] @ y + 1.0]])
+    problem, x = program(np.eye(7), q, A, c[:2], G, sides)
+    solution = sad.solve(problem, x, method=method)
+    if brought:  # as an engine leaves it at its default tolerance
+        y = solution.y + 1e-5 * rng.standard_normal(7)
+        solution = sad.Solution(y=y, x=x)
+    w = rng.standard_normal(4)
+    found = sad.vjp(problem, solution, np.zeros(7), multipliers=np.append(w, 0.0)).x
+    expected = -C.T @ np.linalg.solve(C @ C.T, w)
+    assert np.linalg.norm(found - expected) <= 1e-9 * np.linalg.norm(expected)
+
+
 @pytest.mark.parametrize("kind", [np.asarray, sparse.csr_array, sparse.coo_array])
 def test_triangles_are_refused(kind):
     """osqp#425: half of P dropped in silence."""
