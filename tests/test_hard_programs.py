@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import importlib
+from pathlib import Path
+
 import numpy as np
 import pytest
 from scipy import sparse
@@ -152,3 +155,57 @@ def test_a_far_point_without_a_fall_is_no_end_at_infinity():
         )
         is claimed
     )
+
+
+BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
+
+
+def drawn(monkeypatch, module, draw):
+    """Return a program of a benchmark's generator."""
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    return draw(importlib.import_module(module))
+
+
+def test_equal_bounds_have_no_interior(monkeypatch):
+    """Their two slacks went to zero together, and took 60 iterations to do so."""
+
+    def control(kinds):
+        data = kinds.ubh1(np.random.default_rng([4242, 0, 22]))
+        assert np.sum(data["lower"] == data["upper"]) == 12
+        return sad.QuadraticProgram(**data)
+
+    problem = drawn(monkeypatch, "qp_collection_like", control)
+    solution = sad.solve(problem, problem.pack(), method="active_set")
+    assert solution.niter <= 20
+    assert solution.active.fixed.sum() >= 12
+
+
+def test_equal_bounds_that_contradict_rows_are_named():
+    A = np.array([[1.0, 1.0, 0.0]])
+    problem = sad.QuadraticProgram(
+        np.eye(3), np.zeros(3), A, [5.0], lower=[1.0, 0.0, 0.0], upper=[1.0, 2.0, 1.0]
+    )
+    with pytest.raises(sad.ConvergenceError, match="equal bounds 0") as error:
+        sad.solve(problem, problem.pack(), method="active_set")
+    assert error.value.status is sad.Status.INFEASIBLE
+
+
+def test_far_bounds_do_not_lift_the_forces_of_the_start(monkeypatch):
+    """Bounds at 1e5 where rows are about 1: the first forces were 5e6, and never fell."""
+
+    def chains(kinds):
+        return sad.QuadraticProgram(**kinds.boyd2(np.random.default_rng([4242, 0, 3])))
+
+    problem = drawn(monkeypatch, "qp_collection_like", chains)
+    solution = sad.solve(problem, problem.pack(), method="active_set")
+    assert solution.niter <= 30
+
+
+@pytest.mark.parametrize("seed", [(7403, 142), (7402, 111), (90317, 73), (90317, 2)])
+def test_rounding_does_not_move_a_point_along_a_face(monkeypatch, seed):
+    """By rounding over the shift of the factor, until it met other rows than those that act."""
+    problem = drawn(
+        monkeypatch, "qp_generated", lambda module: module.draw(list(seed)).problem()
+    )
+    solution = sad.solve(problem, problem.pack(), method="active_set")
+    assert not solution.warnings

@@ -234,6 +234,7 @@ def _solved(
                 fall = rest[:n]
         if not np.isfinite(found).all():
             return None, None
+        found = _without_drift(path, rhs, found)
         y, nu, z = y + found[:n], nu + found[n : n + p], z + found[n + p :]
         if fall is not None:
             break
@@ -266,6 +267,22 @@ def _in_all_digits(
         y, nu, z = y + step[:n], nu + step[n : n + p], z + step[n + p :]
     force = f.P @ y + f.q + f.A.T @ nu + f.G.T @ z
     return PrimalDual(y, nu, z, np.where(fixed, force, 0.0))
+
+
+def _without_drift(
+    path: ConvexQuadraticPath, rhs: HostArray, found: HostArray
+) -> HostArray:
+    """Return a solution of K x = rhs without its part in the null space of K, where it has one.
+
+    Rounding of rhs moves x by rounding / shift along the null space, far enough to meet other
+    rows; (K + shift)⁻¹ K x has no such part.  Where the shift is of the size of an eigenvalue
+    that is no solution any more.
+    """
+    product = path.matrix.product(found)
+    cleared = path.matrix.apply(product)
+    left = rhs - path.matrix.product(cleared)
+    allowed = 2.0 * float(np.linalg.norm(rhs - product))
+    return cleared if float(np.linalg.norm(left)) <= allowed else found
 
 
 def _largest_length(path: ConvexQuadraticPath, y: HostArray) -> float:

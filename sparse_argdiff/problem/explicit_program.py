@@ -17,6 +17,7 @@ from scipy import sparse
 
 from ..arrays import HostArray, drawn, epsilon
 from ..krylov.convex_program import ConvexProgram
+from ..krylov.kkt_matrix import LARGEST_DENSE
 from ..krylov.ldl_factor import is_semidefinite
 from ..krylov.settled_set import SettledSet
 from ..operators.block_matrices import is_explicit
@@ -126,9 +127,10 @@ def explicit_program(problem: Problem, x: Any, y0: Any) -> ExplicitProgram | Non
     finite = np.abs(h) < ENDLESS
     kept, G, h = _without_zero_rows(G, h, (h >= 0.0) | ~finite, finite)
     lower, upper = (np.asarray(v, dtype=float) for v in problem.bounds(x, base))
-    P = H.astype(float)
+    size = y0.shape[0] + b.size + h.size
+    P, A, G = (_of_size(size, matrix) for matrix in (H.astype(float), A, G))
     program = ConvexProgram(
-        P=P if isinstance(P, np.ndarray) else sparse.csr_array(P),
+        P=P,
         q=np.asarray(grad, dtype=float) - P @ np.asarray(base, dtype=float),
         A=A,
         b=b,
@@ -154,6 +156,13 @@ def explicit_program(problem: Problem, x: Any, y0: Any) -> ExplicitProgram | Non
         known=known,
         n_grad=1 if known else 2,
     )
+
+
+def _of_size(size: int, matrix: Any) -> Any:
+    """Return a matrix of a program of that many unknowns and rows: an array of a small one."""
+    if isinstance(matrix, np.ndarray):
+        return matrix
+    return matrix.toarray() if size <= LARGEST_DENSE else sparse.csr_array(matrix)
 
 
 def _inside(problem: Problem, x: Any, y0: Any) -> Any:

@@ -51,7 +51,8 @@ ENGINES = ("piqp", "clarabel")
 _EARLY = 1e-6  # the error of a path from which a first set is tried
 _MANY = 30  # sets that are tried where the path goes no further
 _FEW = 4  # sets that are tried then, and from a start
-_NEAR = 1e-9  # the error to which a path is followed for the last guess
+_NEAR = 1e-9  # the error to which a path is followed for a guess that counts
+_NEAREST = 1e-13  # for the last one: what acts weakly shows at the end alone
 _LARGE = 4000  # unknowns and rows from which no other method is tried
 _WRONG = 1e-3  # a force that is left, relative to its terms
 _FAR = 1e6  # of the program's units: a y that is judged again
@@ -296,14 +297,15 @@ class _Run:
                 found = self.settled(settle(self.path, self.best, guess))
                 if found is not None:
                     return dataclasses.replace(found, method=engine)
-        for tol, few in ((max(_EARLY, self.tol), True), (min(_NEAR, self.tol), False)):
+        near = min(_NEAR, self.tol)
+        for tol in (max(_EARLY, self.tol), near, min(_NEAREST, near)):
             ended = follow(program, tol, self.maxiter, self.told, self.path)
             self.niter, self.best, self.trusted = ended.niter, ended.point, ended.solved
             failed = self.failed(ended)
             if failed is not None:
                 return failed
             guess = guess_of(self.path, self.best)
-            sets = _FEW if few and ended.solved else _MANY
+            sets = _FEW if tol > near and ended.solved else _MANY
             found = self.settled(settle(self.path, self.best, guess, sets))
             if found is not None:
                 return found
@@ -518,11 +520,11 @@ def _ask(
     f, (force, length) = path.program, path.units
     # y = length ỹ and f = force · length f̃: the engines' tolerances are absolute.
     program = ConvexProgram(
-        P=sparse.csc_array(f.P) * (length / force),
+        P=f.P * (length / force),
         q=f.q / force,
-        A=sparse.csc_array(f.A),
+        A=f.A,
         b=f.b / length,
-        G=sparse.csc_array(f.G),
+        G=f.G,
         h=f.h / length,
         lower=f.lower / length,
         upper=f.upper / length,
@@ -563,7 +565,8 @@ def _piqp(program: ConvexProgram, tol: float) -> tuple[PrimalDual | None, str, i
 
     def entries(matrix: Any) -> Any:
         if dense:
-            return np.asfortranarray(matrix.toarray())
+            entries = matrix.toarray() if sparse.issparse(matrix) else matrix
+            return np.asfortranarray(entries)
         return sparse.csc_matrix(matrix)
 
     h_low = np.full(program.h.size, -np.inf)
