@@ -278,6 +278,8 @@ def _without_drift(
     rows; (K + shift)⁻¹ K x has no such part.  Where the shift is of the size of an eigenvalue
     that is no solution any more.
     """
+    if not found.any():
+        return found
     product = path.matrix.product(found)
     cleared = path.matrix.apply(product)
     left = rhs - path.matrix.product(cleared)
