@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 import sparse_argdiff as sad
+from sparse_argdiff.bilevel.bundle import descend
 from sparse_argdiff.bilevel.gradient_descent import line_search
 from sparse_argdiff.bilevel.run import Run
 from sparse_argdiff.hypergradient.error_estimate import _Linearized
@@ -639,3 +640,22 @@ def test_a_flat_direction_leads_to_its_first_kink():
 def test_multipliers_move_before_a_minimum_is_exact():
     """``_INNER``, 20 → 200: all iterations go into the first minimum."""
     assert with_zero_sum(3, 10).status is sad.Status.CONVERGED
+
+
+# bilevel/bundle.py --------------------------------------------------------------------
+
+
+def test_a_bundle_that_no_step_lowers_ends():
+    """``_SHORTEST``, 1e-8 → 0: 100 evaluations where the gradient is that of −F."""
+    counts = []
+
+    def evaluate(x):
+        counts.append(x)
+        place = SimpleNamespace(x=x)
+        return SimpleNamespace(solution=place, value=float(x @ x), gradient=-2.0 * x)
+
+    start = evaluate(np.ones(2))
+    found = descend([start], 0.1, evaluate, lambda _: 1e-4, lambda x: x, (None, None))
+    assert not found.is_stationary
+    assert found.found is start
+    assert len(counts) <= 40

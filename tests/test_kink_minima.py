@@ -6,8 +6,10 @@ import dataclasses
 
 import numpy as np
 import pytest
+from scipy import optimize
 
 import sparse_argdiff as sad
+from sparse_argdiff.bilevel.bundle import bound_normals, descend, least_combination
 from sparse_argdiff.bilevel.kink import bracket_kink
 from sparse_argdiff.linear_model import Glm
 
@@ -94,22 +96,37 @@ def test_a_gradient_that_is_wrong_still_fails(norm):
 
 
 @pytest.mark.filterwarnings("ignore")
-def test_several_penalties_say_what_is_known_along_the_direction():
-    """Some runs end at kinks, and are never CONVERGED there."""
-    ends = []
-    for seed in (0, 1, 4):
-        problem, held = lasso(seed, descriptors(20, 3, seed), rows=60, columns=20)
-        found = sad.minimize(problem, held, np.array([-3.0, 0.0, 0.0]), tol=TOL)
-        if "kink" in found.message:
-            ends.append(found)
-            assert found.status is sad.Status.LINE_SEARCH_FAILED
-            assert not found.success
-            assert "along the last direction" in found.message
-            assert "need not be a minimum" in found.message
-    assert ends
+@pytest.mark.parametrize("seed", [1, 4, 6, 15, 16])
+def test_several_penalties_end_at_kinks(seed):
+    """Once LINE_SEARCH_FAILED: no direction lowers F by more than the tolerance."""
+    problem, held = lasso(seed, descriptors(20, 3, seed), rows=60, columns=20)
+    found = sad.minimize(problem, held, np.array([-3.0, 0.0, 0.0]), tol=TOL)
+    assert found.status is sad.Status.CONVERGED
+    assert found.success
+    assert "at a kink of F: a convex combination of" in found.message
+    assert "one-sided" in found.message
+    assert norm_of(found.jac) > TOL * found.fun  # the gradient alone tells nothing
+    F = sad.Hypergradient(problem, held, tol=1e-10, on_failure="ignore")
+    rng, least = np.random.default_rng(seed), found.fun
+    for length in (1e-3, 1e-2, 3e-2, 0.1):
+        for _ in range(40):
+            d = rng.standard_normal(3)
+            least = min(least, F(found.x + length * d / norm_of(d))[0])
+    assert found.fun - least <= 2.0 * TOL * found.fun
 
 
-# the bracket alone --------------------------------------------------------------------
+def norm_of(v):
+    return float(np.linalg.norm(v))
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_several_penalties_with_a_wrong_gradient_fail():
+    """The gradient of −F on all sides: no combination of them is small."""
+    problem, right = lasso(1, descriptors(20, 3, 1), rows=60, columns=20)
+    wrong = sad.FunctionUpper(right.value, lambda x, y: -np.asarray(right.grad_y(x, y)))
+    found = sad.minimize(problem, wrong, np.array([-3.0, 0.0, 0.0]))
+    assert found.status is sad.Status.LINE_SEARCH_FAILED
+    assert not found.success
 
 
 @dataclasses.dataclass
@@ -127,6 +144,110 @@ class Found:
     value: float
     gradient: np.ndarray
     correction: float = 0.0
+
+
+# the gradients on all sides alone ------------------------------------------------------
+
+
+def greatest(planes, offsets, curvature=0.0):
+    """Return the greatest of some planes, with a bowl, as an evaluation that counts."""
+
+    def evaluate(x):
+        values = planes @ x + offsets
+        k, n = int(np.argmax(values)), x.shape[0]
+        value = float(values[k]) + 0.5 * curvature * float(x @ x)
+        assert n == planes.shape[1]
+        counts.append(x)
+        return Found(Place(x), value, planes[k] + curvature * x)
+
+    counts = []
+    return evaluate, counts
+
+
+@pytest.mark.parametrize("curvature", [0.0, 0.3])
+@pytest.mark.parametrize("m", [2, 3, 6])
+@pytest.mark.parametrize("seed", range(3))
+def test_the_minimum_of_the_greatest_of_planes(seed, m, curvature):
+    """Beside Clarabel: at the minimum m + 1 planes may meet."""
+    rng = np.random.default_rng(seed)
+    planes = rng.standard_normal((2 * m + 2, m))
+    planes -= planes.mean(axis=0)
+    offsets = 3.0 + rng.random(2 * m + 2)
+    P, q = np.diag(np.r_[np.full(m, curvature), 0.0]), np.r_[np.zeros(m), 1.0]
+    program = sad.QuadraticProgram(
+        P, q, G=np.column_stack([planes, -np.ones(len(planes))]), h=-offsets
+    )
+    least = sad.solve(program, program.pack(), method="clarabel").value
+    evaluate, counts = greatest(planes, offsets, curvature)
+    start = evaluate(rng.standard_normal(m))
+    small = 1e-5
+    found = descend([start], 1.0, evaluate, lambda _: small, lambda x: x, (None, None))
+    assert found.is_stationary
+    assert found.found.value - least <= small * (1.0 + 10.0)  # ε, and ‖p‖ ‖x' − x‖
+    assert len(counts) <= 100
+    assert found.combination.size <= small
+    assert found.combination.error <= small
+
+
+def test_bounds_hold_what_they_can():
+    """max(−x₀, x₀) + x₁ over x₁ >= 1: the normal of the bound takes the slope of x₁."""
+    planes, offsets = np.array([[1.0, 1.0], [-1.0, 1.0]]), np.ones(2)
+    evaluate, _ = greatest(planes, offsets)
+    lower = np.array([-9.0, 1.0])
+    start = evaluate(np.array([0.7, 1.5]))
+    found = descend(
+        [start],
+        0.3,
+        evaluate,
+        lambda _: 1e-6,
+        lambda x: np.maximum(x, lower),
+        (lower, None),
+    )
+    assert found.is_stationary
+    np.testing.assert_allclose(found.found.solution.x, [0.0, 1.0], atol=1e-6)
+
+
+def test_a_smooth_valley_is_left_by_its_gradient():
+    def evaluate(x):
+        return Found(Place(x), 1.0 + float(x @ x), 2.0 * x)
+
+    found = descend(
+        [evaluate(np.ones(3))], 0.1, evaluate, lambda _: 1e-6, lambda x: x, (None, None)
+    )
+    assert found.is_stationary
+    assert found.found.value <= 1.0 + 1e-6
+
+
+@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize("bounded", [False, True])
+def test_the_least_combination(seed, bounded):
+    """Beside SciPy's SLSQP."""
+    rng = np.random.default_rng(seed)
+    size = 10.0 ** rng.uniform(-6, 6)
+    g, errors = rng.standard_normal((4, 3)), rng.random(3)
+    lower = np.array([0.0, 0.0, -1.0, -1.0]) if bounded else None
+    normals = bound_normals(np.zeros(4), lower, None)
+    assert normals.shape == (4, 2 if bounded else 0)
+    weights, vector = least_combination(size * g, size**2 * errors, normals)
+    held = np.arange(4) < normals.shape[1]
+
+    def dual(w):
+        p = g @ w
+        p = np.where(held, np.minimum(p, 0.0), p)
+        return 0.5 * float(p @ p) + float(errors @ w)
+
+    best = optimize.minimize(
+        dual,
+        np.full(3, 1 / 3),
+        bounds=[(0, 1)] * 3,
+        constraints={"type": "eq", "fun": lambda w: w.sum() - 1.0},
+        method="SLSQP",
+        options={"ftol": 1e-15},
+    )
+    assert weights.sum() == pytest.approx(1.0)
+    assert (weights >= 0.0).all()
+    found = 0.5 * np.sum((vector / size) ** 2) + errors @ weights
+    assert found == pytest.approx(best.fun, rel=1e-5)
 
 
 def evaluated(f, slope, counts=None):

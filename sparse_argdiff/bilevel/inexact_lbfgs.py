@@ -13,7 +13,7 @@ the adjoint follows ‖z‖: the error of z is the tolerance times a length that
 measure, the largest ‖z‖ so far where none was.  A search ends where the values contradict the
 slope z'd, and both are refined tenfold; else it backtracks.  Where y has a support or an
 active set, F has kinks: one parameter's search narrows its bracket once two trials were refused,
-that of several, which would step from kink to kink, where nothing else is left.
+that of several, where nothing else is left, and goes on by the gradients on all sides (``bundle``).
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ from ..hypergradient.result import HypergradientResult
 from ..hypergradient.upper_objective import corrected_value
 from ..problem.problem import Solution
 from ..status import ConvergenceError, Status
+from .bundle import Descent, descend
 from .kink import Bracket, bracket_kink
 from .result import BilevelResult
 from .run import Memory, Run
@@ -49,6 +50,7 @@ _TRIALS = 20  # of a search
 _ROUNDS = 30  # of searches from one iterate
 _CURVED = 1e-3  # least cosine of a move and the change of the gradient
 _FLATTER = 0.9  # slope after a step over that before, where values do not tell
+_CRAWLING = 10  # steps that lower F by no more than the tolerance each
 _REFUSED = 2  # trials before a kink of F is looked for
 _FAILURES = 3  # of evaluations at an iterate that has been evaluated before
 
@@ -97,34 +99,37 @@ class _Search:
         self.reason = ""
         self.kink: Bracket | None = None  # of the last search,
         self.refused: Array | None = None  # and a trial to which F rises
+        self.descent: Descent | None = None  # past kinks, of the last step
 
     @property
     def is_at_minimum(self) -> bool:
-        """Whether F has a kink here and can fall in no direction: there is one."""
+        """Whether F has a kink here and can fall in no direction."""
+        if self.descent is not None:
+            return self.descent.is_stationary
         return self.kink is not None and self.kink.lower.found.solution.x.shape[0] == 1
 
     def verdict(self) -> BilevelResult:
         """Return the result where no step lowers F."""
         kink, run = self.kink, self.run
+        if self.descent is not None:
+            base = self.descent.found
+            shown = self.descent.combination.describe(run.scale(base.value))
+            if self.is_at_minimum:
+                message = f"The tolerance is met at a kink of F: {shown}."
+                return run.result(Status.CONVERGED, message=message)
+            message = f"F has kinks here, and no step past them lowers F: {shown}."
+            return run.result(Status.LINE_SEARCH_FAILED, message=message)
         if kink is None:
             return run.result(Status.LINE_SEARCH_FAILED, self.reason)
         assert run.last is not None
         past = max(run.last.value - kink.lower.value, 0.0)
-        falls = (
-            "Relative to what F is judged by, it can still fall by "
-            f"{(kink.fall + past) / run.scale(run.last.value):.1e}"
-        )
-        if self.is_at_minimum:
-            message = (
-                f"A minimum at a kink of F: {kink.describe()} {falls}, which meets the "
-                "tolerance (a bound where F is convex near the kink, else an estimate)."
-            )
-            return run.result(Status.CONVERGED, message=message)
         message = (
-            f"F has a kink along the last direction: {kink.describe()} {falls} along it. "
-            "Along others it may fall further: this need not be a minimum."
+            f"A minimum at a kink of F: {kink.describe()} Relative to what F is judged by, "
+            f"it can still fall by {(kink.fall + past) / run.scale(run.last.value):.1e}, "
+            "which meets the tolerance (a bound where F is convex near the kink, else an "
+            "estimate)."
         )
-        return run.result(Status.LINE_SEARCH_FAILED, message=message)
+        return run.result(Status.CONVERGED, message=message)
 
     def memory(self) -> Memory:
         """Return all that the next step depends on, beside the iterate."""
@@ -148,12 +153,21 @@ class _Search:
         A direction that fails is refined; where it fails again the learned pairs are
         dropped, and the scaled gradient alone is searched along.
         """
+        self.descent = None
+        if self.crawls(found):
+            found = self.at_finest(found) or found
+            trial = self.past_kinks([found], self.run.history[-1].step_norm)
+            if trial is not None or self.is_at_minimum:
+                return trial
+            self.descent = None
         for failed in range(_ROUNDS):
             direction, is_capped = self.direction(found)
             trial, refusals, found = self.search(found, direction)
             finest = self.is_finest(found)
             if trial is None and finest and not self.moves and not self.is_at_minimum:
                 trial, found = self.narrowed(found)
+                if trial is None and self.has_several_kinks(found):
+                    trial = self.past_refused(found)
             if trial is not None:
                 self.learn(found, trial, is_capped, refusals)
                 return trial
@@ -263,22 +277,13 @@ class _Search:
         F, run, point = self.F, self.run, self.refused
         if point is None or run.ended is not None or not F.problem.one_sided:
             return None, found
-        if not self.is_finest(found):
-            finest = self.again(found, F.tol, F.adjoint_tol)
-            if finest is None or run.ended is not None:
-                return None, finest or found
-            found = finest
-
-        def evaluate(x: Array) -> HypergradientResult:
-            there = F.evaluate(x, certify=False)
-            refuse_unsolved(there.solution, F.tol)
-            return there
-
-        def small(value: float) -> float:
-            return run.tol * run.scale(value)
+        finest = self.at_finest(found)
+        if finest is None or run.ended is not None:
+            return None, finest or found
+        found = finest
 
         try:
-            bracket = bracket_kink(found, point, evaluate, small)
+            bracket = bracket_kink(found, point, self.finest_at, self.small)
         except ConvergenceError as error:
             self.reason = str(error)
             return None, found
@@ -287,9 +292,63 @@ class _Search:
         self.kink = bracket if bracket.is_kink else None
         least = self.noise(found)
         if bracket.is_kink and not self.is_at_minimum:
-            least = small(found.value)
+            least = self.small(found.value)
         fell = found.value - bracket.lower.value
         return (bracket.lower.found if fell > least else None), found
+
+    def has_several_kinks(self, found: HypergradientResult) -> bool:
+        """Tell whether F may have kinks, and has several parameters."""
+        return self.F.problem.one_sided and found.solution.x.shape[0] > 1
+
+    def past_refused(self, found: HypergradientResult) -> HypergradientResult | None:
+        """Return a lower point where a trial was refused, by the sides that it has shown."""
+        if self.refused is None or self.run.ended is not None:
+            return None
+        kink = self.kink
+        ends = () if kink is None else (kink.left.found, kink.right.found)
+        radius = norm(self.refused - found.solution.x)
+        return self.past_kinks([found, *ends], radius)
+
+    def crawls(self, found: HypergradientResult) -> bool:
+        """Tell whether steps from kink to kink have lowered F by next to nothing.
+
+        Asked once in that many steps.
+        """
+        history = self.run.history
+        if not self.has_several_kinks(found):
+            return False
+        if (len(history) - 1) % _CRAWLING or len(history) <= _CRAWLING:
+            return False
+        fell = history[-1 - _CRAWLING].value - history[-1].value
+        return fell <= _CRAWLING * self.small(found.value)
+
+    def past_kinks(
+        self, sides: Sequence[HypergradientResult], radius: float
+    ) -> HypergradientResult | None:
+        """Return a lower point by the gradients on all sides; None where none is found."""
+        run = self.run
+        bounds = run.lower, run.upper
+        self.descent = descend(
+            sides, radius, self.finest_at, self.small, run.project, bounds
+        )
+        lowest = self.descent.found
+        return lowest if lowest.value < sides[0].value else None
+
+    def at_finest(self, found: HypergradientResult) -> HypergradientResult | None:
+        """Return the iterate evaluated at the finest tolerances, None where that fails."""
+        if self.is_finest(found):
+            return found
+        return self.again(found, self.F.tol, self.F.adjoint_tol)
+
+    def finest_at(self, x: Array) -> HypergradientResult:
+        """Evaluate F at its own tolerances."""
+        there = self.F.evaluate(x, certify=False)
+        refuse_unsolved(there.solution, self.F.tol)
+        return there
+
+    def small(self, value: float) -> float:
+        """Return what a value of F may still fall by, and its slope be, at the end."""
+        return self.run.tol * self.run.scale(value)
 
     def start(
         self,

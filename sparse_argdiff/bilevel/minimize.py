@@ -86,7 +86,8 @@ def minimize(
         a factor e for log-penalties, would lower F by no more than ``tol`` of itself, or,
         where F tends to zero, of a thousandth of what the run has gained.  Where F has one
         parameter and a minimum at a kink, because y has a support or an active set, when
-        the tangents on both sides meet no further than that below F.
+        the tangents on both sides meet no further than that below F; where F has several,
+        when a convex combination of gradients on the sides of kinks is that small.
     maxiter : int
         Upper-level iterations.
     starts : int

@@ -67,8 +67,8 @@ class BilevelResult(OptimizeResult):  # type: ignore[misc]  # SciPy is untyped
     method : str
         What ran: the method that was asked for, or picked.
     success : bool
-        Whether the projected gradient met the tolerance, or, for one parameter, the
-        tangents on both sides of a kink of F: ``message`` says which.
+        Whether the projected gradient met the tolerance, or the gradients on the sides of
+        kinks of F: ``message`` says which.
     status : Status
         Why it ended; ``message`` is its sentence.
     nit, nfev, n_hvp, n_grad : int
