@@ -118,7 +118,7 @@ def differences(problem, x, solution, v, rng):
         np.abs(x), np.median(np.abs(x[x != 0.0])) if x.any() else 1.0
     )
     u[np.abs(x) >= 1e19] = 0.0
-    ends = []
+    ends, error = [], 1e-15
     for t in (1e-7, -1e-7):
         end = sad.solve(problem, x + t * u, on_failure="ignore")
         if end.status is not sad.Status.CONVERGED:
@@ -129,9 +129,10 @@ def differences(problem, x, solution, v, rng):
         ):
             return "another set"
         ends.append(end.y)
+        error = max(error, end.relative_error or 0.0)
     wide = v @ (ends[0] - ends[1]) / 2e-7
     size = np.linalg.norm(v) * np.linalg.norm(ends[0] - ends[1]) / 2e-7
-    noise = 1e-15 * np.linalg.norm(v) * np.linalg.norm(solution.y) / 1e-7
+    noise = error * np.linalg.norm(v) * np.linalg.norm(solution.y) / 1e-7
     return (
         "right"
         if abs(J @ u - wide) <= 1e-4 * size + 1e2 * noise
