@@ -1,6 +1,7 @@
 """Lasso and sparse logistic regression to a relative duality gap of 1e-8, beside peers.
 
     OPENBLAS_NUM_THREADS=1 python benchmarks/nonsmooth_report.py --data DIR [names ...]
+    ... correlated --rows hundredth path --peers sklearn celer      # some rows, some peers
 
 For each set one weight, a tenth and a hundredth of the least for which all coefficients are
 zero, and a path of twenty between that and a hundredth, warm-started.  Each solver gets
@@ -35,7 +36,11 @@ from sparse_argdiff.solvers.duality import duality_gap
 
 GAP = 1e-8
 TOLERANCES = 10.0 ** -np.arange(2.0, 15.0, 2.0)
-PATH = 20
+WEIGHTS = {
+    "tenth": ("one weight, a tenth", np.array([0.1])),
+    "hundredth": ("one, a hundredth", np.array([0.01])),
+    "path": ("path of 20", np.geomspace(1.0, 0.01, 20)),
+}
 
 
 def genes(data, name):
@@ -253,6 +258,8 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("names", nargs="*")
     parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument("--rows", nargs="*", choices=list(WEIGHTS))
+    parser.add_argument("--peers", nargs="*", default=SOLVERS[1:], choices=SOLVERS[1:])
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--limit", type=float, default=60.0)
     arguments = parser.parse_args()
@@ -262,7 +269,8 @@ def main():
         read, loss = SETS[name]
         case = Set(*read(arguments.data), loss)
         half = np.array([0.5 * case.top])
-        solvers = [s for s in SOLVERS if returns(case, s, half, arguments.limit)]
+        asked = [s for s in SOLVERS if s == "ours" or s in arguments.peers]
+        solvers = [s for s in asked if returns(case, s, half, arguments.limit)]
         first, again = (
             {
                 s: seconds(functools.partial(getattr(case, s), half, 1e-4))
@@ -271,20 +279,14 @@ def main():
             for _ in range(2)
         )
         extra = ", ".join(f"{s} {first[s] - again[s]:.1f}" for s in solvers)
-        left_out = [s for s in SOLVERS if s not in solvers]
+        left_out = [s for s in asked if s not in solvers]
         print(f"{name} {case.X.shape} {loss}; the first call adds, in s: {extra}")
         if left_out:
             print("no return from the first call:", ", ".join(left_out))
-        for label, weights in (
-            ("one weight, a tenth", case.top * np.array([0.1])),
-            ("one, a hundredth", case.top * np.array([0.01])),
-            ("path of 20", case.top * np.geomspace(1.0, 0.01, PATH)),
-        ):
-            ratios.append(
-                compare(
-                    case, solvers, label, weights, arguments.rounds, arguments.limit
-                )
-            )
+        for row in arguments.rows or WEIGHTS:
+            label, shares = WEIGHTS[row]
+            weights, limits = case.top * shares, (arguments.rounds, arguments.limit)
+            ratios.append(compare(case, solvers, label, weights, *limits))
     logs = np.log([r for r, _ in ratios if not math.isnan(r)])
     if not logs.shape[0]:
         print("no peer returned")

@@ -112,23 +112,17 @@ class Learned:
         self.model, self.penalty_table = model, table
 
 
-def main():
-    """Draw data, learn, print, save."""
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--rows", type=int, default=200)
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--picture")
-    arguments = parser.parse_args()
+def run(rows, seed):
+    """Draw data, learn, print; return the test R² of all, and the last model."""
     values, targets = make_friedman1(
-        arguments.rows + 2000, VARIABLES, noise=1.0, random_state=arguments.seed
+        rows + 2000, VARIABLES, noise=1.0, random_state=seed
     )
     features, exponents = monomials(values)
-    rows = slice(None, arguments.rows), slice(arguments.rows, None)
-    mean, scale = features[rows[0]].mean(axis=0), features[rows[0]].std(axis=0)
+    parts = slice(None, rows), slice(rows, None)
+    mean, scale = features[parts[0]].mean(axis=0), features[parts[0]].std(axis=0)
     features = (features - mean) / scale
-    train, test = ((features[r], targets[r]) for r in rows)
-    rng = np.random.default_rng(arguments.seed)
-    held = rng.permutation(arguments.rows) % FOLDS
+    train, test = ((features[r], targets[r]) for r in parts)
+    held = np.random.default_rng(seed).permutation(rows) % FOLDS
     pairs = [
         (np.flatnonzero(held != k), np.flatnonzero(held == k)) for k in range(FOLDS)
     ]
@@ -138,20 +132,43 @@ def main():
         peer = LassoCV(alphas=100, cv=pairs, tol=1e-6, max_iter=100_000).fit(*train)
     seconds = time.process_time() - start
     loss = 0.5 * peer.mse_path_.mean(axis=1).min()
-    score = r_squared(peer.predict(test[0]), test[1])
+    scores = {"LassoCV": r_squared(peer.predict(test[0]), test[1])}
     print(f"{'':24s} held-out loss  test R2  coefficients  support   CPU s")
     used = int((peer.coef_ != 0).sum())
     print(
-        f"{'LassoCV, 100 weights':24s} {loss:13.4f} {score:8.4f} {used:13d}  {'-':8s} {seconds:6.2f}"
+        f"{'LassoCV, 100 weights':24s} {loss:13.4f} {scores['LassoCV']:8.4f} {used:13d}  {'-':8s} {seconds:6.2f}"
     )
     for name, Z in tables(exponents).items():
         row, glm, x, solution = search(Z, train, test, pairs)
-        loss, score, used, support, seconds = row
+        loss, scores[name], used, support, seconds = row
         print(
-            f"{name:24s} {loss:13.4f} {score:8.4f} {used:13d}  {support:8s} {seconds:6.2f}"
+            f"{name:24s} {loss:13.4f} {scores[name]:8.4f} {used:13d}  {support:8s} {seconds:6.2f}"
         )
+    return scores, Learned(glm, Z), x, solution
+
+
+def main():
+    """Read the arguments, run the draws, print, save."""
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--rows", type=int, default=200)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument(
+        "--draws", type=int, default=1, help="with seeds seed, seed+1, ..."
+    )
+    parser.add_argument("--picture")
+    arguments = parser.parse_args()
+    scores = []
+    for seed in range(arguments.seed, arguments.seed + arguments.draws):
+        of_all, *last = run(arguments.rows, seed)
+        scores.append(of_all)
+    if arguments.draws > 1:
+        print(f"test R2 minus that of LassoCV, {arguments.draws} draws, standard error")
+        for name in list(scores[0])[1:]:
+            gain = np.array([of_all[name] - of_all["LassoCV"] for of_all in scores])
+            error = gain.std(ddof=1) / np.sqrt(len(gain))
+            print(f"{name:24s} {gain.mean():+.4f} ± {error:.4f}")
     if arguments.picture:
-        picture(arguments.picture, Learned(glm, Z), x, solution)
+        picture(arguments.picture, *last)
 
 
 if __name__ == "__main__":
