@@ -49,6 +49,8 @@ ONCE_WRONG = (
     ("linear-equality/y4", 4711, (1,)),
     ("redundant-equality/y4", 4711, (5,)),
     ("redundant-equality/y4+shift+f", 4711, (0,)),
+    # Refused once: rows of float32 whose sum another is, but for rounding.
+    ("redundant-equality/float32", 4711, (0, 1, 2, 3)),
     # Few curvatures: rows and unknowns in units so unlike that no norm shows them all.
     ("flat-program/y4+shift+f", 14574, (0, 6, 9)),
     ("flat-program/y4+shift+f", 201, (9, 10, 19)),

@@ -297,7 +297,8 @@ class _NewtonKKT:
         """Return the next point, or a status and this point where there is none."""
         normal = point.rows.particular(-point.h)
         self.violations.append(norm(point.h))
-        status = None if self.feasible(point) else self.infeasible(point, normal)
+        hold = self.feasible(point) or point.infeasibility <= self.row_rounding(point)
+        status = None if hold else self.infeasible(point, normal)
         if status is not None:
             return status, point
         hess = self.lagrangian_hess(point)
@@ -383,11 +384,14 @@ class _NewtonKKT:
         terms = self.h_norm * norm(point.y) + norm(point.grad) + point.force
         return 64.0 * epsilon(point.y) * terms
 
+    def row_rounding(self, point: ConstrainedPoint) -> float:
+        """Return the distance by which rounding alone may miss the rows."""
+        return 64.0 * epsilon(point.y) * norm(point.y) * math.sqrt(point.y.shape[0])
+
     def stalled(self, point: ConstrainedPoint) -> Status:
         """Tell the rounding limit from a line search that failed."""
-        length = 64.0 * epsilon(point.y) * norm(point.y) * math.sqrt(point.y.shape[0])
         small = point.stationarity <= self.rounding(point)
-        small = small and point.infeasibility <= length
+        small = small and point.infeasibility <= self.row_rounding(point)
         start = max(largest(self.y0), 1.0)
         if largest(point.y) > start / math.sqrt(epsilon(point.y)):
             return Status.UNBOUNDED
