@@ -144,7 +144,7 @@ MUTANTS = (
     ),
     (
         "solvers/stopping.py",
-        "return dot(grad(far), ray) <= 0.0",
+        "return dot(grad(far), ray) <= FAR * FAR * abs(dot(grad(y), step))",
         "return True",
         "test_hard_inputs.py",
     ),

@@ -504,6 +504,29 @@ def test_a_long_fall_is_no_flight_to_infinity(method, lower, a):
     assert abs(found.y[0]) <= 1e-8
 
 
+@pytest.mark.parametrize("seed", range(6))
+@pytest.mark.parametrize("method", ["active_set", "newton_kkt"])
+def test_a_flight_beside_curvature_is_told(method, seed):
+    """exp(−p'y) and a parabola across p: the steps have rounding along that."""
+    rng = np.random.default_rng(seed)
+    p = rng.standard_normal(5)
+    Q = rng.standard_normal((4, 5))
+    Q = Q - np.outer(Q @ p, p) / (p @ p)
+    Q, c = Q.T @ Q, Q.T @ rng.standard_normal(4)
+    f = sad.FunctionObjective(
+        value=lambda x, y: float(np.exp(-p @ y) + 0.5 * y @ Q @ y - c @ y),
+        grad=lambda x, y: -np.exp(-p @ y) * p + Q @ y - c,
+        hvp=lambda x, y, v: np.exp(-p @ y) * p * (p @ v) + Q @ v,
+        n=5,
+    )
+    bounds = {"lower": -1e3} if method == "active_set" else {}
+    problem = sad.Problem(f, **bounds)
+    found = sad.solve(
+        problem, np.zeros(1), np.zeros(5), method=method, on_failure="ignore"
+    )
+    assert not found.status.acceptable
+
+
 @pytest.mark.parametrize("method", ["active_set", "barrier", "newton_cg", "newton_kkt"])
 def test_a_flight_to_infinity_is_told(method):
     f = sad.FunctionObjective(

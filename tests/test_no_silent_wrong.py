@@ -6,6 +6,7 @@ optimisation problems; each test is named after its trap.
 
 import dataclasses
 import itertools
+import types
 import warnings
 
 import numpy as np
@@ -1188,3 +1189,34 @@ def test_a_start_of_a_saturated_loss_hides_no_force(far, seed):
         except sad.ConvergenceError:
             continue
         np.testing.assert_allclose(warm.y, cold.y, rtol=1e-6, atol=1e-9)
+
+
+@pytest.mark.parametrize("call", [1, 2, 3, 4])
+def test_one_hessian_that_is_far_too_large_is_no_solution(call):
+    """In it any step is short; a barrier whose rows lie once in ``jac`` has one."""
+    rng = np.random.default_rng(call)
+    A, b = rng.standard_normal((6, 4)), rng.uniform(0.5, 1.5, 6)
+    calls = []
+
+    def hess(x, y):
+        calls.append(1)
+        H = np.eye(4) + (A.T / (b - A @ y) ** 2) @ A
+        return 1e24 * H if len(calls) == call else H
+
+    f = types.SimpleNamespace(
+        value=lambda x, y: (
+            float(0.5 * (y - x) @ (y - x) - np.sum(np.log(b - A @ y)))
+            if np.all(A @ y < b)
+            else np.inf
+        ),
+        grad=lambda x, y: y - x + A.T @ (1.0 / (b - A @ y)),
+        hess=hess,
+        cross=lambda x, y: -np.eye(4),
+        n=4,
+    )
+    x = rng.standard_normal(4)
+    y0 = 0.1 * rng.standard_normal(4)
+    found = sad.solve(sad.Problem(f), x, y0, on_failure="ignore")
+    assert len(calls) >= call or found.niter < call
+    off = np.linalg.solve(hess(x, found.y), f.grad(x, found.y))
+    assert not found.status.acceptable or np.abs(off).max() <= 1e-6

@@ -358,6 +358,11 @@ def residual_scale(problem: Problem, x: Array, y: Array) -> tuple[float, int]:
     return norm(problem.hess(x, y).matvec(y)), 1
 
 
+def _csr(matrix: Any) -> Any:
+    """Return a matrix in CSR, in the byte order that SciPy knows."""
+    return sparse.csr_array(matrix, dtype=matrix.dtype.newbyteorder("="))
+
+
 def lagrangian_hess(
     problem: Problem, x: Array, y: Array, multipliers: Array, p: int
 ) -> Any:
@@ -378,9 +383,9 @@ def lagrangian_hess(
     if problem.nonsmooth:
         terms.append(problem.penalty.hess(x, y))
     if is_factorable(y, given, *terms):
-        total = sparse.csr_array(given) * (-1.0 if problem.maximize else 1.0)
+        total = _csr(given) * (-1.0 if problem.maximize else 1.0)
         for term in terms:
-            total = total + sparse.csr_array(term)
+            total = total + _csr(term)
         return total
     H = aslinearoperator(given)
     H = -H if problem.maximize else H

@@ -117,11 +117,11 @@ def newton_stationary(
 def _unless_it_grows(
     status: Status | None, problem: Problem, x: Array, y: Array, d: Array, size: float
 ) -> Status | None:
-    """Return the status, but no UNBOUNDED where ‖f_Y‖ is larger ``FAR`` steps ahead."""
+    """Return the status, but no UNBOUNDED where ‖f_Y‖ has grown ``FAR`` steps ahead."""
     if status is not Status.UNBOUNDED:
         return status
     with np.errstate(all="ignore"):  # functions may overflow there
-        return status if norm(problem.grad(x, y + FAR * d)) <= size else None
+        return status if norm(problem.grad(x, y + FAR * d)) <= FAR * size else None
 
 
 def _value(problem: Problem, x: Array, y: Array) -> float | None:

@@ -197,10 +197,11 @@ class NewtonCG:
         )
         status = self.test.after(shown)
         if status is Status.UNBOUNDED:
-            falls = yield from self.falls_beyond(new.y, direction.d)
+            falls = yield from self.falls_beyond(new, direction.d)
             status = status if falls else None
-        if status is Status.CONVERGED and not (yield from self.is_verified(M, new)):
-            status = None
+        if status is Status.CONVERGED:
+            verified = yield from self.is_confirmed(M, new, shown)
+            status = status if verified else None
         if status is not None and self.meets_flat_force(new):
             if not self.cold:
                 return None, (yield from self.from_zero(new))
@@ -269,6 +270,19 @@ class NewtonCG:
             yield from self.measure(new.y)
         test.moved(point.y, norm(d), alpha * direction.length)
 
+    def is_confirmed(
+        self, M: LinearOperator | None, point: _Point, last: NewtonStep
+    ) -> Run:
+        """Verify the end, by a new f_YY where the last step left the force as it was.
+
+        All that such a step shows is an f_YY in which it is short.
+        """
+        if last.new_gradient > 0.5 * last.gradient and point.size > 0.0:
+            self.hess = yield Linearize(point.y)
+            M = self.preconditioner(self.hess, point.y)
+            yield from self.measure(point.y)
+        return (yield from self.is_verified(M, point))
+
     def is_verified(self, M: LinearOperator | None, point: _Point) -> Run:
         """Test the first step of CG from the point: the error is no shorter, one product."""
         if point.size == 0.0:
@@ -285,12 +299,12 @@ class NewtonCG:
         self.test.seen(1.0, energy)
         return slope <= self.test.tol * self.test.length * energy
 
-    def falls_beyond(self, y: Array, d: Array) -> Run:
-        """Tell whether f still falls ``FAR`` steps ahead, one gradient."""
-        grad, _ = yield Evaluate(y + FAR * d, far=True)
+    def falls_beyond(self, point: _Point, d: Array) -> Run:
+        """Tell whether f has not risen ``FAR`` steps ahead, one gradient."""
+        grad, _ = yield Evaluate(point.y + FAR * d, far=True)
         self.n_grad += 1
         with np.errstate(all="ignore"):
-            return dot(grad, d) <= 0.0
+            return dot(grad, d) <= FAR * abs(dot(point.grad, d))
 
     def measure(self, y: Array) -> Run:
         """Set y'f_YY y by a product."""

@@ -58,16 +58,17 @@ def asks_to_stop(callback: Callback | None, iterate: NewtonIterate) -> bool:
 def falls_beyond(
     grad: Callable[[Array], Array], y: Array, far: Array, step: Array
 ) -> bool:
-    """Tell whether f still falls at a point ``FAR`` steps from y, which bounds may cut.
+    """Tell whether f has not risen ``FAR`` steps from y, at a point that bounds may cut.
 
-    Where it does not, its minimum may lie many steps ahead: cosh(20 y) from y = 1 is
-    exp(20 y) for twenty of them.
+    Where it has, its minimum may lie many steps ahead: cosh(20 y) from y = 1 is exp(20 y) for
+    twenty of them.  A slope of ``FAR`` times the present one is that of a parabola, which
+    the rounding of a step makes of other directions.
     """
     ray = far - y
     if not norm(ray) >= 0.5 * FAR * norm(step):
         return False
     with np.errstate(all="ignore"):  # what overflows there does not fall
-        return dot(grad(far), ray) <= 0.0
+        return dot(grad(far), ray) <= FAR * FAR * abs(dot(grad(y), step))
 
 
 class NewtonStep(NamedTuple):
@@ -181,7 +182,9 @@ class StoppingTest:
         if not self.size < math.inf:  # overflow: nothing is known to be short
             return None
         if error <= self.tol * self.length:
-            return Status.CONVERGED
+            # Beside other directions a flight is short long before it has faded.
+            lost = endless and not self.bounded()
+            return Status.UNBOUNDED if lost else Status.CONVERGED
         least = max(step.new_gradient, step.gradient)
         at_noise = least <= noise and step.new_gradient > 0.5 * step.gradient
         if not (self._stand_still(lam) or at_noise):
