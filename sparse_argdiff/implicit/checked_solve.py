@@ -59,6 +59,7 @@ from .nearest_solution import nearest_solution
 
 LinearSolver = Callable[..., KrylovResult]
 
+FEW = 32  # unknowns up to which a Hessian known by products alone is formed
 _METHODS: dict[str, LinearSolver] = {
     "cg": krylov.cg,
     "minres": krylov.minres,
@@ -133,7 +134,7 @@ class LinearizedSolve:
         self._kept = _kept_solve(self.system, solution) if by_default else None
         self._graded = None
         if by_default:
-            self._graded, n_hvp = _graded_of_small(self.system, self._kept)
+            self._graded, n_hvp = _graded_of_small(self.system, self._kept, self.like)
             self._n_hvp += n_hvp
         if self._kept is None:
             self._set_up(exact)
@@ -483,7 +484,7 @@ def _factor_of_small(system: KKTSystem, probe: Probe) -> ReducedFactor | None:
 
 
 def _graded_of_small(
-    system: KKTSystem, kept: KeptSolve | None
+    system: KKTSystem, kept: KeptSolve | None, like: Array
 ) -> tuple[GradedFactor | None, int]:
     """Return the factor of a small K some of whose unknowns have no curvature, else None.
 
@@ -494,14 +495,18 @@ def _graded_of_small(
         return None, 0
     if kept is not None:
         return kept.factor.graded(), 0
-    if not H.has_diagonal or not is_factorable(H.diagonal(), C):
+    k = H.shape[0]
+    if k == 0 or not is_factorable(like, C) or (not H.has_diagonal and k > FEW):
         return None, 0
-    diagonal = np.asarray(H.diagonal())
-    if bool(np.all(diagonal > 0.0)):
+    if H.has_diagonal and bool(np.all(np.asarray(H.diagonal()) > 0.0)):
         return None, 0
-    return graded_factor(H @ np.eye(diagonal.size, dtype=diagonal.dtype), C), len(
-        diagonal
-    )
+    entries = np.asarray(H @ np.eye(k, dtype=H.dtype))
+    skew, size = np.abs(entries - entries.T), np.abs(entries) + np.abs(entries.T)
+    unit = 1e2 * float(np.finfo(entries.dtype).eps)
+    symmetric = bool(np.all(skew <= unit * np.maximum(1e4 * size, size.max())))
+    if not symmetric or bool(np.all(entries.diagonal() > 0.0)):
+        return None, k
+    return graded_factor(0.5 * (entries + entries.T), C), k
 
 
 def _exact_result(K: LinearOperator, rhs: Array, x: Array, n: int) -> KrylovResult:
