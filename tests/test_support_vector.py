@@ -15,12 +15,15 @@ from hypothesis import strategies as st
 from sklearn.svm import SVC, SVR, LinearSVC
 
 import sparse_argdiff as sad
+from sparse_argdiff.kernels.coordinate_descent import compiled_pairs
 from sparse_argdiff.linear_model import (
     GaussianKernel,
     Glm,
     SupportVector,
     linear_kernel,
+    pairwise_descent,
 )
+from sparse_argdiff.linear_model.pairwise_descent import PairwiseDescent
 
 GAMMA = 0.15
 
@@ -629,3 +632,62 @@ def test_the_page_of_the_docs_runs(capsys):
     printed = capsys.readouterr().out.splitlines()
     assert printed[:2] == ["[0.25 1.  ]", "[1. 0.]"]
     assert abs(float(printed[-1].split()[1])) < 1e-10
+
+
+@pytest.mark.parametrize("halves", [1, 2])
+@pytest.mark.parametrize("seed", range(3))
+def test_compiled_pairs_are_those_of_arrays(seed, halves):
+    """The same steps, with a matrix that serves one half of the variables or both."""
+    pytest.importorskip("numba")
+    rng = np.random.default_rng(seed)
+    A = rng.standard_normal((30, 8))
+    K, n = A @ A.T + 0.1 * np.eye(30), 30 * halves
+    own, ends = 0.2 * rng.random(n), rng.random(n)
+    r0 = rng.standard_normal(n)
+
+    def state():
+        return PairwiseDescent(
+            z=np.zeros(n),
+            r=r0.copy(),
+            low=-ends * (np.arange(n) % 3 > 0),
+            high=ends.copy(),
+            diagonal=np.tile(np.diag(K), halves) + own,
+            column=lambda i: np.tile(K[i % 30], halves),
+            own=own,
+        )
+
+    by_arrays, compiled = state(), state()
+    steps = by_arrays.pairs(1e-6, 4000)
+    assert 20 < steps < 4000
+    s = compiled
+    found = compiled_pairs()(
+        K, s.z, s.r, s.low, s.high, s.diagonal, own, s._least, 1e-6, 4000
+    )
+    assert found == steps
+    np.testing.assert_allclose(s.z, by_arrays.z, atol=1e-10)
+    np.testing.assert_allclose(s.r, by_arrays.r, atol=1e-9)
+    H = np.tile(K, (halves, halves)) + np.diag(own)
+    np.testing.assert_allclose(s.r, r0 - H @ s.z, atol=1e-9)
+
+
+def test_pairs_are_compiled_once_that_is_repaid(monkeypatch):
+    """``_ROUND``: the first steps are those of arrays, the rest of the loop."""
+    pytest.importorskip("numba")
+    monkeypatch.setattr(pairwise_descent, "_ROUND", 5)
+    asked = []
+
+    def worth(work):
+        asked.append(work)
+        return work >= 10.0 * 30
+
+    monkeypatch.setattr(pairwise_descent, "is_worth_compiling", worth)
+    rng = np.random.default_rng(0)
+    A = rng.standard_normal((30, 8))
+    t = np.where(rng.random(30) < 0.5, 1.0, -1.0)
+    model = SupportVector(A @ A.T, t)
+    found = model.approach(np.array([2.0]), np.zeros(30))
+    assert asked == [0.0, 150.0, 300.0]
+    monkeypatch.setattr(pairwise_descent, "is_worth_compiling", lambda _: False)
+    np.testing.assert_allclose(
+        found, model.approach(np.array([2.0]), np.zeros(30)), atol=1e-9
+    )

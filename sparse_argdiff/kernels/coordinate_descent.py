@@ -1,4 +1,4 @@
-"""Coordinate descent on a penalised quadratic, and its matrix: compiled where it is worth it."""
+"""Descent by coordinates and by pairs, and the matrix of a model: compiled where it is worth it."""
 
 from __future__ import annotations
 
@@ -30,3 +30,10 @@ def compiled_sweep() -> Any:
     """Return the loop of :mod:`coordinate_sweeps`, compiled at its first call."""
     loops = importlib.import_module(".coordinate_sweeps", __package__)  # extra "fast"
     return loops.compile_sweeps()
+
+
+@functools.cache
+def compiled_pairs() -> Any:
+    """Return the loop of :mod:`pair_steps`, compiled at its first call."""
+    loops = importlib.import_module(".pair_steps", __package__)  # extra "fast"
+    return loops.compile_pairs()

@@ -16,6 +16,9 @@ from collections.abc import Callable
 import numpy as np
 
 from ..arrays import HostArray
+from ..kernels.coordinate_descent import compiled_pairs, is_worth_compiling
+
+_ROUND = 500  # steps before compiling is thought of again
 
 
 @dataclasses.dataclass
@@ -34,6 +37,9 @@ class PairwiseDescent:
         ``column(i)`` returns H[:, i] without the own term of variable i, (n,).
     own : array (n,)
         The own terms, which only the diagonal of H has.
+    entries : array (N, N) or None
+        The kernel matrix, whose row k mod N is that of variable k; with it steps are compiled
+        where that is worth it.
     """
 
     z: HostArray
@@ -43,6 +49,7 @@ class PairwiseDescent:
     diagonal: HostArray
     column: Callable[[int], HostArray]
     own: HostArray
+    entries: HostArray | None = None
 
     def __post_init__(self) -> None:
         # Infinite where a variable can not grow, or not fall.
@@ -54,6 +61,20 @@ class PairwiseDescent:
 
     def pairs(self, tol: float, maxiter: int) -> int:
         """Move pairs until no two forces differ by more than tol; return the steps."""
+        done, n = 0, self.z.shape[0]
+        while done < maxiter:
+            most = maxiter - done
+            if self.entries is not None and is_worth_compiling(float(done) * n):
+                state = self.z, self.r, self.low, self.high, self.diagonal, self.own
+                pairs = compiled_pairs()
+                return done + int(pairs(self.entries, *state, self._least, tol, most))
+            taken = self._pairs_by_columns(tol, min(_ROUND, most))
+            done += taken
+            if taken < min(_ROUND, most):
+                break
+        return done
+
+    def _pairs_by_columns(self, tol: float, maxiter: int) -> int:
         r, high, low, z = self.r, self.high, self.low, self.z
         for step in range(maxiter):
             i = int(np.argmax(r + self._grows))

@@ -396,6 +396,7 @@ class SupportVector:
             diagonal=unfold(diagonal_of(K, size)) + own,
             column=lambda i: unfold(column(i % size)),
             own=own,
+            entries=K if isinstance(K, np.ndarray) else None,
         )
         at_zero: Any = s * self._linear(x)
         wide = float(np.max(at_zero) - np.min(at_zero))
