@@ -52,7 +52,7 @@ FITTING = """    keep : {"best", "learned"}
 SEARCH = """    tol : float
         The search ends when a change of the log-penalties by one would lower the loss of
         the folds by no more than ``tol`` of itself, or two steps by 3 % of that, or, with
-        up to ten parameters, by 5 % of the standard error of ``cv_loss_change_``.
+        up to ten parameters, by 2 % of the gain over the best single penalty.
     max_iter : int
         Steps of the search.
     warm_start : bool

@@ -20,7 +20,7 @@ ROWS = 200  # held out at least, where some of the folds compare starts
 EACH = 1e-7, 1e-5  # of targets of different sizes
 RESOLVED = 1e-5  # of F: a gradient below is as good as zero
 SETTLED = 0.03  # of tol and F: the search ends when two steps fall by less,
-UNTOLD = 0.05  # or by less of the standard error of F minus the best single penalty's,
+GAINED = 0.02  # or by less of what F has fallen below that of the best single penalty,
 FEW = 10  # with so many parameters or less
 
 
@@ -61,8 +61,8 @@ def descend(
 ) -> Search:
     """Minimise F from u within its box, by the default driver of ``minimize``.
 
-    ``beside``: what the folds lose with the best single penalty.  Steps that change F by a
-    small part of the standard error of the difference decide nothing.
+    ``beside``: what the folds lose with the best single penalty.  Steps that change the
+    difference by a small part of it decide nothing.
     """
     start = time.perf_counter()
     upper = criterion.upper if upper is None else upper
@@ -137,11 +137,13 @@ class _Settled:
 
     def _least(self, state: Any) -> float:
         """Return the decrease below which nothing is decided."""
-        least = self.share * abs(float(state.fun))
+        size = abs(float(state.fun))
         if self.beside is None:
-            return least
-        losses = self.criterion.judge(state.x, state.y).losses
-        return max(least, UNTOLD * float(self.beside.change(losses)[1][0]))
+            return self.share * size
+        mean = self.criterion.judge(state.x, state.y).mean
+        # Next to interpolation F falls by decades, after all of the gain.
+        gain = min(float(self.beside.mean[0] - mean[0]), size)
+        return max(self.share * size, GAINED * gain)
 
 
 def some_folds(task: Task) -> Task:
@@ -150,6 +152,8 @@ def some_folds(task: Task) -> Task:
         return task
     rows = np.cumsum([test.size for _, test in task.pairs])
     count = int(np.searchsorted(rows, ROWS)) + 1
+    if count >= len(task.pairs):
+        return task
     return dataclasses.replace(task, pairs=task.pairs[:count])
 
 

@@ -46,6 +46,7 @@ class _Levels(NamedTuple):
     step: float
     y: np.ndarray
     products: int
+    of_all: bool = True  # the folds
 
 
 def search_single(task: Task, tol: float, *, certify: bool = False) -> Search:
@@ -54,7 +55,7 @@ def search_single(task: Task, tol: float, *, certify: bool = False) -> Search:
     offset = np.zeros(task.moments.size)
     few = some_folds(task)
     some = Criterion(few, table, offset)
-    whole = some if few is task else Criterion(task, table, offset)
+    whole = Criterion(task, table, offset)
     range_ = task.range()
     levels = _levels(few, some, *range_)
     count = 1 if few.pairs is None else len(few.pairs)
@@ -132,7 +133,8 @@ def _climbed(
         return np.where(outside, np.inf, criterion.judge(at, y).mean)
 
     here = loss(level)
-    start = levels._replace(y=np.asarray(F.y), products=levels.products + F.n_hvp)
+    products = levels.products + F.n_hvp
+    start = levels._replace(y=np.asarray(F.y), products=products, of_all=False)
     chance = CHANCE * levels.error
     if ((np.abs(here - levels.loss) <= chance) & (levels.gain > chance)).all():
         return start
@@ -182,9 +184,11 @@ class _Refinement:
 
     def __init__(self, levels: _Levels, ends: tuple[float, float]) -> None:
         self.u = np.clip(levels.where, *ends)
-        self.low = np.full(self.u.size, ends[0])
-        self.high = np.full(self.u.size, ends[1])
         self.reach = 1.5 * levels.step
+        # Levels of all folds have a minimum between them, those of some need not.
+        far = self.reach if levels.of_all else math.inf
+        self.low = np.maximum(self.u - far, ends[0])
+        self.high = np.minimum(self.u + far, ends[1])
         self.curvature = levels.curvature
         self.secant = np.zeros(self.u.size, dtype=bool)  # where F'' is one
         self.last: tuple[np.ndarray, np.ndarray] | None = None
