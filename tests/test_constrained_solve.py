@@ -858,3 +858,62 @@ def test_a_product_that_is_not_finite_verifies_nothing():
     assert solved(np.inf).status.acceptable
     for first in range(1, len(calls) + 1):
         assert not solved(first).status.acceptable, first
+
+
+# problems known by products ---------------------------------------------------------------
+
+
+def simplex_projection(x):
+    """Return the nearest point with y >= 0, Σ y = 1: by sorting (Held et al. 1974)."""
+    ordered = np.sort(x)[::-1]
+    level = (np.cumsum(ordered) - 1.0) / np.arange(1, x.size + 1)
+    return np.maximum(x - level[ordered > level][-1], 0.0)
+
+
+@pytest.mark.parametrize("rows", ["array", "sparse", "operator"])
+@pytest.mark.parametrize("n", [50, 3000])
+def test_a_projection_by_products_takes_few_of_them(n, rows):
+    """The barrier's diagonal is the metric of the null space: 10⁵ products without it."""
+    ones = np.ones((1, n))
+    kinds = {
+        "array": ones,
+        "sparse": scipy.sparse.csr_array(ones),
+        "operator": sad.aslinearoperator(ones),
+    }
+    x = np.random.default_rng(n).standard_normal(n)
+    objective = sad.FunctionObjective(
+        value=lambda x, y: 0.5 * float((y - x) @ (y - x)),
+        grad=lambda x, y: y - x,
+        hvp=lambda x, y, v: v,
+        cross_vjp=lambda x, y, w: -w,
+        n=n,
+    )
+    equality = sad.LinearEquality(kinds[rows], np.ones(1))
+    found = sad.solve(sad.Problem(objective, equality=equality, lower=0.0), x)
+    np.testing.assert_allclose(found.y, simplex_projection(x), atol=1e-8)
+    assert found.niter <= 20
+    assert found.n_hvp <= 200
+
+
+def test_rows_by_products_are_rows_of_a_matrix():
+    """Nested projections by MINRES did not end within minutes."""
+    rng = np.random.default_rng(3)
+    n, p = 120, 20
+    A = rng.standard_normal((n, n)) * np.exp(rng.uniform(-2.0, 2.0, n))
+    C = scipy.sparse.random_array((p, n), density=0.1, rng=rng).tocsr()
+    c = C @ rng.uniform(0.0, 1.0, n)
+    objective = sad.FunctionObjective(
+        value=lambda x, y: 0.5 * float((A @ y - x) @ (A @ y - x)),
+        grad=lambda x, y: A.T @ (A @ y - x),
+        hvp=lambda x, y, v: A.T @ (A @ v),
+        n=n,
+    )
+    x = rng.standard_normal(n)
+    found = [
+        sad.solve(
+            sad.Problem(objective, equality=sad.LinearEquality(rows, c), lower=0.0), x
+        )
+        for rows in (C, sad.aslinearoperator(C))
+    ]
+    np.testing.assert_allclose(found[0].y, found[1].y, atol=1e-6)
+    assert found[1].n_hvp <= 3 * found[0].n_hvp

@@ -101,6 +101,23 @@ def diagonal_scale(A: Any, like: Array) -> tuple[Array | None, int]:
     return probe.scale, probe.n_matvec
 
 
+def diagonal_estimate(A: Any, like: Array) -> tuple[Array | None, int]:
+    """Return a diagonal >= 0 (n,) of the size of A's, and the products spent: 0, 1 or 8.
+
+    The mean diagonal |z'A z| / z'z where a product shows rows of one size; None of a
+    product that is not finite.
+    """
+    if A.has_diagonal:
+        return namespace(like).abs(A.diagonal()), 0
+    probe = Probe(A, like)
+    scale = probe.scale
+    if scale is None:
+        z, Az = probe.pair
+        mean = abs(dot(z, Az)) / (dot(z, z) or 1.0)
+        scale = namespace(z).full_like(z, mean) if math.isfinite(mean) else None
+    return scale, probe.n_matvec
+
+
 def random_signs(n: int, like: Array, seed: int) -> Array:
     """Return entries of random sign and a size in [½, 1½): no sum of a few vanishes."""
     values = np.random.default_rng(seed).uniform(-1.0, 1.0, n)

@@ -42,7 +42,7 @@ def convex_step(
     for trial in range(trials):
         system = build(shift)
         step = solve(system)
-        n_hvp += step.n_hvp
+        n_hvp += system.n_hvp + step.n_hvp
         curved = step.negative_curvature
         if system.factor is not None and not system.factor.shows_inertia:
             curved, n_hvp = system.curvature(step.y) < 0.0, n_hvp + 1

@@ -20,9 +20,14 @@ from scipy import sparse
 from ...arrays import Array, namespace, norm
 from ...krylov.ldl_factor import LDLFactor
 from ...krylov.saddle_point import SaddlePoint
-from ...operators.block_matrices import diagonal_operator, gram, is_factorable
+from ...operators.block_matrices import (
+    diagonal_operator,
+    gram,
+    is_factorable,
+)
 from ...operators.linear_operator import LinearOperator, aslinearoperator
-from ...preconditioners import jacobi_of
+from ...operators.probes import diagonal_estimate
+from ...preconditioners.jacobi import jacobi_where_definite
 from ...status import Status
 from .iterate import Direction, Residuals, evaluate
 
@@ -53,10 +58,12 @@ class NewtonSystem:
         self.now, self.rtol = now, rtol
         self.ratio = now.point.z / now.point.w
         sigma = form.bound_diagonal(self.ratio) + shift
-        self.operator: LinearOperator = aslinearoperator(H) + diagonal_operator(sigma)
+        smooth: LinearOperator = aslinearoperator(H)
         if J is not None:
-            self.operator = self.operator + gram(J, self.ratio[: form.q])
+            smooth = smooth + gram(J, self.ratio[: form.q])
+        self.operator: LinearOperator = smooth + diagonal_operator(sigma)
         self.factor: LDLFactor | None = None
+        self.n_hvp = 0
         rows = [part for part in (E, J) if part is not None]
         if is_factorable(now.point.y, H, *rows):
             top = sparse.csr_array(H) + sparse.diags_array(sigma)
@@ -64,13 +71,24 @@ class NewtonSystem:
             C = sparse.vstack([empty, *map(sparse.csr_array, rows)], format="csr")
             D = np.r_[np.zeros(now.r_e.shape[0]), 1.0 / self.ratio[: form.q]]
             self.factor = LDLFactor(top, C, D)
-        elif E is None:
-            self.saddle = SaddlePoint(self.operator, M=jacobi_of(self.operator))
         else:
-            # Projected CG also where E is known by products: MINRES on the whole system
-            # loses the digits of a large z / w.
-            null_space = form.null_space(E)
-            self.saddle = SaddlePoint(self.operator, null_space, method="projected_cg")
+            d, self.n_hvp = diagonal_estimate(smooth, sigma)
+            M = None if d is None else jacobi_where_definite(d + sigma)
+            self.saddle = self._saddle_point(E, M)
+
+    def _saddle_point(self, E: Any, M: LinearOperator | None) -> SaddlePoint:
+        """Return the system with E, in the metric of H + Σ where E is a matrix.
+
+        Projected CG also where E is large and known by products: MINRES on the whole
+        system loses the digits of a large z / w.
+        """
+        if E is None:
+            return SaddlePoint(self.operator, M=M)
+        rows = None if M is None else self.now.form.entries(E)
+        if rows is not None:
+            return SaddlePoint(self.operator, rows, M, method="projected_cg")
+        null_space = self.now.form.null_space(E)
+        return SaddlePoint(self.operator, null_space, method="projected_cg")
 
     def solve(self, c: Array, now: Residuals | None = None) -> Direction:
         """Return the step with w dz + z dw = c that cancels the residuals, here or others."""

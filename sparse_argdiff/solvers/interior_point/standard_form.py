@@ -26,6 +26,8 @@ from ...problem.constraints import Stack
 from ...problem.optimality import row_norms
 from ...problem.problem import Problem
 
+_FORMED = 2**21  # entries of a matrix that is known by products, 16 MB
+
 
 @dataclasses.dataclass(frozen=True)
 class StandardForm:
@@ -118,6 +120,18 @@ class StandardForm:
         if inequalities is None:
             return E, None
         return E, scale_rows(inequalities.jac(self.x, y), self.g_scale)
+
+    def entries(self, E: Any) -> Any:
+        """Return the matrix E, formed by products with E' where it is small; else None."""
+        if is_explicit(E):
+            return E
+        if E.shape[0] * E.shape[1] > _FORMED:
+            return None
+        return self._constant_entries if self.affine else _formed(E, self.y0)
+
+    @cached_property
+    def _constant_entries(self) -> Array:
+        return _formed(self._constant_jacobians[0], self.y0)
 
     def null_space(self, E: Any) -> Any:
         """Return the projections on E, found once where E is constant."""
@@ -215,3 +229,10 @@ def _identity(y: Array) -> Any:
     if isinstance(y, np.ndarray):
         return sparse.csr_array(sparse.eye_array(n, dtype=y.dtype))
     return LinearOperator((n, n), lambda v: v, matmat=lambda v: v, symmetric=True)
+
+
+def _formed(E: Any, like: Array) -> Array:
+    """Return the entries of an operator, by a product with E' for each row."""
+    identity = namespace(like).eye(E.shape[0], dtype=like.dtype)
+    rows: Array = aslinearoperator(E).rmatmat(identity).T
+    return rows
