@@ -309,6 +309,27 @@ def test_nystrom_stays_positive_where_the_curvature_dwarfs_the_diagonal(dtype):
         assert float(r @ (M @ r)) > 0.0
 
 
+@pytest.mark.parametrize("free", [1, 3])
+@pytest.mark.parametrize("least", [0.0, 1e-11])
+def test_nystrom_of_all_that_the_core_has_is_positive_beside_a_free_unknown(
+    free, least
+):
+    """A sketch beyond the rank leaves no tail, and the diagonal of an intercept is zero."""
+    rng = np.random.default_rng(0)
+    for _ in range(20):
+        F = rng.standard_normal((N, 25)) * 10.0 ** rng.uniform(-3, 1, (N, 1))
+        F[:free] = 1.0 + 0.1 * rng.standard_normal((free, 25))
+        d = 10.0 ** rng.uniform(-4, 0, N)
+        d[:free] = least
+        A, dense, _ = split_operator(F @ F.T / 25.0, d)
+        M = pc.nystrom(A, rank=30)
+        axes, vectors = np.eye(N)[:, : free + 2], np.linalg.eigh(dense)[1]
+        for r in np.hstack([axes, vectors, F]).T:
+            assert float(r @ (M @ r)) > 0.0
+        b = rng.standard_normal(N)
+        assert iterations(A, b, M) <= 10
+
+
 def test_nystrom_of_zero_curvature_is_refused():
     A, _, _ = split_operator(np.zeros((4, 4)), np.zeros(4))
     with pytest.raises(ValueError, match="no positive curvature"):
