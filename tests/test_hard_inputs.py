@@ -7,6 +7,7 @@ import math
 import numpy as np
 import pytest
 import scipy.sparse as sp
+import scipy.special
 from decimal_reference import newton_step
 from sklearn.datasets import load_iris
 
@@ -504,27 +505,49 @@ def test_a_long_fall_is_no_flight_to_infinity(method, lower, a):
     assert abs(found.y[0]) <= 1e-8
 
 
-@pytest.mark.parametrize("seed", range(6))
-@pytest.mark.parametrize("method", ["active_set", "newton_kkt"])
-def test_a_flight_beside_curvature_is_told(method, seed):
-    """exp(−p'y) and a parabola across p: the steps have rounding along that."""
+def _flight_beside_curvature(seed, lower=None, *, diagonal=False, weak=0.0):
+    """exp(−p'y), a parabola across p and ½ weak (p'y)²."""
     rng = np.random.default_rng(seed)
     p = rng.standard_normal(5)
     Q = rng.standard_normal((4, 5))
     Q = Q - np.outer(Q @ p, p) / (p @ p)
-    Q, c = Q.T @ Q, Q.T @ rng.standard_normal(4)
+    Q, c = Q.T @ Q + weak * np.outer(p, p), Q.T @ rng.standard_normal(4)
+
+    def hess_diag(x, y):
+        return np.exp(-p @ y) * p * p + np.diag(Q)
+
     f = sad.FunctionObjective(
         value=lambda x, y: float(np.exp(-p @ y) + 0.5 * y @ Q @ y - c @ y),
         grad=lambda x, y: -np.exp(-p @ y) * p + Q @ y - c,
         hvp=lambda x, y, v: np.exp(-p @ y) * p * (p @ v) + Q @ v,
+        hess_diag=hess_diag if diagonal else None,
         n=5,
     )
-    bounds = {"lower": -1e3} if method == "active_set" else {}
-    problem = sad.Problem(f, **bounds)
+    return sad.Problem(f, lower=lower), p
+
+
+@pytest.mark.parametrize("seed", [*range(6), 14, 25, 29, 31])
+@pytest.mark.parametrize("method", ["active_set", "barrier", "newton_cg", "newton_kkt"])
+@pytest.mark.parametrize("diagonal", [True, False])
+def test_a_flight_beside_curvature_is_told(method, seed, diagonal):
+    """The steps have rounding along the parabola, which hides what is left of exp(−p'y)."""
+    lower = -1e3 if method in {"active_set", "barrier"} else None
+    problem, _ = _flight_beside_curvature(seed, lower, diagonal=diagonal)
     found = sad.solve(
         problem, np.zeros(1), np.zeros(5), method=method, on_failure="ignore"
     )
     assert not found.status.acceptable
+
+
+@pytest.mark.parametrize("weak", [1e-3, 1e-6, 1e-8, 1e-10])
+@pytest.mark.parametrize("diagonal", [True, False])
+@pytest.mark.parametrize("seed", range(6))
+def test_a_flight_that_ends_in_a_weak_curvature_is_none(seed, diagonal, weak):
+    """exp(−t) + ½ weak t²: steps of one length down to t exp(t) = 1 / weak."""
+    problem, p = _flight_beside_curvature(seed, diagonal=diagonal, weak=weak)
+    found = sad.solve(problem, np.zeros(1), np.zeros(5), method="newton_cg")
+    exact = float(scipy.special.lambertw(1.0 / weak).real)
+    assert p @ found.y == pytest.approx(exact, rel=1e-6)
 
 
 @pytest.mark.parametrize("method", ["active_set", "barrier", "newton_cg", "newton_kkt"])
@@ -542,6 +565,22 @@ def test_a_flight_to_infinity_is_told(method):
         problem, np.zeros(1), np.ones(1), method=method, on_failure="ignore"
     )
     assert found.status is sad.Status.UNBOUNDED
+
+
+def test_stationary_points_heed_the_limit_and_the_callback():
+    problem, x, seen = sad.Problem(_cosh(1.0)), np.zeros(1), []
+    options = {"method": "newton_kkt", "on_failure": "ignore"}
+    found = sad.solve(problem, x, np.full(1, 3.0), maxiter=2, **options)
+    assert found.status is sad.Status.ITERATION_LIMIT
+    assert found.niter == 2
+
+    def stop(iterate):
+        seen.append(iterate.niter)
+        return iterate.niter == 1
+
+    found = sad.solve(problem, x, np.full(1, 3.0), callback=stop, **options)
+    assert found.status is sad.Status.STOPPED_BY_CALLBACK
+    assert seen == [0, 1]
 
 
 def test_the_folds_of_a_ridge_are_never_called_unbounded():

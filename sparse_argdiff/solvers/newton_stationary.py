@@ -89,16 +89,16 @@ def newton_stationary(
             status = _no_step(size, rounding, 1e-2 * a_norm * length)
             break
         niter, full, alpha = niter + 1, found.full, found.alpha
+        flatness = _flatness(grad, step.x, metric, a_norm if M is None else 1.0)
         y, grad, size = found.y, found.grad, norm(found.grad)
         test.square, lam, left = metric(y) ** 2, metric(step.x), metric(found.error)
         test.moved(y, length, lam)
         test.seen(norm(found.error), left)
         if full:
-            status = test.after(NewtonStep(lam, 0.0, lam, left, left, 1.0))
+            status = test.after(NewtonStep(lam, 0.0, lam, left, left, 1.0, flatness))
             status = _unless_it_grows(status, problem, x, y, step.x, size)
-        if status is not None:
-            break
         left = left / lam if full else 1.0
+        status = status or test.before(NewtonIterate(niter, y, None, size, n_hvp))
     return Solution(
         y=y,
         x=x,
@@ -112,6 +112,14 @@ def newton_stationary(
         n_grad=n_grad,
         warnings=notes,
     )
+
+
+def _flatness(
+    grad: Array, d: Array, metric: Callable[[Array], float], largest: float
+) -> float:
+    """Return |d'f_YY d| / d'D d, of D = |diag f_YY| or its largest entry."""
+    square = largest * metric(d) ** 2
+    return abs(dot(grad, d)) / square if square > 0.0 else 1.0
 
 
 def _unless_it_grows(

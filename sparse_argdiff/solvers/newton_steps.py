@@ -21,6 +21,7 @@ from ..krylov import cg
 from ..operators.linear_operator import LinearOperator
 from ..operators.probes import (
     asymmetry,
+    diagonal_estimate,
     diagonal_scale,
     random_signs,
     symmetry_tolerance,
@@ -28,7 +29,7 @@ from ..operators.probes import (
 from ..preconditioners import Choice, jacobi
 from ..status import Status
 from .line_search import Evaluate, Step, searching
-from .stopping import FAR, NewtonIterate, NewtonStep, StoppingTest
+from .stopping import FAR, FLAT, NewtonIterate, NewtonStep, StoppingTest
 
 logger = logging.getLogger(__name__)
 
@@ -106,6 +107,7 @@ class NewtonCG:
         self.sized = False  # whether the sizes of the unknowns were estimated
         self.by_size: LinearOperator | None = None  # the diagonal that they give
         self.changes = 0.0  # of f_YY since y'f_YY y was measured, relative
+        self.steep: Array | None = None  # diag f_YY at the start of steps as long
         self.modelled = False  # whether the last step was full and shows ρ
         self.hess: LinearOperator | None = None
         self.probed = False  # whether negative curvature was looked for
@@ -194,6 +196,7 @@ class NewtonCG:
             new_gradient=_metric(M, new.grad),
             model_error=model_error,
             largest=direction.largest,
+            flatness=self.flatness(direction),
         )
         status = self.test.after(shown)
         if status is Status.UNBOUNDED:
@@ -298,6 +301,25 @@ class NewtonCG:
             return False
         self.test.seen(1.0, energy)
         return slope <= self.test.tol * self.test.length * energy
+
+    def flatness(self, direction: _Direction) -> float:
+        """Return d'f_YY d / d'D d of steps that may be endless, D = diag f_YY.
+
+        D is that of their start, until a quotient is small.
+        """
+        quotient, d = 1.0, direction.d
+        if not self.test.endless or self.test.bounded():
+            self.steep = None
+            return quotient
+        for again in (self.steep is None, True):
+            if again:
+                self.steep, n_hvp = diagonal_estimate(self.hess, d)
+                self.n_hvp += n_hvp
+            square = 0.0 if self.steep is None else dot(d, self.steep * d)
+            quotient = direction.length**2 / square if square > 0.0 else 1.0
+            if quotient > FLAT * epsilon(d):
+                break
+        return quotient
 
     def falls_beyond(self, point: _Point, d: Array) -> Run:
         """Tell whether f has not risen ``FAR`` steps ahead, one gradient."""

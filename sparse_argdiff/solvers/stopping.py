@@ -23,6 +23,7 @@ from ..status import Status
 MAXITER = 200  # Newton steps
 FAR = 1024.0  # steps: more than a run can take
 _FALLS = 0.95  # of the gradient, in a step towards a limit that is not attained
+FLAT = 8192.0  # units of rounding: products tell curvatures of this share to a percent
 
 
 @dataclasses.dataclass(frozen=True)
@@ -80,6 +81,7 @@ class NewtonStep(NamedTuple):
     new_gradient: float  # at y₊
     model_error: float  # ‖f_Y(y₊) − f_Y − f_YY d‖_M
     largest: float  # lower estimate of the largest eigenvalue of M f_YY
+    flatness: float = 1.0  # ‖d‖²_H over ‖d‖² in the metric of f_YY's diagonal
 
 
 class StoppingTest:
@@ -133,6 +135,11 @@ class StoppingTest:
         return max(min(self.size, self.radius), 64.0 * self._unit * self._way)
 
     @property
+    def endless(self) -> bool:
+        """Whether steps may lead to a limit that is not attained: none is shorter."""
+        return self._not_shorter >= 5
+
+    @property
     def size(self) -> float:
         """‖y‖_H."""
         return math.sqrt(max(self.square, 0.0))
@@ -175,8 +182,10 @@ class StoppingTest:
         self._largest_step = max(self._largest_step, lam)
         if not step.new_gradient <= _FALLS * step.gradient:
             self._not_shorter = 0
-        endless = self._not_shorter >= 5
+        endless = self.endless
         fallen = lam <= math.sqrt(self._unit) * self._largest_step
+        # Beside other directions products lose the curvature along d before λ has fallen.
+        fallen = fallen or step.flatness <= FLAT * self._unit
         if endless and fallen and not self.bounded():
             return Status.UNBOUNDED
         if not self.size < math.inf:  # overflow: nothing is known to be short

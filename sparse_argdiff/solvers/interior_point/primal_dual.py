@@ -165,7 +165,12 @@ def is_endless(now: Residuals, last: LastStep, steepest: float, step: Array) -> 
         return False
     if norm(now.grad) > half * steepest and now.error > half:
         return False
-    far = namespace(y).clip(y + FAR * step, form.lower, form.upper)
+    xp = namespace(y)
+    ahead = xp.where(step < 0.0, form.lower - y, form.upper - y)
+    sure = xp.abs(step) > half * largest(step)  # of what is rounding bounds cut the ray
+    ratio = xp.where(sure, ahead / xp.where(sure, step, 1.0 + 0.0 * y), math.inf)
+    t = min(FAR, float(xp.min(ratio)))
+    far = xp.clip(y + t * step, form.lower, form.upper)
     return falls_beyond(lambda y: form.problem.grad(form.x, y), y, far, step)
 
 
