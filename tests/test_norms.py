@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import math
 import warnings
+from typing import Any
 
 import numpy as np
 import pytest
 from scipy import sparse
+from scipy.special import expit
 
 import sparse_argdiff as sad
-from sparse_argdiff.linear_model import Glm
+from sparse_argdiff.linear_model import Glm, Huber, Quantile
+from sparse_argdiff.linear_model.losses import Majoriser
 
 N, P = 60, 25
 RNG = np.random.default_rng(1)
@@ -421,3 +424,77 @@ def test_compiled_blocks_are_those_of_dense_columns(intercept, layout):
             for f in (features, dense)
         )  # fmt: skip
         assert found == pytest.approx(wanted, rel=1e-13, abs=1e-15)
+
+
+# losses that are flat, or linear, beyond a width -----------------------------------------
+
+
+def narrow_problem(kind, seed):
+    """Return a model of a loss with a narrow bend, its log-penalty, and the loss's slope."""
+    rng = np.random.default_rng(seed)
+    N, n = int(rng.integers(8, 60)), int(rng.integers(2, 40))
+    F, noise = rng.standard_normal((N, n)), rng.standard_normal(N)
+    t = F[:, :3].sum(axis=1) + noise * np.where(rng.random(N) < 0.3, 20.0, 1.0)
+    if kind == "quantile":
+        level, width = rng.choice([0.1, 0.5, 0.9]), 10.0 ** rng.uniform(-3.5, -1.0)
+        loss: Any = Quantile(float(level), float(width))
+        slope = lambda r: expit(r / width) - level
+    else:
+        delta = 10.0 ** rng.uniform(-3.0, 0.0)
+        loss = Huber(float(delta))
+        slope = lambda r: np.clip(r, -delta, delta)
+    glm = Glm(F, t, loss=loss, norm="l1", penalty="scalar")
+    x = np.array([rng.uniform(-6.0, -1.0)])
+
+    def residual(y):
+        """Return by how much the conditions of the minimum are missed, of the weight."""
+        u = slope(F @ y[:n] + y[n] - t) / N
+        force, weight = F.T @ u, math.exp(x[0])
+        off = np.where(
+            y[:n] == 0.0,
+            np.maximum(np.abs(force) - weight, 0.0),
+            np.abs(force + weight * np.sign(y[:n])),
+        )
+        return max(off.max(), abs(u.sum())) / weight
+
+    return sad.Problem(glm), x, residual
+
+
+@pytest.mark.parametrize("kind", ["quantile", "huber"])
+@pytest.mark.parametrize("seed", range(3000, 3020))
+def test_a_loss_with_a_narrow_bend_is_minimised_from_where_it_is_flat(kind, seed):
+    problem, x, residual = narrow_problem(kind, seed)
+    found = sad.solve(problem, x)
+    assert found.status is sad.Status.CONVERGED
+    assert residual(found.y) <= 1e-5
+
+
+@pytest.mark.parametrize("kind", ["quantile", "huber"])
+def test_no_point_of_a_flat_loss_passes_for_one_at_rounding(kind, monkeypatch):
+    """Without the parabolas above the loss many runs fail; none of those is accepted."""
+    monkeypatch.setattr(Glm, "majoriser", lambda self: None)
+    failed = 0
+    for seed in [11, 35, *range(2000, 2030)]:
+        problem, x, residual = narrow_problem(kind, seed)
+        found = sad.solve(problem, x, maxiter=60, on_failure="ignore")
+        if found.status.acceptable:
+            assert residual(found.y) <= 1e-4
+        else:
+            failed += 1
+    assert failed
+
+
+@pytest.mark.parametrize("loss", [Quantile(0.9, 0.01), Huber(0.1)])
+def test_the_parabola_of_a_majoriser_touches_the_loss_and_lies_above(loss):
+    rng = np.random.default_rng(0)
+    t = rng.standard_normal(500)
+    z = t + rng.standard_normal(500) * 10.0 ** rng.uniform(-6, 2, 500)
+    other = t + rng.standard_normal(500) * 10.0 ** rng.uniform(-6, 2, 500)
+    bent = Majoriser(loss).curvature(z, t, np.ones(500)).diagonal
+    s = other - z
+    above = loss.value(z, t) + loss.slope(z, t) * s + 0.5 * bent * s * s
+    assert (above >= loss.value(other, t) - 1e-12 * (1.0 + above)).all()
+    mirrored = 2.0 * t - z  # where the parabola touches the loss again
+    s = mirrored - z
+    again = loss.value(z, t) + loss.slope(z, t) * s + 0.5 * bent * s * s
+    np.testing.assert_allclose(again, loss.value(mirrored, t), rtol=1e-9, atol=1e-12)

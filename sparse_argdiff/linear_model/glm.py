@@ -346,6 +346,11 @@ class Glm:
         """Return f_YY on an index of y, (k, k); None where features are not explicit."""
         return self._model.hess_block(x, y, index)
 
+    def majoriser(self) -> RidgeModel | None:
+        """Return f with curvatures of parabolas above it; None where none is known."""
+        model = self._model
+        return None if isinstance(model, StackedModels) else model.majoriser()
+
     def dual_point(self, x: Array, y: Array, free: Array) -> Any:
         """Return the dual point of the loss at y; None with a ridge, or where unknown."""
         return self._model.dual_point(x, y, free)

@@ -391,6 +391,13 @@ class Quantile(_Scalar):
         p = Logistic.probability((z - targets) / self.width)
         return weights * p * (1.0 - p) / self.width
 
+    def secant(self, z: Array, targets: Array, weights: Array) -> Array:
+        """Return tanh(r/2δ) / 2r: the part of ℓ that is even in r, over its distance."""
+        xp, u = namespace(z), namespace(z).abs(z - targets) / (2.0 * self.width)
+        near = u < 1e-4
+        ratio = xp.tanh(u) / xp.where(near, xp.ones_like(u), u)
+        return weights * xp.where(near, xp.ones_like(u), ratio) / (4.0 * self.width)
+
     def _third(self, z: Array, targets: Array, weights: Array) -> Array:
         p = Logistic.probability((z - targets) / self.width)
         return weights * p * (1.0 - p) * (1.0 - 2.0 * p) / self.width**2
@@ -425,10 +432,35 @@ class Huber(_Scalar):
     def _second(self, z: Array, targets: Array, weights: Array) -> Array:
         return weights * (namespace(z).abs(z - targets) <= self.delta)
 
+    def secant(self, z: Array, targets: Array, weights: Array) -> Array:
+        """Return min(1, δ / |r|)."""
+        xp = namespace(z)
+        size = xp.abs(z - targets)
+        return weights * (
+            self.delta / xp.where(size > self.delta, size, self.delta + 0.0 * size)
+        )
+
     def kinks(self, z: Array, targets: Array) -> Array:
         """Return how far the predictors are from where the curvature jumps, relatively."""
         xp = namespace(z)
         return xp.abs(xp.abs(z - targets) / self.delta - 1.0)
+
+
+class Majoriser(_Scalar):
+    """A loss with the curvature of the parabola that touches it at z and lies above it.
+
+    Of a loss that is even about its centre up to a linear part, and whose even part is
+    concave in r²: the slope of that part over the distance, ``secant``.
+
+    References
+    ----------
+    D. R. Hunter, K. Lange, "Quantile regression via an MM algorithm", J. Comput. Graph.
+    Stat. 9 (2000) 60-77.
+    """
+
+    def __init__(self, loss: Huber | Quantile) -> None:
+        self.value, self.slope = loss.value, loss.slope
+        self._second = loss.secant  # type: ignore[method-assign]
 
 
 @dataclasses.dataclass(frozen=True)

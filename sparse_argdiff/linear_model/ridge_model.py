@@ -8,6 +8,7 @@ common shift; the term ½ (mean b)², zero at the solution, makes f_YY definite.
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Sequence
 from typing import Any
@@ -22,7 +23,7 @@ from .columns import Columns
 from .dual_point import LossDualPoint, dual_point
 from .hessian_product.one_pass import products_of
 from .lipschitz_constants import constants_of
-from .losses import Curvature, Huber, Squared, kink_note
+from .losses import Curvature, Huber, Majoriser, Quantile, Squared, kink_note
 from .mean_loss import DataTerm
 from .norms import NoRidge
 from .penalty import RidgePenalty, held, without
@@ -199,6 +200,16 @@ class RidgeModel:
         )
         block[np.diag_indices_from(block)] += own[index]
         return block
+
+    def majoriser(self) -> RidgeModel | None:
+        """Return f with curvatures that bound it by parabolas; None where none is known."""
+        if not isinstance(self.data.loss, Huber | Quantile):
+            return None
+        found = copy.copy(self)
+        found.data = self.data.like()
+        found.data.loss = Majoriser(self.data.loss)
+        found._columns = Columns(found.data, self.shift)
+        return found
 
     def dual_point(self, x: Array, y: Array, free: Array) -> LossDualPoint | None:
         """Return the dual point of the loss at y, None with a ridge."""

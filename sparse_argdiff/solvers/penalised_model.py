@@ -365,7 +365,7 @@ class PenalisedModel:
         new, blocks = b.copy(), self.blocks
         new[S] += step
         if blocks.scalar:
-            new[(new * b < 0.0) & (blocks.weights > 0.0)] = 0.0
+            new[(np.sign(new) * b < 0.0) & (blocks.weights > 0.0)] = 0.0
         else:
             along = np.add.reduceat(new * b, blocks.starts[:-1])
             gone = blocks.spread((along < 0.0) & (blocks.weights > 0.0))

@@ -16,13 +16,13 @@ import logging
 import math
 from typing import Any
 
-from ..arrays import Array, copied, namespace, norm, zeros
+from ..arrays import Array, copied, epsilon, namespace, norm, zeros
 from ..problem.metric import Metric, metric_of
 from ..problem.optimality import classify_in, conditions
 from ..problem.problem import Problem, Solution
 from ..status import Status
 from .augmented_lagrangian import AugmentedLagrangian
-from .duality import duality_gap
+from .duality import Gap, duality_gap
 from .on_supports import OnSupports, within
 from .stopping import Callback, StoppingTest
 from .working_set import PathEnd, WorkingSetNewton, has_columns
@@ -149,8 +149,7 @@ def as_solution(problem: Problem, x: Array, ended: PathEnd, tol: float) -> Solut
             gap = dual.gap
             proven = bool(xp.all(dual.zero | ~active.fixed)) and dual.unique
             label = "proven" if proven and not active.degenerate else label
-            if status is Status.CONVERGED and not dual.closes(tol):
-                status = Status.ROUNDING_LIMIT if dual.is_rounding else Status.STAGNATED
+            status = status_by_gap(status, dual, tol, math.sqrt(epsilon(y)))
     if ended.singular or not status.acceptable:
         label = "not settled"
     if problem.has_value:
@@ -178,6 +177,15 @@ def as_solution(problem: Problem, x: Array, ended: PathEnd, tol: float) -> Solut
         gap=gap,
         support=label,
     )
+
+
+def status_by_gap(status: Status, dual: Gap, tol: float, most: float) -> Status:
+    """Return the status that a duality gap leaves, of rounding ``most`` of f + Ω."""
+    if status is Status.CONVERGED and not dual.closes(tol):
+        return Status.ROUNDING_LIMIT if dual.is_rounding else Status.STAGNATED
+    if status is Status.ROUNDING_LIMIT and not dual.closes(most):
+        return Status.STAGNATED
+    return status
 
 
 def excluded(problem: Problem, x: Array, y: Array) -> tuple[str, ...]:

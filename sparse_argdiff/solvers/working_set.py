@@ -6,6 +6,8 @@ The working set is the support with the blocks whose forces exceed their weights
 most as many again, until none is left outside.  f_YY is formed for its members alone, once an iteration
 (for a quadratic f once), and each iteration costs one gradient of all coefficients.  Once
 a step leaves a twentieth of itself the next ones keep f_YY, which is what costs most.
+Where f is flat beyond a narrow bend, and a step by f_YY is too long, steps by parabolas
+above f take turns with it (``objective.majoriser()``); their end needs a duality gap.
 """
 
 from __future__ import annotations
@@ -36,6 +38,8 @@ _SPARE = 1.2  # what the next set keeps of the last one, for each of the support
 _HALVINGS = 40
 _REFINED = 3  # models minimised to the last digits for the sake of the gap
 _DELTA = 1e-4
+_FLAT = 1e-12  # of the curvature of the majoriser: none but rounding
+_LONGEST = 4  # steps with the majoriser between two with f_YY
 _KEEPS = 0.05  # f_YY is kept after a step that left no more than that share of itself
 
 
@@ -170,12 +174,17 @@ class WorkingSetNewton:
         self.rate = math.inf  # what the last step left, as a share of it
         self.work = 0.0  # of the sweeps
         self.kept = False  # whether the last step had the f_YY of one before
+        bound = getattr(problem.objective, "majoriser", None)
+        self.majoriser = bound() if callable(bound) and not problem.maximize else None
+        self.majorised = False  # whether the last step had its curvature
+        self.pause, self.longer = 0, 1  # steps with it before f_YY is tried again
 
     def run(self, y: Any) -> PathEnd | None:
         """Minimise from y; None where the working set outgrows what is formed."""
         problem, x = self.problem, self.x
         grad, value = self.at(y)
-        self.metric, self.n_hvp = metric_of(problem.hess(x, y), y, grad)
+        hess = (self.majoriser or problem).hess(x, y)
+        self.metric, self.n_hvp = metric_of(hess, y, grad)
         working = WorkingSet(problem, x, y)
         found = self.kinks(y, grad)
         settled: Status | None = None
@@ -246,6 +255,11 @@ class WorkingSetNewton:
         self.refined += 1
         return False
 
+    def proves(self, y: Any) -> bool:
+        """Tell whether the duality gap is known and small enough."""
+        gap = duality_gap(self.problem, self.x, y)
+        return gap is not None and gap.closes(self.test.tol)
+
     def end(self, y: Any, status: Status) -> PathEnd:
         """Return the record."""
         notes = (
@@ -283,8 +297,15 @@ class WorkingSetNewton:
         d = np.zeros_like(y)
         d[index] = found.b - b
         alpha, new, new_grad, new_value = self.search(y, grad, value, d)
+        if alpha < 1.0 and self.majoriser is not None and not self.majorised:
+            self.pause, self.longer = self.longer, min(2 * self.longer, _LONGEST)
+            if alpha == 0.0:
+                self.niter += 1
+                return y, grad, value, None
         if alpha == 0.0:
-            return self.without_step(model, found, b)
+            change = float(grad @ d) + self.problem.penalty.value(self.x, y + d)
+            change -= self.problem.penalty.value(self.x, y)
+            return self.without_step(model, found, b, abs(change) <= _noise(y, value))
         if alpha == 1.0:
             new[index] = found.b  # to the last bit, zeros too
         self.niter += 1
@@ -298,15 +319,16 @@ class WorkingSetNewton:
         if alpha < 1.0:
             self.rate = math.inf
             return new, new_grad, new_value, None
-        return (
-            new,
-            new_grad,
-            new_value,
-            self.after(model, found, new_grad, index, length),
-        )
+        settled = self.after(model, found, new_grad, index, length)
+        if self.majorised and settled is not None and not self.proves(new):
+            self.pause, settled = 0, None
+        return new, new_grad, new_value, settled
 
     def curvature(self, y: Any, index: Any) -> Any:
         """Return f_YY on the index, that of the last step where it serves."""
+        if self.bounds_curvature(y, index):
+            assert self.majoriser is not None
+            return self.majoriser.hess_block(self.x, y, index)
         near = self.rate <= _KEEPS and not self.refined
         self.kept = near and np.array_equal(self.last[0], index) if self.last else False
         if not self.kept:
@@ -315,6 +337,24 @@ class WorkingSetNewton:
             self.last = index, np.asarray(G, np.float64)
         assert self.last is not None
         return self.last[1]
+
+    def bounds_curvature(self, y: Any, index: Any) -> bool:
+        """Tell whether a step takes the curvature of the majoriser.
+
+        It does after steps that were too long, and where f has no other curvature: beyond
+        the width of a loss that is linear there.
+        """
+        self.majorised = False
+        if self.majoriser is None:
+            return False
+        own, above = (
+            np.asarray(f.hess(self.x, y).diagonal())[index]
+            for f in (self.problem, self.majoriser)
+        )
+        flat = bool((own <= _FLAT * above).any())
+        self.majorised = flat or self.pause > 0
+        self.pause = max(self.pause - 1, 0)
+        return self.majorised
 
     def after(
         self,
@@ -340,6 +380,13 @@ class WorkingSetNewton:
             self.test.relative_error = left / (self.test.size or 1.0)
             met = left <= self.test.tol * self.test.size or self.test.size <= noise
             return Status.CONVERGED if met else Status.ROUNDING_LIMIT
+        if self.majorised:  # which converges as a geometric series
+            rate, self.rate = min(self.rate, 1.0), math.inf
+            self.test.restart()
+            error = length * rate / (1.0 - rate) if rate < 1.0 else math.inf
+            self.test.relative_error = error / (self.test.size or 1.0)
+            met = error <= self.test.tol * self.test.size
+            return Status.CONVERGED if met else None
         if self.kept:
             error = max(left, found.error)
             self.test.relative_error = error / (self.test.length or 1.0)
@@ -366,7 +413,7 @@ class WorkingSetNewton:
         penalty = problem.penalty
         before = penalty.value(x, y)
         change = float(grad @ d) + penalty.value(x, y + d) - before
-        noise = epsilon(y) ** (2 / 3) * abs(value)
+        noise = _noise(y, value)
         alpha = 1.0
         for _ in range(_HALVINGS):
             new = y + d if alpha == 1.0 else y + alpha * d
@@ -379,16 +426,21 @@ class WorkingSetNewton:
         return 0.0, y, grad, value
 
     def without_step(
-        self, model: PenalisedModel, found: ModelSolution, b: Any
+        self, model: PenalisedModel, found: ModelSolution, b: Any, level: bool
     ) -> Status:
-        """Tell rounding from a search that failed."""
+        """Tell rounding, where the model falls by no more (``level``), from a failure."""
         size, length = (
             math.sqrt(max(float(v @ (model.G @ v)), 0.0)) for v in (b, found.b - b)
         )
         self.test.relative_error = length / (size or 1.0)
-        if length <= 1e-6 * size:
+        if level and length <= 1e-6 * size:
             return Status.ROUNDING_LIMIT
         return Status.LINE_SEARCH_FAILED
+
+
+def _noise(y: Any, value: float) -> float:
+    """Return how far values may differ by rounding."""
+    return epsilon(y) ** (2 / 3) * abs(value)
 
 
 def _of_size(factor: Any | None, S: Any) -> Any | None:
