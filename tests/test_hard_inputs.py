@@ -539,6 +539,26 @@ def test_a_flight_beside_curvature_is_told(method, seed, diagonal):
     assert not found.status.acceptable
 
 
+@pytest.mark.parametrize("a", [5.0, 20.0, 50.0, 100.0, 200.0])
+@pytest.mark.parametrize("row", [[0.0, 1.0], [0.6, 0.8]])
+@pytest.mark.parametrize("y0", [[1.0, 1.0], [1.0, 0.0], [0.1, 1.0]])
+def test_a_force_that_a_row_holds_hides_none_that_is_free(a, row, y0):
+    """cosh(a y₁) + cosh(a y₂) on a line: of y₂ = 1 the force is e^a / 2."""
+    row = np.array(row)
+    problem = sad.Problem(
+        _cosh(a, 2), equality=sad.LinearEquality(row[None], np.ones(1))
+    )
+    found = sad.solve(
+        problem, np.zeros(1), np.array(y0), method="newton_kkt", on_failure="ignore"
+    )
+    along = np.array([row[1], -row[0]])
+    slope = along @ np.sinh(a * found.y)
+    step = slope / (a * along**2 @ np.cosh(a * found.y))
+    assert abs(step) <= 1e-7 or not found.status.acceptable
+    # A line across may be refused, and a = 200 takes more steps than the limit.
+    assert found.status.acceptable or row[0] > 0.0 or a > 100.0
+
+
 @pytest.mark.parametrize("weak", [1e-3, 1e-6, 1e-8, 1e-10])
 @pytest.mark.parametrize("diagonal", [True, False])
 @pytest.mark.parametrize("seed", range(6))

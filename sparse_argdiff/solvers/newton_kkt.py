@@ -19,8 +19,9 @@ from typing import Any
 
 from ..arrays import Array, dot, epsilon, namespace, norm, zeros
 from ..krylov.saddle_point import SaddlePoint, null_space_of
-from ..operators.block_matrices import is_explicit
+from ..operators.block_matrices import is_explicit, squares
 from ..operators.linear_operator import LinearOperator, aslinearoperator
+from ..operators.probes import random_signs
 from ..preconditioners import constraint_of
 from ..problem.constraints import Stack
 from ..problem.optimality import lagrangian_hess, row_norms
@@ -41,6 +42,7 @@ MAXITER = 200  # Newton steps
 _PATIENCE = 25
 _HALVINGS = 20
 _ROUGH = 0.1  # residual of the step that is tested
+_DRAWS = 3  # of signs: one may cancel
 _STATIONARY = (Status.CONVERGED, Status.ROUNDING_LIMIT)
 _BY_RESIDUALS = "without objective.value the search goes by residuals alone"
 
@@ -72,6 +74,11 @@ class ConstrainedPoint:
     def force(self) -> float:
         """The size of the terms that h_Y' ν adds up."""
         return norm(row_norms(self.jac, self.h) * self.multipliers)
+
+    def free_size(self, v: Array) -> float:
+        """Return (Σ v_i² P_ii)^½ of the projection P on the null space of the rows, roughly."""
+        signs = (random_signs(v.shape[0], v, seed) for seed in range(_DRAWS))
+        return max(norm(self.rows.project(sign * v)) for sign in signs)
 
     @cached_property
     def infeasibility(self) -> float:
@@ -119,7 +126,8 @@ def newton_kkt(
     ----------
     tol : float
         Stop when the conditions hold and the next step is short: each relative to max |y|
-        or to the way from the start, in the coordinates of ``scaled_problem``.
+        or to the way from the start, in the coordinates of ``scaled_problem``, and no
+        longer than what affine rows leave free of y.
     maxiter : int, optional
         Newton steps, 200 by default.
 
@@ -240,15 +248,30 @@ class _NewtonKKT:
         return max(min(size, way), min(least, 1.0) * size, 64.0 * unit * way)
 
     def is_solved(self, point: ConstrainedPoint) -> bool:
-        """Tell whether the conditions hold, and the next step would be short."""
-        length = self.length(point)
-        exact = min(length, self.last.radius)
-        allowed = max(self.tol * exact, self.rounding(point))
-        if point.stationarity > allowed or point.infeasibility > self.tol * length:
+        """Tell whether the conditions hold, and the next step would be short.
+
+        It is short of what the rows leave free of y: y and forces that they hold, as y₂ = 1
+        does, are no length of other unknowns, and no rounding of their forces.
+        """
+        length, rounding = self.length(point), self.rounding(point)
+        if point.infeasibility > self.tol * length:
             return False
-        return self.niter == 0 or self.last.is_last(
-            length, self.tol, self.rounding(point)
-        )
+        if not self.is_short(point, length, rounding):
+            return False
+        if not (self.constraints.affine and point.y.shape[0] > point.h.shape[0]):
+            return True  # what curved rows leave free has their length
+        free = point.free_size(point.y)
+        if free >= length:
+            return True
+        way = 64.0 * epsilon(point.y) * point.free_size(point.y - self.y0)
+        return self.is_short(point, max(free, way), self.free_rounding(point))
+
+    def is_short(self, point: ConstrainedPoint, length: float, rounding: float) -> bool:
+        """Tell whether force and next step are below ``tol`` times a length, or rounding."""
+        allowed = max(self.tol * min(length, self.last.radius), rounding)
+        if point.stationarity > allowed:
+            return False
+        return self.niter == 0 or self.last.is_last(length, self.tol, rounding)
 
     def is_verified(self, point: ConstrainedPoint) -> bool:
         """Test the next step itself, roughly solved for, where no diagonal is known.
@@ -384,6 +407,16 @@ class _NewtonKKT:
         terms = self.h_norm * norm(point.y) + norm(point.grad) + point.force
         return 64.0 * epsilon(point.y) * terms
 
+    def free_rounding(self, point: ConstrainedPoint) -> float:
+        """Return :meth:`rounding` of what the rows leave free."""
+        if not is_explicit(point.jac):
+            return self.rounding(point)
+        xp, jac = namespace(point.y), point.jac
+        forces = xp.sqrt(squares(jac).T @ point.multipliers**2)
+        y, grad = point.free_size(point.y), point.free_size(point.grad)
+        terms = self.h_norm * y + grad + point.free_size(forces)
+        return min(64.0 * epsilon(point.y) * terms, self.rounding(point))
+
     def row_rounding(self, point: ConstrainedPoint) -> float:
         """Return the distance by which rounding alone may miss the rows."""
         return 64.0 * epsilon(point.y) * norm(point.y) * math.sqrt(point.y.shape[0])
@@ -391,6 +424,7 @@ class _NewtonKKT:
     def stalled(self, point: ConstrainedPoint) -> Status:
         """Tell the rounding limit from a line search that failed."""
         small = point.stationarity <= self.rounding(point)
+        small = small and point.stationarity <= self.free_rounding(point)
         small = small and point.infeasibility <= self.row_rounding(point)
         start = max(largest(self.y0), 1.0)
         if largest(point.y) > start / math.sqrt(epsilon(point.y)):
@@ -406,7 +440,7 @@ class _NewtonKKT:
         force = point.rows.project(force)
         size, unit = norm(force), min(self.length(point), self.last.radius)
         self.inner = size
-        if size <= epsilon(force) * max(unit, norm(point.grad)):
+        if self.is_noise(size, unit, point):
             return 0.0 * force, False, None
         rtol = min(1e-2, size / unit)
         rtol = max(rtol, 0.1 * self.tol * unit / size, 10.0 * epsilon(force))
@@ -435,6 +469,14 @@ class _NewtonKKT:
             u = -u if dot(u, force) < -0.1 * length * size else force
             return u, True, None
         return u, dot(u, Hu) <= 0.0, None
+
+    def is_noise(self, size: float, unit: float, point: ConstrainedPoint) -> bool:
+        """Tell whether a free force of this size is rounding of ``unit`` or of the gradient."""
+        least = epsilon(point.y)
+        if size > least * max(unit, norm(point.grad)):
+            return False
+        unit = min(unit, point.free_size(point.y))
+        return size <= least * max(unit, point.free_size(point.grad))
 
     def search(
         self, point: ConstrainedPoint, hess: LinearOperator, d: Array, guessed: bool

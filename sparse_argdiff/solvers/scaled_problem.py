@@ -40,7 +40,7 @@ from ..status import Status
 from .stopping import NewtonIterate
 
 _DRIFT = 2.0**8  # of the curvature along a coordinate: then the coordinates are renewed
-_RENEWALS = 4  # of the coordinates
+_RENEWALS = 8  # of the coordinates: e^-36 each to rounding, more steps than a run has
 _CURVED = 32  # rows whose curvature is looked at
 _PASSES = 8  # over the rows, from coordinates of known length to those that they touch
 
