@@ -10,7 +10,7 @@ import scipy.linalg
 import scipy.sparse
 from hypothesis import HealthCheck, assume, example, given, settings
 from hypothesis import strategies as st
-from scipy.optimize import linprog
+from scipy.optimize import isotonic_regression, linprog
 
 import sparse_argdiff as sad
 from sparse_argdiff import (
@@ -917,3 +917,25 @@ def test_rows_by_products_are_rows_of_a_matrix():
     ]
     np.testing.assert_allclose(found[0].y, found[1].y, atol=1e-6)
     assert found[1].n_hvp <= 3 * found[0].n_hvp
+
+
+@pytest.mark.parametrize("n", [40, 2000])
+def test_an_isotonic_regression_by_products_takes_few_of_them(n):
+    """The rows of the inequalities are in the preconditioner."""
+    D = scipy.sparse.diags_array(
+        [np.ones(n), -np.ones(n - 1)], offsets=[0, 1], shape=(n - 1, n)
+    ).tocsr()
+    objective = sad.FunctionObjective(
+        value=lambda x, y: 0.5 * float((y - x) @ (y - x)),
+        grad=lambda x, y: y - x,
+        hvp=lambda x, y, v: v,
+        cross_vjp=lambda x, y, w: -w,
+        n=n,
+    )
+    rng = np.random.default_rng(n)
+    x = np.sort(rng.standard_normal(n)) + 0.3 * rng.standard_normal(n)
+    rows = sad.Inequality(lambda x, y: D @ y, lambda x, y: D)
+    found = sad.solve(sad.Problem(objective, inequality=rows), x)
+    known = isotonic_regression(x).x
+    np.testing.assert_allclose(found.y, known, atol=1e-7)
+    assert found.n_hvp <= 300

@@ -8,7 +8,6 @@ import scipy.sparse
 import scipy.sparse.linalg
 
 from sparse_argdiff import LinearOperator, Structure, aslinearoperator, cg, minres
-from sparse_argdiff.arrays import missing_product
 
 
 def dense(shape, seed=7):
@@ -332,16 +331,6 @@ def test_todense_returns_all_entries(dtype):
     result = operator(C, dtype=dtype).todense()
     np.testing.assert_allclose(result, C, rtol=1e-6)
     assert operator(C, dtype=dtype).dtype == dtype
-
-
-def test_entries_by_the_adjoint_where_there_is_no_forward_product():
-    A = np.arange(6.0).reshape(2, 3)
-    operator = LinearOperator((2, 3), missing_product("no forward"), lambda w: A.T @ w)
-    np.testing.assert_array_equal(operator.todense(), A)
-    np.testing.assert_array_equal(np.asarray(operator), A)
-    neither = LinearOperator((2, 3), missing_product("none"), missing_product("none"))
-    with pytest.raises(NotImplementedError, match="none"):
-        neither.todense()
 
 
 # who is let in ----------------------------------------------------------------------

@@ -96,6 +96,16 @@ class LDLFactor:
                 self._lu = static
         return x
 
+    def approximate(self, rhs: np.ndarray) -> np.ndarray:
+        """Return (K + ε)⁻¹ rhs without refinement, symmetric: for preconditioners."""
+        solved: np.ndarray = self._E * self._lu.solve(self._E * rhs)
+        return solved
+
+    @property
+    def is_singular(self) -> bool:
+        """Whether there is no factor: a pivot is zero."""
+        return self._lu is None
+
     def _refine(self, rhs: np.ndarray, rtol: float) -> tuple[np.ndarray, float]:
         x, best, r = np.zeros_like(rhs), np.zeros_like(rhs), rhs
         size = float(np.linalg.norm(rhs))

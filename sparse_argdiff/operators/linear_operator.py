@@ -315,14 +315,9 @@ class LinearOperator:
     def todense(self, xp: Any = np) -> Array:
         """Return all entries, shape (rows, columns), by a product with each unit vector.
 
-        For the derivative of an argmin each column is a linear solve; where there is no
-        forward product, each row.
+        For the derivative of an argmin each column is a linear solve.
         """
-        dtype = self.dtype or xp.float64
-        try:
-            return self.matmat(xp.eye(self.shape[1], dtype=dtype))
-        except NotImplementedError:
-            return self.rmatmat(xp.eye(self.shape[0], dtype=dtype)).T
+        return self.matmat(xp.eye(self.shape[1], dtype=self.dtype or xp.float64))
 
     def toarray(self) -> Array:
         """Return all entries as a NumPy array: :meth:`todense`, as SciPy calls both."""

@@ -24,6 +24,7 @@ from ..arrays import Array, asarray, dot, epsilon, namespace, norm
 # one scaling, are averaged, which leaves 2 and the noise of four samples.
 _HALVINGS, _AVERAGED = 4, 4
 _LEVEL = 100.0  # a row this much larger than the median is in other units
+_DIAGONAL = 0.1  # difference of two estimates of the same entry
 
 
 class Probe:
@@ -53,19 +54,39 @@ class Probe:
         unless the first one, A z, has rows of one size.  An entry of zero takes the
         smallest other one.  None, too, of what is not finite.
         """
-        xp, A = namespace(self.like), self.A
-        if A.has_diagonal:
-            return _positive(xp.abs(A.diagonal()))
-        s: Any = None
-        total: Any = None
+        if self.A.has_diagonal:
+            return _positive(namespace(self.like).abs(self.A.diagonal()))
+        first = self._product(self._signs(0))
+        return None if is_level(first) else self._row_sizes(first)
+
+    @cached_property
+    def diagonal(self) -> Array | None:
+        """D >= 0 (n,) of the size of the diagonal; None of what is not finite.
+
+        |diag(A)| where it is known, and for two products where A has no other entries:
+        (A z)_i / z_i is then the same for both z.  Else s⁻² of the equilibrated matrix,
+        for 9 products.
+        """
+        xp = namespace(self.like)
+        if self.A.has_diagonal:
+            return xp.abs(self.A.diagonal())
+        z, v = self._signs(0), self._signs(1)
+        Az = self._product(z)
+        first, second = Az / z, self._product(v) / v
+        if not bool(xp.all(xp.isfinite(first + second))):
+            return None
+        if bool(xp.all(xp.abs(first - second) <= _DIAGONAL * xp.abs(first))):
+            return xp.abs(first)
+        return self._row_sizes(Az)
+
+    def _row_sizes(self, Az: Array) -> Array | None:
+        """Return s⁻², by 7 products beside the first, A z."""
+        xp = namespace(Az)
+        s, total = xp.ones_like(Az), xp.zeros_like(Az)
         unit: Any = None
         for count in range(_HALVINGS + _AVERAGED):
-            z = self._signs(count) if s is None else s * self._signs(count)
-            Az = self._product(z)
-            if s is None:
-                if is_level(Az):
-                    return None
-                s, total = xp.ones_like(Az), xp.zeros_like(Az)
+            if count:
+                Az = self._product(s * self._signs(count))
             sizes = _positive(s * xp.abs(Az))
             if sizes is None:
                 return None
@@ -102,20 +123,9 @@ def diagonal_scale(A: Any, like: Array) -> tuple[Array | None, int]:
 
 
 def diagonal_estimate(A: Any, like: Array) -> tuple[Array | None, int]:
-    """Return a diagonal >= 0 (n,) of the size of A's, and the products spent: 0, 1 or 8.
-
-    The mean diagonal |z'A z| / z'z where a product shows rows of one size; None of a
-    product that is not finite.
-    """
-    if A.has_diagonal:
-        return namespace(like).abs(A.diagonal()), 0
+    """Return :attr:`Probe.diagonal` of A and the products spent: 0, 2 or 9."""
     probe = Probe(A, like)
-    scale = probe.scale
-    if scale is None:
-        z, Az = probe.pair
-        mean = abs(dot(z, Az)) / (dot(z, z) or 1.0)
-        scale = namespace(z).full_like(z, mean) if math.isfinite(mean) else None
-    return scale, probe.n_matvec
+    return probe.diagonal, probe.n_matvec
 
 
 def random_signs(n: int, like: Array, seed: int) -> Array:

@@ -72,23 +72,29 @@ class NewtonSystem:
             D = np.r_[np.zeros(now.r_e.shape[0]), 1.0 / self.ratio[: form.q]]
             self.factor = LDLFactor(top, C, D)
         else:
-            d, self.n_hvp = diagonal_estimate(smooth, sigma)
-            M = None if d is None else jacobi_where_definite(d + sigma)
-            self.saddle = self._saddle_point(E, M)
+            self.saddle = self._saddle_point(aslinearoperator(H), smooth, sigma)
 
-    def _saddle_point(self, E: Any, M: LinearOperator | None) -> SaddlePoint:
-        """Return the system with E, in the metric of H + Σ where E is a matrix.
+    def _saddle_point(
+        self, H: LinearOperator, smooth: LinearOperator, sigma: Array
+    ) -> SaddlePoint:
+        """Return the system by products, with H replaced by a diagonal as preconditioner.
 
-        Projected CG also where E is large and known by products: MINRES on the whole
-        system loses the digits of a large z / w.
+        The preconditioner has the rows J as they are where it can be factorised, else
+        their squares. Projected CG also where E is large and known by products: MINRES
+        on the whole system loses the digits of a large z / w.
         """
+        E, J, form = self.now.E, self.now.J, self.now.form
+        with_rows = E is None and J is not None and is_factorable(sigma, J)
+        d, self.n_hvp = diagonal_estimate(H if with_rows else smooth, sigma)
+        M = None if d is None else jacobi_where_definite(d + sigma)
         if E is None:
+            if M is not None and with_rows:
+                M = factorised(M, J, self.ratio[: form.q])
             return SaddlePoint(self.operator, M=M)
-        rows = None if M is None else self.now.form.entries(E)
+        rows = None if M is None else form.entries(E)
         if rows is not None:
             return SaddlePoint(self.operator, rows, M, method="projected_cg")
-        null_space = self.now.form.null_space(E)
-        return SaddlePoint(self.operator, null_space, method="projected_cg")
+        return SaddlePoint(self.operator, form.null_space(E), method="projected_cg")
 
     def solve(self, c: Array, now: Residuals | None = None) -> Direction:
         """Return the step with w dz + z dw = c that cancels the residuals, here or others."""
@@ -134,3 +140,21 @@ class NewtonSystem:
     def curvature(self, dy: Array) -> float:
         """Return dy' (H + Σ + J' (z/w) J) dy: one product."""
         return float(dy @ self.operator.matvec(dy))
+
+
+def factorised(M: LinearOperator, J: Any, weights: Array) -> LinearOperator:
+    """Return (M⁻¹ + J' diag(weights) J)⁻¹ of a diagonal M and a matrix J, on the host.
+
+    M itself where there is no factor.
+    """
+    n, q = M.shape[0], J.shape[0]
+    top = sparse.diags_array(1.0 / M.diagonal())
+    factor = LDLFactor(top, sparse.csr_array(J), np.asarray(1.0 / weights))
+    if factor.is_singular:
+        return M
+
+    def product(r: Array) -> Array:
+        solved = factor.approximate(np.concatenate([r, np.zeros(q)]))
+        return solved[:n].astype(r.dtype, copy=False)
+
+    return LinearOperator((n, n), product, dtype=M.dtype, positive_definite=True)
