@@ -1251,7 +1251,9 @@ def _target_kind(case, name):
     _features(case)
     what = "targets" if name.startswith("targets") else "sample_weight"
     _data(case, **{what: _TARGET_KINDS[name](case.d.model.targets)})
-    benign = name in {"targets-list", "targets-masked"}
+    # A column of the squared loss is a model of one target: the same one.
+    column = name == "targets-column" and case.d.model.loss == "squared"
+    benign = column or name in {"targets-list", "targets-masked"}
     case.benign, case.expect = benign, "right" if benign else "refuse"
 
 
