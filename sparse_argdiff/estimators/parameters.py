@@ -17,7 +17,7 @@ PENALTIES = """    norm : {"l2", "l1", "elastic-net"}
 
         - "moments", the default without groups and descriptors: Z = [1, log v_j], v_j the
           variance of the column.  x₂ = 0 penalises the columns as they are, x₂ = 1 as if
-          they were standardised;
+          they were standardised, and it is held to [−1, 2];
         - "single": one penalty for all columns;
         - "groups", "descriptors": see these parameters; the default where they are given;
         - "per-feature", "per-coefficient" (a column and a class): one each, around a single

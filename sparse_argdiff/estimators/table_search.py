@@ -8,6 +8,7 @@ import time
 from typing import Any
 
 import numpy as np
+from scipy import sparse
 
 from ..bilevel.prior import Sum
 from ..bilevel.prior import prior as normal_prior
@@ -20,6 +21,7 @@ from .task import Task
 FACTOR = math.log(10.0)  # between the single penalties of standardised columns,
 COUNT = 8  # of which so many span their range
 EVEN = 0.01  # share of the weights of log-penalties that all columns have alike
+EXPONENTS = -1.0, 2.0  # of the moments: 0 columns as they are, 1 standardised
 RISES = 2  # of their losses in a row, after which no weaker ones are tried
 
 
@@ -80,7 +82,11 @@ def _energies(task: Task, eta: np.ndarray, y: np.ndarray) -> np.ndarray:
 
 
 def box(task: Task, table: PenaltyTable) -> tuple[np.ndarray, np.ndarray]:
-    """Return bounds of u that keep log-penalties in the range of the data."""
+    """Return bounds of u that keep log-penalties in the range of the data.
+
+    The exponent of the columns' moments is held to ``EXPONENTS``: where the moments hardly
+    differ, the folds do not tell it from its noise.
+    """
     low, high = task.levels()
     shift_low, shift_high = float(table.offset.min()), float(table.offset.max())
     width = high - low
@@ -96,11 +102,23 @@ def box(task: Task, table: PenaltyTable) -> tuple[np.ndarray, np.ndarray]:
         else:
             largest = float(np.abs(entries).max())
             bounds[:, k] = -width / largest, width / largest
+            if _is_exponent(task, table, k):
+                ends = np.sort(np.array(EXPONENTS) / table.back[k, k])
+                bounds[:, k] = np.clip(bounds[:, k], *ends)
         if k >= table.k:
             bounds[:, k:] = bounds[:, [k]]
             break
     several = np.ones(task.several)
     return bounds[0][:, None] * several, bounds[1][:, None] * several
+
+
+def _is_exponent(task: Task, table: PenaltyTable, k: int) -> bool:
+    """Tell whether x_k = T_kk u_k is the exponent of the moments; T is upper triangular."""
+    if sparse.issparse(table.table) or k != table.k - 1:
+        return False
+    logs = log_moments(task.sizes)
+    rows = np.repeat(logs, table.offset.size // logs.size)
+    return np.array_equal(table.table[:, k], rows)
 
 
 def _start_of(
