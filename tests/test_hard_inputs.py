@@ -332,6 +332,20 @@ def test_a_gradient_that_is_zero_once_is_asked_for_again():
     assert found.y == pytest.approx(np.ones(2))
 
 
+@pytest.mark.parametrize("lies", [1, 2, 3])
+def test_a_gradient_that_is_zero_once_does_not_end_under_equalities(lies):
+    calls, target = [], np.array([1.0, 0.0])
+
+    def grad(x, y):
+        calls.append(1)
+        return 0.0 * y if len(calls) == lies else y - target
+
+    f = sad.FunctionObjective(grad=grad, hvp=lambda x, y, v: v, n=2)
+    row = sad.LinearEquality(np.ones((1, 2)), np.zeros(1))
+    found = sad.solve(sad.Problem(f, equality=row), np.zeros(1))
+    assert found.y == pytest.approx(np.array([0.5, -0.5]))
+
+
 def test_a_zero_gradient_costs_one_more():
     f = Quadratic(np.eye(2), np.zeros(2))
     assert sad.solve(sad.Problem(f), np.zeros(1)).n_grad == 2

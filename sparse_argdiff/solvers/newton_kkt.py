@@ -191,6 +191,7 @@ class _NewtonKKT:
         self.last = LastStep()
         self.inner = 0.0  # the residual that the last linear solve left
         self.probed = False  # whether negative curvature was looked for
+        self.confirmed = False  # whether a zero gradient was asked for again
         self._jacobian: tuple[Any, Any] | None = None  # and its null space
 
     def run(self, y0: Array) -> Solution:
@@ -200,6 +201,10 @@ class _NewtonKKT:
         status: Status | None = None
         while status is None:
             status = self.stop(point)
+            if status is Status.CONVERGED and not (self.confirmed or norm(point.grad)):
+                # A gradient that is exactly zero ends all: it is asked for once more.
+                point, status, self.confirmed = self.at(point.y), None, True
+                continue
             if status is Status.CONVERGED and not self.is_verified(point):
                 status = None
             if status is None:
