@@ -554,7 +554,7 @@ def test_a_flight_beside_curvature_is_told(method, seed, diagonal):
 
 
 @pytest.mark.parametrize("a", [5.0, 20.0, 50.0, 100.0, 200.0])
-@pytest.mark.parametrize("row", [[0.0, 1.0], [0.6, 0.8]])
+@pytest.mark.parametrize("row", [[0.0, 1.0], [0.6, 0.8], [0.0, 1.7], [0.0, 1.3]])
 @pytest.mark.parametrize("y0", [[1.0, 1.0], [1.0, 0.0], [0.1, 1.0]])
 def test_a_force_that_a_row_holds_hides_none_that_is_free(a, row, y0):
     """cosh(a y₁) + cosh(a y₂) on a line: of y₂ = 1 the force is e^a / 2."""

@@ -62,8 +62,11 @@ class ConstrainedPoint:
 
     @cached_property
     def stationarity(self) -> float:
-        """‖f_Y + h_Y' ν‖."""
-        return norm(self.lagrangian_grad)
+        """‖P (f_Y + h_Y' ν)‖: what a row holds is rounding of ν, and moves nothing."""
+        whole = norm(self.lagrangian_grad)
+        if self.rows is None or not math.isfinite(whole):
+            return whole
+        return min(whole, norm(self.rows.project(self.lagrangian_grad)))
 
     @cached_property
     def misfit(self) -> float:
