@@ -13,19 +13,14 @@ several draws.
 
 from __future__ import annotations
 
-import argparse
 import sys
 from pathlib import Path
 
 import numpy as np
+from _single_or_learned import compare, over_draws, write
 
 try:
     from matplotlib.figure import Figure
-    from sklearn.linear_model import LogisticRegressionCV
-    from sklearn.metrics import log_loss
-    from sklearn.model_selection import StratifiedKFold
-
-    from sparse_argdiff.estimators import LinearClassifierCV
 except ImportError as error:
     sys.exit(f"error: {error}; pip install 'sparse_argdiff[examples]'")
 
@@ -65,25 +60,9 @@ def samples(seed: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def compared(seed: int):
-    """Return the log losses of both on the samples that judge, and the learned model."""
+    """Return the log losses of both on the rows that judge, and the learned model."""
     X, y = samples(seed)
-    folds = list(
-        StratifiedKFold(5, shuffle=True, random_state=seed).split(y[:LEARN], y[:LEARN])
-    )
-    single = LogisticRegressionCV(
-        Cs=np.logspace(-6, 2, 20),
-        cv=folds,
-        scoring="neg_log_loss",
-        max_iter=1000,
-        l1_ratios=(0.0,),
-        use_legacy_attributes=False,
-    )
-    learned = LinearClassifierCV(groups=PATHWAY, cv=folds)
-    losses = []
-    for model in (single, learned):
-        model.fit(X[:LEARN], y[:LEARN])
-        losses.append(log_loss(y[LEARN:], model.predict_proba(X[LEARN:])))
-    return losses, learned
+    return compare(X, y, LEARN, np.logspace(-6, 2, 20), seed, groups=PATHWAY)
 
 
 def draw(models, path: Path) -> None:
@@ -104,30 +83,8 @@ def draw(models, path: Path) -> None:
 
 def main(arguments: list[str] | None = None) -> int:
     """Print a line for each draw, and the mean change; draw the penalties."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--draws", type=int, default=5)
-    args = parser.parse_args(arguments)
-    print(f"{'draw':>5s}{'single':>9s}{'learned':>9s}")
-    losses, models = [], []
-    for seed in range(args.draws):
-        found, model = compared(seed)
-        losses.append(found)
-        models.append(model)
-        print(f"{seed:5d}{found[0]:9.4f}{found[1]:9.4f}   ({model.kept_})")
-    print(f"\n{models[-1].summary()}")
-    gains = np.diff(losses, axis=1)[:, 0]
-    error = gains.std(ddof=1) / np.sqrt(len(gains)) if len(gains) > 1 else np.nan
-    single, learned = np.mean(losses, axis=0)
-    print(
-        f"\nlog loss {single:.4f} and {learned:.4f}, change {gains.mean():+.4f} +- "
-        f"{error:.4f} over {len(gains)} draws"
-    )
-    path = Path("output") / "gene_groups.png"
-    path.parent.mkdir(exist_ok=True)
-    draw(models, path)
-    print(f"drawn in {path}")
+    models = over_draws(__doc__, arguments, compared, lambda model: f"({model.kept_})")
+    write(draw, models, "gene_groups.png")
     return 0
 
 

@@ -16,20 +16,15 @@ same folds (scikit-learn's LogisticRegressionCV), over several draws.
 
 from __future__ import annotations
 
-import argparse
 import sys
 from pathlib import Path
 
 import numpy as np
+from _single_or_learned import compare, over_draws, write
 
 try:
     from matplotlib.figure import Figure
     from scipy import sparse
-    from sklearn.linear_model import LogisticRegressionCV
-    from sklearn.metrics import log_loss
-    from sklearn.model_selection import StratifiedKFold
-
-    from sparse_argdiff.estimators import LinearClassifierCV
 except ImportError as error:
     sys.exit(f"error: {error}; pip install 'sparse_argdiff[examples]'")
 
@@ -48,25 +43,9 @@ def documents(seed: int) -> tuple[sparse.csr_array, np.ndarray]:
 
 
 def compared(seed: int):
-    """Return the log losses of both, each of the rows that judge, and the learned model."""
+    """Return the log losses of both on the rows that judge, and the learned model."""
     X, y = documents(seed)
-    folds = list(
-        StratifiedKFold(5, shuffle=True, random_state=seed).split(y[:LEARN], y[:LEARN])
-    )
-    single = LogisticRegressionCV(
-        Cs=np.logspace(-5, 3, 20),
-        cv=folds,
-        scoring="neg_log_loss",
-        max_iter=1000,
-        l1_ratios=(0.0,),
-        use_legacy_attributes=False,
-    )
-    learned = LinearClassifierCV(cv=folds)
-    losses = []
-    for model in (single, learned):
-        model.fit(X[:LEARN], y[:LEARN])
-        losses.append(log_loss(y[LEARN:], model.predict_proba(X[LEARN:])))
-    return losses, learned
+    return compare(X, y, LEARN, np.logspace(-5, 3, 20), seed)
 
 
 def draw(models, path: Path) -> None:
@@ -90,32 +69,13 @@ def draw(models, path: Path) -> None:
 
 def main(arguments: list[str] | None = None) -> int:
     """Print a line for each draw, and the mean change; draw the penalties."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    models = over_draws(
+        __doc__,
+        arguments,
+        compared,
+        lambda model: f"standardised {model.x_[1]:+.2f} ({model.kept_})",
     )
-    parser.add_argument("--draws", type=int, default=5)
-    args = parser.parse_args(arguments)
-    print(f"{'draw':>5s}{'single':>9s}{'learned':>9s}   how far standardised")
-    losses, models = [], []
-    for seed in range(args.draws):
-        found, model = compared(seed)
-        losses.append(found)
-        models.append(model)
-        print(
-            f"{seed:5d}{found[0]:9.4f}{found[1]:9.4f}   {model.x_[1]:+.2f} ({model.kept_})"
-        )
-    print(f"\n{models[-1].summary()}")
-    gains = np.diff(losses, axis=1)[:, 0]
-    error = gains.std(ddof=1) / np.sqrt(len(gains)) if len(gains) > 1 else np.nan
-    single, learned = np.mean(losses, axis=0)
-    print(
-        f"\nlog loss {single:.4f} and {learned:.4f}, change {gains.mean():+.4f} +- "
-        f"{error:.4f} over {len(gains)} draws"
-    )
-    path = Path("output") / "text_moments.png"
-    path.parent.mkdir(exist_ok=True)
-    draw(models[:3], path)
-    print(f"drawn in {path}")
+    write(draw, models[:3], "text_moments.png")
     return 0
 
 

@@ -863,6 +863,17 @@ def test_a_product_that_is_not_finite_verifies_nothing():
 # problems known by products ---------------------------------------------------------------
 
 
+def distance(n):
+    """½ ‖y − x‖², by functions."""
+    return sad.FunctionObjective(
+        value=lambda x, y: 0.5 * float((y - x) @ (y - x)),
+        grad=lambda x, y: y - x,
+        hvp=lambda x, y, v: v,
+        cross_vjp=lambda x, y, w: -w,
+        n=n,
+    )
+
+
 def simplex_projection(x):
     """Return the nearest point with y >= 0, Σ y = 1: by sorting (Held et al. 1974)."""
     ordered = np.sort(x)[::-1]
@@ -881,15 +892,8 @@ def test_a_projection_by_products_takes_few_of_them(n, rows):
         "operator": sad.aslinearoperator(ones),
     }
     x = np.random.default_rng(n).standard_normal(n)
-    objective = sad.FunctionObjective(
-        value=lambda x, y: 0.5 * float((y - x) @ (y - x)),
-        grad=lambda x, y: y - x,
-        hvp=lambda x, y, v: v,
-        cross_vjp=lambda x, y, w: -w,
-        n=n,
-    )
     equality = sad.LinearEquality(kinds[rows], np.ones(1))
-    found = sad.solve(sad.Problem(objective, equality=equality, lower=0.0), x)
+    found = sad.solve(sad.Problem(distance(n), equality=equality, lower=0.0), x)
     np.testing.assert_allclose(found.y, simplex_projection(x), atol=1e-8)
     assert found.niter <= 20
     assert found.n_hvp <= 200
@@ -925,17 +929,10 @@ def test_an_isotonic_regression_by_products_takes_few_of_them(n):
     D = scipy.sparse.diags_array(
         [np.ones(n), -np.ones(n - 1)], offsets=[0, 1], shape=(n - 1, n)
     ).tocsr()
-    objective = sad.FunctionObjective(
-        value=lambda x, y: 0.5 * float((y - x) @ (y - x)),
-        grad=lambda x, y: y - x,
-        hvp=lambda x, y, v: v,
-        cross_vjp=lambda x, y, w: -w,
-        n=n,
-    )
     rng = np.random.default_rng(n)
     x = np.sort(rng.standard_normal(n)) + 0.3 * rng.standard_normal(n)
     rows = sad.Inequality(lambda x, y: D @ y, lambda x, y: D)
-    found = sad.solve(sad.Problem(objective, inequality=rows), x)
+    found = sad.solve(sad.Problem(distance(n), inequality=rows), x)
     known = isotonic_regression(x).x
     np.testing.assert_allclose(found.y, known, atol=1e-7)
     assert found.n_hvp <= 300

@@ -7,43 +7,13 @@ import math
 import numpy as np
 import pytest
 from scipy import sparse
-from test_penalties import Data, draw
+from test_penalties import Data, cone_solver, draw
 
 import sparse_argdiff as sad
 from sparse_argdiff.linear_model import Glm
 
 KINDS = ["dense", "products"]
 each_kind = pytest.mark.parametrize("kind", KINDS)
-
-
-def cone_solver(A, t, C, b, labels, weights):
-    """Return y and ν of Clarabel's min ‖A y − t‖² / 2N + Σ w_g ‖y_g‖ with C y = b."""
-    import clarabel
-
-    (N, n), G, p = A.shape, len(weights), len(b)
-    P = sparse.block_diag([A.T @ A / N, sparse.csc_array((G, G))], format="csc")
-    q = np.concatenate([-A.T @ t / N, weights])
-    rows, cones = (
-        [sparse.csc_array(np.hstack([C, np.zeros((p, G))]))],
-        [clarabel.ZeroConeT(p)],
-    )
-    for g in range(G):
-        members = np.flatnonzero(labels == g)
-        block = sparse.lil_array((members.size + 1, n + G))
-        block[0, n + g] = -1.0
-        for i, j in enumerate(members):
-            block[i + 1, j] = -1.0
-        rows.append(block)
-        cones.append(clarabel.SecondOrderConeT(members.size + 1))
-    stacked = sparse.vstack(rows, format="csc")
-    right = np.concatenate([b, np.zeros(stacked.shape[0] - p)])
-    options = clarabel.DefaultSettings()
-    options.verbose = False
-    options.tol_gap_abs = options.tol_gap_rel = options.tol_feas = 1e-13
-    found = clarabel.DefaultSolver(
-        sparse.triu(P, format="csc"), q, stacked, right, cones, options
-    ).solve()
-    return np.array(found.x)[:n], np.array(found.z)[:p]
 
 
 def exact(A, t, C, b, weight, y):
@@ -122,7 +92,7 @@ def central(problem, x, u, step=1e-5):
 def test_the_solution_is_that_of_a_cone_solver(seed, kind):
     A, t, C, b, weight, _ = drawn_rows(seed)
     n = A.shape[1]
-    y, nu = cone_solver(A, t, C, b, np.arange(n), np.full(n, weight))
+    y, nu = cone_solver(A, t, np.arange(n), np.full(n, weight), C, b)
     rows = sad.LinearEquality(C, b)
     problem = sad.Problem(Data(A, t, kind), penalty=sad.L1(), equality=rows)
     found = sad.solve(problem, np.log([weight]))
@@ -145,7 +115,7 @@ def test_groups_are_those_of_a_cone_solver(seed, kind):
     A, t, C, b, weight, _ = drawn_rows(seed)
     labels = np.arange(A.shape[1]) // 3
     weights = np.full(labels.max() + 1, weight)
-    y, _ = cone_solver(A, t, C, b, labels, weights)
+    y, _ = cone_solver(A, t, labels, weights, C, b)
     penalty = sad.GroupL1(labels, weights=weights)
     rows = sad.LinearEquality(C, b)
     problem = sad.Problem(Data(A, t, kind), penalty=penalty, equality=rows)

@@ -118,15 +118,17 @@ def lasso(A, t, weights, ridge=0.0, **options):
         return model.fit(scaled, t).coef_ / w
 
 
-def cone_solver(A, t, labels, weights):
-    """Return Clarabel's min ‖A y − t‖² / 2N + Σ w_g ‖y_g‖."""
+def cone_solver(A, t, labels, weights, C=None, b=()):
+    """Return y and ν of Clarabel's min ‖A y − t‖² / 2N + Σ w_g ‖y_g‖ with C y = b."""
     import clarabel
 
-    N, n = A.shape
-    G = len(weights)
+    (N, n), G, p = A.shape, len(weights), len(b)
     P = sparse.block_diag([A.T @ A / N, sparse.csc_array((G, G))], format="csc")
     q = np.concatenate([-A.T @ t / N, weights])
     rows, cones = [], []
+    if p:
+        rows.append(sparse.csc_array(np.hstack([C, np.zeros((p, G))])))
+        cones.append(clarabel.ZeroConeT(p))
     for g in range(G):
         members = np.flatnonzero(labels == g)
         block = sparse.lil_array((members.size + 1, n + G))
@@ -135,14 +137,15 @@ def cone_solver(A, t, labels, weights):
             block[i + 1, j] = -1.0
         rows.append(block)
         cones.append(clarabel.SecondOrderConeT(members.size + 1))
-    C = sparse.vstack(rows, format="csc")
+    stacked = sparse.vstack(rows, format="csc")
+    right = np.concatenate([b, np.zeros(stacked.shape[0] - p)])
     options = clarabel.DefaultSettings()
     options.verbose = False
     options.tol_gap_abs = options.tol_gap_rel = options.tol_feas = 1e-13
-    solver = clarabel.DefaultSolver(
-        sparse.triu(P, format="csc"), q, C, np.zeros(C.shape[0]), cones, options
-    )
-    return np.array(solver.solve().x)[:n]
+    found = clarabel.DefaultSolver(
+        sparse.triu(P, format="csc"), q, stacked, right, cones, options
+    ).solve()
+    return np.array(found.x)[:n], np.array(found.z)[:p]
 
 
 def exact_groups(A, t, labels, weights):
@@ -150,7 +153,7 @@ def exact_groups(A, t, labels, weights):
 
     The forces of the other groups show that these are the right ones.
     """
-    y, N = cone_solver(A, t, labels, weights), len(t)
+    (y, _), N = cone_solver(A, t, labels, weights), len(t)
     G, c = A.T @ A / N, A.T @ t / N
     members = [np.flatnonzero(labels == g) for g in range(len(weights))]
     kept = [np.linalg.norm(y[own]) > 1e-5 for own in members]
@@ -223,7 +226,7 @@ def test_groups_and_their_derivative_by_differences_of_a_cone_solver(kind, seed)
     x = np.log(0.4 * largest(A, t)) + 0.1 * np.arange(4.0)
     problem = problem_of(sad.GroupL1(labels), kind, A, t)
     solution = sad.solve(problem, x, tol=1e-10)
-    expected = cone_solver(A, t, labels, np.exp(x))
+    expected, _ = cone_solver(A, t, labels, np.exp(x))
     assert np.abs(solution.y - expected).max() < 1e-6
     assert (solution.y != 0.0).sum() > 0
     u, v = np.ones(4), np.random.default_rng(seed).standard_normal(12)

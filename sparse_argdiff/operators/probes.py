@@ -65,7 +65,7 @@ class Probe:
 
         |diag(A)| where it is known, and for two products where A has no other entries:
         (A z)_i / z_i is then the same for both z.  Else s⁻² of the equilibrated matrix,
-        for 9 products.
+        for 9 products in all.
         """
         xp = namespace(self.like)
         if self.A.has_diagonal:
