@@ -70,6 +70,7 @@ def newton_by_parts(
     parts: Parts,
     x: Array,
     y0: Array,
+    *,
     tol: float,
     maxiter: int | None,
     choice: Choice,

@@ -21,7 +21,7 @@ from ..problem.metric import metric_of
 from ..problem.problem import Problem
 from ..problem.support import on_support
 from ..status import Status
-from .newton_cg import newton_cg
+from .newton_steps import newton_cg
 from .stopping import MAXITER, Callback, NewtonIterate, asks_to_stop
 from .working_set import PathEnd
 

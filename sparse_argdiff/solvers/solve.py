@@ -27,6 +27,7 @@ from ..arrays import (
     namespace,
     zeros,
 )
+from ..preconditioners import Choice
 from ..problem.bounds import crossing
 from ..problem.optimality import check_conditions, is_as_left
 from ..problem.problem import Problem, Solution
@@ -34,12 +35,13 @@ from ..problem.quadratic import QuadraticObjective
 from ..status import NoSolutionError, OnFailure, Status, raise_or_warn, warn_poor
 from .active_set import active_set
 from .interior_point.barrier import barrier
-from .newton_cg import newton_cg
+from .newton_by_parts import newton_by_parts, parts_of
 from .newton_kkt import newton_kkt
+from .newton_steps import newton_cg
 from .projected_newton import is_box, projected_newton
 from .proximal_newton import proximal_newton
 from .quadratic_program import ENGINES, engine_for
-from .stopping import NewtonIterate
+from .stopping import Callback, NewtonIterate
 
 LowerSolver = Callable[[Problem, Array, Array, float], Solution]
 
@@ -238,8 +240,25 @@ def _report(problem: Problem, solution: Solution, on_failure: OnFailure) -> None
         )
 
 
+def _newton_cg(
+    problem: Problem,
+    x: Array,
+    y0: Array,
+    *,
+    callback: Callback | None,
+    M: Any,
+    **options: Any,
+) -> Solution:
+    """Minimise the whole, or each part of a sum of independent functions by itself."""
+    if hasattr(problem.objective, "parts"):
+        parts = parts_of(problem, M, callback)
+        if parts is not None:
+            return newton_by_parts(problem, parts, x, y0, choice=Choice(M), **options)
+    return newton_cg(problem, x, y0, callback=callback, M=M, **options)
+
+
 _METHODS: dict[str, Callable[..., Solution]] = {
-    "newton_cg": newton_cg,
+    "newton_cg": _newton_cg,
     "newton_kkt": newton_kkt,
     "barrier": barrier,
     "active_set": active_set,
