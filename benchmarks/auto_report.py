@@ -29,12 +29,12 @@ from scipy import sparse
 import sparse_argdiff as sad
 from sparse_argdiff import preconditioners as pc
 from sparse_argdiff.linear_model import Glm
-from sparse_argdiff.preconditioners.auto import (
+from sparse_argdiff.preconditioners.amg.price import (
     AMG,
     AMG_A_DIGIT,
-    factor_price,
     laplacian_iterations,
 )
+from sparse_argdiff.preconditioners.auto import factor_price
 
 sys.path.insert(0, str(Path(__file__).parent))
 from benchmarks.designs import laplacian

@@ -17,8 +17,9 @@ from .arrays import Array, asarray, namespace, norm
 from .implicit.checked_solve import LinearizedSolve
 from .krylov.direct import LARGEST, reduced_factor
 from .operators.linear_operator import aslinearoperator
-from .problem.optimality import check_conditions, complete
+from .problem.multipliers import complete
 from .problem.problem import ActiveSet, Problem, Solution
+from .problem.stationarity_check import check_conditions
 from .status import ConvergenceError, Status
 
 _STATIONARY = 1e-3

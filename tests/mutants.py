@@ -93,7 +93,7 @@ MUTANTS = (
         GUARDS,
     ),
     (
-        "problem/optimality.py",
+        "problem/multipliers.py",
         "if right and (only or clear or norm(force) <= rounding):",
         "if True:",
         GUARDS,

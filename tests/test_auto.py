@@ -14,7 +14,8 @@ from scipy import sparse
 import sparse_argdiff as sad
 from sparse_argdiff import preconditioners as pc
 from sparse_argdiff.linear_model import Glm
-from sparse_argdiff.preconditioners.auto import data_share, factor_price
+from sparse_argdiff.preconditioners.auto import factor_price
+from sparse_argdiff.preconditioners.damped_diagonal import data_share
 
 
 def correlated(n=120, n_samples=240, decay=1.0, seed=0):

@@ -19,7 +19,7 @@ from sparse_argdiff.bilevel.run import Run
 from sparse_argdiff.hypergradient.error_estimate import _Linearized
 from sparse_argdiff.linear_model import Glm
 from sparse_argdiff.problem.constants import Constants
-from sparse_argdiff.problem.optimality import complete
+from sparse_argdiff.problem.multipliers import complete
 from sparse_argdiff.problem.problem import ActiveSet
 
 # linear_model/lipschitz_constants.py: what "proven" rests on --------------------------
@@ -579,7 +579,7 @@ def test_a_large_x_excuses_no_residual(method):
     assert not found.status.acceptable
 
 
-# problem/optimality.py ----------------------------------------------------------------
+# problem/multipliers.py ---------------------------------------------------------------
 
 
 def test_multipliers_of_a_brought_solution_are_not_negative():

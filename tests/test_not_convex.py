@@ -16,7 +16,7 @@ from sparse_argdiff import (
     Problem,
     Status,
 )
-from sparse_argdiff.problem.optimality import check_conditions
+from sparse_argdiff.problem.stationarity_check import check_conditions
 
 
 def by_functions(f, n, *, free):

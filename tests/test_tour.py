@@ -54,6 +54,6 @@ def test_one_call_enters_few_files():
     finally:
         sys.path.remove(str(suite))
     assert len(count.adjoint_frames()) <= 16
-    assert len(count.evaluation_frames(certify=False)) <= 23
-    assert len(count.evaluation_frames(certify=True)) <= 24
+    assert len(count.evaluation_frames(certify=False)) <= 22
+    assert len(count.evaluation_frames(certify=True)) <= 22
     assert sum(count.heart().values()) <= 1300

@@ -21,10 +21,11 @@ from typing import Any, Self
 from scipy.optimize import OptimizeResult
 
 from ..arrays import Array, epsilon, namespace, norm
+from ..hypergradient.error_estimate import residual
 from ..hypergradient.hypergradient import Hypergradient
 from ..hypergradient.result import HypergradientResult, WarmStart
 from ..hypergradient.upper_objective import UpperObjective, corrected_value, remainder
-from ..problem.optimality import residual, residual_scale
+from ..problem.optimality import residual_scale
 from ..status import ConvergenceError, Status
 from .checkpoint import Store
 from .result import BilevelResult, HistoryRecord

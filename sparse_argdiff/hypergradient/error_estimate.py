@@ -24,7 +24,8 @@ from ..implicit.checked_solve import LinearizedSolve
 from ..krylov import KrylovResult
 from ..problem.constants import Constants
 from ..problem.kinks import block_norms, block_sums
-from ..problem.optimality import complete, conditions, residual, scale_of
+from ..problem.multipliers import complete
+from ..problem.optimality import conditions, residual_of, scale_of
 from ..problem.problem import Problem, Solution
 from ..status import Status
 from .error_bound import bound
@@ -51,6 +52,21 @@ class _Correction:
     is_rounding: bool = False  # the residuals: the next point is no better
     value_rounding: float = 0.0
     gradient_rounding: float = 0.0
+
+
+def residual(problem: Problem, solution: Solution) -> tuple[Array, int]:
+    """Return the residual of the conditions, (n + p + q,), and the gradients spent.
+
+    That is the gradient of the Lagrangian, zero where a bound holds, then the rows, zero
+    where inactive.  K⁻¹ residual is the error to first order.
+    """
+    if solution.residual is not None:
+        return solution.residual, 0
+    if not problem.constrained:
+        return problem.grad(solution.x, solution.y), 1
+    solution = complete(problem, solution)
+    found = conditions(problem, solution.x, solution.y, solution.multipliers)
+    return residual_of(found, solution.active), 1
 
 
 def constants_at(

@@ -32,7 +32,7 @@ from ..arrays import (
 )
 from ..implicit.checked_solve import LinearizedSolve
 from ..implicit.kkt import linearize
-from ..problem.optimality import complete
+from ..problem.multipliers import complete
 from ..problem.problem import Problem, Solution
 from ..status import Status, raise_or_warn
 from .result import HypergradientResult

@@ -28,15 +28,14 @@ from ..arrays import (
 )
 from ..implicit.checked_solve import LinearSolver
 from ..implicit.derivative import Adjoint, vjp
-from ..preconditioners.deflation import RecentSolutions
+from ..preconditioners.auto import RecentSolutions
 from ..problem.constants import Constants
-from ..problem.optimality import residual
 from ..problem.problem import Problem, Solution
 from ..solvers import LowerSolver, solve
 from ..status import ConvergenceError, ConvergenceWarning, OnFailure
 from . import upper_objective as level
 from .descent_stopping import stopped_at_descent
-from .error_estimate import certify, constants_at, prove
+from .error_estimate import certify, constants_at, prove, residual
 from .failed_points import FailedPoints, FailedValue, Failures
 from .hessian_product import HessianProduct, HessianProducts, differenced_product
 from .onto_active_set import onto_active_set

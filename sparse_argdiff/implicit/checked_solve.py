@@ -49,8 +49,10 @@ from ..operators.probes import Probe
 from ..preconditioners import Auto, Choice, constraint_of, galerkin_start
 from ..preconditioners.auto import preconditioned_solve, relative_residual
 from ..preconditioners.jacobi import jacobi_where_definite
-from ..problem.optimality import check_conditions, complete, is_as_left
+from ..problem.multipliers import complete
+from ..problem.optimality import is_as_left
 from ..problem.problem import Problem, Solution
+from ..problem.stationarity_check import check_conditions
 from ..status import OnFailure, Status, raise_or_warn, warn_poor
 from .caveats import inaccuracy, moved, moved_apart, one_sided
 from .dependent_rows import motion_of_dependent_rows
@@ -423,7 +425,7 @@ def checked_solution(
         or solution.is_judged_for(problem)
         or is_as_left(problem, solution)
     ):
-        solution = complete(problem, solution)
+        solution = complete(problem, solution) if problem.constrained else solution
     else:
         if status is not None:  # less accurate than asked for is no other solution
             tolerance = max(tolerance, 2.0 * (solution.relative_error or 0.0))

@@ -114,7 +114,7 @@ def linearize(problem: Problem, solution: Solution) -> KKTSystem:
     """Linearise the conditions of ``problem`` at ``solution``, once.
 
     Where the problem is constrained the solution has its multipliers and its active set:
-    see :func:`sparse_argdiff.problem.optimality.complete`.
+    see :func:`sparse_argdiff.problem.multipliers.complete`.
     """
     x, y = solution.x, solution.y
     if problem.nonsmooth:

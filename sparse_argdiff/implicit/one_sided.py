@@ -31,8 +31,9 @@ from ..arrays.transfer import to_host
 from ..krylov import KrylovResult
 from ..operators.block_matrices import is_explicit
 from ..operators.linear_operator import aslinearoperator
+from ..problem.active_constraints import Touching, touching
 from ..problem.metric import metric_of
-from ..problem.optimality import Touching, conditions, touching
+from ..problem.optimality import conditions
 from ..problem.problem import ActiveSet, Problem, Solution
 from ..status import Status, raise_or_warn
 from .checked_solve import LinearizedSolve, checked_solution

@@ -1,11 +1,11 @@
 """Preconditioners M ≈ A⁻¹, one file each; each a function that returns an operator."""
 
 from .amg.amg import amg
-from .auto import Auto, Choice
+from .auto import Auto, Choice, RecentSolutions
 from .block_jacobi import block_jacobi
 from .cholesky import cholesky
 from .constraint import ConstraintPreconditioner, constraint, constraint_of
-from .deflation import RecentSolutions, deflation, galerkin_start
+from .deflation import deflation, galerkin_start
 from .jacobi import jacobi, jacobi_of
 from .lbfgs import lbfgs
 from .nystrom import nystrom

@@ -1,9 +1,10 @@
-"""The argument ``M`` of a solver: an operator, a function of K, "auto" or None.
+"""Preconditioners and starts for a sequence of systems: the argument ``M`` of a solver.
 
     M, n_matvec = choice(K, rtol)             before a solve with K
     choice.record(niter, reduction)           after it
 
-"auto" takes the diagonal at once, and anything that has to be set up by an online rule:
+M is an operator, a function of K, "auto" or None.  "auto" takes the diagonal at once, and
+anything that has to be set up by an online rule:
 
     set up what costs c iterations    once the solves have taken  patience · c
     set it up anew                    once its degradation has cost  c
@@ -21,12 +22,10 @@ to set up at once.
 from __future__ import annotations
 
 import dataclasses
-import importlib.util
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
-import numpy as np
 from scipy import sparse
 
 from ..arrays import (
@@ -44,13 +43,16 @@ from ..operators.linear_operator import LinearOperator, aslinearoperator
 from ..operators.structure import Forming
 from ..status import Status
 from .amg.amg import amg
+from .amg.price import AMG, AMG_A_DIGIT, laplacian_iterations
 from .cholesky import cholesky
+from .damped_diagonal import is_an_eigenvalue, is_level, share_of
 from .jacobi import jacobi_of, jacobi_where_definite
 from .nystrom import FIRST_RANK, nystrom
 
 _SMALL = 2000  # unknowns up to which n² entries are held, 32 MB
 _ENTRIES = 2**21  # of a sketch, 16 MB
 _VERY_SLOW = 10.0  # for a sketch, each use of which costs like several products
+_LONG = 10  # iterations per column of a start from which a block of products pays
 _SLOW = 4.0  # iterations a digit, ½ √κ ln 10, of the condition number κ = 12
 
 
@@ -289,18 +291,18 @@ class Auto:
         rank = None if K.split is None else K.split[0].rank
         if K.split is None or rank is None or not K.split[0].has_diagonal:
             M = jacobi_of(K) if K.has_diagonal else None
-            return None if M is None or _is_level(M.diagonal()) else M
+            return None if M is None or is_level(M.diagonal()) else M
         (core, ridge), last = K.split, self._ridge
         known = last is not None and last.shape == ridge.shape and rtol == self._rtol
         if not known or bool(namespace(ridge).any(last != ridge)):
             self._ridge, self._rtol, self._share = ridge, rtol, math.nan
-            if _is_an_eigenvalue(ridge, rank):
+            if is_an_eigenvalue(ridge, rank):
                 self._share = 0.0
         if self._share == 0.0:
             return None
         data = core.diagonal()
         if math.isnan(self._share):
-            self._share = _share(data, ridge, rank, rtol)
+            self._share = share_of(data, ridge, rank, rtol)
         return jacobi_where_definite(self._share * data + ridge)
 
 
@@ -314,64 +316,6 @@ def _halved(
 def _rate(sums: tuple[float, float]) -> float:
     """Return iterations a digit, 0 before any solve."""
     return sums[0] / sums[1] if sums[1] else 0.0
-
-
-def _is_level(diagonal: Array, most: float = 1.2) -> bool:
-    """Tell whether the entries differ by a factor of ``most`` at most.
-
-    Jacobi then changes a condition number by 1.2, the iterations by 1.1; a ridge up to 2
-    is one cluster of eigenvalues, 1.6 iterations a digit, which a diagonal would spread.
-    """
-    xp = namespace(diagonal)
-    return float(xp.max(diagonal)) <= most * float(xp.min(diagonal))
-
-
-def _samples(ridge: Array, rank: int) -> tuple[int, int]:
-    """Return the number of penalised unknowns, and the rank that the others leave."""
-    count = int(namespace(ridge).count_nonzero(ridge))
-    return count, max(rank - (ridge.shape[0] - count), 1)
-
-
-def _is_an_eigenvalue(ridge: Array, rank: int) -> bool:
-    """Tell whether the ridge is one number, of n − N eigenvectors."""
-    count, samples = _samples(ridge, rank)
-    return count > samples and _is_level(ridge[ridge != 0.0], 2.0)
-
-
-def _share(data: Array, ridge: Array, rank: int, rtol: float) -> float:
-    """Return κ, and 1 for n <= N/2, where κ >= 1 − n/N."""
-    xp, (count, samples) = namespace(ridge), _samples(ridge, rank)
-    if 2 * count <= samples or float(xp.min(ridge)) < 0.0:
-        return 1.0
-    if not float(xp.min(data)) >= 0.0:
-        return 1.0
-    if count < ridge.shape[0]:
-        data, ridge = data[ridge > 0.0], ridge[ridge > 0.0]
-    return data_share(data, ridge + rtol * data, samples)
-
-
-def data_share(data: Array, ridge: Array, samples: float) -> float:
-    """Return κ to 20 % for d >= 0 and r > 0:  κ + (1/N) Σ_j κ d_j / (κ d_j + r_j) = 1.
-
-    The core has rank N, while its diagonal d alone suggests Σ d / (d + r) determined
-    coordinates, which may be many more; κ in (0, 1] makes the two agree.  (κ d + r)⁻¹ is
-    then the mean of K⁻¹ over independent features of these sizes (Hachem, Loubaton and
-    Najim, Ann. Appl. Probab. 17 (2007) 875-930, a deterministic equivalent).  A solve to
-    ``rtol`` is blind to what is below rtol · d, as to a ridge: r + rtol · d is passed.
-
-    The left side rises with κ and is concave: Newton's method from below rises to the
-    root.  It starts where κ d / (κ d + r) <= κ d / r, the sum, is exact.
-    """
-    xp = namespace(data)
-    share = 1.0 / (1.0 + float(xp.sum(data / ridge)) / samples)
-    for _ in range(50):
-        part = share * data / (share * data + ridge)
-        value = share + float(xp.sum(part)) / samples - 1.0
-        slope = 1.0 + float(xp.sum(part * (1.0 - part))) / (samples * share)
-        share -= value / slope
-        if abs(value) <= 0.2 * share * slope:
-            break
-    return min(max(share, 1e-12), 1.0)
 
 
 # the argument M -----------------------------------------------------------------------
@@ -532,6 +476,54 @@ def relative_residual(rhs: Array, result: KrylovResult) -> float:
     return math.nan if any(map(math.isnan, found)) else max(found, default=0.0)
 
 
+class RecentSolutions:
+    """The last solutions of a sequence of linear systems, the newest first.
+
+    Parameters
+    ----------
+    size : int
+        How many are kept.
+    columns : sequence of arrays (n,)
+        Solutions to begin with.
+    niter : int
+        Iterations that the first of them took.
+
+    Notes
+    -----
+    ``start()`` is a value of ``adjoint0`` of :func:`sparse_argdiff.vjp`.  Three old
+    adjoints save about a third of the iterations that remain with the last one alone, for
+    three products: where a solve takes few iterations the last one alone is returned.
+    """
+
+    def __init__(
+        self, size: int = 3, columns: Sequence[Array] = (), niter: int = 0
+    ) -> None:
+        self.size = as_count("size", size)
+        self.columns: list[Array] = list(columns)
+        self.niter = niter
+
+    def __repr__(self) -> str:
+        return f"RecentSolutions(size={self.size}): {len(self.columns)} kept"
+
+    def keep(self, solution: Array, niter: int) -> None:
+        """Add a solution (n,) and the number of iterations it took."""
+        if self.columns and self.columns[0].shape != solution.shape:
+            self.columns = []
+        self.columns = [solution, *self.columns][: self.size]
+        self.niter = niter
+
+    def refine(self, solution: Array) -> None:
+        """Replace the last solution by a more accurate one."""
+        self.columns = [solution, *self.columns[1:]]
+
+    def start(self) -> Array | None:
+        """Return None, the last solution (n,), or the last few as columns (n, k)."""
+        k = len(self.columns)
+        if k < 2 or self.niter < _LONG * k:
+            return self.columns[0] if k else None
+        return namespace(*self.columns).stack(self.columns, axis=1)
+
+
 # prices -------------------------------------------------------------------------------
 #
 # Setup and use of a factor or an AMG hierarchy, in units of one CG iteration with A, which
@@ -539,8 +531,6 @@ def relative_residual(rhs: Array, result: KrylovResult) -> float:
 # timed, on one thread: ``benchmarks/auto_report.py --prices`` prints them beside new
 # measurements, which differed by a factor of up to 2.5.
 
-AMG = 160.0  # the setup of a hierarchy
-AMG_A_DIGIT = 9.0  # its cycles for a digit
 _OVERHEAD = 5e4
 
 
@@ -560,25 +550,3 @@ def formed_factor_price(n: int, forming: Forming) -> float:
     consecutive entries takes 0.5 ns.
     """
     return forming.price + factor_price(n, 5.0 * forming.nonzeros)
-
-
-def laplacian_iterations(matrix: Any) -> float | None:
-    """Estimate the iterations a digit of CG for an M-matrix; None of others.
-
-    The row sums s over the diagonal d are a ridge, the median, which bounds λ(D⁻¹A) from
-    below, or the boundary of a grid: of side L in any dimension their mean is 1 / L, and
-    λ_min = π² / (2 L²).  With λ_max = 2 CG takes ½ √κ ln(10) iterations a digit, in
-    practice half of the bound.  None, too, where the cycles take as long.
-    """
-    diagonal = matrix.diagonal()
-    if not (diagonal > 0.0).all():
-        return None
-    sums = np.asarray(matrix.sum(axis=1), dtype=float).ravel()
-    slack = np.maximum(sums / diagonal, 0.0)
-    least = max(float(np.median(slack)), 0.5 * (math.pi * float(np.mean(slack))) ** 2)
-    iterations = 0.25 * math.log(10.0) * math.sqrt(2.0 / max(least, 1e-16))
-    if iterations <= AMG_A_DIGIT or importlib.util.find_spec("pyamg") is None:
-        return None
-    # No positive entry beside the diagonal: the sums of the absolute values agree.
-    rows = np.asarray(abs(matrix).sum(axis=1)).ravel() - diagonal
-    return iterations if (diagonal - sums >= 0.99 * rows).all() else None

@@ -8,13 +8,10 @@ vectors of the smallest eigenvalues, or the last solutions of a sequence of syst
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
-from ..arrays import Array, as_count, as_floating, epsilon, is_finite, namespace, norm
+from ..arrays import Array, as_floating, epsilon, is_finite, namespace, norm
 from ..operators.linear_operator import LinearOperator, as_operator
-
-_LONG = 10  # iterations per column of a start from which a block of products pays
 
 
 def deflation(W: Any, AW: Any, *, M: Any = None) -> LinearOperator:
@@ -101,54 +98,6 @@ def galerkin_start(A: Any, b: Array, W: Array) -> tuple[Array | None, int]:
         return None, W.shape[1]
     V, _ = found
     return V @ (V.T @ b), W.shape[1]
-
-
-class RecentSolutions:
-    """The last solutions of a sequence of linear systems, the newest first.
-
-    Parameters
-    ----------
-    size : int
-        How many are kept.
-    columns : sequence of arrays (n,)
-        Solutions to begin with.
-    niter : int
-        Iterations that the first of them took.
-
-    Notes
-    -----
-    ``start()`` is a value of ``adjoint0`` of :func:`sparse_argdiff.vjp`.  Three old
-    adjoints save about a third of the iterations that remain with the last one alone, for
-    three products: where a solve takes few iterations the last one alone is returned.
-    """
-
-    def __init__(
-        self, size: int = 3, columns: Sequence[Array] = (), niter: int = 0
-    ) -> None:
-        self.size = as_count("size", size)
-        self.columns: list[Array] = list(columns)
-        self.niter = niter
-
-    def __repr__(self) -> str:
-        return f"RecentSolutions(size={self.size}): {len(self.columns)} kept"
-
-    def keep(self, solution: Array, niter: int) -> None:
-        """Add a solution (n,) and the number of iterations it took."""
-        if self.columns and self.columns[0].shape != solution.shape:
-            self.columns = []
-        self.columns = [solution, *self.columns][: self.size]
-        self.niter = niter
-
-    def refine(self, solution: Array) -> None:
-        """Replace the last solution by a more accurate one."""
-        self.columns = [solution, *self.columns[1:]]
-
-    def start(self) -> Array | None:
-        """Return None, the last solution (n,), or the last few as columns (n, k)."""
-        k = len(self.columns)
-        if k < 2 or self.niter < _LONG * k:
-            return self.columns[0] if k else None
-        return namespace(*self.columns).stack(self.columns, axis=1)
 
 
 def _conjugate(W: Array, AW: Array) -> tuple[Array, Array] | None:

@@ -30,7 +30,8 @@ from ..operators.block_matrices import (
 )
 from ..operators.linear_operator import aslinearoperator
 from ..preconditioners import constraint_of
-from ..problem.optimality import classify, size_of
+from ..problem.active_constraints import classify
+from ..problem.optimality import size_of
 from ..problem.problem import Problem, Solution
 from ..status import Status
 from .interior_point.as_solution import complementarity_ratio

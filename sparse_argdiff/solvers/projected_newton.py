@@ -33,8 +33,9 @@ from ..krylov.saddle_point import SaddlePoint
 from ..operators.block_matrices import is_explicit, principal
 from ..operators.linear_operator import LinearOperator, aslinearoperator
 from ..preconditioners import constraint_of
-from ..problem.optimality import check_conditions, residual
+from ..problem.optimality import conditions, residual_of
 from ..problem.problem import Problem, Solution
+from ..problem.stationarity_check import check_conditions
 from ..status import Status
 from .active_set import active_set
 from .scaled_problem import curvatures
@@ -541,7 +542,8 @@ def _finished(run: _Run, status: Status) -> Solution:
     least = max(run.tol, 1e3 * epsilon(y))
     judged = check_conditions(problem, found, least, "tol")
     solution = judged.solution
-    left, n_grad = residual(problem, solution)
+    at = conditions(problem, run.x, y, solution.multipliers)
+    left = residual_of(at, solution.active)
     known = run.curved or getattr(problem.objective, "convex", False)
     wrong = judged.status is not Status.CONVERGED or not known
     return dataclasses.replace(
@@ -551,7 +553,7 @@ def _finished(run: _Run, status: Status) -> Solution:
         residual=left,
         residual_norm=norm(left),
         n_hvp=run.n_hvp + judged.n_hvp,
-        n_grad=run.n_grad + 2 + n_grad,
+        n_grad=run.n_grad + 3,
     )
 
 

@@ -17,8 +17,9 @@ import math
 from typing import Any
 
 from ..arrays import Array, copied, epsilon, namespace, norm, zeros
+from ..problem.active_constraints import classify_in
 from ..problem.metric import Metric, metric_of
-from ..problem.optimality import classify_in, conditions
+from ..problem.optimality import conditions
 from ..problem.problem import Problem, Solution
 from ..status import Status
 from .augmented_lagrangian import AugmentedLagrangian

@@ -29,9 +29,10 @@ from ..arrays import (
 )
 from ..preconditioners import Choice
 from ..problem.bounds import crossing
-from ..problem.optimality import check_conditions, is_as_left
+from ..problem.optimality import is_as_left
 from ..problem.problem import Problem, Solution
 from ..problem.quadratic import QuadraticObjective
+from ..problem.stationarity_check import check_conditions
 from ..status import NoSolutionError, OnFailure, Status, raise_or_warn, warn_poor
 from .active_set import active_set
 from .interior_point.barrier import barrier
