@@ -21,6 +21,7 @@ import numpy as np
 
 from ..arrays import Array, asarray, copied, dot, epsilon, is_finite, namespace, norm
 from ..implicit.checked_solve import LinearizedSolve
+from ..implicit.derivative import Adjoint
 from ..krylov import KrylovResult
 from ..problem.constants import Constants
 from ..problem.kinks import block_norms, block_sums
@@ -67,6 +68,15 @@ def residual(problem: Problem, solution: Solution) -> tuple[Array, int]:
     solution = complete(problem, solution)
     found = conditions(problem, solution.x, solution.y, solution.multipliers)
     return residual_of(found, solution.active), 1
+
+
+def relative_error(adjoint: Adjoint, v: Array) -> float:
+    """Return the error of λ over ‖λ‖ in the metric of K, for K λ = v; NaN if unknown."""
+    error, left = adjoint.krylov.energy_error, adjoint.krylov.residual
+    if error is None:
+        return math.nan
+    square = dot(adjoint.adjoint, v - left)
+    return float(error) / math.sqrt(square) if square > 0.0 else math.nan
 
 
 def constants_at(

@@ -69,15 +69,17 @@ class Failures:
 class FailedPoints:
     """The best point so far, and what stands for the value where a solve fails.
 
+    Of the value None the error itself does: it is raised.
+
     Attributes
     ----------
     failures : Failures
         So far.
     """
 
-    def __init__(self, value: FailedValue) -> None:
+    def __init__(self, value: FailedValue | None) -> None:
         barrier = isinstance(value, str) and value == "barrier"
-        if not (barrier or isinstance(value, int | float)):
+        if not (barrier or value is None or isinstance(value, int | float)):
             raise ValueError(
                 f"failed_value must be 'barrier', a number or None, found {value!r}"
             )
@@ -88,7 +90,7 @@ class FailedPoints:
 
     def keep(self, x: Array, value: float, gradient: Array) -> None:
         """Note a value that was had, and its gradient."""
-        if self._best is None or value < self._best[0]:
+        if self._value is not None and (self._best is None or value < self._best[0]):
             self._best = value, copied(x), copied(gradient)
 
     def instead(self, x: Array, error: ConvergenceError) -> tuple[float, Array]:
@@ -98,7 +100,7 @@ class FailedPoints:
         self._note(x, error)
         lowest, best, gradient = self._best
         way, beta = x - best, self.curvature(x)
-        if isinstance(self._value, str):
+        if self._value is None or isinstance(self._value, str):
             value = lowest + dot(gradient, way) + 0.5 * beta * dot(way, way)
         else:
             value = float(self._value)
@@ -106,7 +108,7 @@ class FailedPoints:
 
     def value_instead(self, x: Array, error: ConvergenceError) -> float:
         """Return the value alone; a number needs no earlier one."""
-        if isinstance(self._value, str):
+        if self._value is None or isinstance(self._value, str):
             return self.instead(x, error)[0]
         self._note(x, error)
         return float(self._value)

@@ -76,13 +76,16 @@ class HessianProduct:
 
     __repr__ = described
 
-    @property
-    def inaccuracy(self) -> str:
-        """What is to be told of an error that matters."""
-        return (
+    def caveats(self, tolerance: float) -> tuple[str, ...]:
+        """Return the warnings, with an error above that share of the product."""
+        size = norm(self.product)
+        if self.error <= tolerance * size:
+            return self.warnings
+        note = (
             f"the product with the Hessian of F is wrong by about {self.error:.1e}, its "
-            f"norm being {norm(self.product):.1e}: the third derivatives are differences"
+            f"norm being {size:.1e}: the third derivatives are differences"
         )
+        return *self.warnings, note
 
 
 class HessianProducts:
@@ -101,12 +104,6 @@ class HessianProducts:
         found: HypergradientResult,
         **options: Any,
     ) -> None:
-        if any(map(callable, (problem.lower, problem.upper))):
-            raise ValueError(
-                "hessp knows no bounds that depend on x; use 'BFGS' updates"
-            )
-        if getattr(problem, "penalty", None) is not None:
-            raise ValueError("hessp knows no non-smooth penalties; use 'BFGS' updates")
         self.problem, self.upper = problem, upper
         self.at = complete(problem, found.solution.judged_for(problem))
         self.x = self.at.x
@@ -119,8 +116,7 @@ class HessianProducts:
     @staticmethod
     def know(problem: Problem) -> bool:
         """Whether the formula covers the problem: no bounds that move, no kinks in f."""
-        moving = any(map(callable, (problem.lower, problem.upper)))
-        return not moving and getattr(problem, "penalty", None) is None
+        return not problem.bounds_move and problem.penalty is None
 
     def product(self, u: Array) -> HessianProduct:
         """Return ∇²F u; NotImplementedError where f_XY has no forward products."""

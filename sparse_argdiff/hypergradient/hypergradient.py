@@ -8,6 +8,7 @@ adjoint λ are the start of the next one.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import math
 import warnings
@@ -21,10 +22,8 @@ from ..arrays import (
     as_vector,
     brief,
     check_methods,
-    dot,
     epsilon,
     namespace,
-    norm,
 )
 from ..implicit.checked_solve import LinearSolver
 from ..implicit.derivative import Adjoint, vjp
@@ -35,12 +34,12 @@ from ..solvers import LowerSolver, solve
 from ..status import ConvergenceError, ConvergenceWarning, OnFailure
 from . import upper_objective as level
 from .descent_stopping import stopped_at_descent
-from .error_estimate import certify, constants_at, prove, residual
+from .error_estimate import certify, constants_at, prove, relative_error, residual
 from .failed_points import FailedPoints, FailedValue, Failures
 from .hessian_product import HessianProduct, HessianProducts, differenced_product
 from .onto_active_set import onto_active_set
 from .result import Bound, Certificate, HypergradientResult, WarmStart
-from .stationarity import is_stationary
+from .stationarity import stopping_callback
 
 
 class Hypergradient:
@@ -140,7 +139,7 @@ class Hypergradient:
             self._lower["M"] = M
         self._last: tuple[Solution, float] | None = None  # and its tolerance
         self._valued = False  # whether it was for a value alone
-        self._failed = None if failed_value is None else FailedPoints(failed_value)
+        self._failed = FailedPoints(failed_value)
         # The last two evaluations: a trust region goes back to the one before a trial.
         self._recent: list[HypergradientResult] = []
         self._first: float | None = None  # F at the first point
@@ -178,18 +177,15 @@ class Hypergradient:
         try:
             result = self.evaluate(x, certify=False)
         except ConvergenceError as error:
-            if self._failed is None:
-                raise
             return self._failed.instead(as_vector("x", x), error)
-        if self._failed is not None:
-            self._failed.keep(result.solution.x, result.value, result.gradient)
+        self._failed.keep(result.solution.x, result.value, result.gradient)
         show(result.warnings, self.on_failure)
         return result.value, result.gradient
 
     @property
     def failures(self) -> Failures:
         """The points at which F had no value, where ``failed_value`` stood for it."""
-        return Failures() if self._failed is None else self._failed.failures
+        return self._failed.failures
 
     def stopping(
         self, tol: float = 1e-4, *, low: Any = None, high: Any = None
@@ -215,15 +211,7 @@ class Hypergradient:
             methods that stop on ``StopIteration``, as all but TNC, SLSQP and COBYLA do.
         """
         tol = as_tolerance("tol", tol)
-
-        def callback(intermediate_result: Any) -> None:
-            found = self._evaluated(intermediate_result.x)
-            if found is None or self._first is None:
-                return
-            if is_stationary(found, self._first, tol, low, high):
-                raise StopIteration
-
-        return callback
+        return stopping_callback(self._evaluated, lambda: self._first, tol, low, high)
 
     def _evaluated(self, x: Array) -> HypergradientResult | None:
         """Return the evaluation at x, if it is one of the last two."""
@@ -235,12 +223,10 @@ class Hypergradient:
         See :meth:`hessian_product`.  Where ``failed_value`` stands for F, that of what does.
         """
         x = as_vector("x", x)
-        if self._failed is not None and self._failed.has(x):
+        if self._failed.has(x):
             return self._failed.curvature(x) * as_data("u", u, x.dtype)
         found = self.hessian_product(x, u)
-        show(found.warnings, self.on_failure)
-        if not found.error <= math.sqrt(self.tol) * norm(found.product):
-            show((found.inaccuracy,), self.on_failure)
+        show(found.caveats(math.sqrt(self.tol)), self.on_failure)
         return found.product
 
     def hessian_product(self, x: Array, u: Array) -> HessianProduct:
@@ -267,23 +253,16 @@ class Hypergradient:
         x = as_vector("x", x)
         # SciPy asks with whole numbers, too.
         u = as_vector("u", as_data("u", u, x.dtype, finite=False), x.shape[0])
-        if not HessianProducts.know(self.problem):
-            return self._differenced(x, u)
-        products = self._products
-        if products is None or not _same(products.x, x):
-            found = self._evaluated(x) or self.evaluate(x, certify=False)
-            data = self.problem, self.upper, found
-            options: dict[str, Any] = {"rtol": self.adjoint_tol, **self._linear}
-            products = self._products = HessianProducts(*data, **options)
-        try:
-            found_product: HessianProduct = self._counted(products.product, u)
-        except NotImplementedError:
-            return self._differenced(x, u)
-        return found_product
-
-    def _differenced(self, x: Array, u: Array) -> HessianProduct:
-        """Return ∇²F u from gradients along u, as accurate as their tolerance allows."""
-        unit = max(self.tol, self.adjoint_tol, epsilon(x))
+        if HessianProducts.know(self.problem):
+            if self._products is None or not _same(self._products.x, x):
+                found = self._evaluated(x) or self.evaluate(x, certify=False)
+                data = self.problem, self.upper, found
+                options: dict[str, Any] = {"rtol": self.adjoint_tol, **self._linear}
+                self._products = HessianProducts(*data, **options)
+            with contextlib.suppress(NotImplementedError):  # f_XY without products
+                product: HessianProduct = self._counted(self._products.product, u)
+                return product
+        unit = max(self.tol, self.adjoint_tol, epsilon(x))  # of gradients
         return differenced_product(
             lambda x: self.evaluate(x, certify=False), x, u, unit
         )
@@ -331,12 +310,9 @@ class Hypergradient:
     def value(self, x: Array, *, tol: float | None = None) -> float:
         """Return F(x) alone, which saves the adjoint solve; the last adjoint corrects it."""
         try:
-            found = self.corrected_value(x, tol=tol)[0]
+            return self.corrected_value(x, tol=tol)[0]
         except ConvergenceError as error:
-            if self._failed is None:
-                raise
             return self._failed.value_instead(as_vector("x", x), error)
-        return found
 
     def corrected_value(
         self, x: Array, *, tol: float | None = None
@@ -446,15 +422,6 @@ class Hypergradient:
 
 def _same(a: Array, b: Array) -> bool:
     return a.shape == b.shape and bool(namespace(a, b).all(a == b))
-
-
-def relative_error(adjoint: Adjoint, v: Array) -> float:
-    """Return the error of λ over ‖λ‖ in the metric of K, for K λ = v; NaN if unknown."""
-    error, left = adjoint.krylov.energy_error, adjoint.krylov.residual
-    if error is None:
-        return math.nan
-    square = dot(adjoint.adjoint, v - left)
-    return float(error) / math.sqrt(square) if square > 0.0 else math.nan
 
 
 def show(notes: tuple[str, ...], on_failure: OnFailure) -> None:

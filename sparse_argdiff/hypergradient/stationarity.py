@@ -7,9 +7,10 @@ with the entries of ∇F that do not push x against a bound.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
-from ..arrays import namespace, norm
+from ..arrays import Array, namespace, norm
 from .result import HypergradientResult
 
 
@@ -23,3 +24,25 @@ def is_stationary(
     pushed = pushed if high is None else pushed | ((x >= high) & (g < 0.0))
     scale = max(abs(found.value), 1e-3 * (first - found.value))
     return norm(xp.where(pushed, 0.0 * g, g)) <= tol * scale
+
+
+def stopping_callback(
+    evaluated: Callable[[Array], HypergradientResult | None],
+    first: Callable[[], float | None],
+    tol: float,
+    low: Any,
+    high: Any,
+) -> Callable[[Any], None]:
+    """Return a callback for SciPy that stops at the criterion.
+
+    ``evaluated(x)`` returns the evaluation at an iterate, if it is known; ``first()`` F(x0).
+    """
+
+    def callback(intermediate_result: Any) -> None:
+        found, start = evaluated(intermediate_result.x), first()
+        if found is None or start is None:
+            return
+        if is_stationary(found, start, tol, low, high):
+            raise StopIteration
+
+    return callback

@@ -58,6 +58,7 @@ from .caveats import inaccuracy, moved, moved_apart, one_sided
 from .dependent_rows import motion_of_dependent_rows
 from .kkt import KKTSystem, linearize
 from .nearest_solution import nearest_solution
+from .support_system import linearize_on_support
 
 LinearSolver = Callable[..., KrylovResult]
 
@@ -114,7 +115,8 @@ class LinearizedSolve:
             problem, solution, stationarity, on_failure
         )
         solution = _with_own_arrays(solution) if own_arrays else solution
-        self.system: KKTSystem = linearize(problem, solution)
+        linearized = linearize_on_support if problem.nonsmooth else linearize
+        self.system: KKTSystem = linearized(problem, solution)
         self.on_failure: OnFailure = on_failure
         self.like = solution.y
         # What a functools.partial fixes is not overridden.

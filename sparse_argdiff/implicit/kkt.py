@@ -7,10 +7,9 @@
 
 Without constraints this is − f_YY⁻¹ f_XY (the paper's Lemma 3.2); with linear equalities it
 is its equation (56), of which Lemmas 4.1 and 4.2 are two ways to solve.  Variables held at
-a bound, or off the support of a penalty, and rows that are not strongly active leave the
-system; on the support the penalty's curvature and derivative by x add to those of f.  Where
-the bound moves with x, so do they, y_F = bound(x), and B has [H; C] bound_X, with the
-columns of the held variables, in addition.
+a bound and rows that are not strongly active leave the system; so do coefficients off the
+support of a penalty (``support_system.py``).  Where the bound moves with x, so do they,
+y_F = bound(x), and B has [H; C] bound_X, with the columns of the held variables, in addition.
 """
 
 from __future__ import annotations
@@ -29,10 +28,9 @@ from ..operators.block_matrices import (
     vstack,
     zero,
 )
-from ..operators.linear_operator import LinearOperator, as_operator, aslinearoperator
+from ..operators.linear_operator import LinearOperator, aslinearoperator
 from ..problem.constraints import Stack
 from ..problem.problem import Problem, Solution
-from ..problem.support import on_support
 from .moving_bounds import motion_of_fixed, symmetric_product
 
 
@@ -117,8 +115,6 @@ def linearize(problem: Problem, solution: Solution) -> KKTSystem:
     see :func:`sparse_argdiff.problem.multipliers.complete`.
     """
     x, y = solution.x, solution.y
-    if problem.nonsmooth:
-        return _on_the_support(problem, solution)
     H, cross = problem.hess(x, y), problem.cross(x, y)
     if not problem.constrained:
         n = y.shape[0]
@@ -163,32 +159,6 @@ def linearize(problem: Problem, solution: Solution) -> KKTSystem:
         size=size,
         index=None if index.shape[0] == size else index,
         motion=motion,
-    )
-
-
-def _on_the_support(problem: Problem, solution: Solution) -> KKTSystem:
-    """Linearise f + Ω where it is smooth: on the support, off the bounds."""
-    x, y, active = solution.x, solution.y, solution.active
-    assert active is not None
-    n = y.shape[0]
-    xp, rows, C = namespace(y), problem.equalities, None
-    (free,) = xp.nonzero(~active.fixed)
-    moved = problem.penalty.cross(x, y)
-    cross = as_operator("penalty.cross's result", moved, square=False)
-    B: list[Any] = [take_rows(problem.cross(x, y) + cross, free)]
-    index, size = free, n
-    if rows is not None:
-        C = take_columns(rows.jac(x, y), free)
-        p, jac_x = C.shape[0], rows.jac_x(x, y)
-        B.append(zero((p, x.shape[0]), y) if jac_x is None else jac_x)
-        index, size = xp.concat([free, n + arange(p, y)]), n + p
-    return KKTSystem(
-        H=on_support(problem, x, y, free),
-        C=C,
-        B=vstack(B),
-        n=n,
-        size=size,
-        index=None if index.shape[0] == size else index,
     )
 
 
