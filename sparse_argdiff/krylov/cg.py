@@ -17,16 +17,16 @@ from ..arrays import Array, as_tolerance, epsilon, namespace, norm
 from ..kernels import Device, KernelSet, Line, Workspace, product
 from ..operators.linear_operator import LinearOperator
 from ..status import Status
+from .breakdown import breakdown
 from .column_blocks import take
-from .error_estimate import EnergyError
+from .error_estimate import EnergyErrors
 from .linear_system import (
     Column,
     LinearSystem,
     column_of,
     contiguous,
     drive,
-    flat_status,
-    operator_norm_estimate,
+    operator_norm_estimates,
     operators_of,
     solve_columns,
     solve_in_rounds,
@@ -118,23 +118,16 @@ def cg(
         raise ValueError(f"smallest_eigenvalue must be positive, found {mu!r}")
 
     def method(system: LinearSystem) -> tuple[Array, Array]:
-        energy = {column.index: EnergyError(mu) for column in system.columns}
+        energy = EnergyErrors(system.columns, mu)
         x, r = solve_in_rounds(
             system,
             vectors_of_scratch(system.M, system.b, system.kernels),
             lambda part, x, r, scratch: _round(part, x, r, scratch, energy),
         )
         for c, column in enumerate(system.columns):
-            r_c, found = contiguous(r, c), energy[column.index]
+            r_c = contiguous(r, c)
             system.diagnose(column, contiguous(x, c), r_c)
-            if found.needs_start:
-                M = system.single(column)[1]
-                z = r_c if M is None else M @ r_c
-                found.start(max(float(r_c @ z), 0.0))
-            column.energy_error, column.energy_error_earlier, bound = found.result(
-                column.status, column.residual_norm
-            )
-            column.energy_error_bound = bound
+            energy.conclude(column, r_c, system.single(column)[1])
         return x, r
 
     return solve_columns(
@@ -208,7 +201,7 @@ class ConjugateGradients:
             q, curvature = product(kernels, A, p, self._buffer)  # q = A p
             self.q, self.products = q, self.products + 1
             if self._first_norms is None:
-                self._first_norms = self._norm_estimates()
+                self._first_norms = operator_norm_estimates(p, q)
             quotient = curvature / self.p_square
             self.largest = s.maximum(self.largest, abs(quotient))
             flat = 10.0 * self._unit * self.largest
@@ -239,34 +232,14 @@ class ConjugateGradients:
     def breakdown(self, c: int) -> tuple[Status | None, Array | None, int]:
         """Return why column c has no next step, p if it is the reason, the products lost."""
         values = self.scalars.values
-        rho, square = (values(v)[c] for v in (self.rho, self.p_square))
         if values((self.size <= self.target) & (self.rho <= self.metric_aim))[c]:
             return None, None, 0
-        if not 0.0 < rho < math.inf:
-            if math.isfinite(rho):
-                return Status.INDEFINITE_PRECONDITIONER, None, 0
-            return Status.NOT_FINITE, None, 0
-        p, q = column_of(self.p, c), column_of(self.q, c)
-        quotient = float(p @ q) / square
-        if not math.isfinite(quotient):
-            return Status.NOT_FINITE, None, 1
-        flat = 10.0 * self._unit * self.scalars.values(self.largest)[c]
-        if quotient > flat:  # a step so short that it is none
-            return Status.STAGNATED, None, 1
-        status = Status.NEGATIVE_CURVATURE
-        if quotient >= -flat:
-            status = self._flat_status(c, p, q, square)
-        return status, namespace(p).asarray(p, copy=True), 1
-
-    def _flat_status(self, c: int, p: Array, q: Array, p_square: float) -> Status:
-        image = q
-        if self.M is not None:
-            image = self.M.for_columns([c], 0) @ contiguous(self.q, c)
-        square = max(float(q @ image), 0.0)  # ‖A p‖² in the metric of M
-        largest = max(
-            self.scalars.values(self.largest)[c], math.sqrt(square / p_square)
+        M = None if self.M is None else self.M.for_columns([c], 0)
+        p, q = column_of(self.p, c), contiguous(self.q, c)
+        rho, square, largest = (
+            values(v)[c] for v in (self.rho, self.p_square, self.largest)
         )
-        return flat_status(square, float(p @ q), p_square, largest, self._unit)
+        return breakdown(p, q, rho, square, largest, self._unit, M)
 
     def a_norm(self, c: int) -> float:
         """Return a lower estimate of ‖A‖ from column c."""
@@ -293,13 +266,6 @@ class ConjugateGradients:
         if self._first_norms is not None:
             self._first_norms = [self._first_norms[c] for c in columns]
 
-    def _norm_estimates(self) -> list[float]:
-        count = 1 if self.p.ndim == 1 else self.p.shape[1]
-        return [
-            operator_norm_estimate(column_of(self.p, c), column_of(self.q, c))
-            for c in range(count)
-        ]
-
 
 def vectors_of_scratch(
     M: LinearOperator | None, like: Array, kernels: KernelSet
@@ -313,7 +279,7 @@ def _round(
     x: Array,
     r: Array,
     scratch: list[Array],
-    energy: dict[int, EnergyError],
+    energy: EnergyErrors,
 ) -> None:
     """Iterate until each column has ended, recompute the residuals, decide the statuses."""
     columns, p, q = system.columns, scratch[0], scratch[1]
@@ -325,27 +291,21 @@ def _round(
         system.A, system.M, x, r, system.kernels, scratch, aims
     )
     starts = [float(rho) for rho in recurrence.scalars.values(recurrence.rho)]
+    energy.start(columns, starts)
     metric_before = [math.sqrt(max(rho, 0.0)) for rho in starts]
     metric_aims = []
-    for column, rho, size in zip(columns, starts, metric_before, strict=False):
-        energy[column.index].start(rho)
+    for column, size in zip(columns, metric_before, strict=False):
         if column.b_metric == 0.0:  # without a start r is b
             column.b_metric = size
         aim = max(column.metric_target, floor * max(column.b_metric, size))
         metric_aims.append(aim * aim)
     if system.M is not None:
         recurrence.metric_aim = recurrence.scalars.given(metric_aims)
-
-    def listen(column: Column, line: Line) -> float:
-        alpha, decrease, rho, size, _ = line
-        energy[column.index].add(alpha, decrease, rho)
-        return size
-
-    stops = drive(system, recurrence, x, r, listen)
+    stops = drive(system, recurrence, x, r, energy.listen)
     last = [column.residual_norm for column in columns]
     system.residual(x, q, q)
     drift = [math.nan] * len(columns)
-    if energy[columns[0].index].has_bound:
+    if energy.bounded:
         system.kernels.subtract(q, r, r)
         drift = system.metric_norms(r, p)
     r[...] = q
@@ -354,7 +314,7 @@ def _round(
         column.n_matvec += 1
         column.residual_norm = true_norm = norm(column_of(r, c))
         growth = max(1.0, true_norm / last[c]) if last[c] > 0.0 else 1.0
-        energy[column.index].conclude_round(growth, drift[c])
+        energy.conclude_round(column, growth, drift[c])
         slow = column.is_slow(before[c], metric_before[c])
         column.status = _status(system, column, column_of(x, c), slow, stops[c])
 

@@ -13,10 +13,15 @@ from __future__ import annotations
 
 import math
 from array import array
+from collections.abc import Sequence
 
 import numpy as np
 
+from ..arrays import Array
+from ..kernels import Line
+from ..operators.linear_operator import LinearOperator
 from ..status import Status
+from .linear_system import Column
 
 # Where the energy norm is none, or the recurrence not the one that the bound is of.
 _NO_ENERGY = {
@@ -143,3 +148,45 @@ class EnergyError:
         if self._floor is None or not square >= 0.0:
             return math.nan
         return math.sqrt(square) + drift / math.sqrt(self._floor)
+
+
+class EnergyErrors:
+    """The estimates of all right-hand sides that are solved together.
+
+    Parameters
+    ----------
+    columns : sequence of Column
+    smallest_eigenvalue : float, optional
+        Of :class:`EnergyError`.
+    """
+
+    def __init__(
+        self, columns: Sequence[Column], smallest_eigenvalue: float | None
+    ) -> None:
+        self._of = {c.index: EnergyError(smallest_eigenvalue) for c in columns}
+        self.bounded = smallest_eigenvalue is not None
+
+    def start(self, columns: Sequence[Column], squares: Sequence[float]) -> None:
+        """Note r'M r of the residuals from which the recurrence starts."""
+        for column, square in zip(columns, squares, strict=False):
+            self._of[column.index].start(square)
+
+    def listen(self, column: Column, line: Line) -> float:
+        """Note a step of a column, by its scalars; return ‖r‖ after it."""
+        alpha, decrease, rho, size, _ = line
+        self._of[column.index].add(alpha, decrease, rho)
+        return size
+
+    def conclude_round(self, column: Column, growth: float, drift: float) -> None:
+        """Estimate at the last iterate of a column, see :class:`EnergyError`."""
+        self._of[column.index].conclude_round(growth, drift)
+
+    def conclude(self, column: Column, r: Array, M: LinearOperator | None) -> None:
+        """Complete a column that has ended with residual r."""
+        found = self._of[column.index]
+        if found.needs_start:
+            z = r if M is None else M @ r
+            found.start(max(float(r @ z), 0.0))
+        column.energy_error, column.energy_error_earlier, column.energy_error_bound = (
+            found.result(column.status, column.residual_norm)
+        )

@@ -284,7 +284,7 @@ class LinearSystem:
         column.status = column.status or Status.ITERATION_LIMIT
         A, M = self.single(column)
         if column.status is Status.STAGNATED:
-            column.a_norm = max(column.a_norm, operator_norm_estimate(r, A @ r))
+            column.a_norm = max(column.a_norm, *operator_norm_estimates(r, A @ r))
             column.n_matvec += 1
             if self.at_rounding(column, x):
                 column.status = Status.ROUNDING_LIMIT
@@ -745,20 +745,8 @@ def _unit(size: float, like: Array) -> float:
     return math.ldexp(1.0, min(math.frexp(size)[1] - 1, most))
 
 
-def operator_norm_estimate(v: Array, Av: Array) -> float:
-    """Return ‖A v‖ / ‖v‖, a lower estimate of ‖A‖₂."""
-    size = norm(v)
-    return norm(Av) / size if size > 0 else 0.0
-
-
-def flat_status(
-    image_square: float, curvature: float, p_square: float, a_norm: float, unit: float
-) -> Status:
-    """Say what p'A p = 0 means: a definite A has ‖A p‖² ≤ ‖A‖ p'A p, to rounding.
-
-    So A is singular where A p vanishes too, and indefinite where it does not.  With M
-    these are ‖A p‖_M, ‖p‖ in the metric of M⁻¹ and the norm of A in both.
-    """
-    noise = abs(curvature) + unit * a_norm * p_square
-    definite = image_square <= 1e3 * a_norm * noise
-    return Status.SINGULAR if definite else Status.NEGATIVE_CURVATURE
+def operator_norm_estimates(V: Array, AV: Array) -> list[float]:
+    """Return ‖A v‖ / ‖v‖, a lower estimate of ‖A‖₂, of a vector or of each column."""
+    count = 1 if V.ndim == 1 else V.shape[1]
+    sizes = [(norm(column_of(V, c)), norm(column_of(AV, c))) for c in range(count)]
+    return [image / size if size > 0.0 else 0.0 for size, image in sizes]

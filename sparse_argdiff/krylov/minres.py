@@ -26,7 +26,7 @@ from .linear_system import (
     column_of,
     contiguous,
     drive,
-    operator_norm_estimate,
+    operator_norm_estimates,
     operators_of,
     solve_columns,
     solve_in_rounds,
@@ -270,12 +270,11 @@ class Lanczos:
 
     def _set_scale(self, v: Array, y: Array) -> None:
         """Estimate ‖A‖ from the first product, and the unit of the Lanczos vectors."""
-        s, norms, scales = self.scalars, [], []
-        sizes = s.values(self.size)
-        for c, size in enumerate(sizes):
-            v_c = column_of(v, c)
-            norms.append(operator_norm_estimate(v_c, column_of(y, c)))
-            scales.append(_inverse_power_of_two(norms[c] * (norm(v_c) / size) ** 2))
+        s, norms = self.scalars, operator_norm_estimates(v, y)
+        scales = [
+            _inverse_power_of_two(norms[c] * (norm(column_of(v, c)) / size) ** 2)
+            for c, size in enumerate(s.values(self.size))
+        ]
         self._a_norm, self.scale = s.given(norms), s.given(scales)
 
     def _check_column(

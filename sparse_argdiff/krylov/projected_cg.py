@@ -35,7 +35,8 @@ from ..operators.block_matrices import widened
 from ..operators.linear_operator import LinearOperator, as_operator
 from ..operators.probes import random_signs
 from ..status import Status
-from .linear_system import Column, assemble, flat_status
+from .breakdown import flat_status
+from .linear_system import Column, assemble
 from .null_space import NullSpace, ProductNullSpace, null_space_for
 from .result import Callback, Iterate, KrylovResult
 
