@@ -29,7 +29,8 @@ from .arrays import (
 from .operators.linear_operator import aslinearoperator
 from .operators.probes import transpose_error
 from .problem.constraints import Stack
-from .problem.objective import Objective, central_difference
+from .problem.differences import central_difference
+from .problem.objective import Objective
 from .problem.problem import Problem
 
 

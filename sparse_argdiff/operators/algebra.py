@@ -2,19 +2,48 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any, TypeVar
+import numbers
+from typing import Any, Self
 
+from .matrix_products import arguments_of
 from .structure import common
 
-Operator = TypeVar("Operator")
+
+class Algebra:
+    """What operators have of numbers: +, − and multiples."""
+
+    def __add__(self, other: Any) -> Self:
+        return add(self, self._operand(other))
+
+    __radd__ = __add__
+
+    def __sub__(self, other: Any) -> Self:
+        return self + -self._operand(other)
+
+    def __rsub__(self, other: Any) -> Self:
+        return self._operand(other) + -self
+
+    def __mul__(self, factor: Any) -> Self:
+        if not isinstance(factor, numbers.Real):
+            return NotImplemented
+        return scale(self, float(factor))
+
+    __rmul__ = __mul__
+
+    def __neg__(self) -> Self:
+        return scale(self, -1.0)
+
+    def _operand(self, other: Any) -> Self:
+        """Return a matrix or operator as an operator of this class."""
+        make = type(self)
+        return other if isinstance(other, make) else make(**arguments_of(other))
 
 
-def compose(make: Callable[..., Operator], a: Any, b: Any) -> Operator:
-    """Return the product of two operators, made by their class."""
+def compose(a: Any, b: Any) -> Any:
+    """Return the product of two operators."""
     if a.shape[1] != b.shape[0]:
         raise ValueError(f"shapes {a.shape} and {b.shape} do not chain")
-    return make(
+    return type(a)(
         (a.shape[0], b.shape[1]),
         lambda x: a.matvec(b.matvec(x)),
         lambda y: b.rmatvec(a.rmatvec(y)),
@@ -25,12 +54,12 @@ def compose(make: Callable[..., Operator], a: Any, b: Any) -> Operator:
     )
 
 
-def add(make: Callable[..., Operator], a: Any, b: Any) -> Operator:
-    """Return the sum of two operators, made by their class."""
+def add(a: Any, b: Any) -> Any:
+    """Return the sum of two operators."""
     if a.shape != b.shape:
         raise ValueError(f"shapes {a.shape} and {b.shape} do not add")
     known = a.has_diagonal and b.has_diagonal
-    return make(
+    return type(a)(
         a.shape,
         lambda x: a.matvec(x) + b.matvec(x),
         lambda y: a.rmatvec(y) + b.rmatvec(y),
@@ -44,9 +73,9 @@ def add(make: Callable[..., Operator], a: Any, b: Any) -> Operator:
     )
 
 
-def scale(make: Callable[..., Operator], a: Any, factor: float) -> Operator:
-    """Return a multiple of an operator, made by its class."""
-    return make(
+def scale(a: Any, factor: float) -> Any:
+    """Return a multiple of an operator."""
+    return type(a)(
         a.shape,
         lambda x: factor * a.matvec(x),
         lambda y: factor * a.rmatvec(y),

@@ -6,7 +6,6 @@ of this kind.
 
 from __future__ import annotations
 
-import numbers
 from collections.abc import Callable, Sequence
 from operator import attrgetter
 from typing import Any
@@ -25,7 +24,7 @@ from ..arrays import (
     check_shape,
     vector_product,
 )
-from .algebra import add, compose, scale
+from .algebra import Algebra, compose
 from .matrix_products import arguments_of
 from .structure import UNKNOWN, Structure, common
 
@@ -37,7 +36,7 @@ def _of_structure(name: str, description: str) -> Any:
     return property(attrgetter(f"structure.{name}"), doc=description)
 
 
-class LinearOperator:
+class LinearOperator(Algebra):
     """A linear map given by functions.  It is immutable.
 
     Parameters
@@ -218,7 +217,8 @@ class LinearOperator:
 
     def __matmul__(self, other: Any) -> Any:
         if isinstance(other, LinearOperator):
-            return compose(LinearOperator, self, other)
+            composed: LinearOperator = compose(self, other)
+            return composed
         if getattr(other, "ndim", None) == 1:
             return self.matvec(other)
         if getattr(other, "ndim", None) == 2:
@@ -251,27 +251,6 @@ class LinearOperator:
             diagonal=self._diagonal,
             structure=known if known is UNKNOWN else common(known),
         )
-
-    def __add__(self, other: Any) -> LinearOperator:
-        return add(LinearOperator, self, aslinearoperator(other))
-
-    __radd__ = __add__
-
-    def __sub__(self, other: Any) -> LinearOperator:
-        return self + -aslinearoperator(other)
-
-    def __rsub__(self, other: Any) -> LinearOperator:
-        return aslinearoperator(other) + -self
-
-    def __mul__(self, factor: Any) -> LinearOperator:
-        if not isinstance(factor, numbers.Real):
-            return NotImplemented
-        return scale(LinearOperator, self, float(factor))
-
-    __rmul__ = __mul__
-
-    def __neg__(self) -> LinearOperator:
-        return scale(LinearOperator, self, -1.0)
 
     def for_columns(self, places: Sequence[int], width: int) -> LinearOperator:
         """Return the operator of some columns of a block; itself where all have the same."""

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import math
-import numbers
 from collections.abc import Callable
 from typing import Any
 
@@ -17,13 +16,11 @@ import numpy as np
 
 from ..arrays import (
     Array,
-    as_data,
     as_number,
     asarray,
     copied,
     epsilon,
     full,
-    is_array,
     missing_product,
     namespace,
     norm,
@@ -34,35 +31,6 @@ from ..operators.linear_operator import LinearOperator
 from .objective import vector_of
 
 _NONE = {"lower": -math.inf, "upper": math.inf}
-
-
-def check_bounds(lower: Any, upper: Any, n: int | None) -> None:
-    """Refuse bounds on y of n entries, where n is known, that no y has."""
-    pair = []
-    for name, given in (("lower", lower), ("upper", upper)):
-        bound = _NONE[name] if given is None or callable(given) else given
-        if not isinstance(bound, numbers.Real):
-            bound = as_data(name, given, finite=False)
-            if bound.ndim not in {0, 1} or (bound.ndim and n not in {None, bound.size}):
-                size = "(n,)" if n is None else f"({n},)"
-                raise ValueError(
-                    f"{name} must be a number or have shape {size} like y, found shape "
-                    f"{tuple(bound.shape)}"
-                )
-        pair.append(bound)
-    arrays = [bound for bound in pair if is_array(bound)]
-    ordered = pair[0] <= pair[1]
-    if not (bool(namespace(*arrays).all(ordered)) if arrays else ordered):
-        raise ValueError("lower must be <= upper everywhere, without NaN")
-
-
-def check_bound_products(bound: Any, name: str, jvp: Any, vjp: Any) -> None:
-    """Refuse products with the derivative of a bound that is no function of x."""
-    for product, function in ((f"{name}_jvp", jvp), (f"{name}_vjp", vjp)):
-        if function is not None and not (callable(bound) and callable(function)):
-            raise TypeError(
-                f"{product} must be a function, and {name} a function of x too"
-            )
 
 
 def bound_arrays(lower: Any, upper: Any, x: Array, y: Array) -> tuple[Array, Array]:
@@ -114,19 +82,25 @@ def crossing(lower: Array, upper: Array) -> str:
     )
 
 
-def bound_derivative(
-    name: str, bound: Any, jvp: Any, vjp: Any, x: Array, n: int
-) -> LinearOperator | None:
-    """Return the derivative (n, m) of a bound by x, or None of a constant."""
-    if not callable(bound):
+def bound_derivatives(
+    problem: Any, x: Array, n: int
+) -> tuple[LinearOperator | None, LinearOperator | None]:
+    """Return the derivatives (n, m) of both bounds by x, None for constants."""
+    lower, upper = (_derivative(problem, name, x, n) for name in ("lower", "upper"))
+    return lower, upper
+
+
+def _derivative(problem: Any, bound: str, x: Array, n: int) -> LinearOperator | None:
+    if not callable(getattr(problem, bound)):
         return None
-    forward, adjoint = (
-        _missing(f"{name}_{kind}", name)
-        if product is None
-        else vector_of(f"{name}_{kind}", size, product, copied(x))
-        for kind, size, product in (("jvp", n, jvp), ("vjp", x.shape[0], vjp))
-    )
-    return LinearOperator((n, x.shape[0]), forward, adjoint)
+    products = []
+    for name, size in ((f"{bound}_jvp", n), (f"{bound}_vjp", x.shape[0])):
+        product = getattr(problem, name)
+        if product is None:
+            products.append(_missing(name, bound))
+        else:
+            products.append(vector_of(name, size, product, copied(x)))
+    return LinearOperator((n, x.shape[0]), *products)
 
 
 def _missing(product: str, name: str) -> Callable[[Array], Array]:

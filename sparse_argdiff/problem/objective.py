@@ -20,11 +20,11 @@ from ..arrays import (
     copied,
     epsilon,
     missing_product,
-    norm,
     returned_vector,
 )
 from ..operators.linear_operator import LinearOperator
 from ..operators.structure import UNKNOWN, Structure
+from .differences import gradient_difference
 
 
 class Objective(Protocol):
@@ -114,7 +114,7 @@ class FunctionObjective:
         hvp, diag, structure = self._hvp, self._hess_diag, UNKNOWN
         n = y.shape[0]
         if hvp is None:
-            product: Any = functools.partial(self._difference, x, y)
+            product: Any = functools.partial(gradient_difference, self.grad, x, y)
             structure = Structure(
                 accuracy=20.0 * epsilon(y) ** (2 / 3),
                 note="Hessian products are central differences of grad (no hvp was given)",
@@ -130,13 +130,6 @@ class FunctionObjective:
             diagonal=None if diag is None else vector_of("hess_diag", n, diag, x, y),
             structure=structure,
         )
-
-    def _difference(self, x: Array, y: Array, v: Array) -> Array:
-        def gradient(h: float) -> Array:  # a copy: grad may reuse its buffer
-            grad = self.grad(copied(x), y + h * v)
-            return copied(returned_vector("grad", grad, y.shape[0]))
-
-        return central_difference(gradient, y, v) if norm(v) else 0.0 * v
 
     def cross(self, x: Array, y: Array) -> LinearOperator:
         """Return f_XY at (x, y) as an operator (n, m)."""
@@ -161,16 +154,3 @@ def vector_of(
     The function may write into what it is given: each product has copies of its own.
     """
     return lambda *v: returned_vector(name, function(*map(copied, fixed), *v), size)
-
-
-def central_difference(
-    along: Callable[[float], Any], at: Array, d: Array, length: float | None = None
-) -> Any:
-    """Return (f(h) − f(−h)) / 2h of a function along d, an error of order h².
-
-    The step h = ε^(1/3) length / ‖d‖ balances truncation and rounding for a function that
-    bends over that length, 1 + ‖at‖ by default.
-    """
-    length = 1.0 + norm(at) if length is None else length
-    h = epsilon(at) ** (1 / 3) * length / norm(d)
-    return (along(h) - along(-h)) / (2.0 * h)

@@ -1,4 +1,4 @@
-"""A penalty as a part of a problem: what it goes with, and f + Ω where Ω is smooth."""
+"""f + Ω for a smooth penalty Ω: values, gradients and operators, explicit where both are."""
 
 from __future__ import annotations
 
@@ -6,33 +6,9 @@ from typing import Any
 
 from scipy import sparse
 
-from ..arrays import check_methods, is_array, namespace
+from ..arrays import is_array, namespace
 from ..operators.block_matrices import is_explicit
 from ..operators.linear_operator import as_operator
-
-_PENALTY = ("value", "prox", "support", "grad", "hess", "cross", "activity")
-
-
-def check_penalty(problem: Any) -> None:
-    """Refuse a penalty without the methods, or one that its problem does not allow."""
-    penalty = problem.penalty
-    check_methods("penalty", penalty, *_PENALTY)
-    if not problem.nonsmooth:
-        return
-    rows = problem.equalities
-    if problem.inequalities is not None or not (rows is None or rows.affine):
-        raise ValueError(
-            "a penalty with kinks goes with bounds and LinearEquality alone, not with "
-            "inequality or Equality: give its smooth version (smoothing=), or split "
-            "y = p - q with p, q >= 0"
-        )
-    if problem.bounded and not getattr(penalty, "separable", False):
-        raise ValueError(
-            "bounds go with a penalty whose coordinates do not meet (L1, ElasticNet), "
-            f"found {type(penalty).__name__}"
-        )
-    if problem.bounds_move:
-        raise ValueError("with a penalty that has kinks bounds must not depend on x")
 
 
 def with_penalty(name: str, found: Any, of_penalty: Any, maximize: bool) -> Any:

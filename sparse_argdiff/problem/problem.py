@@ -14,7 +14,6 @@ from ..arrays import (
     Array,
     as_number,
     as_vector,
-    check_methods,
     check_shape,
     copied,
     copied_vector,
@@ -25,15 +24,11 @@ from ..arrays import (
 )
 from ..operators.linear_operator import LinearOperator, as_operator
 from ..status import Status
-from .bounds import (
-    bound_arrays,
-    bound_derivative,
-    check_bound_products,
-    check_bounds,
-)
-from .constraints import Equality, Inequality, LinearEquality, Stack, stack
+from .arguments import check_bounds, check_penalty, completed, named_data
+from .bounds import bound_arrays, bound_derivatives
+from .constraints import Stack
 from .objective import Objective
-from .penalised import check_penalty, with_penalty
+from .penalised import with_penalty
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -92,29 +87,11 @@ class Problem:
     __repr__ = described
 
     def __post_init__(self) -> None:
-        check_methods("objective", self.objective, "grad", "hess", "cross")
-        self._take_constraints()
-        equalities = stack("equality", self.equality, (LinearEquality, Equality))
-        inequalities = stack("inequality", self.inequality, (Inequality,))
-        object.__setattr__(self, "equalities", equalities)
-        object.__setattr__(self, "inequalities", inequalities)
-        check_bounds(self.lower, self.upper, getattr(self.objective, "n", None))
-        check_bound_products(self.lower, "lower", self.lower_jvp, self.lower_vjp)
-        check_bound_products(self.upper, "upper", self.upper_jvp, self.upper_vjp)
-        if self.penalty is None:
-            own = getattr(self.objective, "penalty", None)
-            own = own if callable(getattr(own, "prox", None)) else None
-            object.__setattr__(self, "penalty", own)
+        for name, value in completed(self).items():
+            object.__setattr__(self, name, value)
+        check_bounds(self)
         if self.penalty is not None:
             check_penalty(self)
-
-    def _take_constraints(self) -> None:
-        """Take the constraints of an objective that means nothing without them."""
-        given = (self.equality, self.inequality, self.lower, self.upper)
-        if all(part is None for part in given):
-            own = getattr(self.objective, "constraints", None)
-            for name, value in own.items() if isinstance(own, dict) else ():
-                object.__setattr__(self, name, value)
 
     @property
     def nonsmooth(self) -> bool:
@@ -149,13 +126,7 @@ class Problem:
         self, x: Array, y: Array
     ) -> tuple[LinearOperator | None, LinearOperator | None]:
         """Return the derivatives (n, m) of both bounds by x, None for constants."""
-        n = y.shape[0]
-        lower = self.lower, self.lower_jvp, self.lower_vjp
-        upper = self.upper, self.upper_jvp, self.upper_vjp
-        return (
-            bound_derivative("lower", *lower, x, n),
-            bound_derivative("upper", *upper, x, n),
-        )
+        return bound_derivatives(self, x, y.shape[0])
 
     @property
     def has_value(self) -> bool:
@@ -167,20 +138,11 @@ class Problem:
 
         Data that are left out are those that the problem was built with.
         """
-        return self._named_data("pack").pack(data)
+        return named_data(self, "pack").pack(data)
 
     def unpack(self, x: Array) -> dict[str, Any]:
         """Return the data in x, or in a gradient by x, by their names."""
-        return self._named_data("unpack").unpack(x)
-
-    def _named_data(self, method: str) -> Any:
-        data = getattr(self.objective, "data", None)
-        if not callable(getattr(data, method, None)):
-            raise TypeError(
-                f"{method} is there for a QuadraticProgram, whose x consists of data with "
-                f"names; found a problem of {type(self.objective).__name__}"
-            )
-        return data
+        return named_data(self, "unpack").unpack(x)
 
     def value(self, x: Array, y: Array) -> float:
         """Return the function that is minimised, at (x, y)."""
