@@ -182,9 +182,9 @@ def test_the_choice_is_by_argument_and_availability(strict_array):
 
 
 def test_without_numba_the_reference_serves(monkeypatch):
-    from sparse_argdiff.kernels import kernel_set
+    from sparse_argdiff.kernels import selection
 
-    monkeypatch.setattr(kernel_set, "_has_numba", lambda: False)
+    monkeypatch.setattr(selection, "_has_numba", lambda: False)
     assert choose(None, np.zeros(10**6)).name == "reference"
     with pytest.raises(ImportError, match=r"sparse_argdiff\[fast\]"):
         choose("compiled", np.zeros(3))

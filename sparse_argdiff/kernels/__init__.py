@@ -2,8 +2,8 @@
 
 from .compiled import Compiled
 from .device import Device
-from .kernel_set import KernelSet, choose, multiply, product
-from .reference import REFERENCE, Line, Reference, Scalar
+from .kernel_set import REFERENCE, KernelSet, Line, Scalar
+from .selection import choose
 from .workspace import Workspace
 
 __all__ = [
@@ -12,10 +12,7 @@ __all__ = [
     "Device",
     "KernelSet",
     "Line",
-    "Reference",
     "Scalar",
     "Workspace",
     "choose",
-    "multiply",
-    "product",
 ]

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from .reference import WIDEST
+from .kernel_set import WIDEST
 
 Block = Any  # a C-ordered NumPy array (n, k), or the scalars (k,) of its columns
 LINE = 64  # bytes of a cache line

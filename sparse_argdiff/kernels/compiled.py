@@ -16,19 +16,15 @@ from scipy import sparse
 from ..arrays import Array, empty
 from ..operators.linear_operator import LinearOperator
 from .blocks import BLOCKS, width_for
-from .reference import HOST_CHECK_EVERY, Scalar, host_scalars
+from .kernel_set import KernelSet, Scalar
 
 # Software prefetch speeds rows of at most 16 entries up by 1.3 (stencils of 3 to 27
 # points) and slows longer ones down by 1.2, where the hardware prefetcher suffices.
 _SHORT_ROW, _AHEAD = 16, 256
 
 
-class Compiled:
+class Compiled(KernelSet):
     """The loops of :func:`vector_loops.compile_loops`, and those of blocks."""
-
-    on_device = False
-    check_every = HOST_CHECK_EVERY
-    scalars = staticmethod(host_scalars)
 
     def __init__(self, loops: dict[str, Any], name: str) -> None:
         self.name = name
@@ -99,10 +95,6 @@ class Compiled:
     def dot(self, x: Array, y: Array) -> Scalar:
         """Return x'y, summed in double precision."""
         return float(self._dot(x, y)) if x.ndim == 1 else BLOCKS.dot(x, y)
-
-    def subtract(self, b: Any, y: Any, out: Any) -> None:
-        """Write b − y into ``out``: one pass as it is."""
-        np.subtract(b, y, out=out, casting="same_kind")
 
     def cg_residual(
         self, r: Array, q: Array, alpha: Scalar, d: Array | None = None

@@ -16,7 +16,7 @@ import numpy as np
 
 from ..arrays import Array, asarray, namespace, zeros
 from ..operators.linear_operator import LinearOperator
-from .reference import Line, Scalar
+from .kernel_set import KernelSet, Line, Scalar
 
 CHECK_EVERY = 10  # steps between two looks of the host
 THREADS = 256
@@ -38,7 +38,7 @@ def functions(xp: Any, source: str, types: str) -> dict[str, Any]:
     }
 
 
-class Device:
+class Device(KernelSet):
     """The passes on a CUDA device; several right-hand sides are solved one by one.
 
     Parameters
@@ -65,19 +65,12 @@ class Device:
         """Return a block of zeros."""
         return zeros(shape, like)
 
-    def operator(self, A: LinearOperator) -> LinearOperator:
-        """Return A as it is."""
-        return A
-
     def accept(self, y: Array, out: Array) -> Array:
         """Copy what is not a plain vector: a kernel takes no strides."""
         if y.dtype == out.dtype and y.flags.c_contiguous:
             return y
         out[...] = y
         return out
-
-    def fused(self, M: LinearOperator | None, like: Array) -> None:
-        """Return None: M is a launch of its own."""
 
     def dot(self, x: Array, y: Array) -> Scalar:
         """Return x'y, on the device."""

@@ -14,7 +14,7 @@ import math
 from typing import Any
 
 from ..arrays import Array, as_tolerance, epsilon, namespace, norm
-from ..kernels import Device, KernelSet, Line, Workspace, product
+from ..kernels import Device, KernelSet, Line, Workspace
 from ..operators.linear_operator import LinearOperator
 from ..status import Status
 from .breakdown import breakdown
@@ -179,7 +179,7 @@ class ConjugateGradients:
         self.size: Any = s.full(math.inf)  # ‖r‖, once there was a step
         z, rho = r, None
         if M is not None:
-            z, rho = product(kernels, M, r, self.p)
+            z, rho = kernels.product(M, r, self.p)
         if z is not self.p:
             self.p[...] = z
         self.rho: Any = kernels.dot(r, r) if rho is None else rho
@@ -198,7 +198,7 @@ class ConjugateGradients:
             active = active & (rho > 0.0) & (rho < math.inf)
             if s.none(active):
                 break
-            q, curvature = product(kernels, A, p, self._buffer)  # q = A p
+            q, curvature = kernels.product(A, p, self._buffer)  # q = A p
             self.q, self.products = q, self.products + 1
             if self._first_norms is None:
                 self._first_norms = operator_norm_estimates(p, q)
@@ -215,7 +215,7 @@ class ConjugateGradients:
             if M is None:
                 rho_next = square
             elif d is None:
-                z, rho_next = product(kernels, M, r, self._of_M)  # ρ₊ = r'M r
+                z, rho_next = kernels.product(M, r, self._of_M)  # ρ₊ = r'M r
             beta = rho_next / rho  # β = ρ₊ / ρ
             kernels.cg_advance(x, p, z, alpha, beta, d)  # x += α p, p = M r + β p
             size = s.lengths(square, r, active)

@@ -37,8 +37,6 @@ from ..kernels import (
     Line,
     Workspace,
     choose,
-    multiply,
-    product,
 )
 from ..operators.linear_operator import LinearOperator, as_operator
 from ..operators.probes import asymmetry, random_signs, symmetry_tolerance
@@ -200,7 +198,7 @@ class LinearSystem:
 
     def residual(self, x: Array, out: Array, scratch: Array) -> None:
         """Write b − A x, recomputed (one product), into ``out``."""
-        y, _ = multiply(self.kernels, self.A, x, scratch)
+        y, _ = self.kernels.multiply(self.A, x, scratch)
         self.kernels.subtract(self.b, y, out)
 
     def metric_norms(self, v: Array, scratch: Array) -> list[float]:
@@ -208,7 +206,7 @@ class LinearSystem:
         if self.M is None:
             return [norm(column_of(v, c)) for c in range(len(self.columns))]
         squares = self.kernels.scalars(v).values(
-            product(self.kernels, self.M, v, scratch)[1]
+            self.kernels.product(self.M, v, scratch)[1]
         )
         sound = [s if math.isfinite(s) else math.nan for s in map(float, squares)]
         return [math.sqrt(max(square, 0.0)) for square in sound]

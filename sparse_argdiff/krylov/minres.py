@@ -17,7 +17,7 @@ import math
 from typing import Any
 
 from ..arrays import Array, dot, norm
-from ..kernels import Device, Line, Scalar, Workspace, product
+from ..kernels import Device, Line, Scalar, Workspace
 from ..status import Status
 from .column_blocks import take
 from .linear_system import (
@@ -194,7 +194,7 @@ class Lanczos:
         for count in range(1, most + 1):
             if s.none(active):
                 break
-            y, square = product(kernels, A, v, buffer)  # y = A v
+            y, square = kernels.product(A, v, buffer)  # y = A v
             self.products += 1
             alpha = square / self.size / self.size
             if self.products == 1:
@@ -263,7 +263,7 @@ class Lanczos:
     def _metric(self, r: Array, out: Array) -> Scalar:
         """Write M r into ``out`` itself, it must outlive the next product; return r'M r."""
         assert self.M is not None
-        z, square = product(self.kernels, self.M, r, out)
+        z, square = self.kernels.product(self.M, r, out)
         if z is not out:
             out[...] = z
         return square
