@@ -10,7 +10,8 @@ from scipy import sparse
 
 import sparse_argdiff as sad
 from sparse_argdiff.linear_model import Glm
-from sparse_argdiff.linear_model.losses import Logistic, Multinomial
+from sparse_argdiff.linear_model.losses import Logistic
+from sparse_argdiff.linear_model.multinomial import Multinomial
 
 DIGITS = decimal.Context(prec=400, Emin=-100_000, Emax=100_000)
 

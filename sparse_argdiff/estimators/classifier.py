@@ -10,7 +10,8 @@ from sklearn.utils.class_weight import compute_sample_weight
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import column_or_1d
 
-from ..linear_model.losses import Logistic, Multinomial
+from ..linear_model.losses import Logistic
+from ..linear_model.multinomial import Multinomial
 from .linear_model_cv import Coded, LinearModelCV
 from .parameters import described
 from .task import Task

@@ -28,7 +28,7 @@ from sklearn.utils.validation import (
 )
 
 from .. import status
-from ..linear_model.losses import Loss
+from ..linear_model.loss import Loss
 from .columns import Columns, prepare_columns
 from .comparison import crossed_losses
 from .criterion import gathered, refit

@@ -11,15 +11,8 @@ from sklearn.base import RegressorMixin
 from sklearn.metrics import d2_pinball_score, d2_tweedie_score, r2_score
 from sklearn.utils.validation import column_or_1d
 
-from ..linear_model.losses import (
-    Gamma,
-    Huber,
-    Loss,
-    Poisson,
-    Quantile,
-    Squared,
-    Tweedie,
-)
+from ..linear_model.loss import Loss
+from ..linear_model.losses import Gamma, Huber, Poisson, Quantile, Squared, Tweedie
 from .linear_model_cv import Coded, LinearModelCV
 from .parameters import described
 from .task import Task

@@ -14,7 +14,8 @@ from typing import Any
 import numpy as np
 from scipy import sparse
 
-from ..linear_model.losses import Logistic, Multinomial
+from ..linear_model.losses import Logistic
+from ..linear_model.multinomial import Multinomial
 from .files import DataError, Table
 from .regressor import LOG_LINK
 

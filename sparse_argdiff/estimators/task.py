@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from ..linear_model import Glm
-from ..linear_model.losses import Loss
+from ..linear_model.loss import Loss
 from .folds import Pair
 
 FEWEST = (

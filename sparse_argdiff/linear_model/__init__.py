@@ -7,18 +7,18 @@ from .held_out_decision import HeldOutDecision
 from .intercept import Intercept
 from .kernel import GaussianKernel, Kernel, linear_kernel
 from .leave_one_out import LeaveOneOut
+from .loss import Loss
 from .losses import (
     Gamma,
     Huber,
     Logistic,
-    Loss,
-    Multinomial,
     Poisson,
     Quantile,
     Squared,
     SquaredHinge,
     Tweedie,
 )
+from .multinomial import Multinomial
 from .support_vector import SupportVector, SupportVectors
 
 __all__ = [

@@ -15,7 +15,8 @@ from scipy import sparse
 
 from ..arrays import HostArray
 from ..kernels.coordinate_descent import compiled_gram, is_worth_compiling
-from .losses import Curvature, Squared
+from .loss import Curvature
+from .losses import Squared
 from .mean_loss import DataTerm
 
 _KEPT = 4000  # columns of which products are kept

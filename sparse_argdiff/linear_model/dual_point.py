@@ -19,8 +19,9 @@ from typing import Any
 import numpy as np
 
 from ..arrays import Array, dot, epsilon, namespace
-from .losses import Gamma, Huber, Logistic, Multinomial, Poisson, Quantile, Squared
+from .losses import Gamma, Huber, Logistic, Poisson, Quantile, Squared
 from .mean_loss import DataTerm
+from .multinomial import Multinomial
 
 _KNOWN = Squared | Logistic | Poisson | Gamma | Huber | Quantile | Multinomial
 

@@ -26,7 +26,8 @@ from .design import Design, as_features
 from .held_out import HeldOutLoss
 from .leave_one_out import LeaveOneOut, LeaveOneOuts
 from .log_weight_range import log_weight_range
-from .losses import Loss, as_loss
+from .loss import Loss
+from .losses import as_loss
 from .mean_loss import DataTerm, several_targets, terms_of
 from .norms import NoRidge, norm_of
 from .penalty import RidgePenalty

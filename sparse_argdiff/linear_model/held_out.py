@@ -15,8 +15,9 @@ from ..arrays import (
     to_namespace,
 )
 from .lipschitz_constants import lipschitz_of
+from .loss import Loss
 from .loss_at import quiet
-from .losses import Loss, as_loss
+from .losses import as_loss
 from .mean_loss import DataTerm, several_targets, terms_of
 from .third_derivative import observations, second_of_loss
 

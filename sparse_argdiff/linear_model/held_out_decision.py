@@ -13,7 +13,7 @@ from ..arrays import Array, as_array, copied, dot, namespace, zeros
 from ..operators.linear_operator import aslinearoperator
 from .intercept import tell
 from .kernel import Kernel, as_kernel
-from .losses import Loss
+from .loss import Loss
 from .sample_costs import sample_weights
 
 

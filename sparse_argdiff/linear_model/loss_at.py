@@ -14,7 +14,7 @@ from typing import Any, cast
 import numpy as np
 
 from ..arrays import Array, dot
-from .losses import Curvature, Loss, curvature_of
+from .loss import Curvature, Loss, curvature_of
 
 
 class LossAt:

@@ -14,107 +14,17 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Callable
-from typing import Any, ClassVar, NamedTuple, Protocol
+from typing import Any, ClassVar
 
 import numpy as np
 
-from ..arrays import Array, as_data, copied, epsilon, namespace
-
-
-class Curvature(NamedTuple):
-    """The weighted second derivative: its diagonal, and its product."""
-
-    diagonal: Array
-    product: Callable[[Array], Array]  # may overwrite its operand
-    soft_max: tuple[Array, Array] | None = None  # (p, w) where it is w (diag p − p p')
-
-
-def curvature_of(diagonal: Array) -> Curvature:
-    """Return the curvature of a loss of one predictor a sample."""
-
-    def product(dz: Array) -> Array:
-        dz *= diagonal if dz.ndim == 1 else diagonal[:, None]
-        return dz
-
-    return Curvature(diagonal, product)
-
-
-class Loss(Protocol):
-    """A convex loss, pointwise in the samples.
-
-    Predictors z have shape (N,), or (N, K) for a loss of K outputs a sample.
-    Optional attributes: ``curvature_bound`` and ``third_bound``, of the second and third
-    derivatives by z for all z; without them nothing is proven about a hypergradient.
-    ``kinks(z, targets)``, the relative distances to where the curvature jumps: samples
-    there make a derivative one-sided, which is told.
-    ``mean_range``, the open interval of the means that the model can predict: targets all
-    at one end have no finite intercept.  ``third(z, targets, weights, a, b)``, the third
-    derivative times the weights along a and b, of the shape of z: without it the Hessian
-    of a hypergradient's F takes differences.  ``together(z, targets)``, ℓ, ∂ℓ/∂z and
-    ∂²ℓ/∂z² of scalar predictors in fresh arrays, where they share their terms.
-    """
-
-    def prepare(self, targets: Array, dtype: Any, outputs: int | None = None) -> Array:
-        """Return checked targets, in the form the other methods take.
-
-        ``outputs`` is K where the model has fixed it, for held-out targets.
-        """
-
-    def outputs(self, targets: Array) -> int:
-        """Return K, 1 for scalar predictors."""
-
-    def value(self, z: Array, targets: Array) -> Array:
-        """Return ℓ per sample, shape (N,)."""
-
-    def slope(self, z: Array, targets: Array) -> Array:
-        """Return ∂ℓ/∂z, of the shape of z."""
-
-    def curvature(self, z: Array, targets: Array, weights: Array) -> Curvature:
-        """Return ∂²ℓ/∂z² times the weights (N,)."""
-
-
-def _numeric(targets: Array, dtype: Any) -> Array:
-    if targets.ndim != 1:
-        raise ValueError(f"targets must be 1-D, found shape {tuple(targets.shape)}")
-    if getattr(targets.dtype, "kind", "") in set("OSUT"):
-        raise TypeError(
-            f"targets must be real, found dtype {targets.dtype}; number labels by "
-            "numpy.unique(labels, return_inverse=True)[1]"
-        )
-    return as_data("targets", targets, dtype)
-
-
-class _Scalar:
-    """A loss of one predictor a sample, whose curvature is a diagonal."""
-
-    def prepare(self, targets: Array, dtype: Any, outputs: int | None = None) -> Array:
-        """Return the targets, checked."""
-        return _numeric(targets, dtype)
-
-    def outputs(self, targets: Array) -> int:
-        """Return 1."""
-        return 1
-
-    def curvature(self, z: Array, targets: Array, weights: Array) -> Curvature:
-        """Return ∂²ℓ/∂z² times the weights (N,)."""
-        return curvature_of(self._second(z, targets, weights))
-
-    def third(
-        self, z: Array, targets: Array, weights: Array, a: Array, b: Array
-    ) -> Array:
-        """Return ∂³ℓ/∂z³ times the weights along a and b."""
-        return self._third(z, targets, weights) * a * b
-
-    def _second(self, z: Array, targets: Array, weights: Array) -> Array:
-        raise NotImplementedError
-
-    def _third(self, z: Array, targets: Array, weights: Array) -> Array:
-        return 0.0 * weights
+from ..arrays import Array, namespace
+from .loss import Loss, ScalarLoss, numeric_targets
+from .multinomial import Multinomial
 
 
 @dataclasses.dataclass(frozen=True)
-class Squared(_Scalar):
+class Squared(ScalarLoss):
     """½ (z − t)², for real targets."""
 
     curvature_bound: ClassVar[float] = 1.0
@@ -133,7 +43,7 @@ class Squared(_Scalar):
 
 
 @dataclasses.dataclass(frozen=True)
-class Logistic(_Scalar):
+class Logistic(ScalarLoss):
     """log(1 + e^z) − t z, for targets in [0, 1]; labels −1 and +1 become 0 and 1."""
 
     curvature_bound: ClassVar[float] = 0.25
@@ -142,7 +52,7 @@ class Logistic(_Scalar):
 
     def prepare(self, targets: Array, dtype: Any, outputs: int | None = None) -> Array:
         """Return targets in [0, 1]."""
-        targets = _numeric(targets, dtype)
+        targets = numeric_targets(targets, dtype)
         xp = namespace(targets)
         if targets.shape[0] and bool(xp.all((targets == -1.0) | (targets == 1.0))):
             return 0.5 * (targets + 1.0)
@@ -216,14 +126,14 @@ class Logistic(_Scalar):
 
 
 @dataclasses.dataclass(frozen=True)
-class Poisson(_Scalar):
+class Poisson(ScalarLoss):
     """e^z − t z, for counts t ≥ 0."""
 
     mean_range: ClassVar[tuple[float, float]] = (0.0, math.inf)
 
     def prepare(self, targets: Array, dtype: Any, outputs: int | None = None) -> Array:
         """Return targets ≥ 0."""
-        targets = _numeric(targets, dtype)
+        targets = numeric_targets(targets, dtype)
         if bool(namespace(targets).any(targets < 0.0)):
             raise ValueError("targets of the Poisson loss must be >= 0")
         return targets
@@ -250,7 +160,7 @@ class Poisson(_Scalar):
 
 
 @dataclasses.dataclass(frozen=True)
-class Tweedie(_Scalar):
+class Tweedie(ScalarLoss):
     """e^{(2−p) z} / (2 − p) + t e^{(1−p) z} / (p − 1) + const: half the deviance, mean e^z.
 
     The constant makes it zero at z = log t.  For amounts t ≥ 0 that are zero with a positive
@@ -279,7 +189,7 @@ class Tweedie(_Scalar):
 
     def prepare(self, targets: Array, dtype: Any, outputs: int | None = None) -> Array:
         """Return targets ≥ 0, > 0 for p = 2."""
-        targets = _numeric(targets, dtype)
+        targets = numeric_targets(targets, dtype)
         xp, sign = namespace(targets), ">" if self.power == 2.0 else ">="
         wrong = targets <= 0.0 if self.power == 2.0 else targets < 0.0
         if bool(xp.any(wrong)):
@@ -340,7 +250,7 @@ class Gamma(Tweedie):
 
 
 @dataclasses.dataclass(frozen=True)
-class Quantile(_Scalar):
+class Quantile(ScalarLoss):
     """τ r + δ log(1 + e^{−r/δ}), r = t − z: the smoothed loss of a quantile.
 
     It lies between the loss max(τ r, (τ − 1) r) and δ log 2 above it.
@@ -404,7 +314,7 @@ class Quantile(_Scalar):
 
 
 @dataclasses.dataclass(frozen=True)
-class Huber(_Scalar):
+class Huber(ScalarLoss):
     """½ r² for |r| ≤ δ and δ|r| − ½ δ² beyond, r = z − t.
 
     Parameters
@@ -446,7 +356,7 @@ class Huber(_Scalar):
         return xp.abs(xp.abs(z - targets) / self.delta - 1.0)
 
 
-class Majoriser(_Scalar):
+class Majoriser(ScalarLoss):
     """A loss with the curvature of the parabola that touches it at z and lies above it.
 
     Of a loss that is even about its centre up to a linear part, and whose even part is
@@ -464,14 +374,14 @@ class Majoriser(_Scalar):
 
 
 @dataclasses.dataclass(frozen=True)
-class SquaredHinge(_Scalar):
+class SquaredHinge(ScalarLoss):
     """max(0, 1 − t z)² for labels −1/+1; 0/1 become −1/+1."""
 
     mean_range: ClassVar[tuple[float, float]] = (-1.0, 1.0)
 
     def prepare(self, targets: Array, dtype: Any, outputs: int | None = None) -> Array:
         """Return the labels −1/+1."""
-        targets = _numeric(targets, dtype)
+        targets = numeric_targets(targets, dtype)
         xp = namespace(targets)
         if bool(xp.all((targets == 0.0) | (targets == 1.0))):
             return 2.0 * targets - 1.0
@@ -501,160 +411,6 @@ class SquaredHinge(_Scalar):
     def _missing(z: Array, targets: Array) -> Array:
         short = 1.0 - targets * z
         return namespace(z).maximum(short, 0.0 * short)
-
-
-@dataclasses.dataclass(frozen=True)
-class Multinomial:
-    """log Σ_k e^{z_k} − z_t for classes t = 0 … K−1, or (N, K) class probabilities."""
-
-    # Of diag(p) - p p' and of the third cumulant, as forms in the norm of z.
-    curvature_bound: ClassVar[float] = 0.5
-    third_bound: ClassVar[float] = math.sqrt(0.5)
-    mean_range: ClassVar[tuple[float, float]] = (0.0, 1.0)
-
-    def prepare(self, targets: Array, dtype: Any, outputs: int | None = None) -> Array:
-        """Return class probabilities, shape (N, K)."""
-        xp = namespace(targets)
-        if targets.ndim == 2:
-            if targets.shape[1] < 2:
-                raise ValueError(
-                    "2-D targets must have a column for each of two or more classes, "
-                    f"found shape {tuple(targets.shape)}"
-                )
-            targets = as_data("targets", targets, dtype)
-            sums = xp.sum(targets, axis=1)
-            if not bool(xp.all(targets >= 0) & xp.all(xp.abs(sums - 1) < 1e-4)):
-                raise ValueError("rows of 2-D targets must be class probabilities")
-            if outputs not in {None, int(targets.shape[1])}:
-                raise ValueError(
-                    f"targets must have {outputs} columns, found {targets.shape[1]}"
-                )
-            return targets
-        classes = _numeric(targets, np.float64)
-        whole = xp.asarray(classes, dtype=xp.int64)
-        valid = (whole == classes) & (classes >= 0)
-        if classes.shape[0] == 0 or not bool(xp.all(valid)):
-            raise ValueError(
-                "targets of the multinomial loss must be classes 0 ... K-1"
-            )
-        count = _count_of(whole) if outputs is None else outputs
-        found = int(xp.max(whole))
-        if found >= count:
-            raise ValueError(
-                f"targets must be classes 0 ... {count - 1}, found {found}"
-            )
-        return xp.asarray(whole[:, None] == xp.arange(count)[None, :], dtype=dtype)
-
-    def outputs(self, targets: Array) -> int:
-        """Return the number of classes."""
-        return int(targets.shape[1])
-
-    def value(self, z: Array, targets: Array) -> Array:
-        """Return ℓ per sample."""
-        xp = namespace(z)
-        top = xp.max(z, axis=1, keepdims=True)
-        _, rest = self._tails(z, top)
-        shares = 1.0 - xp.sum(targets, axis=1)  # zero but for the rounding of targets
-        below = xp.sum(targets * (top - z), axis=1)
-        return xp.log1p(rest[:, 0]) + below + shares * top[:, 0]
-
-    def slope(self, z: Array, targets: Array) -> Array:
-        """Return probabilities minus targets."""
-        p, others = self._probabilities(z)
-        return namespace(z).where(p > 0.5, (1.0 - targets) - others, p - targets)
-
-    def curvature(self, z: Array, targets: Array, weights: Array) -> Curvature:
-        """Return diag(p) − p p' per sample, weighted."""
-        p, others = self._probabilities(z)
-        weighted, top = weights[:, None] * p, _largest(p)
-
-        def product(dz: Array) -> Array:
-            dz = _centred(p, top, dz)
-            dz *= weighted
-            return dz
-
-        return Curvature(weighted * others, product, (p, weights))
-
-    def third(
-        self, z: Array, targets: Array, weights: Array, a: Array, b: Array
-    ) -> Array:
-        """Return the derivative of (diag(p) − p p') a along b per sample, weighted."""
-        p = self.probability(z)
-        top = _largest(p)
-        product = _centred(p, top, copied(a)) * _centred(p, top, copied(b))
-        return weights[:, None] * p * _centred(p, top, product)
-
-    @classmethod
-    def probability(cls, z: Array) -> Array:
-        """Return the soft-max of each row."""
-        return cls._probabilities(z)[0]
-
-    @classmethod
-    def _probabilities(cls, z: Array) -> tuple[Array, Array]:
-        """Return p and 1 − p, of which neither has digits that cancel."""
-        xp = namespace(z)
-        top = xp.max(z, axis=1, keepdims=True)
-        e, rest = cls._tails(z, top)
-        e /= 1.0 + rest
-        return e, xp.where(z == top, rest / (1.0 + rest), 1.0 - e)
-
-    @staticmethod
-    def _tails(z: Array, top: Array) -> tuple[Array, Array]:
-        """Return e^{z − top} and its sum without one of the largest entries, (N, 1)."""
-        xp = namespace(z)
-        e, largest = xp.exp(z - top), z == top
-        below = xp.sum(xp.where(largest, xp.zeros_like(e), e), axis=1, keepdims=True)
-        ties = xp.sum(xp.asarray(largest, dtype=z.dtype), axis=1, keepdims=True) - 1.0
-        return e, below + ties
-
-
-def _largest(p: Array) -> Array:
-    """Return the place of the largest entry of each row, (N, 1)."""
-    return namespace(p).argmax(p, axis=1)[:, None]
-
-
-def _centred(p: Array, top: Array, v: Array) -> Array:
-    """Return v minus its mean p'v per row, in place.
-
-    The mean is that of the distances to the entry of the largest p, so that nothing
-    cancels where a p is next to one.
-    """
-    xp = namespace(v)
-    v -= xp.take_along_axis(v, top, axis=1)
-    v -= xp.sum(p * v, axis=1, keepdims=True)
-    return v
-
-
-def _count_of(classes: Array) -> int:
-    """Return K for classes 0 ... K-1, at least two, each with a sample."""
-    xp = namespace(classes)
-    count = max(int(xp.max(classes)) + 1, 2)
-    for k in range(count):
-        if not bool(xp.any(classes == k)):
-            raise ValueError(
-                "targets of the multinomial loss must be classes 0 ... K-1, each with a "
-                f"sample, found none of class {k} and {count - 1} as the last; number "
-                "them by numpy.unique(labels, return_inverse=True)[1]"
-            )
-    return count
-
-
-def kink_note(loss: Loss, z: Array, targets: Array, weights: Array) -> str:
-    """Say how many samples are where the curvature of a loss jumps, to half the digits.
-
-    Empty without any, and for losses that are twice differentiable.
-    """
-    distances = getattr(loss, "kinks", None)
-    if distances is None:
-        return ""
-    near = (distances(z, targets) <= math.sqrt(epsilon(z))) & (weights > 0.0)
-    count = int(namespace(z).count_nonzero(near))
-    if count == 0:
-        return ""
-    return (
-        f"{count} samples are at a kink of the slope of the loss, where its curvature "
-        "jumps: the derivative is one-sided there"
-    )
 
 
 LOSSES: dict[str, type[Any]] = {

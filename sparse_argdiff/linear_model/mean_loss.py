@@ -26,8 +26,9 @@ from ..arrays import (
     to_namespace,
 )
 from .design import Design, as_features, model_dtype
+from .loss import Loss
 from .loss_at import LossAt, quiet
-from .losses import Loss, Squared
+from .losses import Squared
 
 
 class DataTerm:

@@ -23,7 +23,8 @@ from .columns import Columns
 from .dual_point import LossDualPoint, dual_point
 from .hessian_product.one_pass import products_of
 from .lipschitz_constants import constants_of
-from .losses import Curvature, Huber, Majoriser, Quantile, Squared, kink_note
+from .loss import Curvature, kink_note
+from .losses import Huber, Majoriser, Quantile, Squared
 from .mean_loss import DataTerm
 from .norms import NoRidge
 from .penalty import RidgePenalty, held, without

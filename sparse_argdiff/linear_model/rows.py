@@ -6,8 +6,8 @@ A fold gives the samples that it holds out the weight zero: their losses are not
 from __future__ import annotations
 
 from ..arrays import Array, namespace, zeros
+from .loss import Curvature, kink_note
 from .loss_at import LossAt
-from .losses import Curvature, kink_note
 from .mean_loss import DataTerm
 
 

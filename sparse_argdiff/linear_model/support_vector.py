@@ -34,7 +34,8 @@ from .held_out_decision import HeldOutDecision, rows_of
 from .intercept import Intercept, intercept_of, tell
 from .kernel import Kernel, as_kernel, checked_matrix
 from .kernel_columns import columns_of, diagonal_of
-from .losses import Loss, SquaredHinge, as_loss
+from .loss import Loss
+from .losses import SquaredHinge, as_loss
 from .pairwise_descent import PairwiseDescent
 from .sample_costs import SampleCosts, sample_weights
 

@@ -38,7 +38,7 @@ from ..problem.problem import Problem, Solution
 from ..problem.stationarity_check import check_conditions
 from ..status import Status
 from .active_set import active_set
-from .scaled_problem import curvatures
+from .box import Box, box_of, is_box
 from .stopping import NewtonIterate, asks_to_stop
 
 logger = logging.getLogger(__name__)
@@ -52,93 +52,13 @@ _KEPT = 2000  # unknowns up to which the factor of the last face is kept
 _LARGEST = 4000  # unknowns up to which a dense factor is taken
 
 
-def is_box(problem: Problem) -> bool:
-    """Tell whether the constraints are bounds and at most one linear row."""
-    rows = problem.equalities
-    if problem.inequalities is not None or not problem.bounded:
-        return False
-    return rows is None or (rows.affine and [part.p for part in rows.parts] == [1])
-
-
-@dataclasses.dataclass(frozen=True)
-class _Box:
-    """The box and the row, with the metric D."""
-
-    lower: HostArray
-    upper: HostArray
-    row: HostArray | None
-    right: float
-    D: HostArray
-
-    def project(self, y: HostArray) -> HostArray | None:
-        """Return argmin ‖z − y‖_D over the box and the row, None where they are apart.
-
-        z = clip(y − ν c / D), and c'z falls with ν, linearly between the values at which
-        variables meet their bounds.
-        """
-        if self.row is None:
-            return np.clip(y, self.lower, self.upper)
-        c, slope = self.row, self.row / self.D
-
-        def at(nu: float) -> tuple[HostArray, float]:
-            z = np.clip(y - nu * slope, self.lower, self.upper)
-            return z, float(c @ z) - self.right
-
-        z, off = at(0.0)
-        if abs(off) <= 4.0 * epsilon(y) * float(np.abs(c) @ np.abs(z)):
-            return z
-        moving = c != 0.0
-        with np.errstate(invalid="ignore", over="ignore"):
-            ends = [
-                (y - side)[moving] / slope[moving] for side in (self.lower, self.upper)
-            ]
-        breaks = np.concatenate(ends)
-        breaks = np.unique(breaks[np.isfinite(breaks)])
-        first, last = -1, breaks.size  # c'z > b at the first, and < b at the last
-        while last - first > 1:
-            middle = (first + last) // 2
-            first, last = (
-                (middle, last) if at(breaks[middle])[1] > 0.0 else (first, middle)
-            )
-        if first >= 0 and last < breaks.size:
-            low, high = breaks[first], breaks[last]
-            above, below = at(low)[1], at(high)[1]
-            nu = low + (high - low) * (above / (above - below))
-            return at(nu)[0]
-        if breaks.size == 0:
-            base = 0.0
-        else:
-            base = float(breaks[0] if first < 0 else breaks[-1])
-        free = np.isinf(self.lower if first >= 0 else self.upper) & moving & (c > 0.0)
-        free |= np.isinf(self.upper if first >= 0 else self.lower) & moving & (c < 0.0)
-        weight, off = float(c[free] @ slope[free]), at(base)[1]
-        if weight > 0.0:
-            return at(base + off / weight)[0]
-        z = at(base)[0]
-        rounding = 1e3 * epsilon(y) * (float(np.abs(c) @ np.abs(z)) + abs(self.right))
-        return z if abs(off) <= rounding else None
-
-    def on_face(self, y: HostArray, face: HostArray) -> _Box:
-        """Return the part of the box in which the other variables keep their values."""
-        lower, upper = (np.where(face, side, y) for side in (self.lower, self.upper))
-        return dataclasses.replace(self, lower=lower, upper=upper)
-
-    def multiplier(self, g: HostArray, face: HostArray) -> float:
-        """Return ν of the row that fits g + ν c = 0 on a face, in the metric."""
-        if self.row is None:
-            return 0.0
-        c, w = self.row[face], self.row[face] / self.D[face]
-        square = float(c @ w)
-        return -float(w @ g[face]) / square if square > 0.0 else 0.0
-
-
 @dataclasses.dataclass
 class _Run:
     """The point, its gradient and what was spent."""
 
     problem: Problem
     x: Array
-    box: _Box
+    box: Box
     tol: float
     y: HostArray
     g: HostArray
@@ -416,7 +336,7 @@ def projected_newton(
     if not isinstance(y0, np.ndarray):
         options: dict[str, Any] = {"maxiter": maxiter, "callback": callback}
         return active_set(problem, x, y0, tol=tol, **options)
-    box, n_hvp = _box(problem, x, y0)
+    box, n_hvp = box_of(problem, x, y0)
     y = box.project(y0)
     if y is None:
         apart = "no y within the bounds meets the equality row"
@@ -442,25 +362,6 @@ def projected_newton(
         n_hvp=found.n_hvp + other.n_hvp,
         n_grad=found.n_grad + other.n_grad,
     )
-
-
-def _box(problem: Problem, x: Array, y: HostArray) -> tuple[_Box, int]:
-    lower: Any
-    upper: Any
-    D: Any
-    lower, upper = problem.bounds(x, y)
-    start = np.clip(y, lower, upper)
-    D, n_hvp = curvatures(problem, x, start)
-    known = (D > 0.0) & np.isfinite(D)
-    typical = float(np.exp(np.mean(np.log(D[known])))) if np.any(known) else 1.0
-    D = np.where(known, D, typical).astype(y.dtype, copy=False)
-    row, right = None, 0.0
-    if problem.equalities is not None:
-        zero = np.zeros_like(y)
-        jac = aslinearoperator(problem.equalities.jac(x, zero))
-        row = np.asarray(jac.T @ np.ones(1, y.dtype)).astype(y.dtype, copy=False)
-        right = -float(problem.equalities.value(x, zero)[0])
-    return _Box(lower, upper, row, right, D), n_hvp
 
 
 def _iterate(run: _Run, maxiter: int, callback: Any) -> Status:

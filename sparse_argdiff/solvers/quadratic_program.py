@@ -2,7 +2,7 @@
 
     (y, ν, z) near a solution  →  active set A  →  K_A (dy, dν, dz) = − residual  →  signs
 
-The engines are PIQP and Clarabel (extra ``qp``); ``"active_set"`` is the package's own
+Proposals come from an engine (``engines.py``) or, ``"active_set"``, from the package's own
 ``krylov.convex_quadratic``.  What any of them returns is a proposal: the answer is
 the solution of the equations of an active set, and CONVERGED is said of the conditions of the
 problem itself, evaluated there.
@@ -12,16 +12,14 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import importlib.util
 import math
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
-from scipy import sparse
 
 from ..arrays import HostArray, asarray, epsilon, norm
-from ..krylov.convex_program import ConvexProgram, PrimalDual, errors
+from ..krylov.convex_program import PrimalDual, errors
 from ..krylov.convex_quadratic import (
     MAXITER,
     ConvexQuadraticPath,
@@ -44,10 +42,10 @@ from ..problem.optimality import conditions, residual_of
 from ..problem.problem import ActiveSet, Problem, Solution
 from ..problem.quadratic import QuadraticObjective
 from ..status import Status
+from .engines import ask_engine
 from .principal_pivoting import pivoted
 from .stopping import NewtonIterate, asks_to_stop
 
-ENGINES = ("piqp", "clarabel")
 _EARLY = 1e-6  # the error of a path from which a first set is tried
 _MANY = 30  # sets that are tried where the path goes no further
 _FEW = 4  # sets that are tried then, and from a start
@@ -64,19 +62,6 @@ _NOT_CONVEX = (
     "P is not positive semidefinite: what was found is a local minimum, and another "
     "start may lead to a lower one"
 )
-
-
-def engine_for(problem: Problem) -> str | None:
-    """Return the engine that solves a quadratic program by default, None for our own."""
-    objective = problem.objective
-    if not isinstance(objective, QuadraticObjective) or not _has_entries(objective):
-        return None
-    return "piqp" if _is_installed("piqp") else None
-
-
-@functools.cache
-def _is_installed(engine: str) -> bool:
-    return importlib.util.find_spec(engine) is not None
 
 
 def judged_by_program(
@@ -122,12 +107,6 @@ def judged_by_program(
     else:
         status = Status.STAGNATED
     return dataclasses.replace(solution, status=status, relative_error=error)
-
-
-def _has_entries(objective: QuadraticObjective) -> bool:
-    data = objective.data.constant
-    given = (m for m in (data.P, data.A, data.G) if m is not None)
-    return all(isinstance(m, np.ndarray) or sparse.issparse(m) for m in given)
 
 
 def solve_quadratic(
@@ -290,7 +269,7 @@ class _Run:
             if found is not None:
                 return found
         if engine is not None and self.callback is None:
-            proposed, self.note = _ask(engine, self.path, self.tol)
+            proposed, self.note = ask_engine(engine, self.path, self.tol)
             if proposed is not None:
                 self.niter, self.best = proposed.niter, proposed.point
                 guess = guess_of(self.path, self.best)
@@ -506,132 +485,3 @@ class _Run:
             warnings=tuple(notes),
             **found_by,
         )
-
-
-class _Proposal(NamedTuple):
-    point: PrimalDual
-    niter: int
-
-
-def _ask(
-    engine: str, path: ConvexQuadraticPath, tol: float
-) -> tuple[_Proposal | None, str]:
-    """Return what an engine finds, in the program's own units, or a note of its failure."""
-    f, (force, length) = path.program, path.units
-    # y = length ỹ and f = force · length f̃: the engines' tolerances are absolute.
-    program = ConvexProgram(
-        P=f.P * (length / force),
-        q=f.q / force,
-        A=f.A,
-        b=f.b / length,
-        G=f.G,
-        h=f.h / length,
-        lower=f.lower / length,
-        upper=f.upper / length,
-    )
-    asked = _piqp if engine == "piqp" else _clarabel
-    found, status, niter = asked(program, min(max(0.1 * tol, 1e-11), 1e-9))
-    if found is None:
-        return None, f"{engine} ended with {status}; solved by the package's own method"
-    y, nu, z, s = found
-    point = PrimalDual(length * y, force * nu, force * z, force * s)
-    return _Proposal(path.scaling.given(point), niter), ""
-
-
-def _extra(engine: str) -> Any:
-    """Return the module of an engine."""
-    if importlib.util.find_spec(engine) is None:
-        raise ImportError(
-            f"method={engine!r} needs {engine}, which is not installed: "
-            "pip install 'sparse-argdiff[qp]'"
-        )
-    return importlib.import_module(engine)
-
-
-def _piqp(program: ConvexProgram, tol: float) -> tuple[PrimalDual | None, str, int]:
-    """Solve by PIQP.
-
-    References
-    ----------
-    R. Schwan, Y. Jiang, D. Kuhn, C. N. Jones, CDC 2023, arXiv:2304.00290.
-    """
-    piqp = _extra("piqp")
-    dense = program.n + program.b.size + program.h.size <= _DENSE
-    solver = piqp.DenseSolver() if dense else piqp.SparseSolver()
-    settings = solver.settings
-    settings.eps_abs = settings.eps_rel = tol
-    settings.eps_duality_gap_abs = settings.eps_duality_gap_rel = tol
-    settings.verbose = False
-
-    def entries(matrix: Any) -> Any:
-        if dense:
-            entries = matrix.toarray() if sparse.issparse(matrix) else matrix
-            return np.asfortranarray(entries)
-        return sparse.csc_matrix(matrix)
-
-    h_low = np.full(program.h.size, -np.inf)
-    solver.setup(
-        entries(program.P),
-        program.q,
-        entries(program.A),
-        program.b,
-        entries(program.G),
-        h_low,
-        program.h,
-        program.lower,
-        program.upper,
-    )
-    status = solver.solve()
-    found = solver.result
-    if status != piqp.PIQP_SOLVED:
-        return None, str(status.name), int(found.info.iter)
-    s = np.asarray(found.z_bl) - np.asarray(found.z_bu)
-    point = PrimalDual(
-        np.array(found.x), np.array(found.y), np.maximum(found.z_u, 0.0), s
-    )
-    return point, "", int(found.info.iter)
-
-
-def _clarabel(program: ConvexProgram, tol: float) -> tuple[PrimalDual | None, str, int]:
-    """Solve by Clarabel.
-
-    References
-    ----------
-    P. J. Goulart, Y. Chen, "Clarabel: an interior-point solver for conic programs with
-    quadratic objectives", arXiv:2405.12762.
-    """
-    clarabel = _extra("clarabel")
-    n, p, k = program.n, program.b.size, program.h.size
-    low, high = (np.isfinite(v) for v in (program.lower, program.upper))
-    identity = sparse.eye_array(n, format="csr")
-    rows = [program.A, program.G, -identity[low], identity[high]]
-    matrix = sparse.vstack([sparse.csr_array(part) for part in rows], format="csc")
-    sides = np.concatenate(
-        [program.b, program.h, -program.lower[low], program.upper[high]]
-    )
-    cones = [clarabel.ZeroConeT(p), clarabel.NonnegativeConeT(sides.size - p)]
-    options = clarabel.DefaultSettings()
-    options.verbose = options.presolve_enable = False
-    options.tol_gap_abs = options.tol_gap_rel = options.tol_feas = tol
-    solver = clarabel.DefaultSolver(
-        sparse.csc_matrix(sparse.triu(program.P)),
-        program.q,
-        sparse.csc_matrix(matrix),
-        sides,
-        cones,
-        options,
-    )
-    found = solver.solve()
-    niter = int(found.iterations)
-    if str(found.status) not in {"Solved", "AlmostSolved"}:
-        return None, str(found.status), niter
-    z = np.array(found.z)
-    s = np.zeros(n)
-    count = int(low.sum())
-    s[low] = z[p + k : p + k + count]
-    s[high] -= z[p + k + count :]
-    point = PrimalDual(np.array(found.x), z[:p], np.maximum(z[p : p + k], 0.0), s)
-    return point, "", niter
-
-
-_DENSE = 200  # unknowns and rows up to which PIQP's dense solver is faster

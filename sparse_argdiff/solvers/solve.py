@@ -35,13 +35,14 @@ from ..problem.quadratic import QuadraticObjective
 from ..problem.stationarity_check import check_conditions
 from ..status import NoSolutionError, OnFailure, Status, raise_or_warn, warn_poor
 from .active_set import active_set
+from .box import is_box
+from .engines import ENGINES, engine_for
 from .interior_point.barrier import barrier
 from .newton_by_parts import newton_by_parts, parts_of
 from .newton_kkt import newton_kkt
 from .newton_steps import newton_cg
-from .projected_newton import is_box, projected_newton
+from .projected_newton import projected_newton
 from .proximal_newton import proximal_newton
-from .quadratic_program import ENGINES, engine_for
 from .stopping import Callback, NewtonIterate
 
 LowerSolver = Callable[[Problem, Array, Array, float], Solution]

@@ -19,7 +19,7 @@ from ...operators.diagonal_blocks import reselected
 from ...operators.linear_operator import LinearOperator
 from ...operators.structure import Forming, Structure
 from ..design import Design
-from ..losses import Curvature
+from ..loss import Curvature
 from .one_pass import WIDTHS, OnePass, compiled_loops
 
 

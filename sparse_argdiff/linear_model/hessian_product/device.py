@@ -16,7 +16,7 @@ import numpy as np
 from ...arrays import Array, namespace
 from ...kernels.device import functions
 from ..design import Design
-from ..losses import Curvature
+from ..loss import Curvature
 from .two_pass import Products
 
 L2_BYTES = 40 * 2**20  # of an A100; an H100 has 50 MiB

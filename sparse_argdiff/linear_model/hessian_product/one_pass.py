@@ -27,7 +27,7 @@ from ...kernels.blocks import block_loops
 from ...kernels.compiled import read_only
 from ...operators.structure import Forming
 from ..design import Design
-from ..losses import Curvature
+from ..loss import Curvature
 from .device import DeviceProducts
 from .two_pass import Products, TwoPasses
 

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 from ...arrays import Array, namespace
 from ...operators.structure import Forming
 from ..design import Design
-from ..losses import Curvature
+from ..loss import Curvature
 
 
 class Products(NamedTuple):
