@@ -403,7 +403,7 @@ def bounded(x, y, **bounds):
 
 @pytest.mark.parametrize(("gap", "finite"), [(4.0, True), (2.0, False)])
 def test_a_slack_within_the_error_of_y_is_no_slack(gap, finite):
-    """``_SAFETY`` of ``_may_change_sides``, 3 → 1: the solution 1e-3 away, a bound 2e-3."""
+    """``_SAFETY`` of ``_active_set_may_change``, 3 → 1: the solution 1e-3 away, a bound 2e-3."""
     y = np.array([1.0, 1.0])
     certificate = bounded([3.003, 3.0], y, upper=1.0 + 2e-3 * gap)
     moved = np.linalg.solve([[2.0, 1.0], [1.0, 2.0]], [3e-3, 0.0])  # 2e-3, −1e-3

@@ -180,7 +180,7 @@ def certify(
         value_error += first.value_rounding
     if problem.one_sided:
         n_grad += 2
-        if _may_change_sides(problem, point.solution, last.solution):
+        if _active_set_may_change(problem, point.solution, last.solution):
             error = value_error = math.inf
     if descent != "proven" and error < size:
         descent = "estimated"
@@ -361,7 +361,7 @@ def _differentiate(
     return Point(there, adjoint, value, gradient), rounding, n_hvp
 
 
-def _may_change_sides(problem: Problem, here: Solution, there: Solution) -> bool:
+def _active_set_may_change(problem: Problem, here: Solution, there: Solution) -> bool:
     """Tell whether an inequality may become active, or idle, within the error of y.
 
     That is where a slack, or a force, is not a few times larger than it moved in the

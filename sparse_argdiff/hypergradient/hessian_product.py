@@ -111,7 +111,7 @@ class HessianProducts:
             problem, found.solution.judged_for(problem), **options
         )
         self._adjoint = self._solve.system.restrict(found.adjoint.adjoint)
-        self._told = 0  # products that earlier results have told of
+        self._reported = 0  # products that earlier results have counted
 
     @staticmethod
     def know(problem: Problem) -> bool:
@@ -141,8 +141,8 @@ class HessianProducts:
         product = namespace(product).asarray(product, dtype=self.x.dtype)
         change_of_adjoint = system.expand(change.x)
         # The first product pays for the linearisation.
-        n_hvp += solve.n_hvp - self._told
-        self._told = solve.n_hvp
+        n_hvp += solve.n_hvp - self._reported
+        self._reported = solve.n_hvp
         return HessianProduct(
             product, error, tangent, change_of_adjoint, n_hvp, 0, solve.warnings
         )

@@ -8,12 +8,12 @@ from ..arrays import epsilon, namespace
 from ..problem.bounds import move_apart
 from ..problem.problem import Problem, Solution
 
-# The relative error of y from which on a derivative is told to have it.
+# The relative error of y from which on a derivative has a caveat.
 _ACCURATE = 1e-6
 
 
 def inaccuracy(solution: Solution) -> str:
-    """Return what is to be told of the error of a solution from elsewhere."""
+    """Return the caveat of a solution from elsewhere whose error counts, or nothing."""
     error = solution.relative_error or 0.0
     if error <= max(_ACCURATE, math.sqrt(epsilon(solution.y))):
         return ""
@@ -25,7 +25,7 @@ def inaccuracy(solution: Solution) -> str:
 
 
 def moved(distance: float) -> str:
-    """Return what is to be told of a y that is not the solution at which g' is taken."""
+    """Return the caveat of a y that is not the solution at which g' is taken."""
     if distance <= _ACCURATE:
         return ""
     return (
@@ -35,7 +35,7 @@ def moved(distance: float) -> str:
 
 
 def one_sided(solution: Solution) -> str:
-    """Return what is to be told of weak activity."""
+    """Return the caveat of weakly active constraints, or nothing."""
     active = solution.active
     if active is None or not active.degenerate:
         return ""
@@ -56,7 +56,7 @@ def one_sided(solution: Solution) -> str:
 
 
 def moved_apart(problem: Problem, solution: Solution) -> str:
-    """Return what is to be told of variables between bounds that are equal and part."""
+    """Return the caveat of variables whose bounds are equal here and part with x."""
     active, x, y = solution.active, solution.x, solution.y
     if active is None or not problem.bounds_move:
         return ""

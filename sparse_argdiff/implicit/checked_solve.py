@@ -90,7 +90,7 @@ class LinearizedSolve:
     system : KKTSystem
     warnings : tuple of str
         Caveats of the solution and of K.
-    told : tuple of str
+    derivative_caveats : tuple of str
         Those that make the derivative another one: weakly active constraints, and the
         error of a y from elsewhere.
     """
@@ -148,8 +148,8 @@ class LinearizedSolve:
         caveats: tuple[str, ...] = (inaccurate,)
         if solution.active is not None:
             caveats += one_sided(solution), moved_apart(problem, solution)
-        self.told = tuple(note for note in caveats if note)
-        notes = (*solution.warnings, self.system.K.note, *self.told)
+        self.derivative_caveats = tuple(note for note in caveats if note)
+        notes = (*solution.warnings, self.system.K.note, *self.derivative_caveats)
         self.warnings = tuple(dict.fromkeys(note for note in notes if note))
 
     def _set_up(self, exact: bool) -> None:

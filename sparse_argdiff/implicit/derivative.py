@@ -129,7 +129,7 @@ def derivative(
     # What is written into the solution's arrays later is not to change g'(x).
     solve = LinearizedSolve(problem, solution, own_arrays=True, **options)
     system, note = solve.system, "; ".join(solve.warnings)
-    for caveat in solve.told if solve.on_failure != "ignore" else ():
+    for caveat in solve.derivative_caveats if solve.on_failure != "ignore" else ():
         warnings.warn(caveat, ConvergenceWarning, stacklevel=2)
 
     def forward(u: Array) -> Array:

@@ -253,19 +253,19 @@ def _by_members(
             failed.setdefault(f"has no solution ({solution.status.name})", []).append(i)
             continue
         try:
-            row, told = alone(i, solution)
+            row, caveats = alone(i, solution)
         except ConvergenceError as raised:
             error = error or raised
             failed.setdefault(f"has no derivative ({raised.status.name})", []).append(i)
             continue
         found[i, :] = row
-        for note in told:
+        for note in caveats:
             notes.setdefault(note, []).append(i)
-    _tell(given, failed, notes, error)
+    _report(given, failed, notes, error)
     return found
 
 
-def _tell(
+def _report(
     given: _Given,
     failed: dict[str, list[int]],
     notes: dict[str, list[int]],

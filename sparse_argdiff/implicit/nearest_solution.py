@@ -19,7 +19,7 @@ import numpy as np
 from ..arrays import asarray, epsilon
 from ..krylov.convex_program import PrimalDual, errors
 from ..krylov.convex_quadratic import ConvexQuadraticPath, follow
-from ..krylov.settled_set import SettledSet, guess_of, settle
+from ..krylov.polish import PolishedPoint, guess_of, polish
 from ..problem.explicit_program import ExplicitProgram, explicit_program
 from ..problem.metric import metric_of
 from ..problem.problem import Problem, Solution
@@ -59,8 +59,8 @@ def nearest_solution(
     path = ConvexQuadraticPath(explicit.program)
     point = _point_of(explicit, solution)
     error = errors(path.program, path.scaling.scaled(point)).worst
-    found = settle(path, point, guess_of(path, point), _FEW)
-    if not isinstance(found, SettledSet):
+    found = polish(path, point, guess_of(path, point), _FEW)
+    if not isinstance(found, PolishedPoint):
         found = _from_within(path) if error <= tolerance else None
     if found is None:
         return None
@@ -86,12 +86,12 @@ def nearest_solution(
     return Nearest(exact, distance)
 
 
-def _from_within(path: ConvexQuadraticPath) -> SettledSet | None:
+def _from_within(path: ConvexQuadraticPath) -> PolishedPoint | None:
     """Return the solution to which the path of the interior-point method leads."""
     for error in _ERRORS:
         ended = follow(path.given, error, path=path)
-        found = settle(path, ended.point, guess_of(path, ended.point))
-        if isinstance(found, SettledSet):
+        found = polish(path, ended.point, guess_of(path, ended.point))
+        if isinstance(found, PolishedPoint):
             return found
         if not ended.solved:
             break

@@ -134,7 +134,7 @@ def _along(
     u = solve.vector("u", u, solution.x.shape[0])
     first = solve.push_forward(u)
     tangent = system.tangent(first.x, u)
-    notes = tuple(w for w in solve.warnings if w not in solve.told)
+    notes = tuple(w for w in solve.warnings if w not in solve.derivative_caveats)
     if not at.weak:
         return OneSided(tangent, first, solve.n_hvp, notes)
     W, limits, places = _weak_rows(problem, solution, at, motion)

@@ -64,7 +64,7 @@ def tangent_at_kinks(
     system = solve.system
     first = solve.push_forward(u)
     tangent = system.tangent(first.x, u)
-    notes = tuple(w for w in solve.warnings if w not in solve.told)
+    notes = tuple(w for w in solve.warnings if w not in solve.derivative_caveats)
     # Just off the kink, where what enters is on the support.
     sizes = xp.max(xp.abs(y)) if y.shape[0] else 1.0
     off = y + 1e-3 * (float(sizes) or 1.0) * xp.sum(E, axis=1)

@@ -409,15 +409,15 @@ def follow(
     program: ConvexProgram,
     tol: float,
     maxiter: int = MAXITER,
-    told: Callable[[int, HostArray], bool] | None = None,
+    callback: Callable[[int, HostArray], bool] | None = None,
     path: ConvexQuadraticPath | None = None,
 ) -> Ended:
     """Solve a convex program to a relative error ``tol`` of rows, forces and the gap.
 
     Parameters
     ----------
-    told : callable, optional
-        ``told(niter, y)`` is called at each iterate; a true value stops.
+    callback : callable, optional
+        ``callback(niter, y)`` is called at each iterate; a true value stops.
 
     References
     ----------
@@ -440,7 +440,7 @@ def follow(
         logger.debug("convex_quadratic %d: mu %.2e, %.2e", path.niter, mu, worst)
         if worst < least:
             best, least = point, worst
-        if told is not None and told(path.niter, point.y):
+        if callback is not None and callback(path.niter, point.y):
             return Ended(best, False, "", least, path.niter, stopped=True)
         if worst <= tol:
             return Ended(point, True, "", worst, path.niter)

@@ -28,7 +28,7 @@ def blocks_of(A: LinearOperator, M: LinearOperator | None) -> Any:
     return blocks if same or M.is_diagonal else None
 
 
-def taken_apart(blocks: Any, b: Any, x0: Any, M: Any) -> tuple[Any, ...]:
+def as_columns(blocks: Any, b: Any, x0: Any, M: Any) -> tuple[Any, ...]:
     """Return a system of diagonal blocks as one of columns."""
     j = 1 if b.ndim == 1 else b.shape[1]
     places = [k for k in range(blocks.count) for _ in range(j)]
@@ -39,7 +39,7 @@ def taken_apart(blocks: Any, b: Any, x0: Any, M: Any) -> tuple[Any, ...]:
     return blocks.columns(places, len(places)), b, x0, M
 
 
-def put_together(
+def as_blocks(
     blocks: Any, found: KrylovResult, columns: list[Any], like: Array
 ) -> KrylovResult:
     """Return the result of the stacked system; counts are those of all columns."""

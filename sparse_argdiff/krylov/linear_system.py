@@ -42,7 +42,7 @@ from ..operators.linear_operator import LinearOperator, as_operator
 from ..operators.probes import asymmetry, random_signs, symmetry_tolerance
 from ..status import Status
 from .column_blocks import block_width, by_columns, take
-from .diagonal_block_systems import blocks_of, put_together, taken_apart
+from .diagonal_block_systems import as_blocks, as_columns, blocks_of
 from .result import Callback, Iterate, KrylovResult
 
 _QUESTIONABLE = {
@@ -335,7 +335,7 @@ def solve_columns(
     if A.blocks is not None and callback is None:
         blocks = blocks_of(A, M)
     if blocks is not None:
-        A, b, x0, M = taken_apart(blocks, b, x0, M)
+        A, b, x0, M = as_columns(blocks, b, x0, M)
     rtol, atol = as_tolerance("rtol", rtol), as_tolerance("atol", atol)
     if blocks is not None:
         atol = atol / math.sqrt(blocks.count)
@@ -368,7 +368,7 @@ def solve_columns(
     found = assemble(whole.columns, parts, b, A)
     if blocks is None:
         return found
-    return put_together(blocks, found, whole.columns, given)
+    return as_blocks(blocks, found, whole.columns, given)
 
 
 def _columns(b: Array, rtol: float, atol: float, *, metric: bool) -> list[Column]:

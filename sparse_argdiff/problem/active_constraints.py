@@ -79,7 +79,7 @@ def classify_in(
 ) -> ActiveSet:
     """Classify in a metric that is known, see :func:`classify`.
 
-    What is undecided to half the digits of y is told as weak, too, and keeps its place:
+    What is undecided to half the digits of y is marked as weak, too, and keeps its place:
     y is hardly known better.
     """
     xp = namespace(y)

@@ -19,7 +19,7 @@ from ..arrays import HostArray, drawn, epsilon
 from ..krylov.convex_program import ConvexProgram
 from ..krylov.kkt_matrix import LARGEST_DENSE
 from ..krylov.ldl_factor import is_semidefinite
-from ..krylov.settled_set import SettledSet
+from ..krylov.polish import PolishedPoint
 from ..operators.block_matrices import is_explicit
 from .constraints import Stack
 from .formed_hessian import FormedHessian, with_formed_matrices
@@ -90,7 +90,7 @@ class ExplicitProgram:
         found[self.rows] = of_rows
         return found
 
-    def active_set(self, found: SettledSet) -> ActiveSet:
+    def active_set(self, found: PolishedPoint) -> ActiveSet:
         """Return the active set of the problem's own rows and variables."""
         strong, weak = self.mask(found.strong), self.mask(found.weak)
         return ActiveSet(strong, weak, found.fixed, found.weak_fixed)

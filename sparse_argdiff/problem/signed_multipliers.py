@@ -61,14 +61,14 @@ def signed_multipliers(
     path = ConvexQuadraticPath(program)
     size = float(np.max(np.abs(grad), initial=0.0))
 
-    def told(_: int, d: HostArray) -> bool:
+    def close_enough(_: int, d: HostArray) -> bool:
         now = path.now
         if now is None or float(np.max(np.abs(d), initial=0.0)) > _FIT * size:
             return False
         at = path.scaling.scaled(path.as_point(now))
         return errors(path.program, at).dual <= _FIT
 
-    ended = follow(program, 0.1 * _FIT, _STEPS, told, path)
+    ended = follow(program, 0.1 * _FIT, _STEPS, close_enough, path)
     point = ended.point
     if ended.stopped and path.now is not None:
         point = path.as_point(path.now)

@@ -114,7 +114,7 @@ def _refuse_fixed_without_bounds(problem: Problem, active: ActiveSet | None) -> 
 
 
 def _with_weak(given: ActiveSet, found: ActiveSet) -> ActiveSet:
-    """Return a given active set, in which what was found to be weak is told."""
+    """Return a given active set, with what was found to be weak marked so."""
     return dataclasses.replace(
         given,
         weak=given.weak | found.weak,

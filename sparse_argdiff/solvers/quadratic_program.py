@@ -28,14 +28,14 @@ from ..krylov.convex_quadratic import (
     follow,
 )
 from ..krylov.direct import KKTFactor
-from ..krylov.settled_set import (
-    Endless,
-    SettledSet,
+from ..krylov.polish import (
+    PolishedPoint,
+    RecessionDirection,
     factor_of,
     guess_at,
     guess_of,
-    settle,
-    settled_at,
+    polish,
+    polished_at,
 )
 from ..problem.explicit_program import ExplicitProgram, explicit_program
 from ..problem.optimality import conditions, residual_of
@@ -242,7 +242,7 @@ class _Run:
         force = f.P @ y + f.q + f.A.T @ nu + f.G.T @ z
         point = PrimalDual(y, nu, z, np.where(fixed, force, 0.0))
         rows = acting[n + p + explicit.rows]
-        found = settled_at(self.path, point, rows, fixed & ~high, high)
+        found = polished_at(self.path, point, rows, fixed & ~high, high)
         if found is None or not found.factorised:
             return None
         self.niter = 0
@@ -262,10 +262,10 @@ class _Run:
         self.best = PrimalDual(y, 0.0 * program.b, 0.0 * program.h, 0.0 * program.q)
         if not self.path.has_inequalities:
             guess = guess_at(self.path, self.best.y)
-            return self.settled(settle(self.path, self.best, guess, _FEW))
+            return self.judged(polish(self.path, self.best, guess, _FEW))
         if bool(np.any(self.y0)):
             guess = guess_at(self.path, self.best.y)
-            found = self.settled(settle(self.path, self.best, guess, _FEW))
+            found = self.judged(polish(self.path, self.best, guess, _FEW))
             if found is not None:
                 return found
         if engine is not None and self.callback is None:
@@ -273,19 +273,19 @@ class _Run:
             if proposed is not None:
                 self.niter, self.best = proposed.niter, proposed.point
                 guess = guess_of(self.path, self.best)
-                found = self.settled(settle(self.path, self.best, guess))
+                found = self.judged(polish(self.path, self.best, guess))
                 if found is not None:
                     return dataclasses.replace(found, method=engine)
         near = min(_NEAR, self.tol)
         for tol in (max(_EARLY, self.tol), near, min(_NEAREST, near)):
-            ended = follow(program, tol, self.maxiter, self.told, self.path)
+            ended = follow(program, tol, self.maxiter, self.observe, self.path)
             self.niter, self.best, self.trusted = ended.niter, ended.point, ended.solved
             failed = self.failed(ended)
             if failed is not None:
                 return failed
             guess = guess_of(self.path, self.best)
             sets = _FEW if tol > near and ended.solved else _MANY
-            found = self.settled(settle(self.path, self.best, guess, sets))
+            found = self.judged(polish(self.path, self.best, guess, sets))
             if found is not None:
                 return found
             if not ended.solved:
@@ -298,7 +298,7 @@ class _Run:
             return self.record(ended.point, Status.STAGNATED)
         return end
 
-    def told(self, niter: int, y: HostArray) -> bool:
+    def observe(self, niter: int, y: HostArray) -> bool:
         """Call the callback with an iterate."""
         if self.callback is None:
             return False
@@ -323,12 +323,14 @@ class _Run:
             return self.record(ended.point, Status.ITERATION_LIMIT)
         return None
 
-    def settled(self, found: SettledSet | Endless | None) -> Solution | None:
-        """Return the solution of a settled set where the problem's conditions hold.
+    def judged(
+        self, found: PolishedPoint | RecessionDirection | None
+    ) -> Solution | None:
+        """Return the solution of a polished point where the problem's conditions hold.
 
         UNBOUNDED where f of a quadratic program falls forever.
         """
-        if isinstance(found, Endless):
+        if isinstance(found, RecessionDirection):
             known = self.explicit.known
             return self.record(found.point, Status.UNBOUNDED) if known else None
         if found is None:
@@ -337,7 +339,7 @@ class _Run:
         solution = self.record(found.point, Status.CONVERGED, active=active)
         return self._certified(solution, found)
 
-    def _certified(self, solution: Solution, found: SettledSet) -> Solution | None:
+    def _certified(self, solution: Solution, found: PolishedPoint) -> Solution | None:
         """Return the solution with its factor, None where f is another one there."""
         explicit = self.explicit
         if not explicit.known and not self._is_the_problem(solution):

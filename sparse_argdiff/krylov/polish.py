@@ -1,4 +1,4 @@
-"""The exact solution of a convex program from a guess of its active set.
+"""Polishing: the exact solution of a convex program from a guess of its active set.
 
     [ P_FF  C_F' ] [ dy ]     [ force on the free variables F ]
     [ C_F   0    ] [ dν ] = − [ C y − c of the active rows    ],     A ← signs, until none is wrong
@@ -7,7 +7,7 @@ One factorisation for each set, in the ordering of the program's own matrix.  Wh
 rows depend on each other the multipliers next to the guess are taken: those of an
 interior-point method are positive together where any are.
 
-Where f falls from a point that meets all rows along a d that nothing blocks,
+Where f falls from a point that meets all rows along a recession direction d,
 
     P d = 0,   A d = 0,   G d <= 0,   q'd < 0,
 
@@ -53,7 +53,7 @@ _SIGN = 1e-11  # of the usual force or length: a multiplier or slack below is ro
 
 
 @dataclasses.dataclass(frozen=True)
-class SettledSet:
+class PolishedPoint:
     """A point whose active inequalities hold with equality, and all others strictly.
 
     Attributes
@@ -65,8 +65,6 @@ class SettledSet:
         The same of bounds.
     worst : float
         The largest of the errors of the conditions.
-    n_factors : int
-        Sets that were tried.
     factorised : bool
         Whether the last factor is that of this set.
     """
@@ -77,12 +75,11 @@ class SettledSet:
     fixed: HostArray
     weak_fixed: HostArray
     worst: float
-    n_factors: int
     factorised: bool
 
 
 @dataclasses.dataclass(frozen=True)
-class Endless:
+class RecessionDirection:
     """A point that meets all rows, from which f falls forever along d (n,), scaled."""
 
     point: PrimalDual
@@ -127,17 +124,17 @@ def guess_at(path: ConvexQuadraticPath, y: HostArray) -> _Guess:
     return _Guess(rows, low, high & ~low)
 
 
-def settle(
+def polish(
     path: ConvexQuadraticPath, point: PrimalDual, guess: _Guess, sets: int = _SETS
-) -> SettledSet | Endless | None:
-    """Return the solution where the set settles within that many sets, else None.
+) -> PolishedPoint | RecessionDirection | None:
+    """Return the solution where the signs agree within that many sets, else None.
 
     Also the proof that there is none, where f falls forever.
     """
     f, now = path.program, path.scaling.scaled(point)
     fixed_alike = f.lower == f.upper
     fewest, waited, factors = math.inf, 0, _FACTORS
-    for tried in range(1, sets + 1):
+    for _ in range(sets):
         guess.low |= fixed_alike
         guess.high &= ~fixed_alike
         solved, fall = _solved(path, now, guess, factors)
@@ -146,7 +143,7 @@ def settle(
         if fall is not None:
             blocked = _first_blocking(path, solved, guess, fall)
             if blocked is None:
-                endless = _falls_forever(path, solved, guess, fall)
+                endless = _recession_direction(path, solved, guess, fall)
                 if endless is not None:
                     return endless
                 now = solved  # the rest was rounding: of a point far away it is larger
@@ -162,7 +159,7 @@ def settle(
             wrong, missing = _signs(path, now, guess, fixed_alike)
             changes = wrong.count() + missing.count()
         if not changes:
-            found = _finished(path, now, guess, fixed_alike, tried)
+            found = _finished(path, now, guess, fixed_alike)
             if found is not None or factors is _EXACT_FACTORS:
                 return found
             factors = _EXACT_FACTORS
@@ -174,19 +171,19 @@ def settle(
     return None
 
 
-def settled_at(
+def polished_at(
     path: ConvexQuadraticPath,
     point: PrimalDual,
     rows: HostArray,
     low: HostArray,
     high: HostArray,
-) -> SettledSet | None:
+) -> PolishedPoint | None:
     """Return a point with its active set where the signs agree and the conditions hold."""
     now, guess = path.scaling.scaled(point), _Guess(rows, low, high)
     fixed_alike = path.program.lower == path.program.upper
     if any(part.count() for part in _signs(path, now, guess, fixed_alike)):
         return None
-    return _finished(path, now, guess, fixed_alike, 0)
+    return _finished(path, now, guess, fixed_alike)
 
 
 def _with(guess: _Guess, missing: _Guess, wrong: _Guess | None = None) -> _Guess:
@@ -234,7 +231,7 @@ def _solved(
                 fall = rest[:n]
         if not np.isfinite(found).all():
             return None, None
-        found = _without_drift(path, rhs, found)
+        found = _without_null_part(path, rhs, found)
         y, nu, z = y + found[:n], nu + found[n : n + p], z + found[n + p :]
         if fall is not None:
             break
@@ -269,7 +266,7 @@ def _in_all_digits(
     return PrimalDual(y, nu, z, np.where(fixed, force, 0.0))
 
 
-def _without_drift(
+def _without_null_part(
     path: ConvexQuadraticPath, rhs: HostArray, found: HostArray
 ) -> HostArray:
     """Return a solution of K x = rhs without its part in the null space of K, where it has one.
@@ -366,9 +363,9 @@ def _first_blocking(
     return now._replace(y=y + t * d), _Guess(*first)
 
 
-def _falls_forever(
+def _recession_direction(
     path: ConvexQuadraticPath, now: PrimalDual, guess: _Guess, fall: HostArray
-) -> Endless | None:
+) -> RecessionDirection | None:
     """Return the proof that f falls forever along about ``fall``, None where it does not."""
     f, n, p = path.program, path.n, path.p
     fixed = guess.low | guess.high
@@ -390,7 +387,7 @@ def _falls_forever(
     step, _ = refined(path.matrix, np.where(kept, off, 0.0), 1e-15, _FACTORS[0][2])
     now = now._replace(y=now.y + step[:n])
     feasible = errors(f, now).primal <= _EXACT.primal
-    return Endless(path.scaling.given(now), d) if feasible else None
+    return RecessionDirection(path.scaling.given(now), d) if feasible else None
 
 
 def _signs(
@@ -420,9 +417,8 @@ def _finished(
     now: PrimalDual,
     guess: _Guess,
     fixed_alike: HostArray,
-    tried: int,
-) -> SettledSet | None:
-    """Return the point with what is weakly active told, where it meets the conditions."""
+) -> PolishedPoint | None:
+    """Return the point with what is weakly active marked, where it meets the conditions."""
     f, size = path.program, np.abs(now.y)
     least, length = _SIGN * path.typical_force(now), path.typical_length(now)
     z = np.where(now.z > least, now.z, 0.0)
@@ -448,7 +444,7 @@ def _finished(
     weak_fixed = touching & ~fixed
     same = np.array_equal(strong, guess.rows)
     same = same and np.array_equal(fixed, guess.low | guess.high)
-    return SettledSet(point, strong, weak, fixed, weak_fixed, left.worst, tried, same)
+    return PolishedPoint(point, strong, weak, fixed, weak_fixed, left.worst, same)
 
 
 def _rows_hold(path: ConvexQuadraticPath, y: HostArray, strong: HostArray) -> bool:
@@ -464,8 +460,8 @@ def _rows_hold(path: ConvexQuadraticPath, y: HostArray, strong: HostArray) -> bo
     return bool(np.all(np.concatenate(off) <= allowed))
 
 
-def factor_of(path: ConvexQuadraticPath, found: SettledSet) -> HostArray | None:
-    """Factorise the matrix of the settled set; return its unknowns, None where singular."""
+def factor_of(path: ConvexQuadraticPath, found: PolishedPoint) -> HostArray | None:
+    """Factorise the matrix of the active set; return its unknowns, None where singular."""
     kept = np.concatenate([~found.fixed, np.ones(path.p, dtype=bool), found.strong])
     if found.factorised:
         return kept
