@@ -18,7 +18,7 @@ from ..kernels import Device, KernelSet, Line, Workspace
 from ..operators.linear_operator import LinearOperator
 from ..status import Status
 from .breakdown import breakdown
-from .column_blocks import take
+from .column_blocks import ColumnRecurrence
 from .error_estimate import EnergyErrors
 from .linear_system import (
     Column,
@@ -27,7 +27,6 @@ from .linear_system import (
     contiguous,
     drive,
     operator_norm_estimates,
-    operators_of,
     solve_columns,
     solve_in_rounds,
 )
@@ -148,7 +147,7 @@ def cg(
 _SCALARS = ("rho", "p_square", "largest", "active", "target", "metric_aim", "size")
 
 
-class ConjugateGradients:
+class ConjugateGradients(ColumnRecurrence):
     """The recurrence from x with residual r, both updated in place.
 
     A column ends where ‖r‖ ≤ its target and r'M r ≤ ``metric_aim``, or where p has no
@@ -250,19 +249,11 @@ class ConjugateGradients:
 
     def keep(self, columns: list[int], width: int) -> None:
         """Go on with these columns in a narrower block; width 0: in a vector."""
-        self.x, self.r, self.p, q = (
-            take(v, columns, width, self.kernels, self.A)
-            for v in (self.x, self.r, self.p, self.q)
-        )
-        xp = namespace(q)
-        self.q = self._buffer = q
-        self.A, self.M = operators_of(self.A, self.M, columns, width, self.kernels)
+        self._keep(columns, width, ("x", "r", "p", "q"), _SCALARS)
+        self._buffer = self.q
         self._diagonal = self.kernels.fused(self.M, self.r)
         plain = self.M is None or self._diagonal is not None
-        self._of_M = self.r if plain else xp.zeros_like(q)
-        s, self.scalars = self.scalars, self.kernels.scalars(q)
-        for name in _SCALARS:
-            setattr(self, name, s.take(getattr(self, name), columns, width))
+        self._of_M = self.r if plain else namespace(self.q).zeros_like(self.q)
         if self._first_norms is not None:
             self._first_norms = [self._first_norms[c] for c in columns]
 

@@ -5,6 +5,9 @@ A product with a block reads the matrix once for all of its columns.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Any
+
 import numpy as np
 
 from ..arrays import Array, namespace
@@ -62,3 +65,45 @@ def by_columns(block: Array) -> bool:
     if not isinstance(block, np.ndarray):
         return False
     return block.flags.f_contiguous and not block.flags.c_contiguous
+
+
+def operators_of(
+    A: LinearOperator,
+    M: LinearOperator | None,
+    places: list[int],
+    width: int,
+    kernels: KernelSet,
+) -> tuple[LinearOperator, LinearOperator | None]:
+    """Return A and M for some columns; themselves where all columns have the same."""
+    A_of = A.for_columns(places, width)
+    M_of = None if M is None else M.for_columns(places, width)
+    A_of = A if A_of is A else kernels.operator(A_of)
+    if M is None or M_of is None or M_of is M:
+        return A_of, M
+    return A_of, kernels.operator(M_of)
+
+
+class ColumnRecurrence:
+    """The loop of a method over the columns of a block, which those that have ended leave."""
+
+    A: LinearOperator
+    M: LinearOperator | None
+    kernels: KernelSet
+    x: Array
+
+    def _keep(
+        self,
+        columns: list[int],
+        width: int,
+        vectors: Sequence[str],
+        scalars: Sequence[str],
+    ) -> None:
+        """Go on with these columns of what is named, in a narrower block."""
+        before = self.kernels.scalars(self.x)
+        for name in vectors:
+            vector = getattr(self, name)
+            setattr(self, name, take(vector, columns, width, self.kernels, self.A))
+        self.A, self.M = operators_of(self.A, self.M, columns, width, self.kernels)
+        self.scalars: Any = self.kernels.scalars(self.x)
+        for name in scalars:
+            setattr(self, name, before.take(getattr(self, name), columns, width))

@@ -41,7 +41,7 @@ from ..kernels import (
 from ..operators.linear_operator import LinearOperator, as_operator
 from ..operators.probes import asymmetry, random_signs, symmetry_tolerance
 from ..status import Status
-from .column_blocks import block_width, by_columns, take
+from .column_blocks import block_width, by_columns, operators_of, take
 from .diagonal_block_systems import as_blocks, as_columns, blocks_of
 from .result import Callback, Iterate, KrylovResult
 
@@ -191,10 +191,11 @@ class LinearSystem:
 
     def of(self, places: list[int], width: int) -> LinearSystem:
         """Return the system with the operators of some of its columns."""
+        of_M = None if self.M is None else self.M.structure.columns
+        if self.A.structure.columns is None and of_M is None:
+            return self
         A, M = operators_of(self.A, self.M, places, width, self.kernels)
-        return (
-            self if A is self.A and M is self.M else dataclasses.replace(self, A=A, M=M)
-        )
+        return dataclasses.replace(self, A=A, M=M)
 
     def residual(self, x: Array, out: Array, scratch: Array) -> None:
         """Write b − A x, recomputed (one product), into ``out``."""
@@ -382,22 +383,6 @@ def _columns(b: Array, rtol: float, atol: float, *, metric: bool) -> list[Column
             column.share = rtol
         columns.append(column)
     return columns
-
-
-def operators_of(
-    A: LinearOperator,
-    M: LinearOperator | None,
-    places: list[int],
-    width: int,
-    kernels: KernelSet,
-) -> tuple[LinearOperator, LinearOperator | None]:
-    """Return A and M for some columns; themselves where all columns have the same."""
-    A_of = A.for_columns(places, width)
-    M_of = None if M is None else M.for_columns(places, width)
-    A_of = A if A_of is A else kernels.operator(A_of)
-    if M is None or M_of is None or M_of is M:
-        return A_of, M
-    return A_of, kernels.operator(M_of)
 
 
 def _group(system: LinearSystem, columns: list[Column], width: int) -> LinearSystem:

@@ -19,7 +19,7 @@ from typing import Any
 from ..arrays import Array, dot, norm
 from ..kernels import Device, Line, Scalar, Workspace
 from ..status import Status
-from .column_blocks import take
+from .column_blocks import ColumnRecurrence, take
 from .linear_system import (
     Column,
     LinearSystem,
@@ -27,7 +27,6 @@ from .linear_system import (
     contiguous,
     drive,
     operator_norm_estimates,
-    operators_of,
     solve_columns,
     solve_in_rounds,
 )
@@ -134,7 +133,7 @@ class _Progress:
     reduction = 1.0  # of the target: the M-norm is not the 2-norm
 
 
-class Lanczos:
+class Lanczos(ColumnRecurrence):
     """The recurrence from x with residual r: x is updated in place, r is not changed.
 
     A column ends where ‖r‖_M ≤ ``wanted``.
@@ -245,20 +244,14 @@ class Lanczos:
 
     def keep(self, columns: list[int], width: int) -> None:
         """Go on with these columns in a narrower block; width 0: in a vector."""
-        vectors = (
-            take(v, columns, width, self.kernels, self.A)
-            for v in (self.x, self.r, *self._vectors[:-1])
-        )
-        self.x, self.r, older, newer, buffer, w, w_old = vectors
         shared = self._vectors[-1] is self._vectors[1]  # v is the newest vector itself
-        v = newer
-        if not shared:
-            v = take(self._vectors[-1], columns, width, self.kernels, self.A)
-        self.A, self.M = operators_of(self.A, self.M, columns, width, self.kernels)
+        vectors = [
+            take(v, columns, width, self.kernels, self.A)
+            for v in self._vectors[: 5 if shared else 6]
+        ]
+        older, newer, buffer, w, w_old, v = vectors + [vectors[1]] * shared
         self._vectors = older, newer, buffer, w, w_old, v
-        s, self.scalars = self.scalars, self.kernels.scalars(v)
-        for name in _SCALARS:
-            setattr(self, name, s.take(getattr(self, name), columns, width))
+        self._keep(columns, width, ("x", "r"), _SCALARS)
 
     def _metric(self, r: Array, out: Array) -> Scalar:
         """Write M r into ``out`` itself, it must outlive the next product; return r'M r."""
