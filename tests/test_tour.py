@@ -56,4 +56,4 @@ def test_one_call_enters_few_files():
     assert len(count.adjoint_frames()) <= 16
     assert len(count.evaluation_frames(certify=False)) <= 22
     assert len(count.evaluation_frames(certify=True)) <= 22
-    assert sum(count.heart().values()) <= 1300
+    assert sum(count.heart().values()) <= 1120

@@ -276,17 +276,19 @@ class Hypergradient:
         if found.active is not None:
             found = onto_active_set(self.problem, found)
         left, n_grad = residual(self.problem, found)
-        self.y, self.n_grad = found.y, self.n_grad + n_grad
+        self.n_grad += n_grad
         found = dataclasses.replace(found, residual=left, n_grad=found.n_grad + n_grad)
-        last = dataclasses.replace(found, niter=0, n_hvp=0, n_grad=0)
-        self._last = last.judged_for(self.problem), tol
+        self._remember(found, tol)
         return found.judged_for(self.problem)
 
     def recall(self, solution: Solution, tol: float) -> None:
         """Let the next evaluation start from an earlier solution, found to ``tol``."""
-        self.y, self._valued = solution.y, True
+        self._remember(solution, tol)
+        self._valued = True
+
+    def _remember(self, solution: Solution, tol: float) -> None:
         last = dataclasses.replace(solution, niter=0, n_hvp=0, n_grad=0)
-        self._last = last.judged_for(self.problem), tol
+        self.y, self._last = solution.y, (last.judged_for(self.problem), tol)
 
     def _start(self, x: Array) -> Any:
         """Return the last y, or y0 where that has left the domain of a ``LogBarrier``."""
