@@ -63,7 +63,7 @@ MUTANTS = (
     ),
     ("bilevel/prior.py", "_MOST = 0.5", "_MOST = 1.0", "test_prior.py"),
     (
-        "solvers/newton_steps.py",
+        "solvers/newton_cg.py",
         "if status.acceptable and not self.has_symmetric_preconditioner(point.y):",
         "if False:",
         "test_hard_inputs.py",
@@ -119,7 +119,7 @@ MUTANTS = (
         UNITS,
     ),
     (
-        "solvers/newton_steps.py",
+        "solvers/newton_cg.py",
         "return bool(xp.any(~(D > 0.0) & (xp.abs(point.grad) > noise)))",
         "return False",
         "test_no_silent_wrong.py",

@@ -15,7 +15,7 @@ from problems import spectral
 from sparse_argdiff import LinearOperator, Status, aslinearoperator, cg, minres
 from sparse_argdiff.krylov import Workspace
 from sparse_argdiff.preconditioners import jacobi
-from sparse_argdiff.solvers.newton_steps import cg_steps
+from sparse_argdiff.solvers.newton_cg import cg_steps
 
 both = pytest.mark.parametrize("solver", [cg, minres], ids=["cg", "minres"])
 SHARED = pathlib.Path(__file__).parents[2] / "shared" / "data"

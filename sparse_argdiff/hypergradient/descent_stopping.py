@@ -23,7 +23,7 @@ from ..krylov import KrylovResult
 from ..operators.linear_operator import LinearOperator, aslinearoperator
 from ..problem.constants import Constants
 from ..problem.problem import Problem, Solution
-from ..solvers.newton_steps import cg_steps
+from ..solvers.newton_cg import cg_steps
 from ..status import Status
 from .inverse_norm import ByBlocks, InverseNorm, inverse_norm
 

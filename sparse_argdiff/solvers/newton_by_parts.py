@@ -2,7 +2,7 @@
 
     f(x, y) = Σ_k f_k(x, y_k),        y = (y_1, ..., y_K)
 
-Each part is minimised by steps of its own (``newton_steps.py``): line search, accuracy of
+Each part is minimised by steps of its own (``newton_cg.py``): line search, accuracy of
 the linear solves and end are those of the part alone.  The runs go on side by side, and
 what several of them ask for is computed at once: the linear solves are the columns of one
 block, of which a column that has ended leaves.
@@ -25,7 +25,7 @@ from ..preconditioners import Choice
 from ..problem.problem import Problem, Solution
 from ..status import Status
 from .line_search import Evaluate, next_request
-from .newton_steps import Ended, Linearize, Multiply, NewtonCG, Outcome, Solve
+from .newton_cg import Ended, Linearize, Multiply, NewtonCG, Outcome, Solve
 from .stopping import Callback, StoppingTest
 
 

@@ -21,7 +21,7 @@ from ..problem.metric import metric_of
 from ..problem.problem import Problem
 from ..problem.support import on_support
 from ..status import Status
-from .newton_steps import newton_cg
+from .newton_cg import newton_cg
 from .stopping import MAXITER, Callback, NewtonIterate, asks_to_stop
 from .working_set import PathEnd
 
@@ -152,7 +152,7 @@ class OnSupports:
             if status is not None:
                 return self.end(y, status)
             self.niter += 1
-            y, grad, stands = self.newton_steps(y, grad)
+            y, grad, stands = self.newton_cg(y, grad)
             if not stands:
                 continue
             S = self.free(y, grad)
@@ -237,7 +237,7 @@ class OnSupports:
         """Return the mask of the support off the bounds that hold."""
         return free_at(self.problem, self.x, y, grad)
 
-    def newton_steps(self, y: Array, grad: Array) -> tuple[Array, Array, bool]:
+    def newton_cg(self, y: Array, grad: Array) -> tuple[Array, Array, bool]:
         """Take Newton steps while they make coefficients vanish.
 
         Return whether the last one was a full step that kept the support.

@@ -39,8 +39,8 @@ from .box import is_box
 from .engines import ENGINES, engine_for
 from .interior_point.barrier import barrier
 from .newton_by_parts import newton_by_parts, parts_of
+from .newton_cg import newton_cg
 from .newton_kkt import newton_kkt
-from .newton_steps import newton_cg
 from .projected_newton import projected_newton
 from .proximal_newton import proximal_newton
 from .stopping import Callback, NewtonIterate
