@@ -1,4 +1,4 @@
-"""Columns gathered in blocks: when a block pays, and how it is stored.
+"""Right-hand sides as the columns of a block: when it pays, and how columns enter and leave.
 
 A product with a block reads the matrix once for all of its columns.
 """
@@ -65,6 +65,22 @@ def by_columns(block: Array) -> bool:
     if not isinstance(block, np.ndarray):
         return False
     return block.flags.f_contiguous and not block.flags.c_contiguous
+
+
+def joined(
+    parts: Sequence[tuple[Array, Array]], count: int, b: Array
+) -> tuple[Array, Array]:
+    """Return solutions and residuals side by side, ``count`` columns without fillers."""
+    xp = namespace(b)
+    if not parts:
+        return xp.zeros_like(b), xp.zeros_like(b)
+    blocks = []
+    for given in zip(*parts, strict=True):
+        columns = [part[:, None] if part.ndim == 1 else part for part in given]
+        whole = columns[0] if len(columns) == 1 else xp.concat(columns, axis=1)
+        filled = whole.shape[1] != count
+        blocks.append(xp.asarray(whole[:, :count], copy=True) if filled else whole)
+    return blocks[0], blocks[1]
 
 
 def operators_of(

@@ -22,7 +22,6 @@ from ..arrays import (
     as_count,
     as_floating,
     as_tolerance,
-    asarray,
     check_callable,
     dot,
     empty,
@@ -41,9 +40,9 @@ from ..kernels import (
 from ..operators.linear_operator import LinearOperator, as_operator
 from ..operators.probes import asymmetry, random_signs, symmetry_tolerance
 from ..status import Status
-from .column_blocks import block_width, by_columns, operators_of, take
+from .column_blocks import block_width, by_columns, joined, operators_of, take
 from .diagonal_block_systems import as_blocks, as_columns, blocks_of
-from .result import Callback, Iterate, KrylovResult
+from .result import Callback, Iterate, KrylovResult, block_result
 
 _QUESTIONABLE = {
     Status.ITERATION_LIMIT,
@@ -622,8 +621,7 @@ def assemble(
     A : LinearOperator, optional
         For the residual of what the units of b round, where they were changed.
     """
-    xp, count = namespace(b), len(columns)
-    x, residual = (_joined([part[i] for part in parts], count, b) for i in range(2))
+    x, residual = parts[0] if b.ndim == 1 else joined(parts, len(columns), b)
     for c, column in enumerate(columns):
         if column.unit != 1.0 and A is not None:
             x, residual = _in_units(A, x, residual, c, column)
@@ -643,43 +641,7 @@ def assemble(
             energy_error_bound=column.energy_error_bound,
             energy_error_earlier=column.energy_error_earlier,
         )
-
-    def row(values: list[Any], dtype: Any) -> Array:
-        return asarray(values, b, dtype)
-
-    def energies(name: str) -> Array | None:
-        values = [getattr(column, name) for column in columns]
-        return None if None in values or not values else row(values, xp.float64)
-
-    # A rounding limit in one column must not hide a failure in another.
-    failed = [status for status in ended if status is not Status.CONVERGED]
-    failed.sort(key=lambda status: status.acceptable)
-    met = [status is Status.CONVERGED for status in ended]
-    return KrylovResult(
-        x=x,
-        status=failed[0] if failed else Status.CONVERGED,
-        converged=row(met, xp.bool),
-        niter=row([c.niter for c in columns], xp.int64),
-        n_matvec=sum(c.n_matvec for c in columns),
-        residual_norm=row([c.residual_norm for c in columns], xp.float64),
-        residual=residual,
-        energy_error=energies("energy_error"),
-        direction=next((c.direction for c in columns if c.direction is not None), None),
-        energy_error_bound=energies("energy_error_bound"),
-        energy_error_earlier=energies("energy_error_earlier"),
-    )
-
-
-def _joined(parts: list[Array], count: int, b: Array) -> Array:
-    """Return the columns of all parts side by side, without those that only fill up."""
-    xp = namespace(b)
-    if b.ndim == 1:
-        return parts[0]
-    if not parts:
-        return xp.zeros_like(b)
-    parts = [part[:, None] if part.ndim == 1 else part for part in parts]
-    whole = parts[0] if len(parts) == 1 else xp.concat(parts, axis=1)
-    return whole if whole.shape[1] == count else xp.asarray(whole[:, :count], copy=True)
+    return block_result(columns, ended, x, residual, b)
 
 
 def _in_units(

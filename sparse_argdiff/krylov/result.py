@@ -10,10 +10,10 @@ whatever the start x0 and whatever the preconditioner.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
-from ..arrays import Array, described
+from ..arrays import Array, asarray, described, namespace
 from ..status import Status
 
 
@@ -83,3 +83,39 @@ class Iterate:
 
 
 Callback = Callable[[Iterate], Any]
+
+
+def block_result(
+    columns: Sequence[Any],
+    ended: Sequence[Status],
+    x: Array,
+    residual: Array,
+    b: Array,
+) -> KrylovResult:
+    """Return the result of several right-hand sides, from what became of each."""
+    xp = namespace(b)
+
+    def row(values: list[Any], dtype: Any) -> Array:
+        return asarray(values, b, dtype)
+
+    def energies(name: str) -> Array | None:
+        values = [getattr(column, name) for column in columns]
+        return None if None in values or not values else row(values, xp.float64)
+
+    # A rounding limit in one column must not hide a failure in another.
+    failed = [status for status in ended if status is not Status.CONVERGED]
+    failed.sort(key=lambda status: status.acceptable)
+    met = [status is Status.CONVERGED for status in ended]
+    return KrylovResult(
+        x=x,
+        status=failed[0] if failed else Status.CONVERGED,
+        converged=row(met, xp.bool),
+        niter=row([c.niter for c in columns], xp.int64),
+        n_matvec=sum(c.n_matvec for c in columns),
+        residual_norm=row([c.residual_norm for c in columns], xp.float64),
+        residual=residual,
+        energy_error=energies("energy_error"),
+        direction=next((c.direction for c in columns if c.direction is not None), None),
+        energy_error_bound=energies("energy_error_bound"),
+        energy_error_earlier=energies("energy_error_earlier"),
+    )
