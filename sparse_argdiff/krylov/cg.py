@@ -18,7 +18,7 @@ from ..kernels import Device, KernelSet, Line, Workspace
 from ..operators.linear_operator import LinearOperator
 from ..status import Status
 from .breakdown import breakdown
-from .column_blocks import ColumnRecurrence
+from .column_blocks import Recurrence
 from .error_estimate import EnergyErrors
 from .linear_system import (
     Column,
@@ -147,7 +147,7 @@ def cg(
 _SCALARS = ("rho", "p_square", "largest", "active", "target", "metric_aim", "size")
 
 
-class ConjugateGradients(ColumnRecurrence):
+class ConjugateGradients(Recurrence):
     """The recurrence from x with residual r, both updated in place.
 
     A column ends where ‖r‖ ≤ its target and r'M r ≤ ``metric_aim``, or where p has no

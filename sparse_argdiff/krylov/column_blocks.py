@@ -5,14 +5,16 @@ A product with a block reads the matrix once for all of its columns.
 
 from __future__ import annotations
 
+import abc
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
 from ..arrays import Array, namespace
-from ..kernels import REFERENCE, KernelSet
+from ..kernels import REFERENCE, KernelSet, Line
 from ..operators.linear_operator import LinearOperator
+from ..status import Status
 
 # A block of columns is multiplied at once from so many entries a row on; below, reading
 # the matrix once saves less than the block costs.
@@ -99,13 +101,36 @@ def operators_of(
     return A_of, kernels.operator(M_of)
 
 
-class ColumnRecurrence:
+class Recurrence(abc.ABC):
     """The loop of a method over the columns of a block, which those that have ended leave."""
 
     A: LinearOperator
     M: LinearOperator | None
     kernels: KernelSet
     x: Array
+    r: Array
+    active: Any  # which columns have not ended; one scalar of each
+    scalars: Any
+    products: int
+
+    @abc.abstractmethod
+    def advance(self, most: int) -> list[list[Line]]:
+        """Take the steps until the host looks; the scalars of each, by columns."""
+
+    @abc.abstractmethod
+    def breakdown(self, c: int) -> tuple[Status | None, Array | None, int]:
+        """Return why a column ended, a direction of no curvature, the products lost.
+
+        None where its residual is as small as wanted.
+        """
+
+    @abc.abstractmethod
+    def a_norm(self, c: int) -> float:
+        """Return a lower estimate of ‖A‖."""
+
+    @abc.abstractmethod
+    def keep(self, columns: list[int], width: int) -> None:
+        """Go on with these columns alone, in a narrower block; width 0: in a vector."""
 
     def _keep(
         self,
@@ -120,6 +145,6 @@ class ColumnRecurrence:
             vector = getattr(self, name)
             setattr(self, name, take(vector, columns, width, self.kernels, self.A))
         self.A, self.M = operators_of(self.A, self.M, columns, width, self.kernels)
-        self.scalars: Any = self.kernels.scalars(self.x)
+        self.scalars = self.kernels.scalars(self.x)
         for name in scalars:
             setattr(self, name, before.take(getattr(self, name), columns, width))

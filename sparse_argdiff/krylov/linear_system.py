@@ -13,7 +13,7 @@ import dataclasses
 import math
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 
@@ -40,7 +40,14 @@ from ..kernels import (
 from ..operators.linear_operator import LinearOperator, as_operator
 from ..operators.probes import asymmetry, random_signs, symmetry_tolerance
 from ..status import Status
-from .column_blocks import block_width, by_columns, joined, operators_of, take
+from .column_blocks import (
+    Recurrence,
+    block_width,
+    by_columns,
+    joined,
+    operators_of,
+    take,
+)
 from .diagonal_block_systems import as_blocks, as_columns, blocks_of
 from .result import Callback, Iterate, KrylovResult, block_result
 
@@ -417,31 +424,6 @@ def _checked_operands(A: Any, b: Any, x0: Any, M: Any) -> tuple[Any, Any, Any, A
             )
         namespace(x0, b)
     return A, b, x0, None if M is None else as_operator("M", M, A.shape)
-
-
-class Recurrence(Protocol):
-    """What advances the columns of a block together: the loop of a method."""
-
-    x: Array
-    r: Array
-    active: Any  # which columns have not ended; one scalar of each
-    scalars: Any
-    products: int
-
-    def advance(self, most: int) -> list[list[Line]]:
-        """Take the steps until the host looks; the scalars of each, by columns."""
-
-    def breakdown(self, c: int) -> tuple[Status | None, Array | None, int]:
-        """Return why a column ended, a direction of no curvature, the products lost.
-
-        None where its residual is as small as wanted.
-        """
-
-    def a_norm(self, c: int) -> float:
-        """Return a lower estimate of ‖A‖."""
-
-    def keep(self, columns: list[int], width: int) -> None:
-        """Go on with these columns alone."""
 
 
 def drive(

@@ -19,7 +19,7 @@ from typing import Any
 from ..arrays import Array, dot, norm
 from ..kernels import Device, Line, Scalar, Workspace
 from ..status import Status
-from .column_blocks import ColumnRecurrence, take
+from .column_blocks import Recurrence, take
 from .linear_system import (
     Column,
     LinearSystem,
@@ -133,7 +133,7 @@ class _Progress:
     reduction = 1.0  # of the target: the M-norm is not the 2-norm
 
 
-class Lanczos(ColumnRecurrence):
+class Lanczos(Recurrence):
     """The recurrence from x with residual r: x is updated in place, r is not changed.
 
     A column ends where ‖r‖_M ≤ ``wanted``.
