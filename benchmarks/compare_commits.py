@@ -238,15 +238,25 @@ hypergradient_cases("small", small_model)
 hypergradient_cases("text", text_model)
 
 
-@case
-def vjp_small(args: argparse.Namespace) -> Case:
-    """Take one adjoint at a known minimum."""
-    import sparse_argdiff as sad
+def vjp_case(size: str, model: Callable[[argparse.Namespace], Any]) -> None:
+    """Enter one adjoint at a known minimum."""
 
-    problem, upper, x = small_model(args)
-    solution = sad.solve(problem, x)
-    v = upper.grad_y(x, solution.y)
-    return Case(lambda: sad.vjp(problem, solution, v), "n = 50, vjp")
+    def build(args: argparse.Namespace) -> Case:
+        import sparse_argdiff as sad
+
+        problem, upper, x = model(args)
+        solution = sad.solve(problem, x)
+        v = upper.grad_y(x, solution.y)
+        return Case(
+            lambda: sad.vjp(problem, solution, v), f"n = {problem.objective.n}, vjp"
+        )
+
+    build.__name__ = f"vjp-{size}"
+    case(build)
+
+
+vjp_case("small", small_model)
+vjp_case("text", text_model)
 
 
 @case
