@@ -114,7 +114,7 @@ MUTANTS = (
     ),
     (
         "solvers/scaled_problem.py",
-        "return told and at.unit * _DRIFT**2 < before.unit",
+        "return told and at.unit * DRIFT**2 < before.unit",
         "return False",
         UNITS,
     ),

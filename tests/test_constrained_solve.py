@@ -936,3 +936,65 @@ def test_an_isotonic_regression_by_products_takes_few_of_them(n):
     known = isotonic_regression(x).x
     np.testing.assert_allclose(found.y, known, atol=1e-7)
     assert found.n_hvp <= 300
+
+
+def transport(costs, eps):
+    """Return entropic transport between uniform marginals, x scaling the rows' costs."""
+    n = costs.shape[0]
+    eye, ones = scipy.sparse.eye_array(n), np.ones((1, n))
+    rows = [scipy.sparse.kron(eye, ones), scipy.sparse.kron(ones, eye)]
+
+    def value(x, y):
+        if not np.all(y > 0.0):
+            return np.inf
+        return float(
+            (costs * x[:, None]).ravel() @ y + eps * np.sum(y * (np.log(y) - 1))
+        )
+
+    def grad(x, y):
+        with np.errstate(invalid="ignore", divide="ignore"):
+            return (costs * x[:, None]).ravel() + eps * np.log(y)
+
+    return Problem(
+        FunctionObjective(
+            value=value,
+            grad=grad,
+            hvp=lambda x, y, v: eps * v / y,
+            hess_diag=lambda x, y: eps / y,
+            cross_jvp=lambda x, y, u: (costs * u[:, None]).ravel(),
+            cross_vjp=lambda x, y, w: np.sum(costs * w.reshape(n, n), axis=1),
+            n=n * n,
+        ),
+        equality=LinearEquality(
+            scipy.sparse.vstack(rows).tocsr(), np.full(2 * n, 1 / n)
+        ),
+    )
+
+
+def sinkhorn(costs, eps):
+    """Return the plan by Sinkhorn's alternate scaling, run until it repeats itself."""
+    n = costs.shape[0]
+    kernel = np.exp(-costs / eps)
+    left = np.ones(n)
+    for _ in range(5000):
+        right = 1.0 / (n * (kernel.T @ left))
+        left = 1.0 / (n * (kernel @ right))
+    return (left[:, None] * kernel * right).ravel()
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_curvatures_that_grow_on_the_way_cost_few_products(seed):
+    """y log y is not defined at y < 0, and its curvatures end a billion times apart."""
+    n, eps = 12, 0.05
+    rng = np.random.default_rng(seed)
+    costs, x = rng.random((n, n)), np.ones(n)
+    problem, start = transport(costs, eps), np.full(n * n, 1 / n**2)
+    sol = sad.solve(problem, x, start)
+    assert np.ptp(np.log(sol.y)) > np.log(1e6)
+    np.testing.assert_allclose(sol.y, sinkhorn(costs, eps), atol=1e-8 * sol.y.max())
+    assert sol.n_hvp <= 500
+    assert sol.n_grad <= 150
+    v, u, h = rng.standard_normal(n * n), rng.standard_normal(n), 1e-6
+    plans = [sinkhorn(costs * (x + t * u)[:, None], eps) for t in (h, -h)]
+    slope = v @ (plans[0] - plans[1]) / (2 * h)
+    assert abs(sad.vjp(problem, sol, v).x @ u - slope) <= 1e-5 * abs(slope) + 1e-8

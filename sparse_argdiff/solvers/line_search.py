@@ -195,13 +195,28 @@ def _expand(line: _Line, trial: _Trial) -> Searching:
 def _backtrack(line: _Line, trial: _Trial) -> Searching:
     """Shorten a step that was not accepted until one is."""
     n_grad, shortest = 1, epsilon(line.y) * norm(line.y) / norm(line.d)
+    outside = math.inf
     while not line.accepts(trial):
+        outside = outside if trial.finite else trial.alpha
         alpha = trial.alpha * _shrink(trial, line.value, line.slope)
         if n_grad >= _TRIALS or alpha <= shortest:
             bad = Status.LINE_SEARCH_FAILED if trial.finite else Status.NOT_FINITE
             return line.failed(bad, n_grad)
         trial = yield from line.at(alpha)
         n_grad += 1
+    if outside == math.inf:
+        return line.done(trial, n_grad)
+    return (yield from _double(line, trial, outside, n_grad))
+
+
+def _double(line: _Line, trial: _Trial, outside: float, n_grad: int) -> Searching:
+    """Double an accepted step while f falls steeply, short of where it is not finite."""
+    while 2.0 * trial.alpha < outside and trial.slope < 0.5 * line.slope:
+        further = yield from line.at(2.0 * trial.alpha)
+        n_grad += 1
+        if not line.accepts(further):
+            break
+        trial = further
     return line.done(trial, n_grad)
 
 

@@ -39,7 +39,7 @@ from ..problem.problem import Problem, Solution
 from ..status import Status
 from .stopping import NewtonIterate
 
-_DRIFT = 2.0**8  # of the curvature along a coordinate: then the coordinates are renewed
+DRIFT = 2.0**8  # of the curvature along a coordinate: then the coordinates are renewed
 _RENEWALS = 8  # of the coordinates: e^-36 each to rounding, more steps than a run has
 _CURVED = 32  # rows whose curvature is looked at
 _PASSES = 8  # over the rows, from coordinates of known length to those that they touch
@@ -393,11 +393,11 @@ def _have_drifted(
     """
     xp, known = namespace(y), (D > 0.0) & namespace(y).isfinite(D)
     drift = (D * before.scale**2 / before.unit)[known]
-    if bool(xp.any((drift > _DRIFT) | (drift < 1.0 / _DRIFT))):
+    if bool(xp.any((drift > DRIFT) | (drift < 1.0 / DRIFT))):
         return True
     size = max(_largest(xp.abs(y / at.scale)), _largest(xp.abs(way / at.scale)))
     told = size < 0.1 / epsilon(y) ** 0.5
-    return told and at.unit * _DRIFT**2 < before.unit
+    return told and at.unit * DRIFT**2 < before.unit
 
 
 def _told(
