@@ -42,6 +42,7 @@ _PATIENCE = (
 _SLOW = 8  # steps of the free mode in which it must halve, under curved rows
 _SHIFTS = 16  # trials of a shift
 _FORCE = 10.0  # of a row at the start, relative to f_Y: too small costs iterations
+_FORCING = 1e-3  # residual of an iterative solve over the error
 _BALANCE = 3e-3  # least target for μ, relative to the residuals as at the start
 _NOT_CONVEX = (
     "negative curvature was met where the constraints leave freedom: the problem is not "
@@ -380,5 +381,10 @@ def _without_solution(
 
 
 def _rtol(now: Residuals, tol: float) -> float:
-    """Return the tolerance of the iterative solves."""
-    return min(max(0.01 * tol, 100.0 * epsilon(now.point.y)), 1e-4)
+    """Return the tolerance of the iterative solves, proportional to the error.
+
+    That keeps the convergence superlinear: S. C. Eisenstat, H. F. Walker, "Choosing the
+    forcing terms in an inexact Newton method", SIAM J. Sci. Comput. 17 (1996) 16-32.
+    """
+    least = max(0.01 * tol, 100.0 * epsilon(now.point.y))
+    return min(max(least, _FORCING * now.error), 1e-3)
