@@ -15,8 +15,8 @@ import sparse_argdiff as sad
 from sparse_argdiff.bilevel import HistoryRecord
 from sparse_argdiff.linear_model import Glm
 
-METHODS = ["inexact_lbfgs", "maid", "lbfgs", "gradient_descent"]
-INEXACT = {"inexact_lbfgs", "maid"}
+METHODS = ["inexact_lbfgs", "newton", "maid", "lbfgs", "gradient_descent"]
+INEXACT = {"inexact_lbfgs", "newton", "maid"}
 each_method = pytest.mark.parametrize("method", METHODS)
 
 # problems with known answers ----------------------------------------------------------

@@ -30,6 +30,7 @@ from sparse_argdiff.linear_model import Glm
 
 METHODS = [
     "inexact_lbfgs",
+    "newton",
     "maid",
     "hoag",
     "hoag_quadratic",

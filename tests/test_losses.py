@@ -10,6 +10,7 @@ from scipy import sparse
 
 import sparse_argdiff as sad
 from sparse_argdiff.linear_model import Glm
+from sparse_argdiff.linear_model.loss_at import LossAt
 from sparse_argdiff.linear_model.losses import Logistic
 from sparse_argdiff.linear_model.multinomial import Multinomial
 
@@ -134,3 +135,31 @@ def test_the_folds_under_a_vanishing_ridge():
                 newton_step(np.c_[A, np.ones(25)][train], labels[train], -60.0, y)
                 <= 1e-6
             )
+
+
+@pytest.mark.parametrize("ends", [1.0, 40.0, 800.0])
+def test_the_compiled_logistic_pass_has_the_digits_of_the_loss(ends):
+    """Also next to a label, where slope and curvature are those of e^-|z| alone."""
+    pytest.importorskip("numba")
+    rng, loss, n = np.random.default_rng(3), Logistic(), 3001
+    z = rng.uniform(-ends, ends, n)
+    targets = np.where(rng.random(n) < 0.8, rng.random(n) < 0.5, rng.random(n))
+    weights = rng.uniform(0.1, 1.0, n)
+    at = LossAt(loss, z, targets, weights)
+    value, slope, second = loss.together(z, targets)
+    assert at.value == pytest.approx(weights @ value, rel=1e-14)
+    np.testing.assert_allclose(at.slopes, slope, rtol=1e-14)
+    np.testing.assert_allclose(at.curvature.diagonal, weights * second, rtol=1e-14)
+    near = LossAt(loss, -np.abs(z), 0.0 * targets, weights)  # the small losses alone
+    small = weights @ np.log1p(np.exp(-np.abs(z)))
+    assert near.value == pytest.approx(small, rel=1e-14)
+
+
+def test_the_compiled_logistic_pass_is_not_a_subclass_s():
+    class Doubled(Logistic):
+        def value(self, z, targets):
+            return 2.0 * super().value(z, targets)
+
+    z, targets, weights = np.zeros(3000), np.ones(3000), np.ones(3000) / 3000
+    found = LossAt(Doubled(), z, targets, weights).value
+    assert found == pytest.approx(2.0 * np.log(2.0))

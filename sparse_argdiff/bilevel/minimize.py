@@ -21,6 +21,7 @@ from .gradient_descent import gradient_descent
 from .hoag import hoag
 from .inexact_lbfgs import inexact_lbfgs
 from .lbfgs import lbfgs
+from .newton import newton
 from .prior import overfitting_note
 from .result import BilevelResult
 from .run import Run
@@ -33,6 +34,7 @@ _METHODS: dict[str, Callable[[Run, Array], BilevelResult]] = {
     "hoag_quadratic": functools.partial(hoag, schedule="quadratic"),
     "gradient_descent": gradient_descent,
     "lbfgs": lbfgs,
+    "newton": newton,
 }
 
 DEFAULT = "inexact_lbfgs"
@@ -72,7 +74,8 @@ def minimize(
         First start of the lower-level solves.
     method : str, optional
         "inexact_lbfgs", the default, for all m: projected L-BFGS whose lower-level solves
-        are as accurate as the next decision needs.  "lbfgs" is SciPy's L-BFGS-B at fixed
+        are as accurate as the next decision needs.  "newton", for few parameters of smooth
+        problems: Newton's method from ∇²F at x0, which takes 2 m solves.  "lbfgs" is SciPy's L-BFGS-B at fixed
         tolerances, "gradient_descent" a projected descent with spectral steps.  For
         comparison with published methods: "maid", that descent with tolerances adapted as
         MAID does, but with spectral steps where it multiplies an accepted step by 10/9 and
@@ -94,8 +97,9 @@ def minimize(
         How many common shifts of x0, by factors of 10 of log-penalties, are tried by one
         loose solve each; the run begins at the lowest value.  F is not convex.
     callback : callable, optional
-        Called with an ``OptimizeResult`` (x, fun, jac, y, record) at each accepted
-        iterate, 0 included; a true value or ``StopIteration`` stops.
+        Called with an ``OptimizeResult`` (x, fun, jac, y, record, fall) at each accepted
+        iterate, 0 included; ``fall`` is what "newton" expects F to fall by further, infinite
+        where it is not known; a true value or ``StopIteration`` stops.
     progress : bool
         Show a progress bar when tqdm is installed.
     checkpoint : path, optional

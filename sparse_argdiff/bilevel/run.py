@@ -95,6 +95,7 @@ class Run:
     memory: Memory = dataclasses.field(default_factory=dict)
     status: Status | None = None
     start: Array | None = None
+    fall: float = math.inf  # of F, that the method expects of further steps
 
     def __post_init__(self) -> None:
         self._start = time.perf_counter()
@@ -225,7 +226,7 @@ class Run:
     def _call_back(self, found: HypergradientResult) -> Status | None:
         if self.callback is None:
             return None
-        state = OptimizeResult(_point(found), record=self.history[-1])
+        state = OptimizeResult(_point(found), record=self.history[-1], fall=self.fall)
         stop = True
         with contextlib.suppress(StopIteration):
             stop = bool(self.callback(state))

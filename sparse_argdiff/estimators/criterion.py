@@ -107,14 +107,14 @@ class Criterion:
         return Judged(losses, task.weights[rows], numbers, z)
 
 
-def refit(task: Task, eta: np.ndarray) -> np.ndarray:
-    """Return the solution on all rows at log-penalties η (r,)."""
+def refit(task: Task, eta: np.ndarray, near: np.ndarray) -> np.ndarray:
+    """Return the solution on all rows at log-penalties η (r,), starting from ``near``."""
     problem, x = Problem(task.glm(np.zeros((eta.size, 1)), eta)), np.zeros(1)
     M = _preconditioner(task, 1, task.start.size)
     tol = EXACT
     while True:
         try:
-            return np.asarray(solve(problem, x, task.start, tol=tol, M=M).y)
+            return np.asarray(solve(problem, x, near, tol=tol, M=M).y)
         except ConvergenceError:
             tol *= 100.0
             if tol > 1e-3:

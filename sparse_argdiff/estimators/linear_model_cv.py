@@ -336,7 +336,10 @@ class LinearModelCV(BaseEstimator):  # type: ignore[misc]  # scikit-learn is unt
         eta = table.log_penalties(learned.u)
         ones = np.broadcast_to(single.u, eta.shape)
         eta = np.where(take, eta, ones)
-        glm_y = self._refit(task, eta)
+        near = np.where(
+            take[:, None], _mean_fold(task, learned), _mean_fold(task, single)
+        )
+        glm_y = self._refit(task, eta, near)
         coefficients, intercept = parts(task, glm_y)
         intercept = (
             intercept - columns.shift @ coefficients if task.intercept else intercept
@@ -367,22 +370,19 @@ class LinearModelCV(BaseEstimator):  # type: ignore[misc]  # scikit-learn is unt
         self._summary = None
         self._summary = write_summary(self, task, table, single, learned, change, error)
 
-    def _refit(self, task: Task, eta: np.ndarray) -> np.ndarray:
-        """Return coefficients on all rows; each target has its own log-penalties."""
+    def _refit(self, task: Task, eta: np.ndarray, near: np.ndarray) -> np.ndarray:
+        """Return coefficients on all rows from starts (t, n), each target by itself."""
         if task.several == 1:
-            return refit(task, eta[:, 0])
-        starts = task.start.reshape(task.several, -1)
-        return np.concatenate(
-            [
-                refit(
-                    dataclasses.replace(
-                        task, targets=task.targets[:, k], several=1, start=starts[k]
-                    ),
-                    eta[:, k],
-                )
-                for k in range(task.several)
-            ]
-        )
+            return refit(task, eta[:, 0], near[0])
+        start = task.start.reshape(task.several, -1)
+        each = [
+            dataclasses.replace(
+                task, targets=task.targets[:, k], several=1, start=start[k]
+            )
+            for k in range(task.several)
+        ]
+        triples = zip(each, eta.T, near, strict=True)
+        return np.concatenate([refit(*triple) for triple in triples])
 
     def _set_coefficients(
         self, task: Task, coefficients: np.ndarray, intercept: np.ndarray
@@ -539,6 +539,13 @@ class LinearModelCV(BaseEstimator):  # type: ignore[misc]  # scikit-learn is unt
         tags = super().__sklearn_tags__()
         tags.input_tags.sparse = True
         return tags
+
+
+def _mean_fold(task: Task, found: Search) -> np.ndarray:
+    """Return the mean of the folds' solutions of each target, (t, n)."""
+    return found.y.reshape(-1, task.several, task.start.size // task.several).mean(
+        axis=0
+    )
 
 
 def _split_options(routed: dict[str, Any]) -> dict[str, Any]:

@@ -15,13 +15,15 @@ from .criterion import Criterion, Judged, gathered
 from .task import Task
 
 LOOSE = 1e-2  # tolerance of solves that only compare starts
-FINEST, ADJOINT = 1e-5, 1e-3  # tolerances of the last point, where tol is not small
+FINEST, ADJOINT = 1e-4, 1e-3  # tolerances of the last point, where tol is not small
+SHARE = 0.1  # of tol, of the former where it is
 ROWS = 200  # held out at least, where some of the folds compare starts
 EACH = 1e-7, 1e-5  # of targets of different sizes
 RESOLVED = 1e-5  # of F: a gradient below is as good as zero
 SETTLED = 0.03  # of tol and F: the search ends when two steps fall by less,
 GAINED = 0.02  # or by less of what F has fallen below that of the best single penalty,
 FEW = 10  # with so many parameters or less
+LEFT = 50.0  # what two steps lowered F by, over what the next ones will
 
 
 @dataclasses.dataclass(frozen=True)
@@ -67,7 +69,7 @@ def descend(
     start = time.perf_counter()
     upper = criterion.upper if upper is None else upper
     ends = flat(low), flat(high)
-    accuracy, adjoint = min(FINEST, 0.01 * tol), min(ADJOINT, tol)
+    accuracy, adjoint = min(FINEST, SHARE * tol), min(ADJOINT, tol)
     if criterion.task.several > 1:
         accuracy, adjoint = min(accuracy, EACH[0]), min(adjoint, EACH[1])
     settled = _Settled(callback, criterion, SETTLED * tol)
@@ -78,6 +80,7 @@ def descend(
         upper,
         np.clip(flat(u), *ends),
         y0=criterion.y0 if y0 is None else y0,
+        method="newton" if _few(criterion, upper, len(u)) else None,
         bounds=np.column_stack(ends),
         tol=tol,
         maxiter=maxiter,
@@ -111,6 +114,13 @@ def descend(
     )
 
 
+def _few(criterion: Criterion, upper: Any, m: int) -> bool:
+    """Tell whether F has few parameters, and its second derivatives are exact."""
+    task = criterion.task
+    exact = callable(getattr(upper, "hess_product", None))
+    return m <= FEW and task.several == 1 and task.smooth and exact
+
+
 def _sides(x: np.ndarray, ends: Any) -> np.ndarray:
     """Return −1 at the weak end of the range, 1 at the strong one, 0 between."""
     span = 1e-6 * (ends[1] - ends[0])
@@ -118,7 +128,10 @@ def _sides(x: np.ndarray, ends: Any) -> np.ndarray:
 
 
 class _Settled:
-    """A callback that ends a search whose last two steps changed F by next to nothing."""
+    """A callback that ends a search whose last two steps changed F by next to nothing.
+
+    By Newton's method: where its model expects further ones to change it by less.
+    """
 
     def __init__(
         self, callback: Callable[..., Any] | None, criterion: Criterion, share: float
@@ -131,8 +144,10 @@ class _Settled:
         stop = bool(self.callback(state)) if self.callback is not None else False
         self.values.append(float(state.fun))
         last = self.values[-3:]
-        if len(last) == 3 and last[0] - last[2] <= self._least(state):
-            self.ended = True
+        fell = last[0] - last[2] if len(last) == 3 else math.inf
+        # Newton's model knows what two such steps only promise: about a fiftieth is left.
+        left = fell if math.isinf(state.fall) else LEFT * state.fall
+        self.ended = self.ended or left <= self._least(state)
         return stop or self.ended
 
     def _least(self, state: Any) -> float:

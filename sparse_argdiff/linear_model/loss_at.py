@@ -8,6 +8,7 @@ A loss may compute them together (``Logistic``: one exponential serves all three
 from __future__ import annotations
 
 import functools
+import importlib.util
 from collections.abc import Callable
 from typing import Any, cast
 
@@ -15,6 +16,9 @@ import numpy as np
 
 from ..arrays import Array, dot
 from .loss import Curvature, Loss, curvature_of
+from .losses import Logistic
+
+WORTH_COMPILING = 2000  # samples: a pass saves 25 ns of each, and 50 µs of calls
 
 
 class LossAt:
@@ -52,6 +56,12 @@ class LossAt:
         """Compute all parts at once, where the loss can."""
         if not _speaks_for_all_parts(type(self._loss)):
             return False
+        if self._counted is None and _is_compiled(self._loss, self.z):
+            slopes, second = np.empty_like(self.z), np.empty_like(self.z)
+            samples = self.z, self._targets, self._weights
+            self._value = float(_loops().logistic(*samples, slopes, second))
+            self._slopes, self._curvature = slopes, curvature_of(second)
+            return True
         together = cast("Any", self._loss).together
         value, slope, second = together(self.z, self._targets)
         second *= self._weights
@@ -103,6 +113,19 @@ class LossAt:
                     )
         assert self._curvature is not None
         return self._curvature
+
+
+def _is_compiled(loss: Loss, z: Array) -> bool:
+    """Tell whether the loss has a compiled pass that these samples repay."""
+    plain = type(loss) is Logistic and isinstance(z, np.ndarray)
+    many = z.shape[0] >= WORTH_COMPILING and z.dtype == np.float64
+    return plain and many and importlib.util.find_spec("numba") is not None
+
+
+@functools.cache
+def _loops() -> Any:
+    """Import numba where it is first needed: half a second."""
+    return importlib.import_module(".loss_loops", __package__)
 
 
 @functools.cache
