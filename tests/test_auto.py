@@ -14,7 +14,7 @@ from scipy import sparse
 import sparse_argdiff as sad
 from sparse_argdiff import preconditioners as pc
 from sparse_argdiff.linear_model import Glm
-from sparse_argdiff.preconditioners.auto import factor_price
+from sparse_argdiff.preconditioners.auto import Choice, factor_price
 from sparse_argdiff.preconditioners.damped_diagonal import data_share
 
 
@@ -434,3 +434,17 @@ def test_what_was_built_on_the_way_stays_and_its_own_pace_is_learnt():
         assert auto.name == "cholesky"
     auto.observe(30, digits=8.0)  # far slower than right after the build, but once
     assert sad.vjp(problem, solution, v, M=auto).krylov.niter <= 3
+
+
+def test_a_diagonal_keeps_out_shifts_of_all_outputs():
+    rng = np.random.default_rng(5)
+    features, classes = rng.standard_normal((60, 4)), rng.integers(0, 3, 60)
+    glm = Glm(features, classes, loss="multinomial")
+    y = rng.standard_normal(glm.n)
+    folds, _ = glm.cross_validation(3)
+    stacked = folds.hess(np.zeros(4), np.tile(y, 3))
+    for K in (glm.hess(np.zeros(4), y), stacked, stacked.blocks.block(1)):
+        M, _ = Choice("auto")(K)
+        v = rng.standard_normal((K.shape[0] // 3, 3))
+        image = M.matvec((v - v.mean(axis=1)[:, None]).ravel()).reshape(-1, 3)
+        assert np.abs(image.mean(axis=1)).max() <= 1e-14 * np.abs(image).max()

@@ -137,6 +137,7 @@ class RidgeModel:
                 rank=None if split else self.rank,
                 note=note,
                 forming=None if split else products.forming,
+                outputs=design.outputs,
             ),
         )
         return operator.with_product(products.into, blocks=products.into_blocks)

@@ -56,6 +56,9 @@ class Structure(NamedTuple):
         Of such an operator where each matrix is a diagonal: these diagonals.
     forming : Forming or None
         How the entries can be had, where that takes less than n products.
+    outputs : int
+        K of a core that adds nothing to a shift of all K outputs (softmax), whose unknowns
+        come K at a time: what shifts no mean stays so under an M of level diagonal blocks.
     """
 
     is_diagonal: bool = False
@@ -68,6 +71,7 @@ class Structure(NamedTuple):
     columns: Any = None
     own: Any = None
     forming: Forming | None = None
+    outputs: int = 1
 
     def __repr__(self) -> str:
         return brief("Structure", self._asdict())

@@ -45,7 +45,7 @@ from ..status import Status
 from .amg.amg import amg
 from .amg.price import AMG, AMG_A_DIGIT, laplacian_iterations
 from .cholesky import cholesky
-from .damped_diagonal import is_an_eigenvalue, is_level, share_of
+from .damped_diagonal import is_an_eigenvalue, is_level, level_outputs, share_of
 from .jacobi import jacobi_of, jacobi_where_definite
 from .nystrom import FIRST_RANK, nystrom
 
@@ -300,7 +300,7 @@ class Auto:
                 self._share = 0.0
         if self._share == 0.0:
             return None
-        data = core.diagonal()
+        data = level_outputs(core.diagonal(), core.structure.outputs)
         if math.isnan(self._share):
             self._share = share_of(data, ridge, rank, rtol)
         return jacobi_where_definite(self._share * data + ridge)

@@ -66,3 +66,18 @@ def is_level(diagonal: Array, most: float = 1.2) -> bool:
     """
     xp = namespace(diagonal)
     return float(xp.max(diagonal)) <= most * float(xp.min(diagonal))
+
+
+def level_outputs(diagonal: Array, outputs: int) -> Array:
+    """Return the diagonal, its entries of each K outputs replaced by their mean.
+
+    K maps what has no mean over the outputs to what has none, and so does M then: CG
+    never enters the shifts of all outputs, whose small eigenvalues, those of the ridge
+    beside a column that is nearly constant, it would be late to see.
+    """
+    if outputs == 1:
+        return diagonal
+    xp = namespace(diagonal)
+    rows = diagonal.reshape(-1, outputs)
+    mean = xp.mean(rows, axis=1)[:, None]
+    return xp.broadcast_to(mean, rows.shape).reshape(-1)

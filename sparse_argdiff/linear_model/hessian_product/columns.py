@@ -125,7 +125,7 @@ class ModelColumns:
             return Structure(split=(self.core((q,), 0), self.ridge[q, :]))
         samples = int(self.rows[q].weights.shape[0])
         rank = samples * self.design.outputs + bool(self.shift)
-        return Structure(rank=rank, forming=forming)
+        return Structure(rank=rank, forming=forming, outputs=self.design.outputs)
 
     def diagonal(self, q: int) -> Array:
         """Return the diagonal of one model's Hessian."""
