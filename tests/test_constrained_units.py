@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 import sparse_argdiff as sad
 
@@ -175,3 +177,22 @@ def test_a_callback_is_a_function_that_answers():
         sad.solve(problem, -np.ones(2), callback=3)
     with pytest.raises(TypeError, match="found an array of shape"):
         sad.solve(problem, -np.ones(2), method="barrier", callback=lambda it: it.y)
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.integers(0, 2**32 - 1), st.sampled_from([60.0, 220.0]))
+def test_a_long_way_from_the_start_hides_nothing_of_y(seed, spread):
+    """Weights that a driver moved by e^±440: the last y is 1e80 lengths of the new f away."""
+    rng, n = np.random.default_rng(seed), 6
+    targets, row = rng.standard_normal(n), np.ones((1, n))
+    model = sad.linear_model.Glm(np.eye(n), targets, loss="squared", intercept=False)
+    problem = sad.Problem(model, equality=sad.LinearEquality(row, np.ones(1)))
+
+    def exact(x):
+        curved, pull = 1.0 / n + np.exp(x), targets / n
+        force = (np.sum(pull / curved) - 1.0) / np.sum(1.0 / curved)
+        return (pull - force) / curved
+
+    before, x = rng.uniform(-spread, spread, (2, n))
+    found = sad.solve(problem, x, exact(before))
+    np.testing.assert_allclose(found.y, exact(x), atol=1e-7 * np.abs(exact(x)).max())

@@ -349,10 +349,11 @@ def solve_scaled(
     niter, n_grad = 0, 1
     at = coordinates(problem, x, y, D)
     for _ in range(_RENEWALS):
+        start = y
         found = method(
             scaled(problem, at, x, y),
             x,
-            y / at.scale,
+            start / at.scale,
             tol=tol,
             maxiter=maxiter - niter,
             callback=_told(callback, at, niter, n_hvp),
@@ -371,7 +372,8 @@ def solve_scaled(
             solution = dataclasses.replace(solution, status=Status.NOT_FINITE)
             break
         before, at = at, coordinates(problem, x, y, D)
-        if not _have_drifted(before, at, D, y, y - y0):
+        hidden = _is_hidden(at, y, y - start)
+        if not (hidden or _have_drifted(before, at, D, y, y - y0)):
             break
     notes = dict.fromkeys(solution.warnings)
     if entries is not None:
@@ -398,6 +400,15 @@ def _have_drifted(
     size = max(_largest(xp.abs(y / at.scale)), _largest(xp.abs(way / at.scale)))
     told = size < 0.1 / epsilon(y) ** 0.5
     return told and at.unit * DRIFT**2 < before.unit
+
+
+def _is_hidden(at: Coordinates, y: Array, way: Array) -> bool:
+    """Tell whether y is shorter than what rounding left of the way to it.
+
+    As far as a method can tell it is then at its end.  From there it can tell more.
+    """
+    size, length = (_largest(namespace(v).abs(v / at.scale)) for v in (y, way))
+    return 64.0 * epsilon(y) * length > size
 
 
 def _told(
