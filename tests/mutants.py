@@ -114,7 +114,19 @@ MUTANTS = (
     ),
     (
         "solvers/scaled_problem.py",
-        "return told and at.unit * DRIFT**2 < before.unit",
+        "return _largest(size) < rounding and bool(namespace(y).any(way < rounding))",
+        "return False",
+        "test_constrained_units.py",
+    ),
+    (
+        "preconditioners/damped_diagonal.py",
+        "if outputs == 1:",
+        "if outputs >= 1:",
+        "test_auto.py",
+    ),
+    (
+        "solvers/scaled_problem.py",
+        "return told and _is_much_shorter(at, before)",
         "return False",
         UNITS,
     ),

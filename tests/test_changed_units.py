@@ -45,6 +45,8 @@ def test_few_are_refused_where_the_diagonal_is_known():
 # diagonals that products estimate to a factor of 1e±25.
 ONCE_WRONG = (
     ("curved-inequality/shift", 31337, (1, 18, 33)),
+    # An active set that did not settle in lengths of the way, and does in those of the end.
+    ("curved-inequality/shift", 259620, (1,)),
     ("curved-inequality/y4+shift+f", 31337, (5, 19, 26)),
     ("linear-equality/y4", 4711, (1,)),
     ("redundant-equality/y4", 4711, (5,)),

@@ -196,3 +196,80 @@ def test_a_long_way_from_the_start_hides_nothing_of_y(seed, spread):
     before, x = rng.uniform(-spread, spread, (2, n))
     found = sad.solve(problem, x, exact(before))
     np.testing.assert_allclose(found.y, exact(x), atol=1e-7 * np.abs(exact(x)).max())
+
+
+@pytest.mark.parametrize("far", [0.0, 1e2, 1e4, 1e6])
+def test_a_far_start_is_no_scale_of_forces_within_bounds(far):
+    """y²/2 + y⁴/4 − x y: the force at the start is far³, that at y = 1 tells nothing."""
+    f = sad.FunctionObjective(
+        value=lambda x, y: float(0.5 * y @ y + 0.25 * np.sum(y**4) - x @ y),
+        grad=lambda x, y: y + y**3 - x,
+        hvp=lambda x, y, v: (1.0 + 3.0 * y**2) * v,
+        cross_jvp=lambda x, y, u: -u,
+        cross_vjp=lambda x, y, w: -w,
+        n=1,
+    )
+    problem, x = sad.Problem(f, lower=0.0), np.array([2.0])
+    found = sad.solve(problem, x, np.array([far]))
+    np.testing.assert_allclose(found.y, 1.0, rtol=1e-8)
+    np.testing.assert_allclose(sad.derivative(problem, found) @ np.ones(1), 0.25)
+
+
+# f_Y and f_YY by (x, y), −f_XY, and the minimiser of x and its slope: f_Y is infinite, or
+# zero, at y = 0, so that no force there is a scale.
+IDLE = {
+    "log": (
+        lambda x, y: y - x / y,
+        lambda x, y: 1.0 + x / y**2,
+        lambda y: 1.0 / y,
+        (4.0, 2.0, 0.25),
+    ),
+    "reciprocal": (
+        lambda x, y: 1.0 - x / y**2,
+        lambda x, y: 2.0 * x / y**3,
+        lambda y: 1.0 / y**2,
+        (4.0, 2.0, 0.25),
+    ),
+    "entropy": (
+        lambda x, y: np.log(y) + 1.0 - x,
+        lambda x, y: 1.0 / y,
+        lambda y: 1.0 + 0.0 * y,
+        (1.7, np.exp(0.7), np.exp(0.7)),
+    ),
+    "quartic": (
+        lambda x, y: (y * y - x) * y,
+        lambda x, y: 3.0 * y * y - x,
+        lambda y: y,
+        (4.0, 2.0, 0.25),
+    ),
+}
+
+
+@pytest.mark.parametrize("name", IDLE)
+@pytest.mark.parametrize("n", [1, 4])
+def test_a_bound_is_not_active_by_rounding(name, n):
+    grad, curvature, cross, (x, y, slope) = IDLE[name]
+    f = sad.FunctionObjective(
+        grad=lambda x, y: grad(x[0], y),
+        hvp=lambda x, y, v: curvature(x[0], y) * v,
+        cross_jvp=lambda x, y, u: -cross(y) * u[0],
+        cross_vjp=lambda x, y, w: np.array([-cross(y) @ w]),
+    )
+    problem = sad.Problem(f, lower=0.5, upper=3.0)
+    with np.errstate(all="ignore"):
+        found = sad.solve(problem, np.array([x]), np.linspace(1.9, 2.2, n))
+        tangent = sad.jvp(problem, found, np.ones(1)).y
+    assert not found.active.fixed.any()
+    np.testing.assert_allclose(found.y, y, rtol=1e-7)
+    np.testing.assert_allclose(tangent, slope, rtol=1e-6)
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_the_barrier_leaves_no_gap_at_rows_that_are_weak(seed):
+    """Some bounds are active or idle by 1e-6 of y only: a gap of tol in f was 5e-5 in y."""
+    rng, n = np.random.default_rng([7, seed]), 6
+    centre = 2.0 * 10.0 ** rng.uniform(-6.0, 0.0, n) * rng.standard_normal(n)
+    problem = sad.Problem(quadratic(np.eye(n), True), lower=0.0)
+    y = sad.solve(problem, -centre, method="barrier").y
+    wanted = np.maximum(centre, 0.0)
+    np.testing.assert_allclose(y, wanted, atol=1e-7 * np.abs(wanted).max())

@@ -130,7 +130,8 @@ def _by_functions(
     if problem.inequalities is None and not problem.bounded:
         return newton_kkt(problem, x, y0, maxiter=maxiter, **options)
     maxiter = MAXITER if maxiter is None else maxiter
-    return solve_scaled(_find, problem, x, y0, maxiter=maxiter, **options)
+    options |= {"maxiter": maxiter, "unsettled": _NOT_SETTLED}
+    return solve_scaled(_find, problem, x, y0, **options)
 
 
 def _find(

@@ -333,12 +333,14 @@ def solve_scaled(
     maxiter: int,
     callback: Callable[[NewtonIterate], Any] | None,
     form: bool = True,
+    unsettled: str = "",
 ) -> Solution:
     """Return what a method finds in the coordinates of the start, then of its end.
 
     The method is called with the scaled problem and a start.  Where the curvatures changed
     on the way, what was met there has another meaning at the end, and the method goes on.
     With ``form`` the matrices of a small problem that are known by products are formed.
+    The warning ``unsettled`` of a method says that shorter lengths may tell it more.
     """
     xp, (lower, upper) = namespace(y0), problem.bounds(x, y0)
     y = y0 = xp.clip(y0, lower, upper)
@@ -372,8 +374,9 @@ def solve_scaled(
             solution = dataclasses.replace(solution, status=Status.NOT_FINITE)
             break
         before, at = at, coordinates(problem, x, y, D)
-        hidden = _is_hidden(at, y, y - start)
-        if not (hidden or _have_drifted(before, at, D, y, y - y0)):
+        shorter = unsettled in found.warnings and _is_much_shorter(at, before)
+        more = shorter or _is_hidden(at, y, y - start)
+        if not (more or _have_drifted(before, at, D, y, y - y0)):
             break
     notes = dict.fromkeys(solution.warnings)
     if entries is not None:
@@ -399,16 +402,22 @@ def _have_drifted(
         return True
     size = max(_largest(xp.abs(y / at.scale)), _largest(xp.abs(way / at.scale)))
     told = size < 0.1 / epsilon(y) ** 0.5
-    return told and at.unit * DRIFT**2 < before.unit
+    return told and _is_much_shorter(at, before)
+
+
+def _is_much_shorter(at: Coordinates, before: Coordinates) -> bool:
+    return at.unit * DRIFT**2 < before.unit
 
 
 def _is_hidden(at: Coordinates, y: Array, way: Array) -> bool:
-    """Tell whether y is shorter than what rounding left of the way to it.
+    """Tell whether y is shorter than what rounding left of the way of some coordinates.
 
-    As far as a method can tell it is then at its end.  From there it can tell more.
+    As far as a method can tell it is then at its end.  From there it can tell more, but
+    where all coordinates came as far: then each is what rounding left of its own way.
     """
-    size, length = (_largest(namespace(v).abs(v / at.scale)) for v in (y, way))
-    return 64.0 * epsilon(y) * length > size
+    size, way = namespace(y).abs(y / at.scale), namespace(y).abs(way / at.scale)
+    rounding = 64.0 * epsilon(y) * _largest(way)
+    return _largest(size) < rounding and bool(namespace(y).any(way < rounding))
 
 
 def _told(

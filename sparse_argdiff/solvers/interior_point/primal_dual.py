@@ -329,10 +329,10 @@ def _leaves_a_gap(state: PathState, tol: float) -> bool:
     """Tell whether y may be off by more than tol of its length, and a step would mend it.
 
     A gap of w z in f is √(w z) in y, in coordinates of curvature 1.  Where every row is
-    decided the errors fall faster than by any factor.
+    decided the errors fall faster than by any factor, where one is weak by less than ten.
     """
     now, errors = state.now, state.errors
-    falls = state.closes_gap and len(errors) > 1 and errors[-1] <= 0.1 * errors[-2]
+    falls = state.closes_gap and len(errors) > 1 and errors[-1] <= 0.5 * errors[-2]
     gap = largest(now.point.w * now.point.z)
     length = tol * now.scales[1]
     return falls and gap > length * length
