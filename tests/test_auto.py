@@ -448,3 +448,34 @@ def test_a_diagonal_keeps_out_shifts_of_all_outputs():
         v = rng.standard_normal((K.shape[0] // 3, 3))
         image = M.matvec((v - v.mean(axis=1)[:, None]).ravel()).reshape(-1, 3)
         assert np.abs(image.mean(axis=1)).max() <= 1e-14 * np.abs(image).max()
+
+
+# state --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("n", "name"), [(60, "cholesky"), (120, "nystrom")])
+def test_the_state_of_auto_can_be_set_again(n, name):
+    """A copy goes on as the first one does, bit for bit."""
+    problem, upper = correlated(n)
+    auto, copy = pc.Auto(), pc.Auto()
+    walk(problem, upper, auto, steps=4)
+    assert auto.name == name
+    copy.state = auto.state
+    assert repr(copy) == repr(auto)
+    (spent, found), (again, others) = (
+        walk(problem, upper, M, steps=4) for M in (auto, copy)
+    )
+    assert spent == again
+    np.testing.assert_array_equal(found, others)
+
+
+def test_the_factor_of_a_matrix_is_stored_and_a_hierarchy_is_not():
+    auto, copy, b = pc.Auto(), pc.Auto(), np.linspace(-1.0, 1.0, 400)
+    M, _ = auto.choose(laplacian(20), now=True)
+    copy.state = auto.state
+    assert (auto.name, copy.name) == ("cholesky", "cholesky")
+    np.testing.assert_array_equal(copy.choose(laplacian(20))[0] @ b, M @ b)
+    pytest.importorskip("pyamg")
+    auto.choose(laplacian(60), now=True)
+    copy.state = auto.state
+    assert (auto.name, copy.name) == ("amg", "none")

@@ -82,8 +82,6 @@ class Task:
         options = {"bounds": (-9.0, 0.0), "tol": 1e-7, "maxiter": 9} | options
         x0 = options.pop("x0", self.x0)
         method = options.pop("method", self.method)
-        if method == "inexact_lbfgs":  # without a checkpoint its M learns over the run
-            options = {"M": "auto"} | options
         return sad.minimize(self.problem, self.held, x0, method=method, **options)
 
 

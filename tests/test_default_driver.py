@@ -12,7 +12,7 @@ from scipy import optimize, sparse
 from scipy.special import expit
 
 import sparse_argdiff as sad
-from sparse_argdiff.bilevel.inexact_lbfgs import contradicted
+from sparse_argdiff.bilevel.inexact_lbfgs import contradicted, unseen
 from sparse_argdiff.linear_model import Glm
 
 # models -------------------------------------------------------------------------------
@@ -142,6 +142,18 @@ def test_a_run_from_anothers_solution_ends_within_three_steps(start):
     found = sad.minimize(problem, upper, there, bounds=box)
     assert found.status is sad.Status.CONVERGED
     assert found.nit <= 3
+
+
+def test_a_start_is_evaluated_as_well_as_its_promise_asks_for():
+    """Loosely where the first step promises much of F, else ten times finer."""
+    problem, upper, x0 = plain_logistic(3)
+    solved = sad.minimize(problem, upper, x0, bounds=(-12, 3))
+    tolerances = []
+    for start in (x0, solved.x):
+        found = sad.minimize(problem, upper, start, bounds=(-12, 3), maxiter=1)
+        tolerances.append(found.history[0].lower_tol)
+    assert tolerances[0] == 0.03
+    assert tolerances[1] <= 0.003
 
 
 def test_the_criterion_holds_for_the_exact_gradient():
@@ -329,6 +341,15 @@ def test_values_that_contradict_a_slope(slopes, expected):
 
 
 # limits -------------------------------------------------------------------------------
+
+
+def test_the_level_of_curvature_is_no_more_than_moves_show():
+    """All of it without a move, in general and of a coordinate; else the secant's."""
+    assert unseen(2.0, [], []) == 2.0
+    moves = [np.array([1.0, 1.0, 0.0, 2.0]), np.array([1.0, 1.0, 0.0, 1.0])]
+    changes = [np.array([9.0, 0.5, 3.0, 0.0]), np.array([0.1, 0.2, 3.0, 0.0])]
+    level = unseen(2.0, moves, changes)
+    np.testing.assert_allclose(level, [2.0, 0.5, 2.0, 2.0 * 2.0**-26])
 
 
 def test_penalties_that_go_to_a_limit_are_named():

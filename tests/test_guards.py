@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 
 import sparse_argdiff as sad
+from sparse_argdiff.bilevel import gradient_descent, maid
 from sparse_argdiff.bilevel.bundle import descend
-from sparse_argdiff.bilevel.gradient_descent import line_search
 from sparse_argdiff.bilevel.run import Run
 from sparse_argdiff.hypergradient.error_estimate import _Linearized
 from sparse_argdiff.linear_model import Glm
@@ -484,62 +484,79 @@ def test_a_row_that_is_idle_has_no_force():
     assert found.value == pytest.approx(1.0, abs=1e-12)
 
 
-# bilevel/gradient_descent.py: the line search -----------------------------------------
+# bilevel/gradient_descent.py and maid.py: the line searches ----------------------------
 
 
-def searched(value, *, bar=0.0, confirmed=None, correction=0.1):
-    """Search along F = 1 − ..., x = 1 → 0, where the first trial has ``value``."""
-
-    def result(x, value, tol, gradient=1.0):
-        return SimpleNamespace(
-            value=value,
-            correction=correction,
-            gradient=np.array([gradient]),
-            tol=tol,
-            adjoint_tol=tol,
-            solution=SimpleNamespace(x=x),
-        )
-
-    class F:
-        tol = adjoint_tol = 1e-8
-
-        def corrected_value(self, x, tol):
-            return (value if x[0] == 0.0 else 5.0), correction
-
-        def evaluate(self, x, certify):
-            return result(x, confirmed, 1e-8)
-
-    run = Run(F(), None, None, 1e-4, None)
-    run.history.append(SimpleNamespace(gradient_norm=1.0, value=1.0))
-    loose = 0.0 if confirmed is not None else 1.0  # a gradient that seems to vanish
-    trial, _ = line_search(
-        run,
-        result(np.ones(1), 1.0, 0.1),
-        1.0,
-        lambda x: result(x, value, 0.1, loose),
-        bar=bar,
-        most=1,
+def evaluated(x, value, tol, gradient=1.0):
+    return SimpleNamespace(
+        value=value,
+        correction=0.0,
+        gradient=np.array([gradient]),
+        tol=tol,
+        adjoint_tol=tol,
+        adjoint_error=0.0,
+        adjoint=SimpleNamespace(x=np.zeros(1)),
+        solution=SimpleNamespace(x=x, y=np.array([value]), relative_error=0.0),
     )
-    return trial
 
 
 def test_a_step_must_fall_by_a_share_of_the_slope():
     """``_DECREASE``, 1e-4 → 0: a fall that the slope does not explain is accepted."""
+
+    def searched(value):
+        """Search along F = 1 − ..., x = 1 → 0, where the first trial has ``value``."""
+
+        class F:
+            def corrected_value(self, x):
+                return (value if x[0] == 0.0 else 5.0), 0.0
+
+            def evaluate(self, x, certify):
+                return evaluated(x, value, 1e-8)
+
+        run = Run(F(), None, None, 1e-4, None)
+        return gradient_descent.line_search(run, evaluated(np.ones(1), 1.0, 1e-8), 1.0)[
+            0
+        ]
+
     assert searched(1.0 - 2e-4) is not None
     assert searched(1.0 - 5e-5) is None
 
 
-def test_a_step_must_fall_beyond_the_error_of_its_values():
-    """``bar``, of each correction, dropped: noise is taken for a fall."""
-    assert searched(0.97, bar=0.1) is not None
-    assert searched(0.985, bar=0.1) is None  # below 1 − bar · (0.1 + 0.1)
-    assert searched(0.985) is not None
+def maid_searched(value, *, error=0.0, confirmed=None):
+    """Search as MAID does along f^U = y, x = 1 → 0, with y that is off by ``error``."""
+
+    class F:
+        tol = adjoint_tol = 1e-8
+        upper = sad.FunctionUpper(lambda x, y: float(y[0]), lambda x, y: np.ones(1))
+
+        def solve(self, x, tol):
+            y = np.array([value if x[0] == 0.0 else 5.0])
+            return SimpleNamespace(x=x, y=y, relative_error=error)
+
+        def evaluate(self, x, certify, tol=1e-8, adjoint_tol=1e-8):
+            if tol == self.tol:
+                return evaluated(x, confirmed, tol)
+            return evaluated(x, value, tol, 1.0 if confirmed is None else 0.0)
+
+    run = Run(F(), None, None, 1e-4, None)
+    run.history.append(SimpleNamespace(value=1.0))
+    start = evaluated(np.ones(1), 1.0, 0.1)
+    start.solution.relative_error = error
+    return maid.line_search(run, start, 1.0, 1)[0]
+
+
+def test_a_step_of_maid_must_fall_beyond_the_error_of_its_values():
+    """e at either end dropped: noise is taken for a fall."""
+    assert maid_searched(0.90, error=0.05) is not None
+    assert maid_searched(0.92, error=0.05) is None  # 0.92 + 0.046 > 1 − 0.05
+    assert maid_searched(0.92) is not None
+    assert maid_searched(1.0 - 5e-5) is None
 
 
 def test_convergence_of_loose_solves_is_confirmed_with_its_value():
-    """``sharper.value <= limit`` dropped: a plateau above the start passes for a step."""
-    assert searched(0.5, confirmed=0.6).value == 0.6
-    assert searched(0.5, confirmed=1.4) is None
+    """``trial.value <= ...`` dropped: a plateau above the start passes for a step."""
+    assert maid_searched(0.5, confirmed=0.6).value == 0.6
+    assert maid_searched(0.5, confirmed=1.4) is None
 
 
 # solvers/infeasibility.py -------------------------------------------------------------

@@ -26,11 +26,14 @@ import numpy as np
 from .. import krylov
 from ..arrays import Array, is_array, namespace, placement, to_namespace
 from ..hypergradient import result as hypergradient
+from ..preconditioners.auto import Learned
+from ..preconditioners.cholesky import CorePlusDiagonal, Factor
+from ..preconditioners.nystrom import Sketch, Sketched
 from ..problem import problem
 from ..status import Status
 from . import result
 
-_FORMAT = 4
+_FORMAT = 5
 _TREE = "__tree__"
 # The exceptions that damaged .npz and JSON files raise.
 _DAMAGE = (
@@ -54,6 +57,8 @@ _RECORDS: dict[str, type[Any]] = {
     for name, record in vars(module).items()
     if isinstance(record, type) and dataclasses.is_dataclass(record)
 }
+_SETUPS = (Learned, CorePlusDiagonal, Factor, Sketch, Sketched)
+_RECORDS |= {record.__name__: record for record in _SETUPS}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -138,6 +143,15 @@ class Store:
                 "the arguments of that run, or another path."
             )
         return tree
+
+
+def as_path(checkpoint: Any) -> Path:
+    """Return the path of a checkpoint, given as a path or its name."""
+    try:
+        return Path(checkpoint)
+    except TypeError:
+        found = type(checkpoint).__name__
+        raise TypeError(f"checkpoint must be a path, found {found}") from None
 
 
 def previous(path: Path) -> Path:

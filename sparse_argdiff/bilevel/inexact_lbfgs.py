@@ -5,7 +5,8 @@
 A trial is accepted or refused once the errors of both values, e, cannot change the verdict,
 and is solved more accurately only until then; the adjoint is solved until its error leaves nine
 tenths of z.  H starts from the scale of the coordinates, 1 / (|z_j| + δ max |z|) in
-log-penalties, where the gradient of F is the diagonal of its curvature.
+log-penalties, where the gradient of F is the diagonal of its curvature, with less than
+δ max |z| where the last moves have shown less.
 
 V is the value that the adjoint corrects, e half its correction.  The tolerances of y and of
 the adjoint live apart.  That of y follows the decrease, so that e is a tenth of it.  That of
@@ -35,10 +36,11 @@ _DECREASE = 1e-4  # c
 _BAR = 0.5  # share of a correction that is the error of the corrected value
 _LOOSEST = 0.03  # tolerance of y,
 _LOOSEST_ADJOINT = 0.1  # and of the adjoint
-_FIRST = 0.1  # share of both at x0
+_FIRST = 0.1  # share of both at x0, where they do not tell the gradient from its error
 _LOOSEST_ACTIVE = 1e-4  # of y with an active set, which loose solves do not settle
 _PAIRS = 20
 _LEVEL = 0.1  # δ
+_SHOWING = 3  # moves that show where less than δ max |z| is to be added
 _CAP = 1.0  # of the largest coordinate of the first steps
 _CAPPED = 2  # full steps of that length, after which it doubles
 _SHARPER = 0.01  # tolerance of a trial over that of the step, before it is refused
@@ -193,7 +195,7 @@ class _Search:
         d = -free * two_loop(g, self.moves, self.changes, free, scale)
         if not dot(g, d) < -1e-8 * norm(g) * norm(d):
             self.moves, self.changes = [], []
-            d = -g / scale
+            d = -g / self.scale(found, g)
         largest = float(xp.max(xp.abs(d))) if x.shape[0] else 0.0
         if largest <= self.cap:
             return d, False
@@ -213,7 +215,7 @@ class _Search:
         size = through(copied(x), implicit) if callable(through) else xp.abs(implicit)
         size = size if direct is None else size + direct
         most = float(xp.max(size)) if g.shape[0] else 0.0
-        return size + (_LEVEL * most or 1.0)
+        return size + unseen(_LEVEL * most or 1.0, self.moves, self.changes)
 
     def search(
         self, found: HypergradientResult, direction: Array
@@ -435,10 +437,16 @@ class _Search:
         return found.tol <= F.tol and found.adjoint_tol <= F.adjoint_tol
 
     def first(self, x: Array) -> HypergradientResult:
-        """Evaluate x0 so well that another method's solution is seen to be one.
+        """Evaluate x0, ten times finer where a step promises less of F than y is known to.
 
-        There a gradient of the loosest tolerances is all error.
+        There, as at another method's solution, the gradient may be all error: that of F
+        is of the order of the tolerance of y.
         """
+        found = self.evaluate(x, self.tol)
+        g = self.run.free_gradient(x, found.gradient)
+        promised = dot(g, g / self.scale(found, g))
+        if promised > _LOOSEST * self.run.scale(found.value) or self.is_finest(found):
+            return found
         self.adjoint_tol = max(_FIRST * self.adjoint_tol, self.F.adjoint_tol)
         return self.evaluate(x, max(_FIRST * self.tol, self.F.tol))
 
@@ -563,6 +571,27 @@ def refuse_unsolved(solution: Solution, tol: float) -> None:
     if error > max(tol, epsilon(solution.y) ** (1.0 / 3.0)):
         message = f"the lower-level solve left a Newton step of {error:.0e} of y"
         raise ConvergenceError(message, solution.status, solution)
+
+
+def unseen(
+    level: float, moves: Sequence[Array], changes: Sequence[Array]
+) -> Array | float:
+    """Return curvature that the scale of the coordinates does not know: a level.
+
+    No more of it than the last moves have shown in a coordinate, |Δz_j| / |Δx_j|: on the
+    plateau of a penalty that is almost infinite, z_j and its changes fade alike, and the
+    level would leave it there.  Half the digits of it where they show nothing.
+    """
+    if not moves:
+        return level
+    last = moves[-1]
+    xp, most = namespace(last), math.sqrt(epsilon(last)) * level + 0.0 * last
+    pairs = zip(moves[-_SHOWING:], changes[-_SHOWING:], strict=True)
+    for move, change in pairs:
+        s, y = xp.abs(move), xp.abs(change)
+        shown = xp.where(s > 0.0, y / xp.where(s > 0.0, s, 1.0 + s), level + s)
+        most = xp.maximum(most, shown)
+    return xp.minimum(most, level + 0.0 * last)
 
 
 def two_loop(

@@ -7,29 +7,36 @@ import functools
 import inspect
 import os
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
-from ..arrays import Array, as_count, as_tolerance, as_vector, namespace
+from ..arrays import (
+    Array,
+    as_count,
+    as_tolerance,
+    check_callable,
+    check_finite,
+    copied_vector,
+)
 from ..hypergradient.hypergradient import Hypergradient, show
 from ..hypergradient.upper_objective import UpperObjective
 from ..preconditioners import Auto
 from ..problem.problem import Problem
 from .bounds import as_bounds
-from .checkpoint import Store, describe
+from .checkpoint import Store, as_path, describe
 from .gradient_descent import gradient_descent
 from .hoag import hoag
 from .inexact_lbfgs import inexact_lbfgs
 from .lbfgs import lbfgs
+from .maid import maid
 from .newton import newton
 from .prior import overfitting_note
 from .result import BilevelResult
 from .run import Run
-from .starts import lowest_start
+from .starts import as_starts, lowest_start
 
 _METHODS: dict[str, Callable[[Run, Array], BilevelResult]] = {
     "inexact_lbfgs": inexact_lbfgs,
-    "maid": functools.partial(gradient_descent, loosest=0.1),
+    "maid": maid,
     "hoag": hoag,
     "hoag_quadratic": functools.partial(hoag, schedule="quadratic"),
     "gradient_descent": gradient_descent,
@@ -77,10 +84,9 @@ def minimize(
         are as accurate as the next decision needs.  "newton", for few parameters of smooth
         problems: Newton's method from ∇²F at x0, which takes 2 m solves.  "lbfgs" is SciPy's L-BFGS-B at fixed
         tolerances, "gradient_descent" a projected descent with spectral steps.  For
-        comparison with published methods: "maid", that descent with tolerances adapted as
-        MAID does, but with spectral steps where it multiplies an accepted step by 10/9 and
-        a refused one by 0.9, and with estimated errors where it asks for constants; "hoag"
-        and "hoag_quadratic", with the published step rule and schedules of tolerances.
+        comparison with published methods: "maid", with the published rules of steps and
+        tolerances and estimates where it asks for constants; "hoag" and "hoag_quadratic",
+        with the published step rule and schedules of tolerances.
     bounds : (low, high), sequence of m pairs, (m, 2) array or scipy Bounds, optional
         Of x; None or an infinity for no bound.
     tol : float
@@ -97,8 +103,8 @@ def minimize(
         How many common shifts of x0, by factors of 10 of log-penalties, are tried by one
         loose solve each; the run begins at the lowest value.  F is not convex.
     callback : callable, optional
-        Called with an ``OptimizeResult`` (x, fun, jac, y, record, fall) at each accepted
-        iterate, 0 included; ``fall`` is what "newton" expects F to fall by further, infinite
+        Called with an ``OptimizeResult`` (x, fun, jac, y, record, fall), copies, at each
+        accepted iterate, 0 included; ``fall`` is what "newton" expects F to fall by further, infinite
         where it is not known; a true value or ``StopIteration`` stops.
     progress : bool
         Show a progress bar when tqdm is installed.
@@ -114,7 +120,7 @@ def minimize(
         Of :class:`Hypergradient`: ``solver``, ``tol`` as ``lower_tol`` (the finest, where
         a method has looser ones), ``adjoint_tol``, ``warm_start``, ``M``, ...  By default
         "inexact_lbfgs" shares one ``preconditioners.Auto()`` among all solves, which
-        learns; with a checkpoint, that would not hold what it learned, M is "auto".
+        learns; checkpoints hold what an ``Auto`` has learned.
 
     Returns
     -------
@@ -146,26 +152,21 @@ def minimize(
     After a restart the callback is called again for steps that no checkpoint had saved.
     With "lbfgs" a checkpoint holds the gradients of all evaluations so far.
     """
-    x0 = as_vector("x0", x0)
-    x0 = namespace(x0).asarray(x0, copy=True)
+    x0 = copied_vector("x0", x0)
+    check_finite("x0", x0)
+    check_callable(callback=callback)
     method = DEFAULT if method is None else method
     if method not in _METHODS:
         known = ", ".join(repr(name) for name in _METHODS)
         raise ValueError(f"method must be one of {known}, found {method!r}")
     maxiter, tol = as_count("maxiter", maxiter), as_tolerance("tol", tol)
-    unknown = sorted(options.keys() - _OPTIONS)
-    if unknown:
-        own = inspect.signature(minimize).parameters.keys() - {"options"}
-        known = ", ".join(sorted(own | _OPTIONS))
-        raise TypeError(f"minimize has no option {unknown[0]!r}; it has {known}")
+    _check_known(options)
     lower_tol = options.pop("lower_tol", 1e-8)
-    if method == DEFAULT and checkpoint is None:
-        # It learns over the run, which a checkpoint would not hold.
-        options.setdefault("M", Auto())
+    if method == DEFAULT:
+        options.setdefault("M", Auto())  # it learns over the run
     F = Hypergradient(problem, upper, y0=y0, tol=lower_tol, **options)
     low, high = as_bounds(bounds, x0)
-    starts = as_count("starts", starts)
-    store = None
+    starts, store = as_starts(starts), None
     if checkpoint is not None:
         every = as_count("checkpoint_every", checkpoint_every)
         same = {"m": x0.shape[0], "n": getattr(problem.objective, "n", None)}
@@ -173,8 +174,9 @@ def minimize(
         same |= {"starts": starts, "method": method, "tol": tol}
         same |= {"lower_tol": lower_tol, **options}
         identity = {name: describe(option) for name, option in same.items()}
-        store = Store(Path(checkpoint), every, identity)
-    run = Run(F, low, high, tol, callback, maxiter, store)
+        store = Store(as_path(checkpoint), every, identity)
+    auto = options["M"] if isinstance(options.get("M"), Auto) else None
+    run = Run(F, low, high, tol, callback, maxiter, store, auto)
     result = run.restore(x0)
     if result is None:
         with _bar(progress, maxiter, len(run.history)) as run.bar, run:
@@ -188,6 +190,14 @@ def minimize(
     caveats = (word for word in result.warnings if word not in result.limits)
     show(tuple(caveats), F.on_failure)
     return result
+
+
+def _check_known(options: dict[str, Any]) -> None:
+    unknown = sorted(options.keys() - _OPTIONS)
+    if unknown:
+        own = inspect.signature(minimize).parameters.keys() - {"options"}
+        known = ", ".join(sorted(own | _OPTIONS))
+        raise TypeError(f"minimize has no option {unknown[0]!r}; it has {known}")
 
 
 def _bar(progress: bool, maxiter: int, records: int) -> Any:

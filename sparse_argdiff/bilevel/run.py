@@ -20,11 +20,12 @@ from typing import Any, Self
 
 from scipy.optimize import OptimizeResult
 
-from ..arrays import Array, epsilon, namespace, norm
+from ..arrays import Array, copied, epsilon, namespace, norm
 from ..hypergradient.error_estimate import residual
 from ..hypergradient.hypergradient import Hypergradient
 from ..hypergradient.result import HypergradientResult, WarmStart
 from ..hypergradient.upper_objective import UpperObjective, corrected_value, remainder
+from ..preconditioners.auto import Auto, Learned
 from ..problem.optimality import residual_scale
 from ..status import ConvergenceError, Status
 from .checkpoint import Store
@@ -85,6 +86,7 @@ class Run:
     callback: Callable[[OptimizeResult], Any] | None
     maxiter: int = 100
     store: Store | None = None
+    auto: Auto | None = None  # the preconditioner that learns, where there is one
     last_is_best: bool = False  # values differ by less than their errors
     bar: Any = None
     history: list[HistoryRecord] = dataclasses.field(default_factory=list)
@@ -117,6 +119,11 @@ class Run:
             self.accept(self.confirmed(evaluate(x0)), {})
         assert self.last is not None
         return self.last, self.memory
+
+    @property
+    def state(self) -> tuple[WarmStart, Learned | None]:
+        """What the next evaluation starts from, and what the preconditioner has learned."""
+        return self.F.state, None if self.auto is None else self.auto.state
 
     @property
     def ended(self) -> Status | None:
@@ -177,7 +184,7 @@ class Run:
         stopped = self._call_back(found)
         self.status = ended or stopped
         if self.store is not None and record.nit % self.store.every == 0:
-            self._save(self.store, self.F.state)
+            self._save(self.store, self.state)
 
     def replace(self, found: HypergradientResult, memory: Memory) -> None:
         """Record a sharper evaluation of the last accepted iterate."""
@@ -227,6 +234,8 @@ class Run:
         if self.callback is None:
             return None
         state = OptimizeResult(_point(found), record=self.history[-1], fall=self.fall)
+        for name in ("x", "jac", "y"):  # what a user writes into is the user's own
+            state[name] = copied(state[name])
         stop = True
         with contextlib.suppress(StopIteration):
             stop = bool(self.callback(state))
@@ -240,7 +249,7 @@ class Run:
         ``detail`` follows the sentence of the status, ``message`` stands in its place.
         That evaluation is no part of the run: a checkpoint goes on from before it.
         """
-        state = self.F.state
+        state = self.state
         ending = self._end(
             status, detail, message or _MESSAGES.get(status, status.value)
         )
@@ -391,7 +400,9 @@ class Run:
         saved = None if self.store is None else self.store.load(x0)
         if saved is None:
             return None
-        self.F.state = saved["state"]
+        self.F.state, learned = saved["state"]
+        if self.auto is not None:
+            self.auto.state = learned
         for name in _SAVED:
             setattr(self, name, saved[name])
         assert self.last is not None
@@ -422,7 +433,10 @@ class Run:
             )
 
     def _save(
-        self, store: Store, state: WarmStart, ending: BilevelResult | None = None
+        self,
+        store: Store,
+        state: tuple[WarmStart, Learned | None],
+        ending: BilevelResult | None = None,
     ) -> None:
         tree = {name: getattr(self, name) for name in _SAVED}
         seconds = time.perf_counter() - self._start

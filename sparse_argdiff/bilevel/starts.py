@@ -9,12 +9,21 @@ one loose solve from the y of the last one, far less than a run.
 from __future__ import annotations
 
 import math
+from typing import Any
 
-from ..arrays import Array, namespace
+from ..arrays import Array, as_count, namespace
 from ..status import ConvergenceError
 from .run import Run
 
 _TOL = 1e-3
+
+
+def as_starts(starts: Any) -> int:
+    """Return a number of starts >= 1."""
+    number = as_count("starts", starts)
+    if number == 0:
+        raise ValueError("starts must be >= 1, found 0: x0 itself is the first")
+    return number
 
 
 def lowest_start(run: Run, x0: Array, starts: int) -> Array:

@@ -65,7 +65,7 @@ class Hypergradient:
     method, M : optional
         Of the adjoint solves, see :func:`derivative`.  An M that is a function, such as
         one ``preconditioners.Auto()`` for the whole sequence, serves the lower-level
-        solves, too; it is not part of ``state``, nor of a checkpoint.
+        solves, too; it is not part of ``state``.
     constants : Constants or callable, optional
         True bounds, or a function (x, y) → bounds: what is proven rests on them.  By
         default the objective's own ``constants(x, y)`` with ``upper.lipschitz(metric)``,

@@ -33,8 +33,8 @@ class WarmStart:
     Notes
     -----
     A preconditioner that learns, M = ``preconditioners.Auto()``, belongs to the caller and
-    is not included: without it the next evaluation meets the same tolerances, but not bit
-    for bit.
+    is not included, but has a ``state`` of its own: without it the next evaluation meets
+    the same tolerances, but not bit for bit.
     """
 
     y: Array | None = None

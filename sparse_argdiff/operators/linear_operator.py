@@ -63,8 +63,9 @@ class LinearOperator(Algebra):
     ----------
     into, into_blocks
         The product in place, if any, and whether it takes blocks: :meth:`with_product`.
-    update, n_matvec
-        How a preconditioner is renewed, and what building it cost: :meth:`with_setup`.
+    update, n_matvec, setup
+        How a preconditioner is renewed, what building it cost, and what it can be built of
+        anew: :meth:`with_setup`.
     matrix, is_diagonal, split, rank, accuracy, note
         Those of ``structure``.
 
@@ -89,6 +90,7 @@ class LinearOperator(Algebra):
     into_blocks: bool = False
     update: Callable[[Any], LinearOperator] | None = None
     n_matvec: int = 0
+    setup: Any = None
     _forward: Products
     _backward: Products
     _diagonal: Array | Callable[[], Array] | None
@@ -159,6 +161,7 @@ class LinearOperator(Algebra):
         *,
         update: Callable[[Any], LinearOperator] | None = None,
         n_matvec: int | None = None,
+        setup: Any = None,
     ) -> LinearOperator:
         """Return the same preconditioner with other records of its setup, where given.
 
@@ -168,12 +171,13 @@ class LinearOperator(Algebra):
             ``update(A)`` returns the preconditioner of a nearby matrix A.
         n_matvec : int, optional
             Products with A that building this preconditioner cost.
+        setup : object, optional
+            The arrays that it was built of: ``setup.built()`` returns the same operator,
+            without products.
         """
         check_callable(update=update)
-        return self._with(
-            update=self.update if update is None else update,
-            n_matvec=self.n_matvec if n_matvec is None else n_matvec,
-        )
+        given = {"update": update, "n_matvec": n_matvec, "setup": setup}
+        return self._with(**{k: v for k, v in given.items() if v is not None})
 
     def __repr__(self) -> str:
         kind = "symmetric " if self.symmetric else ""

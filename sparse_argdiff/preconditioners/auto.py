@@ -67,6 +67,22 @@ class Setup(NamedTuple):
     build: Callable[[LinearOperator], LinearOperator]
 
 
+@dataclasses.dataclass(frozen=True, eq=False)
+class Learned:
+    """The state of an :class:`Auto`: its records, and what its setup is built of.
+
+    Attributes
+    ----------
+    records : dict
+        Numbers, names and arrays.
+    setup : record or None
+        None without a setup, and for one that cannot be stored, an AMG hierarchy.
+    """
+
+    records: dict[str, Any]
+    setup: Any = None
+
+
 class Auto:
     """A preconditioner chosen for a sequence of systems: ``M = auto(K)``.
 
@@ -112,6 +128,9 @@ class Auto:
     offer : float or None
         Price in iterations of a factor or hierarchy of K that the last call deferred; a
         long solve may ask for it, ``choose(K, now=True)``.
+    state : Learned
+        All that the next choice depends on, to be saved and set again; without the
+        hierarchy of "amg", which is set up anew.
 
     Notes
     -----
@@ -154,6 +173,23 @@ class Auto:
         self._built, self.name, self._price = built, name, price
         self._first_rate, self._excess, self._degraded = math.nan, 0.0, False
         self._with = (0.0, 0.0)  # iterations and digits with this setup
+
+    @property
+    def state(self) -> Learned:
+        """All that the next choice depends on."""
+        setup = None if self._built is None else self._built.setup
+        own = {"_built", "patience", "max_rank"}
+        records = {k: v for k, v in vars(self).items() if k not in own}
+        return Learned(records | {"_retry": self._retry.copy()}, setup)
+
+    @state.setter
+    def state(self, state: Learned) -> None:
+        self.reset()
+        vars(self).update(state.records, _retry=state.records["_retry"].copy())
+        if state.setup is not None:
+            self._built = state.setup.built()
+        elif self.name not in {"none", "jacobi"}:
+            self._keep(None, "none", 0.0)
 
     def __call__(self, K: Any, rtol: float = 1e-8) -> LinearOperator | None:
         """Return M ≈ K⁻¹ or None, see :meth:`choose`."""

@@ -8,6 +8,7 @@ matrix M remains a good preconditioner.
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from typing import Any
 
@@ -19,6 +20,52 @@ from ..operators.linear_operator import LinearOperator, as_operator
 from .nystrom import example
 
 _COLUMNS = 64  # of the identity in one block product, which bounds its memory
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class CorePlusDiagonal:
+    """What the inverse of an operator with a split is built of.
+
+    Attributes
+    ----------
+    core : array (n, n)
+    diagonal : array (n,)
+    """
+
+    core: Array
+    diagonal: Array
+
+    def built(self) -> LinearOperator:
+        """Return the inverse, by the same factorisation."""
+        return _with_core(to_namespace(self.core, np), self.diagonal, 0)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Factor:
+    """R' and S of S A S = R'R.
+
+    Attributes
+    ----------
+    scale : array (n,)
+    factor : array (n, n)
+        Lower triangular.
+    like : array (n,)
+        Of the arrays that the inverse acts on.
+    """
+
+    scale: Array
+    factor: Array
+    like: Array
+
+    def built(self) -> LinearOperator:
+        """Return the inverse."""
+        scale, factor = to_namespace(self.scale, np), to_namespace(self.factor, np)
+
+        def update(other: Any) -> LinearOperator:
+            return cholesky(as_operator("A", other, factor.shape))
+
+        M = _inverse(scale, factor, self.like)
+        return M.with_setup(update=update, setup=self)
 
 
 def cholesky(A: Any) -> LinearOperator:
@@ -52,11 +99,8 @@ def cholesky(A: Any) -> LinearOperator:
         return _with_core(_entries(core, d), d, cost)
     cost = 0 if A.matrix is not None else A.shape[0]
     like = example(A)
-
-    def update(other: Any) -> LinearOperator:
-        return cholesky(as_operator("A", other, A.shape))
-
-    return _inverse(_entries(A, like), like, update, cost)
+    scale, factor = _factor(_entries(A, like))
+    return Factor(scale, factor, like).built().with_setup(n_matvec=cost)
 
 
 def _with_core(core: np.ndarray, d: Array, n_matvec: int) -> LinearOperator:
@@ -70,7 +114,10 @@ def _with_core(core: np.ndarray, d: Array, n_matvec: int) -> LinearOperator:
 
     entries = core.copy()
     np.fill_diagonal(entries, core.diagonal() + to_namespace(d, np))
-    M = _inverse(entries, d, update, n_matvec)
+    scale, factor = _factor(entries)
+    M = _inverse(scale, factor, d).with_setup(
+        update=update, n_matvec=n_matvec, setup=CorePlusDiagonal(core, d)
+    )
     return M
 
 
@@ -97,9 +144,8 @@ def _entries(A: LinearOperator, like: Array) -> np.ndarray:
     return entries
 
 
-def _inverse(
-    entries: np.ndarray, like: Array, update: Any, n_matvec: int
-) -> LinearOperator:
+def _factor(entries: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return S and R', in the place of the entries."""
     n = entries.shape[0]
     unit = float(np.finfo(entries.dtype).eps)
     diagonal = entries.diagonal().copy()
@@ -137,18 +183,23 @@ def _inverse(
                 "A must be positive definite to working precision, its reciprocal "
                 f"condition number is {reciprocal:.1e}"
             )
+    return scale, factor
+
+
+def _inverse(scale: np.ndarray, factor: np.ndarray, like: Array) -> LinearOperator:
+    """Return M; of arrays elsewhere, its entries."""
+    n = factor.shape[0]
 
     def product(r: Array) -> Array:
         s = scale if r.ndim == 1 else scale[:, None]
         return s * linalg.cho_solve((factor, True), s * r, check_finite=False)
 
     if not isinstance(like, np.ndarray):
-        inverse = asarray(product(np.eye(n, dtype=entries.dtype)), like)
+        inverse = asarray(product(np.eye(n, dtype=factor.dtype)), like)
 
         def product(r: Array) -> Array:
             return inverse @ r
 
-    M = LinearOperator(
-        (n, n), product, matmat=product, dtype=entries.dtype, positive_definite=True
+    return LinearOperator(
+        (n, n), product, matmat=product, dtype=factor.dtype, positive_definite=True
     )
-    return M.with_setup(update=update, n_matvec=n_matvec)

@@ -55,6 +55,18 @@ class Sketch:
         return int(self.values.shape[0])
 
 
+@dataclasses.dataclass(frozen=True, eq=False)
+class Sketched:
+    """What a preconditioner is built of: a sketch, and the diagonal, None without a split."""
+
+    sketch: Sketch
+    diagonal: Array | None
+
+    def built(self) -> LinearOperator:
+        """Return the preconditioner; no products."""
+        return from_sketch(self.sketch, self.diagonal, 0)
+
+
 def nystrom(
     A: Any,
     rank: int | None = None,
@@ -126,7 +138,7 @@ def nystrom(
         )
     while rank is None and found.rank < limit and wants_more(found, A):
         found = sketch(core, min(2 * found.rank, limit), example(A), rng, found)
-    return from_sketch(found, A, found.rank)
+    return from_sketch(found, None if A.split is None else A.split[1], found.rank)
 
 
 def wants_more(found: Sketch, A: LinearOperator) -> bool:
@@ -191,11 +203,11 @@ def sketch(
     return Sketch(basis, image, vectors, xp.where(values > 0.0, values, 0.0 * values))
 
 
-def from_sketch(found: Sketch, A: LinearOperator, n_matvec: int) -> LinearOperator:
-    """Return the preconditioner of A whose core has that sketch; no products."""
+def from_sketch(found: Sketch, diagonal: Array | None, n_matvec: int) -> LinearOperator:
+    """Return the preconditioner of a core that has that sketch, plus diag; no products."""
     U, values = found.vectors, found.values
-    xp = namespace(U)
-    d = xp.zeros_like(U[:, 0]) if A.split is None else A.split[1]
+    xp, n = namespace(U), U.shape[0]
+    d = xp.zeros_like(U[:, 0]) if diagonal is None else diagonal
     top, tail = float(values[0]), float(values[-1])
     lowest, largest = float(xp.min(d)), float(xp.max(d))
     if not (math.isfinite(largest) and lowest >= 0.0):
@@ -229,15 +241,16 @@ def from_sketch(found: Sketch, A: LinearOperator, n_matvec: int) -> LinearOperat
         return scale * u
 
     def update(other: Any) -> LinearOperator:
-        other = as_operator("A", other, A.shape)
-        if A.split is None or other.split is None:
+        other = as_operator("A", other, (n, n))
+        if diagonal is None or other.split is None:
             return nystrom(other, rank=found.rank)
-        return from_sketch(found, other, 0)
+        return from_sketch(found, other.split[1], 0)
 
     M = LinearOperator(
-        A.shape, product, matmat=product, dtype=U.dtype, positive_definite=True
+        (n, n), product, matmat=product, dtype=U.dtype, positive_definite=True
     )
-    return M.with_setup(update=update, n_matvec=n_matvec)
+    setup = Sketched(found, diagonal)
+    return M.with_setup(update=update, n_matvec=n_matvec, setup=setup)
 
 
 def _same(r: Array) -> Array:
