@@ -14,6 +14,7 @@ from scipy.special import expit
 import sparse_argdiff as sad
 from sparse_argdiff.linear_model import Glm, Huber, Quantile
 from sparse_argdiff.linear_model.losses import Majoriser
+from sparse_argdiff.solvers.penalised_model import moved_along
 
 N, P = 60, 25
 RNG = np.random.default_rng(1)
@@ -396,6 +397,71 @@ def test_paths_next_to_interpolation(shape):
         assert solution.status is sad.Status.CONVERGED
         assert solution.niter <= 3
         assert (y != 0.0).sum() < shape[0]
+
+
+def small_weight_problem(loss, norm, seed):
+    """Return a model of n = 6 N columns with an intercept, and its largest log-weight."""
+    rng = np.random.default_rng(seed)
+    X = rng.standard_normal((30, 180))
+    z = X[:, :5].sum(axis=1) + 0.5 * rng.standard_normal(30)
+    kinds = {
+        "logistic": (z > 0.0) * 1.0,
+        "poisson": rng.poisson(np.exp(z / z.std())) * 1.0,
+    }
+    groups = {"groups": np.arange(180) // 3} if norm == "group-l1" else {}
+    glm = Glm(X, kinds.get(loss, z), loss=loss, norm=norm, penalty="scalar", **groups)
+    none = sad.solve(sad.Problem(glm), np.log([1e9]))
+    return sad.Problem(glm), math.log(np.abs(glm.grad(np.zeros(1), none.y)).max())
+
+
+@pytest.mark.parametrize("norm", ["l1", "group-l1"])
+@pytest.mark.parametrize("loss", ["squared", "logistic", "poisson"])
+@pytest.mark.parametrize("seed", range(3))
+def test_a_cold_start_at_small_weights(loss, norm, seed):
+    """From zero to a weight of 1e-5 of the largest: by weights that fall by decades.
+
+    At once, logistic ones ended STAGNATED after hundreds of gradients, groups at the limit.
+    """
+    problem, top = small_weight_problem(loss, norm, seed)
+    x, y = np.array([top - 5.0 * math.log(10.0)]), None
+    cold = sad.solve(problem, x, maxiter=60)
+    assert cold.status is sad.Status.CONVERGED
+    assert cold.n_grad <= 100
+    for decade in range(1, 6):
+        at = np.array([top - decade * math.log(10.0)])
+        y = sad.solve(problem, at, y0=y).y
+    assert cold.value == pytest.approx(problem.total(x, y), rel=1e-7)
+
+
+def test_the_callback_sees_one_run_through_all_weights():
+    problem, top = small_weight_problem("squared", "l1", 0)
+    seen, x = [], np.array([top - 3.0 * math.log(10.0)])
+    found = sad.solve(problem, x, callback=lambda at: seen.append((at.niter, at.value)))
+    counts = [niter for niter, _ in seen]
+    assert counts == sorted(counts)
+    assert counts[-1] == found.niter
+    assert seen[-1][1] == pytest.approx(found.value, rel=1e-12)
+    stopped = sad.solve(
+        problem, x, callback=lambda at: at.niter >= 1, on_failure="ignore"
+    )
+    assert stopped.status is sad.Status.STOPPED_BY_CALLBACK
+    assert stopped.niter == 1
+
+
+def test_descent_where_only_the_penalty_changes():
+    """Directions of a random space are left one entry after another, which are zeros."""
+    rng = np.random.default_rng(4)
+    flat = rng.standard_normal((12, 5))
+    t, w = rng.uniform(0.5, 2.0, 12), rng.uniform(0.5, 1.5, 12)
+    bounds = np.full(12, -np.inf), np.full(12, np.inf)
+    end = moved_along(t, w.copy(), w, flat, *bounds)
+    assert (end == 0.0).sum() == 5
+    c = np.linalg.lstsq(flat, end - t, rcond=None)[0]
+    assert flat @ c == pytest.approx(end - t, abs=1e-12)
+    assert w @ np.abs(end) < w @ t
+    floor = moved_along(t, w.copy(), w, flat, np.full(12, 0.4), bounds[1])
+    assert (floor >= 0.4).all()
+    assert (floor == 0.4).sum() == 5
 
 
 @pytest.mark.parametrize("intercept", [False, True])

@@ -24,6 +24,7 @@ _ROUNDS = 200
 _SWEEPS = 20  # between two Newton runs, fewer where no sign changes
 _CALM, _COMPILED = 10, 200  # of compiled sweeps, which cost less than a factor
 _NEWTON_STEPS = 30
+_HALVINGS = 20  # of a Newton step
 _NEWTON_WORK = 2e4  # entries of sweeps in the time of one Newton step
 _FLAT = 1e-12  # least eigenvalues of a unit diagonal that count as none
 
@@ -57,9 +58,14 @@ class Blocks:
         """Whether each block is one coordinate."""
         return self.starts.shape[0] == self.ridge.shape[0] + 1
 
+    @functools.cached_property
+    def labels(self) -> HostArray:
+        """The block of each unknown, (k,)."""
+        return np.repeat(np.arange(self.weights.shape[0]), np.diff(self.starts))
+
     def spread(self, values: HostArray) -> HostArray:
         """Return a number of each block per coordinate."""
-        return values if self.scalar else np.repeat(values, np.diff(self.starts))
+        return values if self.scalar else values[self.labels]
 
     def norms(self, b: HostArray) -> HostArray:
         """Return ‖b_g‖ of each block."""
@@ -135,12 +141,13 @@ class PenalisedModel:
         """Return a bound of the curvature within each block."""
         if self.blocks.scalar:
             return diagonal
-        starts, found = self.blocks.starts, np.empty(self.blocks.weights.shape[0])
-        for g in range(found.shape[0]):
-            a, z = int(starts[g]), int(starts[g + 1])
-            found[g] = diagonal[a]
-            if z - a > 1:
-                found[g] = np.linalg.eigvalsh(self.G[a:z, a:z])[-1]
+        starts, sizes = self.blocks.starts[:-1], np.diff(self.blocks.starts)
+        found = diagonal[starts]
+        for size in np.unique(sizes[sizes > 1]):
+            (of_size,) = np.nonzero(sizes == size)
+            rows = starts[of_size, None] + np.arange(size)
+            own = self.G[rows[:, :, None], rows[:, None, :]]
+            found[of_size] = np.linalg.eigvalsh(own)[:, -1]
         return found
 
     def minimise(self, b: HostArray, tol: float) -> ModelSolution:
@@ -153,9 +160,9 @@ class PenalisedModel:
         for round_ in range(_ROUNDS):
             sweeps += self.sweep(b, r, most)
             most = _SWEEPS
-            b, r, factor, free = self.newton(b, r)
+            b, r, factor, free, settled = self.newton(b, r)
             error = self.left(b, r)
-            if error <= tol * self.length(b, r):
+            if settled and error <= tol * self.length(b, r):
                 break
             if round_ % 20 == 19:
                 r = self.G @ b + self.c
@@ -223,8 +230,9 @@ class PenalisedModel:
     def _sweep_blocks(self, b: HostArray, r: HostArray) -> bool:
         G, blocks, L = self.G, self.blocks, self.curvatures
         starts, w, v = blocks.starts, blocks.weights, blocks.ridge
+        (index,) = np.nonzero((blocks.norms(b) > 0.0) | (blocks.norms(r) > w))
         changed = False
-        for g in range(w.shape[0]):
+        for g in index.tolist():
             a, z = int(starts[g]), int(starts[g + 1])
             if L[g] <= 0.0:
                 continue
@@ -254,42 +262,37 @@ class PenalisedModel:
 
     def newton(
         self, b: HostArray, r: HostArray
-    ) -> tuple[HostArray, HostArray, HostArray | None, HostArray]:
-        """Take Newton steps on the support while they lower the model."""
+    ) -> tuple[HostArray, HostArray, HostArray | None, HostArray, bool]:
+        """Take Newton steps on the support while they lower the model.
+
+        The last result tells whether no further one would.
+        """
         factor, free = None, self.free(b, r)
         for _ in range(_NEWTON_STEPS):
             free = self.free(b, r)
             (S,) = np.nonzero(free)
             self.work += _NEWTON_WORK
             if S.shape[0] == 0:
-                break
+                return b, r, factor, free, True
             slope, unit = self.blocks.slopes(b)
             pull = (r + slope + self.blocks.ridge * b)[S]
-            factor = self.factor(S, b, unit)
+            K = self.bent(S, b, unit)
+            factor = self.factor(K)
             if factor is None:
-                moved_on = self.along_flat(b, r, S, pull)
-                if moved_on is None:
-                    break
-                b, r = moved_on
-                continue
-            step, _ = lapack.dpotrs(factor, -pull, lower=1)
-            size = math.sqrt(max(float(-(pull @ step)), 0.0))
-            new = self.trial(b, S, step)
-            whole = bool(np.all(new[S] == b[S] + step))
-            small = size <= 1e-6 * self.length(b, r)
-            change, moved = self.change(b, new, r)
-            if not whole and self.blocks.scalar and not self.blocks.bounded:
-                # The exact minimum on the way, which ends at a kink or before.
-                there = self.on_the_way(b, r, S, step)
-                fall, way = self.change(b, there, r)
-                if fall < change:
-                    new, moved, change = there, way, fall
-            if not (change < 0.0 or (whole and small)):
-                break
+                step, lower = self.by_eigenvectors(b, r, S, K, unit[S], pull)
+                if lower is not None:
+                    b, r = lower
+                    continue
+            else:
+                step, _ = lapack.dpotrs(factor, -pull, lower=1)
+            found = self.lower(b, r, S, step, float(pull @ step))
+            if found is None:
+                return b, r, factor, free, True
+            new, moved, whole, small = found
             b, r = new, r + moved
             if whole and (self.blocks.scalar or small):
-                break
-        return b, r, factor, free
+                return b, r, factor, free, True
+        return b, r, factor, free, False
 
     def change(
         self, b: HostArray, new: HostArray, r: HostArray
@@ -300,28 +303,43 @@ class PenalisedModel:
         change = float((r + 0.5 * moved) @ d)
         return change + self.blocks.value(new) - self.blocks.value(b), moved
 
-    def along_flat(
-        self, b: HostArray, r: HostArray, S: HostArray, pull: HostArray
-    ) -> tuple[HostArray, HostArray] | None:
-        """Return a lower point along directions without curvature; None for none.
+    def by_eigenvectors(
+        self,
+        b: HostArray,
+        r: HostArray,
+        S: HostArray,
+        K: HostArray,
+        unit: HostArray,
+        pull: HostArray,
+    ) -> tuple[HostArray, tuple[HostArray, HostArray] | None]:
+        """Return the Newton step of a singular curvature K, and a lower point without it.
 
-        More coefficients than the data have rank are no minimum: along such a direction
-        only the penalty changes, until one of them is zero.
+        More blocks than the data have rank are no minimum: along directions without
+        curvature, which make each block longer or shorter, only the penalty changes, until
+        a block is zero.
         """
-        if not self.blocks.scalar or self.blocks.bounded:
-            return None
-        root = np.sqrt(self.root[S] ** 2 + self.blocks.ridge[S])
-        K = self.G[np.ix_(S, S)] + np.diag(self.blocks.ridge[S])
+        root = np.sqrt(np.where(np.diagonal(K) > 0.0, np.diagonal(K), 1.0))
         values, vectors = np.linalg.eigh(K / np.outer(root, root))
-        flat = vectors[:, values <= _FLAT * values[-1]]
-        step = -(flat @ (flat.T @ (pull / root))) / root
-        crossing = (b[S] * step < 0.0) & (self.blocks.weights[S] > 0.0)
-        if not crossing.any():
-            return None
-        step *= 1.01 * float(np.max(-b[S][crossing] / step[crossing]))
-        new = self.on_the_way(b, r, S, step)
+        vectors /= root[:, None]
+        count = int(np.sum(values <= _FLAT * values[-1]))
+        curved = vectors[:, count:]
+        step = -(curved @ ((curved.T @ pull) / values[count:]))
+        blocks = self.blocks
+        rays, own = np.unique(blocks.labels[S], return_inverse=True)
+        unit = np.where(unit == 0.0, 1.0, unit)
+        U = np.zeros((S.shape[0], rays.shape[0]))
+        U[np.arange(S.shape[0]), own] = unit
+        t = U.T @ b[S]
+        lower, upper = np.full_like(t, -np.inf), np.full_like(t, np.inf)
+        if blocks.bounded:  # of single unknowns
+            ends = unit * blocks.lower[S], unit * blocks.upper[S]
+            lower, upper = np.minimum(*ends), np.maximum(*ends)
+        flat = U.T @ vectors[:, :count]
+        end = moved_along(t, U.T @ pull, blocks.weights[rays], flat, lower, upper)
+        new = b.copy()
+        new[S] = np.where((end != t)[own], end[own] * unit, b[S])
         change, moved = self.change(b, new, r)
-        return (new, r + moved) if change < 0.0 and not new[S].all() else None
+        return step, (new, r + moved) if change < 0.0 else None
 
     def moved(self, d: HostArray) -> HostArray:
         """Return G d, of the entries that are not zero."""
@@ -360,6 +378,32 @@ class PenalisedModel:
         new[S] += alpha * step
         return new
 
+    def lower(
+        self, b: HostArray, r: HostArray, S: HostArray, step: HostArray, slope: float
+    ) -> tuple[HostArray, HostArray, bool, bool] | None:
+        """Return a lower point along a step on S, the change of r, and two facts.
+
+        Whether it is the whole step, and whether that is short; None for none.
+        """
+        blocks, alpha = self.blocks, 1.0
+        small = math.sqrt(max(-slope, 0.0)) <= 1e-6 * self.length(b, r)
+        for _ in range(_HALVINGS):
+            new = self.trial(b, S, alpha * step)
+            whole = alpha == 1.0 and bool(np.all(new[S] == b[S] + step))
+            change, moved = self.change(b, new, r)
+            if not whole and blocks.scalar and not blocks.bounded:
+                # The exact minimum on the way, which ends at a kink or before.
+                there = self.on_the_way(b, r, S, step)
+                fall, way = self.change(b, there, r)
+                if fall < change:
+                    new, moved, change = there, way, fall
+            if change < 0.0 or (whole and small):
+                return new, moved, whole, small
+            if blocks.scalar:
+                return None
+            alpha *= 0.5
+        return None
+
     def trial(self, b: HostArray, S: HostArray, step: HostArray) -> HostArray:
         """Return b + step on S, zero where a coefficient would change its sign."""
         new, blocks = b.copy(), self.blocks
@@ -372,35 +416,33 @@ class PenalisedModel:
             new[gone] = 0.0
         return np.clip(new, blocks.lower, blocks.upper)
 
-    def factor(self, S: HostArray, b: HostArray, unit: HostArray) -> HostArray | None:
-        """Return the Cholesky factor of the curvature on S, None where it is singular."""
+    def bent(self, S: HostArray, b: HostArray, unit: HostArray) -> HostArray:
+        """Return the curvature on S: G + ridge + w (I − u u') / ‖b‖ of each block."""
         whole = S.shape[0] == b.shape[0]
         K = np.array(self.G if whole else self.G[np.ix_(S, S)], order="F")
         K[np.diag_indices_from(K)] += self.blocks.ridge[S]
-        if not self.blocks.scalar:
-            K += self.bend(b, unit)[np.ix_(S, S)]
+        if self.blocks.scalar:
+            return K
+        sizes, labels, u = self.blocks.norms(b), self.blocks.labels[S], unit[S]
+        starts = np.flatnonzero(np.diff(labels, prepend=-1))
+        for a, z in zip(starts, np.append(starts[1:], S.shape[0]), strict=True):
+            g = labels[a]
+            if z - a > 1 and sizes[g] > 0.0:
+                bend = np.eye(z - a) - np.outer(u[a:z], u[a:z])
+                K[a:z, a:z] += self.blocks.weights[g] / sizes[g] * bend
+        return K
+
+    def factor(self, K: HostArray) -> HostArray | None:
+        """Return the Cholesky factor of a curvature, None where it is singular."""
         before = np.diagonal(K).copy()
-        factor, info = lapack.dpotrf(K, lower=1, clean=0, overwrite_a=1)
+        factor, info = lapack.dpotrf(K, lower=1, clean=0)
         if info != 0:
             return None
         pivots = np.diagonal(factor) ** 2
         unit_roundoff = np.finfo(np.float64).eps
-        if not bool(np.all(pivots > 8.0 * S.shape[0] * unit_roundoff * before)):
+        if not bool(np.all(pivots > 8.0 * K.shape[0] * unit_roundoff * before)):
             return None
         return factor
-
-    def bend(self, b: HostArray, unit: HostArray) -> HostArray:
-        """Return w (I − u u') / ‖b‖ of each block, (k, k)."""
-        k, blocks = b.shape[0], self.blocks
-        found, sizes = np.zeros((k, k)), blocks.norms(b)
-        for g in range(sizes.shape[0]):
-            a, z = int(blocks.starts[g]), int(blocks.starts[g + 1])
-            if z - a > 1 and sizes[g] > 0.0:
-                u = unit[a:z]
-                found[a:z, a:z] = (
-                    blocks.weights[g] / sizes[g] * (np.eye(z - a) - np.outer(u, u))
-                )
-        return found
 
 
 def metric_norm(factor: HostArray | None, root: HostArray, force: Any) -> float:
@@ -411,3 +453,57 @@ def metric_norm(factor: HostArray | None, root: HostArray, force: Any) -> float:
         return float(np.linalg.norm(force / root))
     half, _ = lapack.dtrtrs(factor, force, lower=1)
     return float(np.linalg.norm(half))
+
+
+def moved_along(
+    t: HostArray,
+    pull: HostArray,
+    w: HostArray,
+    flat: HostArray,
+    lower: HostArray,
+    upper: HostArray,
+) -> HostArray:
+    """Return the end of descent on Σ w |t| along a space in which nothing else changes.
+
+    The columns of ``flat`` (k, d) span it, and ``pull`` is the slope at t.  Each step ends
+    where an entry is zero or at a bound, and stays there.
+    """
+    t, pull = t.copy(), pull.copy()
+    level = math.sqrt(np.finfo(np.float64).eps) * float(np.max(w, initial=0.0))
+    level *= float(np.max(np.abs(flat), initial=0.0))
+    while flat.shape[1]:
+        down = flat.T @ pull
+        slope = float(np.linalg.norm(down))
+        if slope <= level:
+            break
+        step = -(flat @ down) / slope
+        with np.errstate(divide="ignore", invalid="ignore"):
+            to_zero = np.where((t * step < 0.0) & (w > 0.0), -t / step, np.inf)
+            to_end = np.where(step > 0.0, upper - t, lower - t) / step
+        to_end = np.where(step != 0.0, to_end, np.inf)
+        places = np.concatenate([to_zero, to_end])
+        jumps = np.concatenate([2.0 * w * np.abs(step), np.full_like(t, np.inf)])
+        order = np.argsort(places)
+        place = places[order[np.argmax(np.cumsum(jumps[order]) >= slope)]]
+        if not place < np.inf:
+            break
+        t += place * step
+        pull += np.where(to_zero < place, 2.0 * w * np.sign(step), 0.0)
+        t[to_zero == place] = 0.0
+        at_end = to_end == place
+        t[at_end] = np.where(step > 0.0, upper, lower)[at_end]
+        for j in np.flatnonzero((to_zero == place) | at_end):
+            flat = without(flat, int(j))
+    return t
+
+
+def without(basis: HostArray, j: int) -> HostArray:
+    """Return a basis of the vectors of a space whose entry j is zero, turned by a reflection."""
+    v = basis[j].copy()
+    size = float(np.linalg.norm(v))
+    if size == 0.0:
+        return basis
+    v[0] += math.copysign(size, v[0])
+    found: HostArray = basis - np.outer(basis @ v, 2.0 / (v @ v) * v)
+    found[j] = 0.0
+    return found[:, 1:]

@@ -23,10 +23,11 @@ from ..problem.optimality import conditions
 from ..problem.problem import Problem, Solution
 from ..status import Status
 from .augmented_lagrangian import AugmentedLagrangian
+from .continuation import on_columns
 from .duality import Gap, duality_gap
 from .on_supports import OnSupports, within
 from .stopping import Callback, StoppingTest
-from .working_set import PathEnd, WorkingSetNewton, has_columns
+from .working_set import PathEnd, has_columns
 
 logger = logging.getLogger(__name__)
 
@@ -78,7 +79,7 @@ def proximal_newton(
     if ended is None and problem.equalities is not None:
         ended = AugmentedLagrangian(problem, x, test, M).run(y)
     if ended is None and has_columns(problem, x, y):
-        ended = WorkingSetNewton(problem, x, test).run(y)
+        ended = on_columns(problem, x, y, tol, maxiter, callback)
     if ended is None:
         ended = OnSupports(problem, x, tol, maxiter, callback, M).run(y)
     return as_solution(problem, x, ended, tol)
@@ -102,8 +103,8 @@ def _separately(
         return None
     y, ended = copied(y), None
     for part, of_x, of_y in parts:
-        run = WorkingSetNewton(part, x[of_x], StoppingTest(tol, maxiter, callback))
-        found = run.run(start_of(part, x[of_x], y[of_y]))
+        start = start_of(part, x[of_x], y[of_y])
+        found = on_columns(part, x[of_x], start, tol, maxiter, callback)
         if found is None:
             return None
         y[of_y] = found.y

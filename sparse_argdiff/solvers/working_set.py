@@ -160,6 +160,12 @@ def has_columns(problem: Problem, x: Any, y: Any) -> bool:
     return hess_block(problem, x, y, first) is not None
 
 
+def majoriser_of(problem: Problem) -> Any:
+    """Return f with curvatures of parabolas above it, None where none is known."""
+    bound = getattr(problem.objective, "majoriser", None)
+    return bound() if callable(bound) and not problem.maximize else None
+
+
 class WorkingSetNewton:
     """One run; the counters are its state."""
 
@@ -174,15 +180,20 @@ class WorkingSetNewton:
         self.rate = math.inf  # what the last step left, as a share of it
         self.work = 0.0  # of the sweeps
         self.kept = False  # whether the last step had the f_YY of one before
-        bound = getattr(problem.objective, "majoriser", None)
-        self.majoriser = bound() if callable(bound) and not problem.maximize else None
+        self.majoriser = majoriser_of(problem)
         self.majorised = False  # whether the last step had its curvature
         self.pause, self.longer = 0, 1  # steps with it before f_YY is tried again
 
-    def run(self, y: Any) -> PathEnd | None:
-        """Minimise from y; None where the working set outgrows what is formed."""
+    def run(self, y: Any, grad: Any = None) -> PathEnd | None:
+        """Minimise from y, of gradient f_Y if known.
+
+        None where the working set outgrows what is formed.
+        """
         problem, x = self.problem, self.x
-        grad, value = self.at(y)
+        if grad is None:
+            grad, value = self.at(y)
+        else:
+            value = problem.total(x, y)
         hess = (self.majoriser or problem).hess(x, y)
         self.metric, self.n_hvp = metric_of(hess, y, grad)
         working = WorkingSet(problem, x, y)
@@ -287,6 +298,7 @@ class WorkingSetNewton:
         blocks = working.blocks(index)
         if not (np.isfinite(G).all() and np.isfinite(grad[index]).all()):
             return Status.NOT_FINITE
+        self.niter += 1
         model = PenalisedModel(G, grad[index] - G @ b, blocks, self.work)
         # No more digits than what is left outside, or changes f_YY, leaves to them.
         tol = max(0.1 * self.test.tol, epsilon(b))
@@ -297,18 +309,14 @@ class WorkingSetNewton:
         d = np.zeros_like(y)
         d[index] = found.b - b
         alpha, new, new_grad, new_value = self.search(y, grad, value, d)
-        if alpha < 1.0 and self.majoriser is not None and not self.majorised:
-            self.pause, self.longer = self.longer, min(2 * self.longer, _LONGEST)
-            if alpha == 0.0:
-                self.niter += 1
-                return y, grad, value, None
+        if alpha < 1.0 and self.takes_majoriser() and alpha == 0.0:
+            return y, grad, value, None
         if alpha == 0.0:
             change = float(grad @ d) + self.problem.penalty.value(self.x, y + d)
             change -= self.problem.penalty.value(self.x, y)
             return self.without_step(model, found, b, abs(change) <= _noise(y, value))
         if alpha == 1.0:
             new[index] = found.b  # to the last bit, zeros too
-        self.niter += 1
         length = math.sqrt(max(float((found.b - b) @ (G @ (found.b - b))), 0.0))
         self.test.square = float(found.b @ (G @ found.b))
         self.test.moved(y, norm(d), alpha * length)
@@ -337,6 +345,13 @@ class WorkingSetNewton:
             self.last = index, np.asarray(G, np.float64)
         assert self.last is not None
         return self.last[1]
+
+    def takes_majoriser(self) -> bool:
+        """Let the next steps have the curvature of the majoriser, and tell if they will."""
+        if self.majoriser is None or self.majorised:
+            return False
+        self.pause, self.longer = self.longer, min(2 * self.longer, _LONGEST)
+        return True
 
     def bounds_curvature(self, y: Any, index: Any) -> bool:
         """Tell whether a step takes the curvature of the majoriser.
