@@ -217,8 +217,9 @@ def from_sketch(found: Sketch, diagonal: Array | None, n_matvec: int) -> LinearO
         )
     if max(largest, top) <= 0.0:
         raise ValueError("A must be positive definite: no positive curvature was found")
-    # What is free, beside a sketch that misses nothing, has half the digits of the core.
-    floor = max(1e-12 * largest, epsilon(U) * top)
+    # What is free, beside a sketch that misses nothing, has half the digits of the core:
+    # a diagonal of a few roundings of it would leave M no digit of its least eigenvalues.
+    floor = max(1e-12 * largest, epsilon(U) ** (2 / 3) * top)
     total, least = d + tail, max(floor, math.sqrt(epsilon(U)) * top)
     root = 1.0 / xp.sqrt(xp.where(total < floor, least + 0.0 * total, total))
     weights = xp.sqrt(xp.where(values > tail, values - tail, 0.0 * values))
