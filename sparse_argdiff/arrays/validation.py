@@ -131,13 +131,10 @@ def check_finite(name: str, array: Any) -> None:
 def as_floating(name: str, value: Any, *, ndim: tuple[int, ...] = (1,)) -> Array:
     """Return ``value`` as a real floating array of one of the dimensions ``ndim``.
 
-    Lists and tuples become NumPy arrays, of floats where they hold whole numbers; arrays
-    are returned as they are (no copy).
+    Lists and tuples become NumPy arrays; arrays are returned as they are (no copy).
     """
     array = as_array(name, value)
     xp = namespace(array)
-    if isinstance(value, list | tuple) and array.dtype.kind in "iu":
-        array = array.astype(float)
     if array.dtype not in (xp.float32, xp.float64):
         raise TypeError(
             f"{name} must be a real floating array, float32 or float64, found dtype "
