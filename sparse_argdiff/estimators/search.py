@@ -23,7 +23,9 @@ RESOLVED = 1e-5  # of F: a gradient below is as good as zero
 SETTLED = 0.03  # of tol and F: the search ends when two steps fall by less,
 GAINED = 0.02  # or by less of what F has fallen below that of the best single penalty,
 FEW = 10  # with so many parameters or less
-LEFT = 50.0  # what two steps lowered F by, over what the next ones will
+# What two steps lowered F by, over what the next ones will; less ends with gradients of
+# more than 1e-3 F at tol=1e-6.
+LEFT = 50.0
 
 
 @dataclasses.dataclass(frozen=True)

@@ -24,7 +24,7 @@ from ..status import Status
 from .stopping import MAXITER, Callback, NewtonIterate, StoppingTest
 from .working_set import PathEnd, WorkingSetNewton, majoriser_of
 
-_RATIO = 10.0  # κ: 4 takes as long, and no other weights up to 60 times as long
+_RATIO = 10.0  # κ; 4 takes as long
 _LOOSE = 0.1  # tolerance of all but the last solution
 
 
