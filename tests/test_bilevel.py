@@ -1448,12 +1448,6 @@ def test_wrong_problem_and_upper():
         known.minimize()
 
 
-def test_whole_numbers_in_a_list_are_a_start():
-    known = Quadratic()
-    found, expected = known.minimize(x0=[1, 0, 2]), known.minimize(x0=[1.0, 0.0, 2.0])
-    np.testing.assert_array_equal(found.x, expected.x)
-
-
 @pytest.mark.parametrize("method", METHODS)
 def test_what_a_callback_writes_into_is_its_own(method):
     def callback(state):

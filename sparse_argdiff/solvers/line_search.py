@@ -121,6 +121,7 @@ def search(
     expand: bool,
     *,
     convex: bool = False,
+    double: bool = False,
 ) -> Step:
     """Search along d from y, first at α = 1; ``expand`` when the length of d is a guess.
 
@@ -133,8 +134,11 @@ def search(
     convex : bool
         Whether f is taken for convex along d: a value below the tangent is then beyond
         a pole, and the step too long.
+    double : bool
+        Whether a step that was cut to where f is finite is doubled again while f falls
+        steeply.  It comes close to that end, where a barrier has no digits left.
     """
-    trials = searching(y, d, value, slope, expand, convex=convex)
+    trials = searching(y, d, value, slope, expand, convex=convex, double=double)
     wanted = next_request(trials, None)
     while isinstance(wanted, Evaluate):
         grad = problem.grad(x, wanted.y)
@@ -161,6 +165,7 @@ def searching(
     expand: bool,
     *,
     convex: bool = False,
+    double: bool = False,
 ) -> Searching:
     """Run :func:`search`, whose arguments these are; it asks for each value it needs."""
     line = _Line(y, d, value, slope, convex)
@@ -169,7 +174,7 @@ def searching(
         return line.failed(Status.NOT_FINITE if nan else Status.LINE_SEARCH_FAILED, 0)
     trial = yield from line.at(1.0)
     if not line.accepts(trial):
-        return (yield from _backtrack(line, trial))
+        return (yield from _backtrack(line, trial, double))
     if expand:
         return (yield from _expand(line, trial))
     return line.done(trial, 1)
@@ -192,7 +197,7 @@ def _expand(line: _Line, trial: _Trial) -> Searching:
     return line.done(trial, n_grad)
 
 
-def _backtrack(line: _Line, trial: _Trial) -> Searching:
+def _backtrack(line: _Line, trial: _Trial, double: bool) -> Searching:
     """Shorten a step that was not accepted until one is."""
     n_grad, shortest = 1, epsilon(line.y) * norm(line.y) / norm(line.d)
     outside = math.inf
@@ -204,7 +209,7 @@ def _backtrack(line: _Line, trial: _Trial) -> Searching:
             return line.failed(bad, n_grad)
         trial = yield from line.at(alpha)
         n_grad += 1
-    if outside == math.inf:
+    if not double or outside == math.inf:
         return line.done(trial, n_grad)
     return (yield from _double(line, trial, outside, n_grad))
 

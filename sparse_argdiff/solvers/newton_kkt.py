@@ -546,7 +546,7 @@ class _NewtonKKT:
                 and slope_of(curved) <= 0.5 * slope < 0
             ):
                 d, slope = curved, slope_of(curved)
-        found = search(function, x, y, d, start, slope, guessed)
+        found = search(function, x, y, d, start, slope, guessed, double=True)
         self.n_grad += found.n_grad
         return found
 
