@@ -450,6 +450,21 @@ def test_a_diagonal_keeps_out_shifts_of_all_outputs():
         assert np.abs(image.mean(axis=1)).max() <= 1e-14 * np.abs(image).max()
 
 
+def test_a_part_of_a_softmax_model_has_no_outputs_to_level():
+    """Of unknowns at bounds some outputs are held, and others of the same column not."""
+    rng = np.random.default_rng(0)
+    F, labels = rng.standard_normal((80, 200)), rng.integers(0, 3, 80)
+    glm = Glm(F, labels, loss="multinomial", penalty="scalar")
+    problem, x = sad.Problem(glm, lower=-0.1, upper=0.1), np.array([-4.0])
+    sol = sad.solve(problem, x, tol=1e-12)
+    free = (np.abs(sol.y) < 0.1 - 1e-9).reshape(-1, 3)
+    assert np.any(free.any(axis=1) & ~free.all(axis=1))
+    v, h = rng.standard_normal(glm.n), 1e-5
+    y = [sad.solve(problem, x + t, tol=1e-12).y for t in (h, -h)]
+    slope = v @ (y[0] - y[1]) / (2 * h)
+    np.testing.assert_allclose(sad.vjp(problem, sol, v).x, slope, rtol=1e-6)
+
+
 # state --------------------------------------------------------------------------------
 
 

@@ -160,6 +160,8 @@ def principal(operator: LinearOperator, index: Array) -> LinearOperator:
         structure=operator.structure._replace(
             matrix=None,
             split=split and (principal(split[0], index), split[1][index]),
+            forming=None,  # of all entries
+            outputs=1,  # not all K of them are left
         ),
     )
 
