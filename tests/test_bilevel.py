@@ -959,11 +959,8 @@ def test_drivers_back_off_from_trouble_and_reach_a_minimum_before_it(beyond, met
 # traps of others ----------------------------------------------------------------------
 
 
-def test_hoag_takes_its_step_once():
-    """The published code subtracts it twice where it is accepted.
-
-    On F = ½ ‖x‖² a step of z / L with L = ‖z₀‖ / √m is known in closed form.
-    """
+def half_square():
+    """Return the levels of F = ½ ‖x‖² with y = x, of four parameters."""
     problem = sad.Problem(
         sad.FunctionObjective(
             value=lambda x, y: 0.5 * (y - x) @ (y - x),
@@ -974,6 +971,15 @@ def test_hoag_takes_its_step_once():
         )
     )
     upper = sad.FunctionUpper(lambda x, y: 0.5 * float(y @ y), lambda x, y: y)
+    return problem, upper
+
+
+def test_hoag_takes_its_step_once():
+    """The published code subtracts it twice where it is accepted.
+
+    On F = ½ ‖x‖² a step of z / L with L = ‖z₀‖ / √m is known in closed form.
+    """
+    problem, upper = half_square()
     path, x0 = [], np.array([6.0, -2.0, 3.0, 1.0])
     sad.minimize(
         problem,
@@ -990,16 +996,7 @@ def test_hoag_takes_its_step_once():
 
 def test_maid_multiplies_its_step_as_published():
     """An accepted step by 10/9, a refused one by 0.9: F = ½ ‖x‖² accepts t <= 2 (1 − η)."""
-    problem = sad.Problem(
-        sad.FunctionObjective(
-            value=lambda x, y: 0.5 * (y - x) @ (y - x),
-            grad=lambda x, y: y - x,
-            hvp=lambda x, y, v: v,
-            cross_vjp=lambda x, y, w: -w,
-            n=4,
-        )
-    )
-    upper = sad.FunctionUpper(lambda x, y: 0.5 * float(y @ y), lambda x, y: y)
+    problem, upper = half_square()
     path, x0 = [], np.array([0.6, -0.2, 0.3, 0.1])
     sad.minimize(
         problem,

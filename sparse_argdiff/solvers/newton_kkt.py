@@ -24,6 +24,7 @@ from ..operators.block_matrices import is_explicit, squares
 from ..operators.linear_operator import LinearOperator, aslinearoperator
 from ..operators.probes import random_signs
 from ..preconditioners import constraint_of
+from ..preconditioners.damped_diagonal import is_level
 from ..preconditioners.jacobi import jacobi_of
 from ..problem.constraints import Stack
 from ..problem.optimality import lagrangian_hess, row_norms
@@ -198,9 +199,8 @@ class _NewtonKKT:
         self.probed = False  # whether negative curvature was looked for
         self.confirmed = False  # whether a zero gradient was asked for again
         self._jacobian: tuple[Any, Any] | None = None  # and its null space
-        self._metric: tuple[Array, Any] | None = (
-            None  # a diagonal, the null space in it
-        )
+        # A diagonal of H, and the null space of affine rows in it.
+        self._metric: tuple[Array, Any] | None = None
 
     def run(self, y0: Array) -> Solution:
         self.y0 = y = namespace(y0).asarray(y0, copy=True)
@@ -495,9 +495,9 @@ class _NewtonKKT:
         if M is None:
             return SaddlePoint(hess, point.rows, M=constraint_of(hess, point.rows))
         diagonal, metric = 1.0 / M.diagonal(), self._metric
-        if metric is not None and spread(diagonal / metric[0]) <= DRIFT:
+        if metric is not None and is_level(diagonal / metric[0], DRIFT):
             return SaddlePoint(hess, metric[1])
-        if spread(diagonal) <= DRIFT:
+        if is_level(diagonal, DRIFT):
             return SaddlePoint(hess, point.rows)
         rows = null_space(point.jac, diagonal)
         self._metric = (diagonal, rows) if self.constraints.affine else None
@@ -549,12 +549,6 @@ class _NewtonKKT:
         found = search(function, x, y, d, start, slope, guessed, double=True)
         self.n_grad += found.n_grad
         return found
-
-
-def spread(diagonal: Array) -> float:
-    """Return the largest of positive entries over the smallest."""
-    xp = namespace(diagonal)
-    return float(xp.max(diagonal) / xp.min(diagonal))
 
 
 def _descend(
