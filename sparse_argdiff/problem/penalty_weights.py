@@ -132,8 +132,9 @@ class Weights:
 def soft_threshold(v: Array, least: Array) -> Array:
     """Return sign(v) max(|v| − least, 0)."""
     xp = namespace(v)
-    beyond = xp.abs(v) - least
-    return xp.where(beyond > 0.0, xp.sign(v) * beyond, xp.zeros_like(v))
+    zero, beyond = xp.zeros_like(v), xp.abs(v) - least
+    some = beyond > 0.0
+    return xp.where(some, xp.sign(v) * xp.where(some, beyond, zero), zero)
 
 
 def ratio(sizes: Array, weights: Array) -> Array:

@@ -87,18 +87,20 @@ def duality_gap(problem: Problem, x: Array, y: Array) -> Gap | None:
     xp, zero = namespace(y), namespace(y).zeros_like(y)
     v = ridge(x, y)
     v = xp.where(xp.isfinite(v), v, zero)
+    excluded = ~penalty.support(x, xp.ones_like(y))
     never_held = penalty.support(x, zero)  # of weight zero
     shrunk = never_held & (v > 0.0)
     free = never_held & ~shrunk
     point = dual_point(x, y, free)
     if point is None:
         return None
-    found = _gap_at(problem, x, y, point, v, shrunk, never_held)
-    light = _light(penalty, x, y, point) & ~never_held & ~(v > 0.0)
+    unbound = never_held | excluded
+    found = _gap_at(problem, x, y, point, v, shrunk, unbound)
+    light = _light(penalty, x, y, point) & ~unbound & ~(v > 0.0)
     if not bool(xp.any(light)):
         return found
     point = dual_point(x, y, free | light)
-    other = point and _gap_at(problem, x, y, point, v, shrunk, never_held)
+    other = point and _gap_at(problem, x, y, point, v, shrunk, unbound)
     known = [gap for gap in (found, other) if gap is not None]
     if not known:
         return None
@@ -114,15 +116,18 @@ def _gap_at(
     point: Any,
     v: Array,
     shrunk: Array,
-    never_held: Array,
+    unbound: Array,
 ) -> Gap | None:
-    """Return the gap at a dual point, scaled until it is feasible."""
+    """Return the gap at a dual point, scaled until it is feasible.
+
+    ``unbound``: what no weight bounds the force of, free or excluded.
+    """
     penalty, xp, zero = problem.penalty, namespace(y), namespace(y).zeros_like(y)
-    force = xp.where(never_held, zero, point.force - v * y)
+    force = xp.where(unbound, zero, point.force - v * y)
     used = float(xp.max(penalty.activity(x, zero, force))) if y.shape[0] else 0.0
     scale = 1.0 / max(used, 1.0)
     primal = problem.total(x, y)
-    own = xp.where(never_held, zero, v * y)
+    own = xp.where(unbound, zero, v * y)
     of_ridge = 0.5 * scale**2 * dot(own, y)
     pulled = xp.where(shrunk, point.force, zero)
     safe = xp.where(shrunk, v, xp.ones_like(v))

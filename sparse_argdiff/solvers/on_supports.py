@@ -8,6 +8,7 @@ Neither columns nor entries of f_YY are needed, on arrays of any kind.
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from typing import Any
 
@@ -21,6 +22,7 @@ from ..problem.metric import metric_of
 from ..problem.problem import Problem
 from ..problem.support import on_support
 from ..status import Status
+from .duality import Gap, duality_gap
 from .newton_cg import newton_cg
 from .stopping import MAXITER, Callback, NewtonIterate, asks_to_stop
 from .working_set import PathEnd
@@ -29,6 +31,10 @@ _PROXIMAL_STEPS = 20  # between two runs of Newton's method
 _HALVINGS = 60
 _NEWTON_STEPS = 8
 _TRIALS = 10
+_REFINED, _FINER = (
+    2,
+    0.1,
+)  # solutions on the support for the sake of the gap, and by what
 _LOOSE = 0.1  # relative residual of Newton steps before the support stands
 
 
@@ -129,6 +135,8 @@ class OnSupports:
         M: Any,
     ) -> None:
         self.problem, self.x, self.tol, self.M = problem, x, tol, M
+        self.asked, self.finer = tol, 0
+        self.gap: Gap | None = None  # where the last solution on a support ended
         self.maxiter = MAXITER if maxiter is None else maxiter
         self.callback = callback
         self.niter = self.n_grad = self.n_hvp = 0
@@ -160,8 +168,10 @@ class OnSupports:
             if status in {Status.UNBOUNDED, Status.NOT_FINITE}:
                 return self.end(y, status)
             same = bool(namespace(y).all(self.free(y, grad) == S))
-            if same and status.acceptable and self.is_settled(y, grad):
-                return self.end(y, status)
+            if same and status.acceptable and self.is_settled(y, grad, status):
+                if self.closes(y):
+                    return dataclasses.replace(self.end(y, status), gap=self.gap)
+                self.tol *= _FINER
 
     def grad(self, y: Array) -> Array:
         """Return f_Y."""
@@ -294,10 +304,7 @@ class OnSupports:
         """Return f + Ω, or without values the length of the proximal step."""
         if self.problem.has_value:
             return self.problem.total(self.x, y)
-        grad = self.grad(y) if grad is None else grad
-        steps = 1.0 / self.weights
-        moved = self.problem.penalty.prox(self.x, y - steps * grad, steps) - y
-        return norm(self.metric.root * moved)
+        return self.left(y, self.grad(y) if grad is None else grad)
 
     def noise(self, value: float, y: Array) -> float:
         """Return what rounding makes of a value."""
@@ -338,11 +345,29 @@ class OnSupports:
         """Return where y is within the bounds and on the side of zero that it was on."""
         return keeps(self.problem, self.x, before, y)
 
-    def is_settled(self, y: Array, grad: Array) -> bool:
-        """Tell whether forces off the support exceed nothing by more than the tolerance."""
+    def closes(self, y: Array) -> bool:
+        """Tell whether the duality gap is small enough, or will not get smaller."""
+        self.gap, self.finer = duality_gap(self.problem, self.x, y), self.finer + 1
+        gap = self.gap
+        return gap is None or gap.closes(self.asked) or self.finer > _REFINED
+
+    def is_settled(self, y: Array, grad: Array, status: Status) -> bool:
+        """Tell whether forces off the support exceed nothing by more than the tolerance.
+
+        Where Newton's method ended at rounding a proximal step has to be as short.
+        """
         found = kinks(self.problem, self.x, y, grad)
         assert found is not None
         unit = 64.0 * epsilon(y)
-        length = max(self.tol, unit) * self.metric.length(y)
+        size = self.metric.length(y)
         rounding = unit * norm(self.metric.forces(grad))
-        return norm(found.excess(self.metric)) <= max(length, rounding)
+        if norm(found.excess(self.metric)) > max(max(self.tol, unit) * size, rounding):
+            return False
+        most = max(math.sqrt(epsilon(y)) * size, rounding)
+        return status is Status.CONVERGED or self.left(y, grad) <= most
+
+    def left(self, y: Array, grad: Array) -> float:
+        """Return the length of a proximal step of all coordinates at once."""
+        steps = 1.0 / self.weights
+        moved = self.problem.penalty.prox(self.x, y - steps * grad, steps)
+        return norm(self.metric.root * (within(self.problem, self.x, moved) - y))

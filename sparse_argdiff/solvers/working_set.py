@@ -366,7 +366,7 @@ class WorkingSetNewton:
             np.asarray(f.hess(self.x, y).diagonal())[index]
             for f in (self.problem, self.majoriser)
         )
-        flat = bool((own <= _FLAT * above).any())
+        flat = bool(((own <= _FLAT * above) & (above > 0.0)).any())
         self.majorised = flat or self.pause > 0
         self.pause = max(self.pause - 1, 0)
         return self.majorised
@@ -382,11 +382,10 @@ class WorkingSetNewton:
         """Return what the test says of a full step."""
         b, grad = found.b, whole[index]
         pull = grad + model.blocks.slopes(b)[0] + model.blocks.ridge * b
-        S = found.free
-        self.singular = found.factor is None and bool(S.any())
-        left = metric_norm(
-            _of_size(found.factor, S), model.root[S], np.asarray(pull[S], np.float64)
-        )
+        S = model.free(b, grad)  # by the forces of f: a bound may hold no more
+        self.singular = found.factor is None and bool(found.free.any())
+        factor = _of_size(found.factor, S) if np.array_equal(S, found.free) else None
+        left = metric_norm(factor, model.root[S], np.asarray(pull[S], np.float64))
         self.rate = left / length if length > 0.0 else math.inf
         # The forces are no better known than to rounding of their terms.
         forces = norm(grad / model.root), norm(self.metric.forces(whole))

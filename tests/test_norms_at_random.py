@@ -1,0 +1,152 @@
+"""Norms on random small problems: the conditions of a minimum by dense algebra.
+
+No solver is trusted here: a point is a minimum where a proximal step leaves it.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+
+import sparse_argdiff as sad
+from sparse_argdiff.linear_model import Glm, Huber, Quantile
+from sparse_argdiff.problem.penalty_weights import soft_threshold
+from sparse_argdiff.solvers import on_supports
+
+LOSSES = {
+    "squared": "squared", "huber": Huber(0.7), "quantile": Quantile(0.3, 0.2),
+    "logistic": "logistic", "poisson": "poisson",
+}  # fmt: skip
+
+
+def draw(rng, loss, columns="plain"):
+    """Return features and targets."""
+    N, p = int(rng.integers(20, 50)), int(rng.integers(3, 12))
+    F = rng.standard_normal((N, p))
+    if columns == "correlated":
+        F = 0.4 * F + rng.standard_normal((N, 1))
+    elif columns == "units":
+        F = F * 10.0 ** rng.integers(-3, 4, p)
+    z = F @ (rng.standard_normal(p) * (rng.random(p) < 0.6) / np.abs(F).max(axis=0))
+    if loss == "poisson":
+        return F, np.append(1.0, rng.poisson(np.exp(z))[1:])
+    t = z + 0.5 * rng.standard_normal(N)
+    return F, np.append([0.0, 1.0], t[2:] > 0.0) if loss == "logistic" else t
+
+
+def operator(F):
+    return sad.LinearOperator(F.shape, lambda v: F @ v, lambda v: F.T @ v, dtype=float)
+
+
+def missed(problem, x, y):
+    """Return the length of a proximal step of single coefficients, relative to y."""
+    f, penalty = problem.objective, problem.penalty
+    g, D = f.grad(x, y), np.asarray(f.hess(x, y).diagonal())
+    D = np.where(1e-12 * D.max() < D, D, D.max())
+    w, v = penalty.weights(x, y), penalty.ridge(x, y)
+    u = y - g / D
+    new = np.sign(u) * np.maximum(np.abs(u) - w / D, 0.0) / (1.0 + v / D)
+    step = np.sqrt(D) * (np.clip(new, *problem.bounds(x, y)) - y)
+    return np.linalg.norm(step) / np.linalg.norm([np.sqrt(D) * y, g / np.sqrt(D)])
+
+
+@pytest.mark.parametrize("loss", list(LOSSES))
+@pytest.mark.parametrize("seed", range(12))
+def test_in_a_box(loss, seed):
+    """A bound that holds in the quadratic model may hold no more in f."""
+    rng = np.random.default_rng([7, seed])
+    F, t = draw(rng, loss, "correlated")
+    glm = Glm(F, t, loss=LOSSES[loss], norm="l1", penalty="scalar", intercept=False)
+    ends = rng.uniform(0.02, 0.3, glm.n)
+    problem = sad.Problem(glm, lower=-ends, upper=1.5 * ends)
+    x = np.log([10.0 ** rng.uniform(-3.0, -1.0)])
+    solution = sad.solve(problem, x, tol=1e-10)
+    assert missed(problem, x, solution.y) <= 1e-8
+
+
+def test_a_column_without_curvature_is_no_flat_loss():
+    F, t = draw(np.random.default_rng(0), "quantile")
+    F[:, 1] = 0.0
+    glm = Glm(
+        F, t, loss=Quantile(0.5, 0.1), norm="elastic-net", l1_ratio=0.0,
+        penalty="scalar", intercept=False,
+    )  # fmt: skip
+    problem, x = sad.Problem(glm, lower=-0.2, upper=0.3), np.log([0.3])
+    solution = sad.solve(problem, x, tol=1e-10)
+    assert solution.niter < 30
+    assert missed(problem, x, solution.y) <= 1e-8
+    assert solution.y[1] == 0.0
+
+
+@pytest.mark.parametrize("loss", list(LOSSES))
+def test_an_infinite_ridge_excludes_from_the_gap(loss):
+    F, t = draw(np.random.default_rng(1), loss)
+    p, share = F.shape[1], 0.01
+    glm = Glm(F, t, loss=LOSSES[loss], norm="elastic-net", intercept=False)
+    x = np.log(np.full(2 * p, share))
+    j = int(np.argmax(np.abs(glm.grad(x, np.zeros(p)))))
+    x[p + j] = math.inf
+    solution = sad.solve(sad.Problem(glm), x, tol=1e-10)
+    own = Glm(
+        np.delete(F, j, axis=1),
+        t,
+        loss=LOSSES[loss],
+        norm="elastic-net",
+        intercept=False,
+    )
+    without = sad.solve(sad.Problem(own), np.log(np.full(2 * p - 2, share)), tol=1e-10)
+    assert abs(glm.grad(x, solution.y)[j]) > share
+    np.testing.assert_allclose(solution.y, np.insert(without.y, j, 0.0), atol=1e-9)
+    assert solution.gap == pytest.approx(without.gap, abs=1e-10)
+
+
+def test_nothing_is_left_of_zero_by_an_infinite_threshold():
+    """Without 0 · ∞, of which the result knows nothing but NumPy warns."""
+    found = soft_threshold(
+        np.array([0.0, -2.0, 3.0]), np.array([math.inf, 1.0, math.inf])
+    )
+    assert found.tolist() == [0.0, -1.0, 0.0]
+
+
+@pytest.mark.parametrize("seed", [14, 30, 33, 81, 87, 118])
+def test_products_close_the_gap_that_was_asked_for(seed):
+    """Where the solution on the support was short of it, by a tighter one."""
+    F, t = draw(np.random.default_rng([8, seed]), "poisson")
+    glm = Glm(
+        operator(F), t, loss="poisson", norm="l1", penalty="scalar", intercept=False
+    )
+    problem, x = sad.Problem(glm), np.log([0.02])
+    solution = sad.solve(problem, x, tol=1e-12)
+    assert solution.status is sad.Status.CONVERGED
+
+
+def test_an_end_at_rounding_is_believed_where_a_proximal_step_is_short(monkeypatch):
+    F, t = draw(np.random.default_rng(3), "squared")
+    glm = Glm(
+        operator(F),
+        t,
+        loss="squared",
+        norm="group-l1",
+        groups=np.zeros(F.shape[1], int),
+    )
+    problem, x = sad.Problem(glm), np.log([0.01])
+    right, calls = sad.solve(problem, x, tol=1e-10), []
+    newton_cg = on_supports.newton_cg
+
+    def poor(problem, x, y0, **options):
+        """Return the start as an end at rounding, twice."""
+        found = newton_cg(problem, x, y0, **options)
+        calls.append(found)
+        if len(calls) > 2:
+            return found
+        return sad.Solution(
+            y=1.01 * y0, x=x, status=sad.Status.ROUNDING_LIMIT, relative_error=1e-8,
+            niter=1, n_hvp=0, n_grad=0,
+        )  # fmt: skip
+
+    monkeypatch.setattr(on_supports, "newton_cg", poor)
+    found = sad.solve(problem, x, tol=1e-10)
+    assert len(calls) > 2
+    np.testing.assert_allclose(found.y, right.y, rtol=1e-7)
