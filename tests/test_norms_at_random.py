@@ -6,6 +6,7 @@ No solver is trusted here: a point is a minimum where a proximal step leaves it.
 from __future__ import annotations
 
 import math
+import warnings
 
 import numpy as np
 import pytest
@@ -150,3 +151,76 @@ def test_an_end_at_rounding_is_believed_where_a_proximal_step_is_short(monkeypat
     found = sad.solve(problem, x, tol=1e-10)
     assert len(calls) > 2
     np.testing.assert_allclose(found.y, right.y, rtol=1e-7)
+
+
+def at_a_kink(seed, norm, m, loss):
+    """Return a problem, of which up to three blocks are weakly active at x = 0, and x."""
+    rng = np.random.default_rng([9, seed, m])
+    F, t = draw(rng, loss, rng.choice(["plain", "correlated", "units"]))
+    p = F.shape[1]
+    groups = np.arange(p) // 2 if norm == "group-l1" else np.arange(p)
+    G = groups[-1] + 1
+    halves = norm == "elastic-net" and m > 1
+    Z = rng.standard_normal((G, m // 2 if halves else m))
+    options = {"groups": groups} if norm == "group-l1" else {}
+    part = 0.6 if norm == "elastic-net" and m == 1 else 1.0
+    if part < 1.0:
+        options["l1_ratio"] = part
+
+    def model(offset):
+        return Glm(
+            F, t, loss=LOSSES[loss], norm=norm, penalty=Z, log_offset=offset, **options
+        )
+
+    x = np.zeros(Z.shape[1] * (2 if halves else 1))
+    at_zero = model(np.zeros(G)).grad(x, np.zeros(p + 1))[:p] / F.std(axis=0)
+    sizes = np.sqrt(np.bincount(groups, F.var(axis=0)))
+    offset = np.log(0.3 * np.abs(at_zero).max() * sizes)
+    glm = model(offset)
+    y = sad.solve(sad.Problem(glm), x, tol=1e-13, on_failure="ignore").y
+    force = np.sqrt(np.bincount(groups, glm.grad(x, y)[:p] ** 2))
+    (out,) = np.nonzero(np.bincount(groups, y[:p] != 0.0) == 0)
+    weak = out[:3]
+    root = np.sqrt(np.bincount(groups)) if norm == "group-l1" else np.ones(G)
+    offset[weak] = np.log(force[weak] / root[weak] / part)
+    return sad.Problem(model(offset)), x, weak.shape[0]
+
+
+@pytest.mark.parametrize("norm", ["l1", "elastic-net", "group-l1"])
+@pytest.mark.parametrize("m", [1, 3, 6])
+@pytest.mark.parametrize("loss", ["squared", "logistic", "huber"])
+def test_both_sides_of_a_kink(norm, m, loss):
+    """Also where the ridge moves with x, and with coefficients of unlike units."""
+    if norm == "elastic-net" and m == 3:
+        m = 4
+    checked = 0
+    for seed in range(3):
+        problem, x, weak = at_a_kink(seed, norm, m, loss)
+        if not weak:
+            continue
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", sad.ConvergenceWarning)
+            at = sad.solve(problem, x, tol=1e-13)
+        assert at.active.degenerate
+        root = np.sqrt(np.asarray(problem.hess(x, at.y).diagonal()))
+        u = np.random.default_rng(seed).standard_normal(x.shape)
+        for side in (u, -u):
+            found = sad.jvp(problem, at, side, one_sided=True).y
+            misses = []
+            for h in (1e-4, 1e-5):
+                ends = [
+                    sad.solve(
+                        problem,
+                        x + s * h * side,
+                        y0=at.y,
+                        tol=1e-14,
+                        on_failure="ignore",
+                    ).y
+                    for s in (1.0, 0.5)
+                ]
+                slope = (4.0 * ends[1] - ends[0] - 3.0 * at.y) / h
+                size = np.linalg.norm(root * found) + 1e-2 * np.linalg.norm(root * at.y)
+                misses.append(np.linalg.norm(root * (slope - found)) / size)
+            assert min(misses) <= 2e-4
+            checked += 1
+    assert checked

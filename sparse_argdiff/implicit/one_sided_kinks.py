@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ..arrays import Array, HostArray, as_vector, asarray, namespace, zeros
+from ..arrays import Array, HostArray, as_vector, asarray, epsilon, namespace, zeros
 from ..arrays.transfer import to_host
 from ..krylov import KrylovResult
 from ..operators.linear_operator import aslinearoperator
@@ -65,13 +65,15 @@ def tangent_at_kinks(
     first = solve.push_forward(u)
     tangent = system.tangent(first.x, u)
     notes = tuple(w for w in solve.warnings if w not in solve.derivative_caveats)
-    # Just off the kink, where what enters is on the support.
-    sizes = xp.max(xp.abs(y)) if y.shape[0] else 1.0
-    off = y + 1e-3 * (float(sizes) or 1.0) * xp.sum(E, axis=1)
+    # Just off the kink, where what enters is on the support: for forces, which have a part
+    # along y, next to it; a group's curvature across e_g has no limit there.
+    sizes = float(xp.max(xp.abs(y))) if y.shape[0] else 1.0
+    step = (sizes or 1.0) * xp.sum(E, axis=1)
     B = problem.cross(x, y) @ u
-    B = B + aslinearoperator(problem.penalty.cross(x, off)) @ u
+    next_to = y + epsilon(y) ** 2 * step
+    B = B + aslinearoperator(problem.penalty.cross(x, next_to)) @ u
     H = problem.hess(x, y)
-    bend = aslinearoperator(problem.penalty.hess(x, off))
+    bend = aslinearoperator(problem.penalty.hess(x, y + 1e-3 * step))
     KE = _product(H, E) + xp.sum(E * _product(bend, E), axis=0)[None, :] * E
     own, moved = E.T @ KE, H @ tangent[:n]
     if problem.equalities is not None:
