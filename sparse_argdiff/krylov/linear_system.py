@@ -373,6 +373,7 @@ def solve_columns(
         for first in range(0, len(whole.columns), width)
     ]
     found = assemble(whole.columns, parts, b, A)
+    del parts  # copied, where there are several
     if blocks is None:
         return found
     return as_blocks(blocks, found, whole.columns, given)

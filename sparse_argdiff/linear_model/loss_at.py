@@ -56,7 +56,7 @@ class LossAt:
         """Compute all parts at once, where the loss can."""
         if not _speaks_for_all_parts(type(self._loss)):
             return False
-        if self._counted is None and _is_compiled(self._loss, self.z):
+        if self._counted is None and is_compiled(self._loss, self.z):
             slopes, second = np.empty_like(self.z), np.empty_like(self.z)
             samples = self.z, self._targets, self._weights
             self._value = float(_loops().logistic(*samples, slopes, second))
@@ -115,7 +115,7 @@ class LossAt:
         return self._curvature
 
 
-def _is_compiled(loss: Loss, z: Array) -> bool:
+def is_compiled(loss: Loss, z: Array) -> bool:
     """Tell whether the loss has a compiled pass that these samples repay."""
     plain = type(loss) is Logistic and isinstance(z, np.ndarray)
     many = z.shape[0] >= WORTH_COMPILING and z.dtype == np.float64

@@ -23,7 +23,7 @@ from ..problem.constants import Constants
 from .design import Design
 from .dual_point import LossDualPoint
 from .hessian_product.columns import ModelColumns
-from .hessian_product.one_pass import products_of
+from .hessian_product.one_pass import OnePass, products_of
 from .lipschitz_constants import constants_of
 from .loss_at import quiet
 from .mean_loss import DataTerm
@@ -70,6 +70,9 @@ class StackedModels:
         self.m = sum(penalty.m for penalty in penalties)
         shifts = self.design.outputs > 1 and self.design.intercept
         self.shift = 1.0 / self.design.outputs**2 if shifts else 0.0
+        self._loops: OnePass | None = None  # of several models of one output
+        if self.count > 1 and self.design.outputs == 1:
+            self._loops = self.products if isinstance(self.products, OnePass) else None
         # Of each model: y and its predictors, these and the gradient of the data.
         self._seen: list[Any] = [None] * self.count
         self._grads: list[Any] = [None] * self.count
@@ -131,12 +134,10 @@ class StackedModels:
             or not bool(namespace(y).all(self._seen[q][0] == y))
         ]
         if fresh:
-            xp = namespace(ys[0])
             with quiet():
-                z = self.design.forward(xp.stack([ys[c] for c in fresh], axis=1))
-            z = xp.ascontiguousarray(xp.moveaxis(z, -1, 0))
-            for row, c in enumerate(fresh):
-                self._seen[places[c]] = copied(ys[c]), z[row, ...]
+                found = self._forward([ys[c] for c in fresh])
+            for c, z in zip(fresh, found, strict=True):
+                self._seen[places[c]] = copied(ys[c]), z
         return [self._seen[q][1] for q in places]
 
     def _data_grads(self, places: Sequence[int], ys: Sequence[Array]) -> list[Array]:
@@ -150,16 +151,31 @@ class StackedModels:
         if fresh:
             slopes = [self.rows[places[c]].slope(zs[c]) for c in fresh]
             with quiet():
-                found = self.design.backward(namespace(*slopes).stack(slopes, axis=-1))
-            for row, c in enumerate(fresh):
-                self._grads[places[c]] = zs[c], copied(found[:, row])
+                found = self._backward(slopes)
+            for c, grad in zip(fresh, found, strict=True):
+                self._grads[places[c]] = zs[c], grad
         return [copied(self._grads[q][1]) for q in places]
 
     def backward(self, slopes: list[Array]) -> Array:
         """Return the transpose's products with what each model has, (Q n,)."""
         with quiet():
-            block = namespace(slopes[0]).stack(slopes, axis=-1)
-            return self.stacked(self.design.backward(block))
+            return namespace(slopes[0]).concatenate(self._backward(slopes))
+
+    def _forward(self, ys: Sequence[Array]) -> Sequence[Array]:
+        """Return the predictors at several y, each contiguous."""
+        if self._loops is not None and all(_is_plain(y, self.dtype) for y in ys):
+            return self._loops.forward(ys)
+        xp = namespace(ys[0])
+        z = self.design.forward(xp.stack(ys, axis=1))
+        return list(xp.ascontiguousarray(xp.moveaxis(z, -1, 0)))
+
+    def _backward(self, slopes: Sequence[Array]) -> Sequence[Array]:
+        """Return the transpose's products with what each model has, each contiguous."""
+        if self._loops is not None and all(_is_plain(s, self.dtype) for s in slopes):
+            return self._loops.backward(slopes)
+        xp = namespace(*slopes)
+        found = self.design.backward(xp.stack(slopes, axis=-1))
+        return list(xp.ascontiguousarray(found.T))
 
     # the objective ----------------------------------------------------------------
 
@@ -422,6 +438,10 @@ class StackedModels:
         ]
         known = [point for point in points if point is not None]
         return StackedDualPoint(known) if len(known) == len(points) else None
+
+
+def _is_plain(v: Any, dtype: Any) -> bool:
+    return isinstance(v, np.ndarray) and v.dtype == dtype
 
 
 class StackedDualPoint:

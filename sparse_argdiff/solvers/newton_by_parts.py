@@ -180,9 +180,10 @@ class _Bundle:
     ) -> list[Array]:
         if len(own) == 1:
             return [blocks.block(own[0]).matvec(asked[0].v)]
-        V = namespace(asked[0].v).stack([want.v for want in asked], axis=1)
-        product = blocks.columns(own, len(own)) @ V
-        xp = namespace(product)
+        xp = namespace(asked[0].v)
+        product = blocks.columns(own, len(own)) @ xp.stack(
+            [want.v for want in asked], axis=1
+        )
         return [xp.asarray(product[:, c], copy=True) for c in range(len(own))]
 
     def _solve(

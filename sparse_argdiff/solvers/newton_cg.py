@@ -292,7 +292,9 @@ class NewtonCG:
         self.niter += 1
         new = _Point(found.y, found.grad, found.value, norm(found.grad))
         self.modelled = found.alpha == 1.0 and not direction.model_is_unbounded
+        assert direction.r is not None
         model_error = _metric(M, new.grad + direction.r)
+        direction = dataclasses.replace(direction, r=None)  # has served
         yield from self.record(point, new, direction, found.alpha, model_error)
         if not self.modelled:
             return None, new
@@ -369,10 +371,9 @@ class NewtonCG:
         model_error: float,
     ) -> Run:
         """Keep y'f_YY y up to date: y₊'f_YY y₊ − y'f_YY y to the mean f_YY on the way."""
-        test = self.test
-        d, change = direction.d, new.grad - point.grad
+        test, d = self.test, direction.d
         d = d if alpha == 1.0 else alpha * d
-        test.square += 2.0 * dot(point.y, change) + dot(d, change)
+        test.square += _growth(point, new, d)
         self.largest_square = max(self.largest_square, test.square)
         self.changes += model_error / direction.gradient if self.modelled else 1.0
         cancelled = not 1e-4 * self.largest_square <= test.square < math.inf
@@ -567,7 +568,7 @@ def _metric(M: LinearOperator | None, g: Array) -> float:
 @dataclasses.dataclass(frozen=True)
 class _Direction:
     d: Array
-    r: Array  # −f_Y − f_YY d
+    r: Array | None  # −f_Y − f_YY d, until the step is taken
     n_hvp: int
     length: float = 0.0  # ‖d‖_H
     inner_error: float = 0.0  # of d, in the same norm
@@ -575,6 +576,12 @@ class _Direction:
     largest: float = 0.0  # lower estimate of the largest eigenvalue of M f_YY
     model_is_unbounded: bool = False  # curvature ≤ 0: the length of d means nothing
     status: Status | None = None
+
+
+def _growth(point: _Point, new: _Point, d: Array) -> float:
+    """Return y₊'f_YY y₊ − y'f_YY y for y₊ = y + d and the mean f_YY on the way."""
+    change = new.grad - point.grad
+    return 2.0 * dot(point.y, change) + dot(d, change)
 
 
 class Steps:

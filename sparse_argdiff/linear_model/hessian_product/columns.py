@@ -13,14 +13,14 @@ from typing import Any
 import numpy as np
 
 from ...arrays import LINE, Array, copied, empty, namespace
-from ...kernels.blocks import block_loops
+from ...kernels.blocks import block_loops, width_for
 from ...kernels.compiled import read_only
 from ...operators.diagonal_blocks import reselected
 from ...operators.linear_operator import LinearOperator
 from ...operators.structure import Forming, Structure
 from ..design import Design
 from ..loss import Curvature
-from .one_pass import WIDTHS, OnePass, compiled_loops
+from .one_pass import OnePass
 
 
 class ModelColumns:
@@ -212,10 +212,10 @@ class _Chosen:
         if fits and all(B.flags.c_contiguous for B in (V, out)):
             return self._tile(V, out, 0, V.shape[1])
         squares = np.zeros(V.shape[1])
-        most = WIDTHS[-2] // dtype.itemsize
+        most = LINE // dtype.itemsize
         for first in range(0, V.shape[1], most):
             count = min(most, V.shape[1] - first)
-            lanes = most if count > most // 2 else most // 2
+            lanes = width_for(count, V, in_place=True)
             with models.products.pool.lend(V, 1, (2, V.shape[0], lanes)) as (pair,):
                 pair[0, :, :count] = V[:, first : first + count]
                 pair[0, :, count:] = 0.0
@@ -234,10 +234,7 @@ class _Chosen:
         else:
             np.multiply(ridge, V, out=out)
             squares = block_loops().dot(tile, result, width)
-        fixed = curvature, tile, width, models.design.intercept
-        return squares + models.products.over_rows(
-            compiled_loops().add_tile_own, fixed, result
-        )
+        return squares + models.products.add_columns(curvature, tile, width, result)
 
     def _of_tile(self, first: int, lanes: int) -> Any:
         """Return curvature and ridge of a tile; the last ones are kept."""
@@ -246,7 +243,8 @@ class _Chosen:
             models, dtype = self.models, self.models.design.dtype
             places = self.places[first : first + lanes]
             D = np.zeros((models.design.n_samples, lanes), dtype)
-            D[:, : len(places)] = models.curvature[:, places]
+            for c, q in enumerate(places):
+                D[:, c] = models.rows[q].whole(models.curved[q].diagonal)
             if models.level:
                 ridge = read_only(models.ridge[0, : models.design.n_coefficients])
             else:

@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from ...kernels.block_loops import gather_row, scatter_row
+from ...kernels.block_loops import STRETCH, fold, gather_row, scatter_row
 from ...kernels.jit import compile_loop
 
 # one vector ---------------------------------------------------------------------------
@@ -228,38 +228,66 @@ def add_tile(
     return squares
 
 
-@compile_loop(fastmath={"contract"})
-def add_tile_own(
-    values, indices, indptr, first, last, curvature, tile, width, intercept, out
-):
-    """Add F' (w_c ∘ (F v_c)) for each column over some rows to ``out``; return v'F'WFv.
+_SUMS = {"reassoc", "contract", "nsz"}
 
-    ``curvature`` lies like a tile: the weights of a row side by side, one a column.
+
+@compile_loop(fastmath=_SUMS)
+def _weigh(z, curvature, sums):
+    """Replace z by w ∘ z; add z ∘ w ∘ z to ``sums``."""
+    for t in range(z.size):
+        u = curvature[t] * z[t]
+        sums[t] += np.float64(z[t]) * np.float64(u)
+        z[t] = u
+
+
+@compile_loop(fastmath=_SUMS)
+def _add(x, sums):
+    for t in range(x.size):
+        sums[t] += x[t]
+
+
+@compile_loop(fastmath={"contract"})
+def gather_tile(
+    values, indices, indptr, first, last, curvature, tile, width, intercept, z
+):
+    """Write w_c ∘ (F v_c) of each column for some rows into ``z``; return v'F'WFv.
+
+    ``curvature`` lies like a tile: the weights of a row side by side, one a column; with
+    None z is F V, and nothing is summed.  What is not the product with F runs over
+    stretches of rows that are still near the core.
     """
-    lanes = len(width)
-    rows = np.uint64(tile.shape[0] // lanes - 1)  # of the intercept, the last of a tile
-    total = np.zeros(lanes, tile.dtype)
-    own = np.empty(lanes, tile.dtype)
-    squares = np.zeros(lanes)
-    for i in range(first, last):
-        begin, end = np.uint64(indptr[i]), np.uint64(indptr[i + 1])
-        gather_row(values, indices, begin, end, tile, width, own, np.uint64(0))
-        base = np.uint64(i * lanes)
-        if intercept:
-            for c in range(lanes):
-                own[c] += tile[rows * np.uint64(lanes) + np.uint64(c)]
-        for c in range(lanes):
-            u = curvature[base + np.uint64(c)] * own[c]
-            squares[c] += np.float64(own[c]) * np.float64(u)
-            own[c] = u
-        if intercept:
-            for c in range(lanes):
-                total[c] += own[c]
-        scatter_row(values, indices, begin, end, out, width, own, np.uint64(0))
+    lanes, rows = len(width), STRETCH // len(width)
+    sums, constant = np.zeros(rows * lanes), np.zeros(rows * lanes, tile.dtype)
     if intercept:
-        for c in range(lanes):
-            out[rows * np.uint64(lanes) + np.uint64(c)] += total[c]
-    return squares
+        for t in range(constant.size):
+            constant[t] = tile[tile.size - lanes + t % lanes]
+    for start in range(first, last, rows):
+        stop = min(start + rows, last)
+        for i in range(np.uint64(start), np.uint64(stop)):
+            begin, end = np.uint64(indptr[i]), np.uint64(indptr[i + one])
+            gather_row(values, indices, begin, end, tile, width, z, i)
+        own = z[start * lanes : stop * lanes]
+        if intercept:
+            _add(constant[: own.size], own)
+        if curvature is not None:
+            _weigh(own, curvature[start * lanes : stop * lanes], sums)
+    return fold(sums, width)
+
+
+@compile_loop(fastmath={"contract"})
+def scatter_tile(values, indices, indptr, first, last, z, width, intercept, out):
+    """Add F' z of each column over some rows to ``out``."""
+    lanes, rows = len(width), STRETCH // len(width)
+    total = np.zeros(rows * lanes)
+    for start in range(first, last, rows):
+        stop = min(start + rows, last)
+        for i in range(np.uint64(start), np.uint64(stop)):
+            begin, end = np.uint64(indptr[i]), np.uint64(indptr[i + one])
+            scatter_row(values, indices, begin, end, out, width, z, i)
+        if intercept:
+            _add(z[start * lanes : stop * lanes], total)
+    if intercept:
+        _add(fold(total, width), out[out.size - lanes :])
 
 
 @compile_loop()

@@ -15,7 +15,7 @@ import importlib.util
 import itertools
 import math
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -23,7 +23,7 @@ from scipy import sparse
 
 from ...arrays import LINE, Array, as_count, is_sparse
 from ...kernels import Workspace
-from ...kernels.blocks import block_loops
+from ...kernels.blocks import block_loops, width_for
 from ...kernels.compiled import read_only
 from ...operators.structure import Forming
 from ..design import Design
@@ -118,14 +118,70 @@ class OnePass:
             forming = Forming(self.price, self.nonzeros, own.formed)
         return Products(own.matvec, own.matmat, own.into, True, forming)
 
-    def over_rows(self, loop: Any, fixed: tuple[Any, ...], out: Array) -> Any:
-        """Let a loop over rows add to ``out``; return the sum of what it returns."""
+    def add_columns(
+        self, curvature: Host, tile: Host, width: tuple[int, ...], out: Host
+    ) -> Host:
+        """Add F' (w_c ∘ (F v_c)) of each column to ``out``; return v'F'WFv.
 
-        def add(first: int, last: int, target: Array) -> Any:
-            matrix = self.values, self.indices, self.indptr
-            return loop(*matrix, first, last, *fixed, target)
+        In two passes over the rows: one reads from the tile alone, one writes to ``out``
+        alone, which are beyond the cache more often than F is slow to read again.
+        """
+        loops, intercept = compiled_loops(), self.design.intercept
+        shape = (self.design.n_samples * len(width),)
+        with self.pool.lend(tile, 1, shape) as (z,):
 
-        return self.by_chunks(add, out, self.pool)
+            def add(first: int, last: int, target: Host) -> Any:
+                rows = self.values, self.indices, self.indptr, first, last
+                squares = loops.gather_tile(*rows, curvature, tile, width, intercept, z)
+                loops.scatter_tile(*rows, z, width, intercept, target)
+                return squares
+
+            return self.by_chunks(add, out, self.pool)
+
+    def forward(self, ys: Sequence[Host]) -> list[Host]:
+        """Return F y of several y, each contiguous."""
+        return self._by_tiles(self._gathered, ys)
+
+    def backward(self, slopes: Sequence[Host]) -> list[Host]:
+        """Return F' s of several s, each contiguous."""
+        return self._by_tiles(self._scattered, slopes)
+
+    def _by_tiles(self, product: Any, columns: Sequence[Host]) -> list[Host]:
+        """Return the columns of the products with tiles of these, a cache line a row."""
+        most, found = LINE // columns[0].itemsize, []
+        for first in range(0, len(columns), most):
+            part = columns[first : first + most]
+            lanes = width_for(len(part), part[0], in_place=True)
+            tile = np.zeros((part[0].shape[0], lanes), part[0].dtype)
+            for c, column in enumerate(part):
+                tile[:, c] = column
+            result = product(tile.reshape(-1), (0,) * lanes).reshape(-1, lanes)
+            found += [np.ascontiguousarray(result[:, c]) for c in range(len(part))]
+        return found
+
+    def _gathered(self, tile: Host, width: tuple[int, ...]) -> Host:
+        z = np.empty(self.design.n_samples * len(width), tile.dtype)
+
+        def add(first: int, last: int, _: Host) -> float:
+            rows = self.values, self.indices, self.indptr, first, last
+            fixed = None, tile, width, self.design.intercept
+            compiled_loops().gather_tile(*rows, *fixed, z)
+            return 0.0
+
+        self.by_chunks(add, tile[:0], self.pool)
+        return z
+
+    def _scattered(self, tile: Host, width: tuple[int, ...]) -> Host:
+        out = np.zeros(self.design.n * len(width), tile.dtype)
+
+        def add(first: int, last: int, target: Host) -> float:
+            rows = self.values, self.indices, self.indptr, first, last
+            fixed = tile, width, self.design.intercept
+            compiled_loops().scatter_tile(*rows, *fixed, target)
+            return 0.0
+
+        self.by_chunks(add, out, self.pool)
+        return out
 
     def by_chunks(
         self, add: Callable[[int, int, Array], Any], out: Array, pool: Workspace
