@@ -340,6 +340,7 @@ PARTS = {
     "balance": [(primal_dual, "_BALANCE", 0.0)],
     "monotone mode": [(primal_dual.PathState, "may_change_mode", NEVER())],
     "stall test": [(primal_dual, "_SLOW", 10**6)],
+    "refused lengths": [(primal_dual, "_REFUSALS", 10**6)],
     "shift": [(primal_dual, "_SHIFTS", 1)],
     "second-order correction": [
         (

@@ -10,6 +10,7 @@ import scipy.linalg
 import scipy.sparse
 from hypothesis import HealthCheck, assume, example, given, settings
 from hypothesis import strategies as st
+from scipy import special
 from scipy.optimize import isotonic_regression, linprog
 
 import sparse_argdiff as sad
@@ -998,3 +999,79 @@ def test_curvatures_that_grow_on_the_way_cost_few_products(seed):
     plans = [sinkhorn(costs * (x + t * u)[:, None], eps) for t in (h, -h)]
     slope = v @ (plans[0] - plans[1]) / (2 * h)
     assert abs(sad.vjp(problem, sol, v).x @ u - slope) <= 1e-5 * abs(slope) + 1e-8
+
+
+def softmax(n):
+    """Return entropy on the simplex, with the bound y >= 0 that a user writes."""
+    lower = sad.FunctionObjective(
+        value=lambda x, y: float(special.xlogy(y, y).sum() - x @ y),
+        grad=lambda x, y: np.log(y) + 1.0 - x,
+        hvp=lambda x, y, v: v / y,
+        cross_vjp=lambda x, y, w: -w,
+        n=n,
+    )
+    rows = sad.LinearEquality(np.ones((1, n)), np.ones(1))
+    return sad.Problem(lower, equality=rows, lower=0.0)
+
+
+@pytest.mark.filterwarnings("ignore::RuntimeWarning")
+@pytest.mark.parametrize("start", ["uniform", "none"])
+def test_a_softmax_as_an_argmax_takes_few_steps(start):
+    n = 1000
+    rng = np.random.default_rng(71)
+    x, v = 2.0 * rng.standard_normal(n), rng.standard_normal(n)
+    problem = softmax(n)
+    y0 = np.full(n, 1.0 / n) if start == "uniform" else None
+    found = sad.solve(problem, x, y0)
+    y = special.softmax(x)
+    np.testing.assert_allclose(found.y, y, rtol=1e-8)
+    assert found.niter <= 45
+    assert found.n_grad <= 100
+    adjoint = sad.vjp(problem, found, v)
+    np.testing.assert_allclose(adjoint.x, y * (v - y @ v), rtol=1e-6, atol=1e-12)
+
+
+def unbalanced(k, seed):
+    """Return entropic transport whose marginals are penalised, y >= 0."""
+    costs = np.random.default_rng(seed).random((k, k))
+    b, eps = np.full(k, 1.0 / k), 0.05
+
+    def value(x, y):
+        T = y.reshape(k, k)
+        entropy = eps * (special.xlogy(T, T) - T)
+        rows, columns = T.sum(1) - np.exp(x), T.sum(0) - b
+        return float(
+            (costs * T + entropy).sum() + 0.5 * (rows @ rows + columns @ columns)
+        )
+
+    def grad(x, y):
+        T = y.reshape(k, k)
+        rows, columns = T.sum(1) - np.exp(x), T.sum(0) - b
+        return (costs + eps * np.log(T) + rows[:, None] + columns).ravel()
+
+    def hvp(x, y, v):
+        V = v.reshape(k, k)
+        return (eps * V / y.reshape(k, k) + V.sum(1)[:, None] + V.sum(0)).ravel()
+
+    lower = sad.FunctionObjective(
+        value=value,
+        grad=grad,
+        hvp=hvp,
+        cross_vjp=lambda x, y, w: -np.exp(x) * w.reshape(k, k).sum(1),
+        n=k * k,
+    )
+    return sad.Problem(lower, lower=0.0), np.full(k * k, 1.0 / k**2)
+
+
+@pytest.mark.filterwarnings("ignore::RuntimeWarning")
+@pytest.mark.parametrize(("k", "seed"), [(4, 3), (4, 45), (5, 2), (8, 3), (30, 1)])
+def test_an_unbalanced_transport_takes_few_steps(k, seed):
+    """Entries from 1e-9 to 1: steps that residuals refuse, values and forces that round."""
+    problem, y0 = unbalanced(k, seed)
+    x = np.log(np.full(k, 1.0 / k))
+    found = sad.solve(problem, x, y0)
+    force = problem.objective.grad(x, found.y)
+    assert np.abs(found.y * force).max() <= 1e-12
+    assert np.abs(force).max() <= 1e-6  # of log y: each entry to its own digits
+    assert found.niter <= 110
+    assert found.n_grad <= 250

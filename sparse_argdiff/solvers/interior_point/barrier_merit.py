@@ -28,6 +28,7 @@ _ARMIJO = 1e-4
 _REDUCTION = 0.1  # of μ
 _MET = 10.0  # in μ: conditions that are met to this let μ fall
 _SPREAD = 1e2  # w_i z_i stay within this factor of μ
+_NOISE = 10.0  # roundings by which φ may seem to rise
 _KEEP = 0.99  # of the way to the boundary
 
 
@@ -38,7 +39,7 @@ class BarrierMerit:
     References
     ----------
     A. Wächter, L. T. Biegler, Math. Program. 106 (2006) 25-57 (the rule for μ, multipliers
-    kept near μ / w).
+    kept near μ / w; their code, too, relaxes the test by ten roundings of φ).
     R. H. Byrd, J. Nocedal, R. A. Waltz, in "Large-Scale Nonlinear Optimization", 2006,
     35-59 (the slacks of strictly feasible rows).
     """
@@ -98,6 +99,7 @@ class BarrierMerit:
         alpha = min(1.0, _KEEP * max_step_to_boundary(point.w, step.w))
         dual = min(1.0, _KEEP * max_step_to_boundary(point.z, step.z))
         start, shortest = self.value(now), 1e-3 * epsilon(point.y) ** 0.5
+        noise = _NOISE * epsilon(point.y) * abs(start)
         first = True
         while slope < 0.0 and alpha >= shortest:
             trial = PrimalDualIterate(
@@ -107,7 +109,7 @@ class BarrierMerit:
                 w=point.w + alpha * step.w,
             )
             new, n_grad = self._reset_slacks(now, evaluate(now.form, trial)), n_grad + 1
-            enough = start + _ARMIJO * alpha * slope
+            enough = start + _ARMIJO * alpha * slope + noise
             if new is not None and self.value(new) <= enough:
                 return new, n_hvp, n_grad
             if first and correction is not None:

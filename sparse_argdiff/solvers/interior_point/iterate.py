@@ -81,13 +81,13 @@ class Residuals:
         """The force and the length that residuals are relative to.
 
         The length is max |y|, or the way from the start where the origin is farther, but
-        what rounding leaves of the longer one is within the tolerance.
+        what rounding leaves of the longer one, and of its forces, is within the tolerance.
         """
         y, form = self.point.y, self.form
         size, way = largest(y), max(largest(y - form.y0), 1.0)
-        length = max(min(size, way), form.resolution * max(size, way))
-        unit = self.form.unit
-        return max(norm(self.grad), min(length, unit)) / unit, length
+        least, unit = form.resolution * max(size, way), form.unit
+        length = max(min(size, way), least)
+        return max(norm(self.grad), min(length, unit), least) / unit, length
 
     @cached_property
     def rounding(self) -> float:

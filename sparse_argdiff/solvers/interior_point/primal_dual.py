@@ -40,6 +40,7 @@ _PATIENCE = (
     25  # steps in which the error must fall by a tenth; 4 times in monotone mode
 )
 _SLOW = 8  # steps of the free mode in which it must halve, under curved rows
+_REFUSALS = 3  # lengths of a step of the free mode, in two steps in a row
 _SHIFTS = 16  # trials of a shift
 _FORCE = 10.0  # of a row at the start, relative to f_Y: too small costs iterations
 _FORCING = 1e-3  # residual of an iterative solve over the error
@@ -77,6 +78,8 @@ class PathState:
         Its change of y.
     steepest : float
         The largest ‖f_Y‖ so far.
+    refused : int
+        Steps in a row of which the residuals refused the first ``_REFUSALS`` lengths.
     closes_gap : bool
         Whether the end of the path is wanted to tol in y, not in f alone.
     note : str
@@ -97,6 +100,7 @@ class PathState:
     last: LastStep = dataclasses.field(default_factory=LastStep)
     moved: Array | None = None
     steepest: float = 0.0
+    refused: int = 0
     closes_gap: bool = False
     note: str = ""
 
@@ -276,9 +280,11 @@ def _free_step(
     direction = mehrotra_step(system, affine, state.balance * state.now.size)
     new, n_grad = take_step(state.now, direction)
     n_hvp = 0 if direction is affine else direction.n_hvp
+    refused = state.refused + 1 if n_grad > _REFUSALS else 0
     if new is None and direction is not affine:
         new, more = take_step(state.now, affine)
         n_grad += more
+    state = dataclasses.replace(state, refused=refused)
     return state.after(new, n_hvp, n_grad)
 
 
@@ -353,10 +359,16 @@ def _verified(state: PathState) -> tuple[Status, PathState]:
 
 
 def is_stalling(state: PathState) -> bool:
-    """Tell whether the errors have not fallen as they should."""
+    """Tell whether the errors have not fallen as they should.
+
+    Where a gradient is far from linear, as log y near 0, the residuals refuse steps that
+    lead on and fall a little with each short one: a merit function allows longer ones.
+    """
     errors = state.errors
     wait = _PATIENCE if state.merit is None else 4 * _PATIENCE
     if len(errors) > wait and min(errors) > 0.9 * min(errors[:-wait]):
+        return True
+    if state.refused > 1 and state.may_change_mode:
         return True
     now, values = state.now, state.now.inequality_values
     if not (now.form.curved and state.may_change_mode) or len(errors) <= _SLOW:
