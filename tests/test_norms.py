@@ -465,20 +465,24 @@ def test_descent_where_only_the_penalty_changes():
 
 
 @pytest.mark.parametrize("intercept", [False, True])
-@pytest.mark.parametrize("layout", ["csr", "csc", "unsorted"])
+@pytest.mark.parametrize("layout", ["csr", "csc", "unsorted", "columns unsorted"])
 def test_compiled_blocks_are_those_of_dense_columns(intercept, layout):
     numba = pytest.importorskip("numba")
     assert numba is not None
     F_sparse = sparse.random_array((40, 30), density=0.3, rng=np.random.default_rng(2))
     dense = F_sparse.toarray()
-    if layout == "unsorted":  # and each entry twice, of half its size
-        rows, columns = np.nonzero(dense)
+    if "unsorted" in layout:  # and each entry twice, of half its size
+        by_rows = layout == "unsorted"
+        table = dense if by_rows else dense.T
+        rows, columns = np.nonzero(table)
         order = np.lexsort((-columns, rows))
         rows, columns = np.repeat(rows[order], 2), np.repeat(columns[order], 2)
-        starts = np.searchsorted(rows, np.arange(41))
+        starts = np.searchsorted(rows, np.arange(table.shape[0] + 1))
         features = sparse.csr_array(
-            (0.5 * dense[rows, columns], columns, starts), shape=dense.shape
+            (0.5 * table[rows, columns], columns, starts), shape=table.shape
         )
+        features = features if by_rows else features.T
+        assert not features.has_canonical_format
     else:
         features = sparse.csr_array(dense).asformat(layout)
     t = (dense @ np.ones(30) > np.median(dense @ np.ones(30))) * 1.0

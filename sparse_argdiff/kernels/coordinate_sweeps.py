@@ -69,23 +69,25 @@ def compile_gram() -> Any:
 
     @compile_loop()
     def gram(indptr: Any, indices: Any, data: Any, d: Any, place: Any, k: int) -> Any:
-        G = np.zeros((k, k))
-        where, what = np.empty(k + 1, np.int64), np.empty(k + 1)
+        # Unsigned places need no look for negative ones, which count from the end; and what
+        # is not in S is written too, and overwritten: a branch for each costs more.
+        G, one = np.zeros((k, k)), np.uintp(1)
+        where = np.empty(place.shape[0] + 1, np.uintp)
+        what = np.empty(place.shape[0] + 1)
         ones = place[place.shape[0] - 1]
         for i in range(indptr.shape[0] - 1):
-            count = 0
+            count = np.uintp(0)
             for a in range(indptr[i], indptr[i + 1]):
-                at = place[indices[a]]
-                if at >= 0:
-                    where[count], what[count] = at, data[a]
-                    count += 1
+                at = place[np.uintp(indices[a])]
+                where[count], what[count] = np.uintp(at), data[a]
+                count += np.uintp(at >= 0)
             if ones >= 0:
-                where[count], what[count] = ones, 1.0
-                count += 1
+                where[count], what[count] = np.uintp(ones), 1.0
+                count += one
             for a in range(count):
-                row, x = where[a], d[i] * what[a]
+                row, x = G[where[a]], d[i] * what[a]
                 for b in range(a + 1):
-                    G[row, where[b]] += x * what[b]
+                    row[where[b]] += x * what[b]
         # Rows may be unsorted: each pair was met once, on either side of the diagonal.
         for a in range(k):
             for b in range(a):

@@ -82,7 +82,9 @@ class Columns:
             few = _FEW * np.diff(features.indptr)[chosen].sum() < features.nnz
         if few:
             if self._last is None or not np.array_equal(self._last[0], index):
-                self._last = index, sparse.csr_array(features[:, chosen])
+                taken = sparse.csr_array(features[:, chosen])
+                taken.sum_duplicates()
+                self._last = index, taken
             place, F = np.full(chosen.shape[0] + 1, -1), self._last[1]
             place[: chosen.shape[0]] = np.flatnonzero(index < p)
             place[-1] = np.flatnonzero(index == p)[0] if chosen.shape[0] < k else -1
