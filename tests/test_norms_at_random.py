@@ -153,6 +153,54 @@ def test_an_end_at_rounding_is_believed_where_a_proximal_step_is_short(monkeypat
     np.testing.assert_allclose(found.y, right.y, rtol=1e-7)
 
 
+@pytest.mark.parametrize("seed", range(20))
+def test_single_precision(seed):
+    """The models keep double precision, in which they have a minimum."""
+    rng = np.random.default_rng([10, seed])
+    N, p = int(rng.integers(8, 40)), int(rng.integers(6, 17))
+    F = rng.standard_normal((N, p)).astype(np.float32)
+    t = (F[:, 0] + 0.4 * rng.standard_normal(N)).astype(np.float32)
+    values = []
+    for kind in (np.float32, float):
+        glm = Glm(
+            F.astype(kind), t.astype(kind), loss=Huber(0.7), norm="l1",
+            penalty="scalar", intercept=False,
+        )  # fmt: skip
+        found = sad.solve(sad.Problem(glm), np.full(1, -5.0, kind), on_failure="ignore")
+        assert found.status.acceptable
+        values.append(found.value)
+    assert values[0] == pytest.approx(values[1], rel=1e-4)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_single_precision_with_an_intercept_of_zero(seed):
+    """The rounding of its force is that of single precision, too."""
+    rng = np.random.default_rng(seed)
+    F = rng.standard_normal((26, 5)).astype(np.float32)
+    t = rng.permutation(np.tile([0.0, 1.0], 13))
+    glm = Glm(F, t, loss="squared-hinge", norm="l1", penalty="scalar")
+    solution = sad.solve(sad.Problem(glm), np.full(1, 2.0, np.float32))
+    assert solution.niter < 5
+    assert not solution.y[:5].any()
+    assert abs(solution.y[5]) < 1e-6
+
+
+def test_a_loss_without_curvature_ends_at_a_bound():
+    """There is no gap in a box: the end is where no step moves y."""
+    F = np.ones((9, 1))
+    glm = Glm(
+        F,
+        np.full(9, -5.0),
+        loss=Huber(0.1),
+        norm="l1",
+        penalty="scalar",
+        intercept=False,
+    )
+    solution = sad.solve(sad.Problem(glm, lower=-0.2, upper=0.3), np.log([0.01]))
+    assert solution.y.tolist() == [-0.2]
+    assert solution.niter < 5
+
+
 def at_a_kink(seed, norm, m, loss):
     """Return a problem, of which up to three blocks are weakly active at x = 0, and x."""
     rng = np.random.default_rng([9, seed, m])

@@ -94,13 +94,18 @@ class Columns:
         return np.asarray(compiled_gram()(F.indptr, F.indices, F.data, d, place, k))
 
     def take(self, index: HostArray) -> Any:
-        """Return the columns of the design, that of the intercept included."""
+        """Return the columns of the design, that of the intercept included.
+
+        In double precision: products rounded to single have negative eigenvalues, along
+        which a model falls without end.
+        """
         p = self.design.n_features
         features = index[index < p]
         if sparse.issparse(self.design.features):
             found = self.design.by_columns[:, features]
         else:
             found = self.design.features[:, features]
+        found = found.astype(np.float64, copy=False)
         if features.shape[0] == index.shape[0]:
             return found
         ones = np.ones((found.shape[0], 1), found.dtype)

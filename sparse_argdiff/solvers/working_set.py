@@ -180,6 +180,7 @@ class WorkingSetNewton:
         self.rate = math.inf  # what the last step left, as a share of it
         self.work = 0.0  # of the sweeps
         self.kept = False  # whether the last step had the f_YY of one before
+        self.still = False  # whether what is left after it is rounding
         self.majoriser = majoriser_of(problem)
         self.majorised = False  # whether the last step had its curvature
         self.pause, self.longer = 0, 1  # steps with it before f_YY is tried again
@@ -267,9 +268,9 @@ class WorkingSetNewton:
         return False
 
     def proves(self, y: Any) -> bool:
-        """Tell whether the duality gap is known and small enough."""
+        """Tell whether the duality gap is small enough, or unknown where nothing moves y."""
         gap = duality_gap(self.problem, self.x, y)
-        return gap is not None and gap.closes(self.test.tol)
+        return self.still if gap is None else gap.closes(self.test.tol)
 
     def end(self, y: Any, status: Status) -> PathEnd:
         """Return the record."""
@@ -389,8 +390,9 @@ class WorkingSetNewton:
         self.rate = left / length if length > 0.0 else math.inf
         # The forces are no better known than to rounding of their terms.
         forces = norm(grad / model.root), norm(self.metric.forces(whole))
-        noise = 16.0 * epsilon(b) * max(forces)
-        if max(left, found.error) <= noise:
+        noise = 16.0 * epsilon(whole) * max(forces)
+        self.still = max(left, found.error) <= noise
+        if self.still:
             self.test.relative_error = left / (self.test.size or 1.0)
             met = left <= self.test.tol * self.test.size or self.test.size <= noise
             return Status.CONVERGED if met else Status.ROUNDING_LIMIT
