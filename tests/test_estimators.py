@@ -35,6 +35,7 @@ from sklearn.model_selection import (
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import OneHotEncoder, PolynomialFeatures, StandardScaler
 
+import sparse_argdiff as sad
 from sparse_argdiff.estimators import (
     LinearClassifierCV,
     LinearRegressorCV,
@@ -42,9 +43,11 @@ from sparse_argdiff.estimators import (
     regressor,
     search,
 )
+from sparse_argdiff.estimators.fold_factors import FoldFactors
 from sparse_argdiff.estimators.penalty_table import group_labels, penalty_table
 from sparse_argdiff.estimators.single_search import search_single
 from sparse_argdiff.estimators.table_search import _standardised
+from sparse_argdiff.linear_model import Glm
 
 
 def regression(seed=0, n=60, p=8, noise=0.5, mean=10.0):
@@ -653,3 +656,49 @@ def test_plot():
 def test_examples_of_the_docstrings(module):
     assert doctest.testmod(module).attempted > 0
     assert doctest.testmod(module).failed == 0
+
+
+@pytest.mark.parametrize("loss", ["squared", "logistic"])
+def test_factors_of_folds_read_a_constant_curvature_once(loss):
+    """M is the inverse of each block at two x and two y; the squared loss is read once."""
+    rng = np.random.default_rng(12)
+    features, t = rng.standard_normal((30, 6)), (rng.random(30) > 0.5).astype(float)
+    reads = []
+
+    def product(v, matrix):
+        reads.append(v.ndim)
+        return matrix @ v
+
+    operator = sad.LinearOperator(
+        features.shape,
+        lambda v: product(v, features),
+        lambda v: product(v, features.T),
+        matmat=lambda V: product(V, features),
+        rmatmat=lambda V: product(V, features.T),
+    )
+    glm = Glm(operator, t, loss=loss, penalty="scalar")
+    f = glm.cross_validation(3)[0].objective
+    factors, counts = FoldFactors(f.n // 3), []
+    for x, y in zip(
+        rng.standard_normal((2, 1)), rng.standard_normal((2, f.n)), strict=True
+    ):
+        for k in range(3):
+            K = f.hess(x, y).blocks.block(k)
+            before = len(reads)
+            M = factors(K)
+            counts.append(len(reads) - before)
+            eye = np.eye(f.n // 3)
+            np.testing.assert_allclose(M @ (K @ eye), eye, atol=1e-10)
+            assert factors(K) is M
+    assert counts == ([2, 2, 2, 0, 0, 0] if loss == "squared" else [2] * 6)
+
+
+def test_folds_are_pickled_without_their_operators():
+    X, y = regression(n=20, p=3)
+    f = Glm(X, y, loss="squared", penalty="scalar").cross_validation(2)[0].objective
+    x, v = np.zeros(1), np.ones(f.n)
+    want = f.hess(x, v).blocks.block(0).split[0] @ v[:4]
+    again = pickle.loads(pickle.dumps(f))
+    np.testing.assert_array_equal(
+        again.hess(x, v).blocks.block(0).split[0] @ v[:4], want
+    )

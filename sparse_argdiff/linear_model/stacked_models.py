@@ -77,6 +77,11 @@ class StackedModels:
         self._seen: list[Any] = [None] * self.count
         self._grads: list[Any] = [None] * self.count
         self._scale: float | None = None
+        self._cores: dict[Any, LinearOperator] = {}  # see ``ModelColumns``
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Leave operators out of a copy: they are made again."""
+        return self.__dict__ | {"_cores": {}}
 
     # vectors of all models --------------------------------------------------------
 
@@ -266,7 +271,8 @@ class StackedModels:
             ModelColumns(self.design, self.products, rows, curved, weights, self.shift)
             for weights in (none, ridge)
         )
-        whole.core, whole.note = core, "; ".join(note for note in notes if note)
+        whole.core, whole.cores = core, self._cores
+        whole.note = "; ".join(note for note in notes if note)
         return whole, each
 
     def _ridge(self, each: Sequence[Weights]) -> Array:

@@ -53,6 +53,7 @@ class ModelColumns:
         self.curved, self.ridge, self.shift = curved, ridge, shift
         self.n = design.n
         self.core: ModelColumns | None = None  # the same without ridge
+        self.cores: dict[Any, LinearOperator] = {}  # of rows with a constant curvature
         self.note = ""
         self.scalar = design.outputs == 1
         self.compiled = isinstance(products, OnePass) and self.scalar
@@ -122,10 +123,20 @@ class ModelColumns:
 
     def _known(self, q: int, forming: Forming | None) -> Structure:
         if self.core is not None:
-            return Structure(split=(self.core((q,), 0), self.ridge[q, :]))
+            return Structure(split=(self._core(q), self.ridge[q, :]))
         samples = int(self.rows[q].weights.shape[0])
         rank = samples * self.design.outputs + bool(self.shift)
         return Structure(rank=rank, forming=forming, outputs=self.design.outputs)
+
+    def _core(self, q: int) -> LinearOperator:
+        """Return one Hessian without ridge, the same one where the curvature is constant."""
+        assert self.core is not None
+        rows = self.rows[q]
+        if self.curved[q].diagonal is not rows.weights:
+            return self.core((q,), 0)
+        if rows not in self.cores:
+            self.cores[rows] = self.core((q,), 0)
+        return self.cores[rows]
 
     def diagonal(self, q: int) -> Array:
         """Return the diagonal of one model's Hessian."""
