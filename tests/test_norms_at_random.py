@@ -272,3 +272,43 @@ def test_both_sides_of_a_kink(norm, m, loss):
             assert min(misses) <= 2e-4
             checked += 1
     assert checked
+
+
+def in_a_weak_box(seed, free):
+    """Return a lasso in a box whose ends two coefficients touch without a force, and x.
+
+    One of them is not penalised where ``free``.
+    """
+    rng = np.random.default_rng([11, seed])
+    F = rng.standard_normal((40, 7))
+    t = F @ np.array([1.0, -1.0, 0.5, 0.5, 0.0, 0.0, 0.0])
+    t += 0.5 * rng.standard_normal(40)
+    offset = np.append(-np.inf if free else -3.0, np.full(6, -3.0))
+    glm = Glm(
+        F, t, loss="squared", norm="l1", penalty=rng.standard_normal((7, 2)),
+        log_offset=offset, intercept=False,
+    )  # fmt: skip
+    x = np.zeros(2)
+    y = sad.solve(sad.Problem(glm), x, tol=1e-13, on_failure="ignore").y
+    assert (y[:2] != 0.0).all()
+    lower, upper = np.full(7, -np.inf), np.full(7, np.inf)
+    for j in (0, 1):
+        (upper if y[j] > 0.0 else lower)[j] = y[j]
+    return sad.Problem(glm, lower=lower, upper=upper), x
+
+
+@pytest.mark.parametrize("free", [False, True])
+@pytest.mark.parametrize("seed", range(5))
+def test_both_sides_of_a_bound_that_only_just_holds(seed, free):
+    """What may leave it goes inward, whatever the sign of the coefficient is."""
+    problem, x = in_a_weak_box(seed, free)
+    at = sad.solve(problem, x, tol=1e-13, on_failure="ignore")
+    assert at.active.weak_fixed.sum() == 2
+    for u in np.vstack([np.eye(2), -np.eye(2)]):
+        found, h = sad.jvp(problem, at, u, one_sided=True).y, 1e-5
+        ends = [
+            sad.solve(problem, x + s * h * u, y0=at.y, tol=1e-14, on_failure="ignore").y
+            for s in (1.0, 0.5)
+        ]
+        slope = (4.0 * ends[1] - ends[0] - 3.0 * at.y) / h
+        np.testing.assert_allclose(found, slope, atol=2e-6)

@@ -3,8 +3,8 @@
     min ½ d'K d + d'(B u)    over  d = d_S + Σ_g t_g e_g,   t_g >= 0
 
 S is the support without what is weakly active, and e_g the direction in which a weak block
-leaves zero: that of its force, −f_Y,g / ‖f_Y,g‖.  Across e_g a group of a norm is infinitely
-stiff.  With d₀ that of S alone, and Z = K_SS⁻¹ K_SE,
+leaves zero, that of its force, −f_Y,g / ‖f_Y,g‖, or inward from a bound.  Across e_g a group
+of a norm is infinitely stiff.  With d₀ that of S alone, and Z = K_SS⁻¹ K_SE,
 
     d = d₀ + (E − Z) t,     0 <= t ⟂ M t + E'(K d₀ + B u) >= 0,     M = E'K E − K_ES Z
 
@@ -94,12 +94,18 @@ def tangent_at_kinks(
 
 
 def _directions(problem: Problem, solution: Solution) -> Array:
-    """Return e_g as the columns (n, w) of the weak blocks."""
+    """Return e_g as the columns (n, w) of the weak blocks, at a bound the way inward."""
     x, y = solution.x, solution.y
     xp, found = namespace(y), conditions(problem, x, y, solution.multipliers).kinks
     assert found is not None
     assert solution.active is not None
     towards = xp.where(found.held, found.force, y)
+    if problem.bounded:
+        lower, upper = problem.bounds(x, y)
+        below, above = xp.abs(y - lower), xp.abs(upper - y)
+        nearer = xp.where(below < above, below, above) < xp.abs(y)
+        one, inward = xp.ones_like(y), ~found.held & (nearer | found.free)
+        towards = xp.where(inward, xp.where(below <= above, one, -one), towards)
     lengths = block_norms(towards, found.blocks)
     unit = towards / xp.where(lengths > 0.0, lengths, xp.ones_like(lengths))
     weak = np.asarray(to_host(solution.active.weak_fixed))
