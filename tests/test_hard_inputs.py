@@ -617,6 +617,34 @@ def test_stationary_points_heed_the_limit_and_the_callback():
     assert seen == [0, 1]
 
 
+@pytest.mark.parametrize("method", ["active_set", "barrier"])
+@pytest.mark.parametrize("seed", [1, 5, 6, 9, 12, 20])
+def test_a_ridge_in_a_wide_box_is_never_called_unbounded(seed, method):
+    """The entries of the Hessian of so few variables are formed: who knows of the ridge?"""
+    rng = np.random.default_rng(seed)
+    features, classes = rng.standard_normal((5, 6)), np.sign(rng.standard_normal(5))
+    glm = Glm(features, classes, loss="logistic", penalty="scalar", intercept=False)
+    problem = sad.Problem(glm, lower=np.full(6, -1e3), upper=np.full(6, 1e3))
+    x = np.array([-32.0])
+    found = sad.solve(problem, x, method=method, on_failure="ignore")
+    assert found.status in {sad.Status.CONVERGED, sad.Status.STAGNATED}
+    if found.status.acceptable:
+        assert error_of(found.y, sad.solve(sad.Problem(glm), x).y) <= 1e-6
+
+
+@pytest.mark.parametrize("seed", [2, 3, 8, 9])
+def test_the_parabola_at_the_start_proves_nothing_of_another_function(seed):
+    """Its curvature is the ridge alone along what no residual within Huber's bend tells."""
+    rng = np.random.default_rng(seed)
+    features, targets = rng.standard_normal((4, 7)), rng.standard_normal(4)
+    glm = Glm(features, targets, loss="huber", penalty="scalar", intercept=False)
+    problem = sad.Problem(glm, lower=np.zeros(7))
+    found = sad.solve(problem, np.array([-24.0]))
+    pull = problem.grad(found.x, found.y)
+    size = np.linalg.norm(problem.grad(found.x, 0.0 * found.y))
+    assert np.abs(np.minimum(found.y, pull)).max() <= 1e-6 * size
+
+
 def test_the_folds_of_a_ridge_are_never_called_unbounded():
     glm, x = _separable(-100.0)
     problem, _ = glm.cross_validation(4)

@@ -209,3 +209,21 @@ def test_rounding_does_not_move_a_point_along_a_face(monkeypatch, seed):
     )
     solution = sad.solve(problem, problem.pack(), method="active_set")
     assert not solution.warnings
+
+
+@pytest.mark.parametrize("seed", [23, 27, 77, 79])
+def test_a_curvature_below_the_shift_of_the_factor_is_solved_with(seed):
+    """The rest of a refinement that is too slow was 1e-10 of the forces, and most of y."""
+    rng = np.random.default_rng(seed)
+    n, N = 7, int(rng.integers(3, 12))
+    A, b = rng.standard_normal((N, n)), 3.0 * rng.standard_normal(N)
+    ridge = np.exp(-24.0)
+    P, q = A.T @ A / N + ridge * np.eye(n), -A.T @ b / N
+    problem = sad.QuadraticProgram(P, q, G=-np.eye(n), h=np.full(n, 0.1))
+    found = sad.solve(problem, problem.pack(q=q))
+    force = P @ found.y + q
+    free = found.y > -0.1 + 1e-9
+    assert (force[~free] >= -1e-11 * np.abs(q).max()).all()
+    step = np.linalg.solve(P[np.ix_(free, free)], force[free])
+    energy = np.sqrt(step @ P[np.ix_(free, free)] @ step)
+    assert energy <= 1e-7 * np.sqrt(found.y @ P @ found.y)

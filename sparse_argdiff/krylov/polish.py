@@ -159,9 +159,11 @@ def polish(
             wrong, missing = _signs(path, now, guess, fixed_alike)
             changes = wrong.count() + missing.count()
         if not changes:
-            found = _finished(path, now, guess, fixed_alike)
-            if found is not None or factors is _EXACT_FACTORS:
-                return found
+            last = factors is _EXACT_FACTORS
+            if last or _leaves_rounding(path, now, guess):
+                found = _finished(path, now, guess, fixed_alike)
+                if found is not None or last:
+                    return found
             factors = _EXACT_FACTORS
         waited = 0 if changes < fewest else waited + 1
         fewest = min(fewest, changes)
@@ -237,6 +239,18 @@ def _solved(
             break
     force = f.P @ y + f.q + f.A.T @ nu + f.G.T @ z
     return PrimalDual(y, nu, z, np.where(fixed, force, 0.0)), fall
+
+
+def _leaves_rounding(path: ConvexQuadraticPath, now: PrimalDual, guess: _Guess) -> bool:
+    """Tell whether the force that is left on the free variables is rounding of its terms.
+
+    A curvature below the shift lets more than that pass, which may be most of y.
+    """
+    f = path.program
+    left = np.where(guess.low | guess.high, 0.0, f.lagrangian_grad(now))
+    size = _largest_force(path, now.y, now.nu, now.z)
+    unit = float(np.finfo(float).eps)
+    return bool(np.abs(left).max(initial=0.0) <= _ROUNDINGS * unit * size)
 
 
 def _in_all_digits(

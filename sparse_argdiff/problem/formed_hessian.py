@@ -45,6 +45,10 @@ class FormedHessian:
         self.note = ""  # a caveat of the products
         self._last: HostArray | None = None
 
+    def has_minimiser(self, x: Array) -> bool:
+        """Tell whether f(x, ·) is known to have a minimiser."""
+        return self.problem.has_minimiser(x)
+
     def hess(self, x: Array, y: Array) -> Any:
         """Return f_YY at (x, y), as a matrix."""
         given = self.objective.hess(x, y)

@@ -31,6 +31,10 @@ class _Augmented:
             getattr(problem.objective, "convex", False) and not problem.maximize
         )
 
+    def has_minimiser(self, x: Array) -> bool:
+        """Tell whether f(x, ·) is known to have a minimiser."""
+        return self.problem.has_minimiser(x)
+
     def _rows(self, x: Array, y: Array) -> Array:
         assert self.problem.equalities is not None
         return self.problem.equalities.value(x, y)

@@ -105,6 +105,8 @@ def name_row(left: Array, jac: Any, affine: bool) -> str:
 
 def falls_forever(H: LinearOperator, now: Residuals) -> bool:
     """Tell whether f falls along y itself, without curvature and without leaving."""
+    if now.form.problem.has_minimiser(now.form.x):
+        return False
     y = now.point.y
     d = y / norm(y)
     stays = bool(namespace(y).all(now.form.inequality_jvp(now.J, d) <= 1e-5))

@@ -283,6 +283,9 @@ class _Run:
             failed = self.failed(ended)
             if failed is not None:
                 return failed
+            if ended.certificate:
+                self.trusted = False
+                return None
             guess = guess_of(self.path, self.best)
             sets = _FEW if tol > near and ended.solved else _MANY
             found = self.judged(polish(self.path, self.best, guess, sets))
@@ -317,11 +320,17 @@ class _Run:
         if ended.certificate == "infeasible":
             note = contradiction(self.path, self.explicit.equal, self.explicit.rows)
             return self.record(ended.point, Status.INFEASIBLE, note)
-        if ended.certificate == "unbounded":
+        if ended.certificate == "unbounded" and self.may_fall_forever:
             return self.record(ended.point, Status.UNBOUNDED)
         if not ended.solved and ended.niter >= self.maxiter:
             return self.record(ended.point, Status.ITERATION_LIMIT)
         return None
+
+    @property
+    def may_fall_forever(self) -> bool:
+        """Whether a ray along which the program falls forever is one of f."""
+        explicit = self.explicit
+        return explicit.known and not explicit.problem.has_minimiser(self.x)
 
     def judged(
         self, found: PolishedPoint | RecessionDirection | None
@@ -331,8 +340,9 @@ class _Run:
         UNBOUNDED where f of a quadratic program falls forever.
         """
         if isinstance(found, RecessionDirection):
-            known = self.explicit.known
-            return self.record(found.point, Status.UNBOUNDED) if known else None
+            if not self.may_fall_forever:
+                return None
+            return self.record(found.point, Status.UNBOUNDED)
         if found is None:
             return None
         active = self.explicit.active_set(found)
@@ -341,9 +351,12 @@ class _Run:
 
     def _certified(self, solution: Solution, found: PolishedPoint) -> Solution | None:
         """Return the solution with its factor, None where f is another one there."""
+        solution = self._with_factor(solution, found)
+        known = self.explicit.known or self._is_the_problem(solution)
+        return solution if known else None
+
+    def _with_factor(self, solution: Solution, found: PolishedPoint) -> Solution:
         explicit = self.explicit
-        if not explicit.known and not self._is_the_problem(solution):
-            return None
         kept = factor_of(self.path, found)
         if kept is None:
             return solution
@@ -362,16 +375,25 @@ class _Run:
         return dataclasses.replace(solution, factor=factor)
 
     def _is_the_problem(self, solution: Solution) -> bool:
-        """Tell whether f and the rows are at the solution what the program has of them."""
+        """Tell whether f and the rows are at the solution what the program has of them.
+
+        What is left of the conditions is small beside their terms, and so is the step to
+        their solution, where a factor tells it: far along a direction of next to no
+        curvature the terms are large, and hide all that is left.
+        """
         problem, x = self.explicit.problem, self.x
         y: Any = solution.y
+        left = np.asarray(solution.residual)
         terms = self._terms(y, solution.multipliers)
         usual = np.sort(terms)[terms.size // 2] if terms.size else 0.0
-        least = max(min(_NEAR, 0.1 * self.tol), 256.0 * epsilon(y))
-        if not bool(
-            np.all(np.abs(np.asarray(solution.residual)) <= least * (terms + usual))
-        ):
+        rounding = 256.0 * epsilon(y)
+        least = max(min(_NEAR, 0.1 * self.tol), rounding)
+        if not bool(np.all(np.abs(left) <= least * (terms + usual))):
             return False
+        if bool(np.any(np.abs(left) > rounding * (terms + usual))):
+            step = self._step(solution, left)
+            if not self._energy(step) <= max(self.tol, 1e-6) * self._energy(y):
+                return False
         H = problem.given("hess", x, y)
         H = -H if problem.maximize else H
         P = self.explicit.program.P
@@ -379,6 +401,19 @@ class _Run:
         size = abs(P)
         noise = 1e2 * math.sqrt(epsilon(y))
         return bool((apart - noise * size).max() <= 0.0) if P.shape[0] else True
+
+    def _step(self, solution: Solution, left: HostArray) -> HostArray:
+        """Return the Newton step of y, zero where there is no factor."""
+        factor: Any = solution.factor
+        every = np.zeros(left.size)
+        if factor is not None:
+            unknowns = factor.index[factor.kept]
+            every[unknowns] = factor.solve(left[unknowns].astype(float))
+        return every[: self.path.n]
+
+    def _energy(self, y: HostArray) -> float:
+        """Return the norm of y in the metric of the program's curvature."""
+        return math.sqrt(max(float(y @ (self.explicit.program.P @ y)), 0.0))
 
     def _terms(self, y: HostArray, multipliers: Any) -> HostArray:
         """Return the sums of the absolute values of the terms of all conditions."""

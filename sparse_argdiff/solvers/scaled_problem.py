@@ -122,6 +122,9 @@ class _Objective:
         if problem.has_value:
             self.value = self._value
 
+    def has_minimiser(self, x: Array) -> bool:
+        return self.problem.has_minimiser(x)
+
     def _value(self, x: Array, z: Array) -> float:
         return self.problem.value(x, self.at.scale * z) / self.at.unit
 

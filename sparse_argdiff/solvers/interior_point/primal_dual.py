@@ -162,7 +162,8 @@ class PathState:
 def is_endless(now: Residuals, last: LastStep, steepest: float, step: Array) -> bool:
     """Tell whether steps of no less length lead to where f_Y vanishes, as in exp(−y).
 
-    With forces at bounds f_Y does not: then all conditions are met on the way.
+    With forces at bounds f_Y does not: then all conditions are met on the way.  Where f is
+    known to have a minimiser its curvature is small, not none.
     """
     form, y = now.form, now.point.y
     half = math.sqrt(epsilon(y))
@@ -176,7 +177,8 @@ def is_endless(now: Residuals, last: LastStep, steepest: float, step: Array) -> 
     ratio = xp.where(sure, ahead / xp.where(sure, step, 1.0 + 0.0 * y), math.inf)
     t = min(FAR, float(xp.min(ratio)))
     far = xp.clip(y + t * step, form.lower, form.upper)
-    return falls_beyond(lambda y: form.problem.grad(form.x, y), y, far, step)
+    falls = falls_beyond(lambda y: form.problem.grad(form.x, y), y, far, step)
+    return falls and not form.problem.has_minimiser(form.x)
 
 
 def start(problem: Problem, x: Array, y0: Array, tol: float) -> PathState:
