@@ -294,7 +294,8 @@ class Run:
 
         The last iterate where it converged or each step was an improvement by more than
         its error; else the lower of it and the one of the lowest value, both evaluated at
-        the finest tolerances; the one before, where those evaluations fail.
+        the finest tolerances; the one before, too, where those evaluations fail or are not
+        lower than it seemed.
         """
         last = len(history) - 1
         assert self.best is not None
@@ -310,11 +311,12 @@ class Run:
                 sharp.append((self._sharpened(found, nit, history), nit))
             except ConvergenceError as error:
                 failed = error
-        if not sharp and self.before is not None and last > 0:
-            with contextlib.suppress(ConvergenceError):
-                sharp.append(
-                    (self._sharpened(self.before, last - 1, history), last - 1)
-                )
+        before, nit = self.before, last - 1
+        if before is not None and nit >= 0 and status is not Status.CONVERGED:
+            lowest = min((pair[0].value for pair in sharp), default=math.inf)
+            if not lowest <= before.value:
+                with contextlib.suppress(ConvergenceError):
+                    sharp.append((self._sharpened(before, nit, history), nit))
         found, nit = min(sharp or candidates, key=lambda pair: pair[0].value)
         with contextlib.suppress(ConvergenceError):
             certificate = self.F.certify(found)
