@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import scipy.linalg
 import scipy.sparse
+import scipy.sparse.linalg
 from hypothesis import HealthCheck, assume, example, given, settings
 from hypothesis import strategies as st
 from scipy import special
@@ -23,6 +24,7 @@ from sparse_argdiff import (
     Problem,
     Status,
 )
+from sparse_argdiff.krylov import null_space
 
 
 class Smooth:
@@ -1075,3 +1077,69 @@ def test_an_unbalanced_transport_takes_few_steps(k, seed):
     assert np.abs(force).max() <= 1e-6  # of log y: each entry to its own digits
     assert found.niter <= 110
     assert found.n_grad <= 250
+
+
+class Control:
+    """min ½ ‖u − d‖² + ½ e^x ‖q‖² where A u = q + f, on a grid; A known by its products."""
+
+    def __init__(self, k):
+        grid = (k + 1.0) ** 2
+        T = scipy.sparse.diags_array(
+            [-1.0, 2.0, -1.0], offsets=[-1, 0, 1], shape=(k, k)
+        )
+        eye = scipy.sparse.eye_array(k)
+        A = grid * (scipy.sparse.kron(T, eye) + scipy.sparse.kron(eye, T))
+        self.A = A.tocsr()
+        self.n = n = k * k
+        self.d = np.random.default_rng(k).standard_normal(n)
+        self.products = 0
+        rows = sad.LinearOperator((n, 2 * n), self.forward, self.backward)
+        lower = sad.FunctionObjective(
+            value=lambda x, y: (
+                0.5 * float(self.off(y) @ (self.weights(x) * self.off(y)))
+            ),
+            grad=lambda x, y: self.weights(x) * self.off(y),
+            hvp=lambda x, y, v: self.weights(x) * v,
+            cross_vjp=lambda x, y, w: np.exp(x) * (w[n:] @ y[n:]),
+            n=2 * n,
+        )
+        self.problem = sad.Problem(lower, equality=sad.LinearEquality(rows, np.ones(n)))
+
+    def weights(self, x):
+        return np.r_[np.ones(self.n), np.full(self.n, np.exp(x[0]))]
+
+    def off(self, y):
+        return np.r_[y[: self.n] - self.d, y[self.n :]]
+
+    def forward(self, v):
+        self.products += 1
+        return self.A @ v[: self.n] - v[self.n :]
+
+    def backward(self, w):
+        self.products += 1
+        return np.r_[self.A @ w, -w]
+
+    def known(self, x):
+        e, A, eye = np.exp(x), self.A, scipy.sparse.eye_array(self.n)
+        right = self.d + e * (A.T @ np.ones(self.n))
+        u = scipy.sparse.linalg.spsolve((eye + e * A.T @ A).tocsc(), right)
+        return np.r_[u, A @ u - 1.0]
+
+
+@pytest.mark.parametrize("too_many", [False, True])
+def test_rows_by_products_are_formed_once_they_have_cost_as_much(monkeypatch, too_many):
+    """MINRES took 187,000 products with the rows of a control problem of 900 states."""
+    control, x, h = Control(16), -6.0, 1e-4
+    if too_many:
+        monkeypatch.setattr(null_space, "_ENTRIES", 10)
+    found = sad.solve(control.problem, np.array([x]))
+    known = control.known(x)
+    np.testing.assert_allclose(found.y, known, atol=1e-7 * np.abs(known).max())
+    p, products = control.n, control.products
+    assert products > 20 * p if too_many else products <= 3 * p + 200
+    v = np.r_[found.y[:p] - control.d, np.zeros(p)]
+    control.products = 0
+    slope = v @ (control.known(x + h) - control.known(x - h)) / (2 * h)
+    adjoint = sad.vjp(control.problem, found, v)
+    np.testing.assert_allclose(adjoint.x, slope, rtol=1e-5)
+    assert too_many or control.products <= 4 * p + 200

@@ -90,7 +90,8 @@ def derivative(
         method : {"cg", "projected_cg", "minres", "diagonal"} or solver function, optional
             Of the linear solves: by default "cg" without active rows, for which K must be
             positive definite, "projected_cg" with a matrix of them, "minres" with an
-            operator.  "diagonal" replaces K by its diagonal (the paper's section 6).
+            operator until that has cost as many products as forming its rows, where they
+            fit.  "diagonal" replaces K by its diagonal (the paper's section 6).
         M : operator, "auto" (the default), function or None
             Preconditioner M ≈ K⁻¹, or a function of K that returns one.  "auto" is
             :class:`preconditioners.Auto`, of which a sequence of problems should share

@@ -6,7 +6,8 @@
 in the metric of a positive diagonal G, the identity by default.  A matrix C is replaced by
 independent rows A of unit length that span those of C G^{-1/2} (``independent_rows.py``);
 the step r̂ −= A' (A A')⁻¹ A r̂ is repeated while A r̂ is not small.  For an operator C the
-system above, with G = I, is solved by MINRES.
+system above, with G = I, is solved by MINRES, until that has taken as many products as
+the p rows of C do: they are then formed and factorised, where they fit.
 """
 
 from __future__ import annotations
@@ -35,9 +36,12 @@ from ..operators.block_matrices import (
 )
 from ..operators.linear_operator import LinearOperator, as_operator, aslinearoperator
 from ..operators.probes import random_signs
+from ..status import Status
 from .independent_rows import Rows, column_lengths, factorise, row_lengths
 from .minres import minres
 
+_ENTRIES = 2**21  # of rows that are formed by products, 16 MB
+_BLOCK = 64  # rows that are formed at once
 _SAMPLES = 16  # products that estimate the lengths of the rows of an operator
 
 
@@ -148,6 +152,13 @@ class ProductNullSpace:
     Each projection is a MINRES solve with [I C'; C 0], its rows in units of their lengths
     (estimated), which does not square the condition of C.  The methods are those of
     :class:`NullSpace`.
+
+    Attributes
+    ----------
+    spent : int
+        Products with C' so far, those of others included who solve with C.
+    too_many : bool
+        Whether the entries of the rows do not fit.
     """
 
     rank = None
@@ -156,7 +167,25 @@ class ProductNullSpace:
     def __init__(self, C: Any) -> None:
         self.C: LinearOperator = aslinearoperator(C)
         self.shape: tuple[int, int] = self.C.shape
+        self.spent = 0
         self._scaled: tuple[LinearOperator, Array] | None = None
+        self._formed: NullSpace | None = None
+        self.too_many = False
+
+    def by_entries(self, like: Array, metric: Array | None = None) -> NullSpace | None:
+        """Return the null space of the rows themselves, once p products are spent.
+
+        None before, and where the rows do not fit.  To wait for as many products as the
+        rows take costs at most twice the cheaper of the two.  In a ``metric`` (n,) of its
+        own for a solve with another H.
+        """
+        if self._formed is None and not self.too_many and self.patience == 0:
+            rows = formed_rows(self.C, like)
+            self.too_many = rows is None
+            self._formed = None if rows is None else null_space(rows)
+        if self._formed is None or metric is None:
+            return self._formed
+        return null_space(self._formed.C.matrix, metric)
 
     def _saddle(self, like: Array) -> tuple[LinearOperator, Array]:
         """Return the matrix with scaled rows and their lengths, estimated once."""
@@ -172,22 +201,47 @@ class ProductNullSpace:
 
     @property
     def row_lengths(self) -> Any:
-        """‖c_i‖₂, estimated once a product has shown the type of array."""
+        """‖c_i‖₂, estimated once a product has shown the type of array, or formed."""
+        if self._formed is not None:
+            return self._formed.row_lengths
         return 1.0 if self._scaled is None else self._scaled[1]
 
     metric_row_lengths = row_lengths
 
-    def _solve(self, r: Array, c: Array) -> tuple[Array, Array]:
-        """Solve [I C'; C 0] (z; w) = (r; c), in the least-squares sense."""
-        K, lengths = self._saddle(r[:, 0] if r.ndim == 2 else r)
+    def _lengths(self, like: Array) -> Array:
+        lengths: Array = self.row_lengths
+        return lengths if self._formed is not None else self._saddle(like)[1]
+
+    @property
+    def patience(self) -> float:
+        """The products that may be spent before the rows are formed."""
+        return math.inf if self.too_many else max(self.shape[0] - self.spent, 0)
+
+    def _solve(self, r: Array, c: Array) -> tuple[Array, Array] | NullSpace:
+        """Solve [I C'; C 0] (z; w) = (r; c), or return what solves it faster."""
+        like, n = (r[:, 0] if r.ndim == 2 else r), self.shape[1]
+        rows = self.by_entries(like)
+        if rows is not None:
+            return rows
+        K, lengths = self._saddle(like)
         rhs = namespace(r).concat([r, _over(c, lengths)])
-        z = minres(K, rhs, rtol=10.0 * epsilon(rhs)).x
-        n = self.shape[1]
+        limit = max(10 * rhs.shape[0], 20)
+        first = int(min(limit, self.patience + 1))
+        found = minres(K, rhs, rtol=10.0 * epsilon(rhs), maxiter=first)
+        self.spent += found.n_matvec
+        rows = self.by_entries(like) if first < limit else None
+        if rows is not None and found.status is Status.ITERATION_LIMIT:
+            return rows
+        if found.status is Status.ITERATION_LIMIT and first < limit:
+            rest = limit - first
+            found = minres(K, rhs, found.x, rtol=10.0 * epsilon(rhs), maxiter=rest)
+        z = found.x
         return z[:n, ...], _over(z[n:, ...], lengths)
 
     def project(self, r: Array) -> Array:
         """Return r − C' w, (n,) or (n, k): in the null space."""
-        return self._solve(r, zeros((self.shape[0], *r.shape[1:]), r))[0]
+        found = self._solve(r, zeros((self.shape[0], *r.shape[1:]), r))
+        return found.project(r) if isinstance(found, NullSpace) else found[0]
 
     reduce = project
 
@@ -197,15 +251,17 @@ class ProductNullSpace:
 
     def multipliers(self, r: Array) -> Array:
         """Return argmin ‖r − C' w‖, (p,) or (p, k)."""
-        return self._solve(r, zeros((self.shape[0], *r.shape[1:]), r))[1]
+        found = self._solve(r, zeros((self.shape[0], *r.shape[1:]), r))
+        return found.multipliers(r) if isinstance(found, NullSpace) else found[1]
 
     def particular(self, c: Array) -> Array:
         """Return y of least norm with C y = c, in the least-squares sense."""
-        return self._solve(zeros((self.shape[1], *c.shape[1:]), c), c)[0]
+        found = self._solve(zeros((self.shape[1], *c.shape[1:]), c), c)
+        return found.particular(c) if isinstance(found, NullSpace) else found[0]
 
     def redundancy(self, probe: Array) -> Array:
         """Return a w with C'w = 0, (p,), from a random vector; w'c = 0 if consistent."""
-        probe = probe / self._saddle(self.C.rmatvec(probe))[1]
+        probe = probe / self._lengths(self.C.rmatvec(probe))
         return probe - self.multipliers(self.C.rmatvec(probe))
 
     def mismatch(self, c: Array, y: Array) -> float:
@@ -213,7 +269,7 @@ class ProductNullSpace:
 
         D scales the rows of C to unit length.
         """
-        lengths = self._saddle(y[:, 0] if y.ndim == 2 else y)[1]
+        lengths = self._lengths(y[:, 0] if y.ndim == 2 else y)
         rest = _over(c - self.C @ y, lengths)
         return _largest_share(rest, _over(c, lengths), y)
 
@@ -229,6 +285,29 @@ def estimated_row_lengths(C: LinearOperator, root: Array) -> Array:
     xp = namespace(root)
     sizes = xp.sqrt(total / (13.0 / 12.0 * _SAMPLES))
     return xp.where(sizes > 0.0, sizes, xp.ones_like(sizes))
+
+
+def formed_rows(C: LinearOperator, like: Array) -> Any:
+    """Return the entries of C (p, n), by p products with C'; None of more than 2²¹.
+
+    On the host a sparse matrix where it is one.
+    """
+    p, n = C.shape
+    if not isinstance(like, np.ndarray):
+        if p * n > _ENTRIES:
+            return None
+        rows: Any = C.rmatmat(namespace(like).eye(p, dtype=like.dtype)).T
+        return rows if is_finite(rows) else None
+    blocks, count = [], 0
+    for first in range(0, p, _BLOCK):
+        units = np.eye(p, min(_BLOCK, p - first), -first, dtype=like.dtype)
+        rows = C.rmatmat(units).T
+        count += int(np.count_nonzero(rows))
+        if count > _ENTRIES or not is_finite(rows):
+            return None
+        blocks.append(sparse.csr_array(rows))
+    found = sparse.csr_array(sparse.vstack(blocks))
+    return found.toarray() if 2 * count > p * n else found
 
 
 def null_space(C: Any, metric: Any = None, *, kind: str | None = None) -> NullSpace:

@@ -5,8 +5,10 @@
 
     no C             CG on H
     C a matrix       CG in the null space of C, which is factorised once
-    C by products    MINRES on the whole system; where its conditioning costs too many
-                     digits, CG in the null space with each projection by MINRES:
+    C by products    MINRES on the whole system, until that has taken as many products
+                     as the rows of C do: then CG in their null space, where they fit.
+                     Where the conditioning costs too many digits, CG in the null space
+                     with each projection by MINRES:
                      ``SaddlePoint(H, null_space_of(C), method="projected_cg")``
 
 A system is set up once and solved for many right-hand sides::
@@ -27,9 +29,10 @@ from typing import Any
 
 import numpy as np
 
-from ..arrays import Array, asarray, namespace
+from ..arrays import Array, as_count, asarray, namespace
 from ..operators.block_matrices import is_explicit, saddle_operator
 from ..operators.linear_operator import LinearOperator, aslinearoperator
+from ..status import Status
 from .cg import cg
 from .minres import minres
 from .null_space import NullSpace, ProductNullSpace, null_space_for, null_space_of
@@ -81,6 +84,8 @@ class SaddlePoint:
             self.null_space = null_space_for(C, M, self.H.shape[0])
         else:
             self.null_space = C if given else getattr(M, "null_space", None)
+            if self.null_space is None and self.C is not None and not is_explicit(C):
+                self.null_space = ProductNullSpace(self.C)
 
     @cached_property
     def K(self) -> LinearOperator:
@@ -110,16 +115,60 @@ class SaddlePoint:
         if self.method == "cg":
             return cg(self.K, rhs, x0, M=self.M, **options)
         if self.method == "minres":
+            if isinstance(self.null_space, ProductNullSpace):
+                return self._by_products(self.null_space, rhs, x0, **options)
             found = minres(self.K, rhs, x0, M=self.M, **options)
             return dataclasses.replace(found, multipliers=found.x[n:, ...])
+        return self._in_null_space(self.null_space, rhs, x0, **options)
+
+    def _in_null_space(
+        self, N: Any, rhs: Array, x0: Array | None, **options: Any
+    ) -> KrylovResult:
+        """Solve by CG in the null space of C."""
+        n = self.H.shape[0]
         b, c, concat = rhs[:n, ...], rhs[n:, ...], namespace(rhs).concat
         start = None if x0 is None else x0[:n, ...]
-        found = projected_cg(self.H, self.null_space, b, c, start, **options)
+        found = projected_cg(self.H, N, b, c, start, **options)
         return dataclasses.replace(
             found,
             x=concat([found.x, found.multipliers]),
-            residual=concat([found.residual, c - self.null_space.C @ found.x]),
+            residual=concat([found.residual, c - N.C @ found.x]),
         )
+
+    def _by_products(
+        self, N: ProductNullSpace, rhs: Array, x0: Array | None, **options: Any
+    ) -> KrylovResult:
+        """Solve by MINRES, and where that takes as long as the rows of C do with them."""
+        size, n = rhs.shape[0], self.H.shape[0]
+        given = options.get("maxiter")
+        most = max(10 * size, 20) if given is None else as_count("maxiter", given)
+        first = int(min(most, N.patience))
+        found = minres(self.K, rhs, x0, M=self.M, **(options | {"maxiter": first}))
+        N.spent += found.n_matvec
+        if found.status is Status.ITERATION_LIMIT and first < most:
+            options["maxiter"] = most - int(np.max(found.niter))
+            rows, last = (
+                N.by_entries(rhs[:, 0] if rhs.ndim == 2 else rhs, self._metric),
+                None,
+            )
+            if rows is not None:
+                last = self._in_null_space(rows, rhs, found.x, **options)
+            if last is None or not last.status.acceptable:
+                last = minres(self.K, rhs, found.x, M=self.M, **options)
+            found = dataclasses.replace(
+                last,
+                niter=found.niter + last.niter,
+                n_matvec=found.n_matvec + last.n_matvec,
+            )
+        return dataclasses.replace(found, multipliers=found.x[n:, ...])
+
+    @property
+    def _metric(self) -> Array | None:
+        """The diagonal of H that M has, if it is one."""
+        M = None if self.M is None else aslinearoperator(self.M)
+        if M is None or not M.has_diagonal:
+            return None
+        return 1.0 / M.diagonal()[: self.H.shape[0]]
 
     def probe(self, like: Array) -> KrylovResult:
         """Run a few steps of CG on the null space of C, for a random right-hand side.

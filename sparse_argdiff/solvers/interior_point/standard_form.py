@@ -19,6 +19,7 @@ import numpy as np
 from scipy import sparse
 
 from ...arrays import Array, epsilon, namespace, norm
+from ...krylov.null_space import formed_rows
 from ...krylov.saddle_point import null_space_of
 from ...operators.block_matrices import is_explicit, scatter, take_rows, vstack
 from ...operators.linear_operator import LinearOperator, aslinearoperator
@@ -127,11 +128,15 @@ class StandardForm:
             return E
         if E.shape[0] * E.shape[1] > _FORMED:
             return None
-        return self._constant_entries if self.affine else _formed(E, self.y0)
+        return (
+            self._constant_entries
+            if self.affine
+            else formed_rows(aslinearoperator(E), self.y0)
+        )
 
     @cached_property
-    def _constant_entries(self) -> Array:
-        return _formed(self._constant_jacobians[0], self.y0)
+    def _constant_entries(self) -> Any:
+        return formed_rows(aslinearoperator(self._constant_jacobians[0]), self.y0)
 
     def null_space(self, E: Any) -> Any:
         """Return the projections on E, found once where E is constant."""
@@ -229,10 +234,3 @@ def _identity(y: Array) -> Any:
     if isinstance(y, np.ndarray):
         return sparse.csr_array(sparse.eye_array(n, dtype=y.dtype))
     return LinearOperator((n, n), lambda v: v, matmat=lambda v: v, symmetric=True)
-
-
-def _formed(E: Any, like: Array) -> Array:
-    """Return the entries of an operator, by a product with E' for each row."""
-    identity = namespace(like).eye(E.shape[0], dtype=like.dtype)
-    rows: Array = aslinearoperator(E).rmatmat(identity).T
-    return rows
