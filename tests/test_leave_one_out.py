@@ -232,6 +232,15 @@ def test_high_leverages_are_told_once():
         assert of_squared.leverages(np.array([-6.0]), y).max() > 0.9
 
 
+@pytest.mark.parametrize("seed", [3, 4])
+def test_a_score_that_is_off_is_told(seed):
+    """Beyond 2 % of exact refits: one Newton step is not enough, and a warning says so."""
+    with pytest.warns(sad.ConvergenceWarning, match="leverage above"):
+        largest, score, _ = compared("poisson", 70, 40, -6.0, seed)
+    assert largest > 0.5
+    assert score > 0.02
+
+
 def test_leverages_beyond_the_probes_are_told():
     """Also of the squared loss, for which computed leverages of any size are exact."""
     rng = np.random.default_rng(3)
