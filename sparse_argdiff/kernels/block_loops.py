@@ -192,9 +192,19 @@ def _scaled_stretch(d, X, b, width, out):
         out[t] = 0
 
 
+@compile_loop()
+def _along(scalars, X, width):
+    """Return the scalars of the columns, repeated along a stretch of X."""
+    found = np.empty(STRETCH // len(width) * len(width), X.dtype)
+    for t in range(found.size):
+        found[t] = scalars[t % len(width)]
+    return found
+
+
 @compile_loop(fastmath=_SUMS)
 def cg_residual(R, Q, alpha, d, width):
     """Take α q from r; return r'r and, with d, r'(d ∘ r) of each column."""
+    alpha = _along(alpha, R, width)
     stretch = alpha.size
     sums, scaled = np.zeros(stretch), np.zeros(stretch)
     z = np.empty(stretch, R.dtype)
@@ -210,9 +220,21 @@ def cg_residual(R, Q, alpha, d, width):
     return fold(sums, width), fold(scaled, width)
 
 
+@compile_loop()
+def _steps(alpha, beta, X, width):
+    """Return α, β and the share of z, along a stretch: one, but zero where α is."""
+    alpha, beta = _along(alpha, X, width), _along(beta, X, width)
+    gamma = np.ones_like(alpha)
+    for t in range(alpha.size):
+        if alpha[t] == 0:
+            beta[t], gamma[t] = 1, 0
+    return alpha, beta, gamma
+
+
 @compile_loop(fastmath=_SUMS)
-def cg_advance(X, P, Z, alpha, beta, gamma, d, width):
-    """Add α p to x, then make p the next direction γ z + β p, or γ d ∘ z + β p."""
+def cg_advance(X, P, Z, alpha, beta, d, width):
+    """Add α p to x, then make p z + β p, or d ∘ z + β p; p stays where α is zero."""
+    alpha, beta, gamma = _steps(alpha, beta, X, width)
     stretch = alpha.size
     own = np.empty(stretch, X.dtype)
     for b in range(0, X.size, stretch):
@@ -229,6 +251,7 @@ def cg_advance(X, P, Z, alpha, beta, gamma, d, width):
 @compile_loop(fastmath=_SUMS)
 def cg_residual_own(R, Q, alpha, D, width):
     """Take α q from r; return r'r and r'(D ∘ r), with a diagonal for each column."""
+    alpha = _along(alpha, R, width)
     stretch = alpha.size
     sums, scaled = np.zeros(stretch), np.zeros(stretch)
     for b in range(0, R.size, stretch):
@@ -243,8 +266,9 @@ def cg_residual_own(R, Q, alpha, D, width):
 
 
 @compile_loop(fastmath=_SUMS)
-def cg_advance_own(X, P, Z, alpha, beta, gamma, D):
-    """Add α p to x, then make p γ D ∘ z + β p, with a diagonal for each column."""
+def cg_advance_own(X, P, Z, alpha, beta, D, width):
+    """Add α p to x, then make p D ∘ z + β p, with a diagonal for each column."""
+    alpha, beta, gamma = _steps(alpha, beta, X, width)
     stretch = alpha.size
     for b in range(0, X.size, stretch):
         x, p, z = X[b : b + stretch], P[b : b + stretch], Z[b : b + stretch]
@@ -258,6 +282,8 @@ def cg_advance_own(X, P, Z, alpha, beta, gamma, D):
 @compile_loop(fastmath=_SUMS)
 def lanczos(older, newer, Y, of_older, of_newer, of_y, width):
     """Combine the three residual vectors; return the square of each column."""
+    of_older, of_newer = _along(of_older, Y, width), _along(of_newer, Y, width)
+    of_y = _along(of_y, Y, width)
     stretch = of_y.size
     sums = np.zeros(stretch)
     for b in range(0, Y.size, stretch):
@@ -270,8 +296,10 @@ def lanczos(older, newer, Y, of_older, of_newer, of_y, width):
 
 
 @compile_loop(fastmath=_SUMS)
-def minres_advance(X, W_old, W, V, of_w_old, of_w, of_v, step):
+def minres_advance(X, W_old, W, V, of_w_old, of_w, of_v, step, width):
     """Combine the two directions and v, and step along the new one, in each column."""
+    of_w_old, of_w = _along(of_w_old, X, width), _along(of_w, X, width)
+    of_v, step = _along(of_v, X, width), _along(step, X, width)
     stretch = step.size
     for b in range(0, X.size, stretch):
         x, v = X[b : b + stretch], V[b : b + stretch]

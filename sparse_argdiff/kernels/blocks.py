@@ -12,8 +12,6 @@ import functools
 import importlib
 from typing import Any
 
-import numpy as np
-
 from .kernel_set import WIDEST
 
 Block = Any  # a C-ordered NumPy array (n, k), or the scalars (k,) of its columns
@@ -43,9 +41,7 @@ class Blocks:
         loop = block_loops().cg_residual
         if d is not None and d.ndim == 2:
             loop, d = block_loops().cg_residual_own, _flat(d)
-        found: tuple[Block, Block] = loop(
-            _flat(R), _flat(Q), _repeated(R, alpha), d, _width(R)
-        )
+        found: tuple[Block, Block] = loop(_flat(R), _flat(Q), alpha, d, _width(R))
         return found
 
     def cg_advance(
@@ -58,14 +54,10 @@ class Blocks:
         d: Block | None,
     ) -> None:
         """Step along p, then turn it: p = z + β p, or d ∘ z + β p; none where α = 0."""
-        moves = alpha != 0.0
-        scalars = (_repeated(X, a) for a in (alpha, np.where(moves, beta, 1.0), moves))
         loop = block_loops().cg_advance
         if d is not None and d.ndim == 2:
-            own = block_loops().cg_advance_own
-            own(_flat(X), _flat(P), _flat(Z), *scalars, _flat(d))
-            return
-        loop(_flat(X), _flat(P), _flat(Z), *scalars, d, _width(X))
+            loop, d = block_loops().cg_advance_own, _flat(d)
+        loop(_flat(X), _flat(P), _flat(Z), alpha, beta, d, _width(X))
 
     def lanczos(
         self,
@@ -77,9 +69,8 @@ class Blocks:
         c: Block,
     ) -> Block:
         """Combine the three residual vectors; return the square of each column."""
-        scalars = (_repeated(Y, scalar) for scalar in (a, b, c))
         loop = block_loops().lanczos
-        return loop(_flat(older), _flat(newer), _flat(Y), *scalars, _width(Y))
+        return loop(_flat(older), _flat(newer), _flat(Y), a, b, c, _width(Y))
 
     def minres_advance(
         self,
@@ -91,9 +82,8 @@ class Blocks:
         step: Block,
     ) -> None:
         """Combine the two directions and v; step along the new one."""
-        scalars = (_repeated(X, scalar) for scalar in (*coefficients, step))
-        loop = block_loops().minres_advance
-        loop(_flat(X), _flat(w_old), _flat(w), _flat(V), *scalars)
+        vectors = _flat(X), _flat(w_old), _flat(w), _flat(V)
+        block_loops().minres_advance(*vectors, *coefficients, step, _width(X))
 
 
 BLOCKS = Blocks()
@@ -127,9 +117,3 @@ def _flat(X: Block) -> Block:
 
 def _width(X: Block) -> tuple[int, ...]:
     return (0,) * int(X.shape[1])
-
-
-def _repeated(X: Block, scalars: Block) -> Block:
-    """Return the scalars of the columns, repeated along a stretch."""
-    row = scalars.astype(X.dtype)
-    return np.tile(row, block_loops().STRETCH // row.size)
