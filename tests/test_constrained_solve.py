@@ -1079,6 +1079,17 @@ def test_an_unbalanced_transport_takes_few_steps(k, seed):
     assert found.n_grad <= 250
 
 
+@pytest.mark.filterwarnings("ignore::RuntimeWarning")
+@pytest.mark.parametrize("k", [30, 100])
+def test_unknowns_that_part_on_the_way_take_few_products(k):
+    """y log y without bounds: level at the start, of sizes from 1e-9 to 1 at the end."""
+    problem, y0 = unbalanced(k, 401)
+    x = np.log(np.full(k, 1.0 / k))
+    found = sad.solve(sad.Problem(problem.objective), x, y0)
+    assert np.abs(problem.objective.grad(x, found.y)).max() <= 1e-6
+    assert found.n_hvp <= 1500
+
+
 class Control:
     """min ½ ‖u − d‖² + ½ e^x ‖q‖² where A u = q + f, on a grid; A known by its products."""
 

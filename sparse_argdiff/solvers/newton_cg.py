@@ -44,6 +44,7 @@ logger = logging.getLogger(__name__)
 
 _HALVINGS = 40
 _PROBE = 10  # products that look for negative curvature
+_RENEWAL = 64  # products of steps, for which new sizes cost 1, or 8 where they differ
 _LOOSEST = 0.2  # relative error of a Newton step
 
 
@@ -211,7 +212,7 @@ class NewtonCG:
         self.test, self.choice, self.convex = test, choice, convex
         self.niter, self.n_hvp, self.n_grad = 0, 0, 0
         self.largest_square = 0.0  # y'f_YY y so far
-        self.sized = False  # whether the sizes of the unknowns were estimated
+        self.since_sized = math.inf  # products since the sizes of the unknowns were
         self.by_size: LinearOperator | None = None  # the diagonal that they give
         self.changes = 0.0  # of f_YY since y'f_YY y was measured, relative
         self.steep: Array | None = None  # diag f_YY at the start of steps as long
@@ -282,6 +283,7 @@ class NewtonCG:
         M = self.preconditioner(hess, y)
         direction = yield from self.direction(M, point)
         self.n_hvp += direction.n_hvp
+        self.since_sized += direction.n_hvp
         if direction.status is not None:
             return direction.status, point
         found = yield from self.search(point, direction, M)
@@ -322,15 +324,18 @@ class NewtonCG:
         return status, new if better else point
 
     def preconditioner(self, hess: LinearOperator, y: Array) -> LinearOperator | None:
-        """Return M; without another, the sizes of the unknowns where they differ."""
+        """Return M; without another, the sizes of the unknowns where they differ.
+
+        They may on the way though not at the start, as those of y log y do.
+        """
         M, n_setup = self.choice(hess)
         self.n_hvp += n_setup
         self.given = M if self.choice.auto is None else None
         if M is not None or hess.has_diagonal or self.choice.auto is None:
             return M
-        if not self.sized:
+        if self.since_sized > _RENEWAL:
             sizes, products = diagonal_scale(hess, y)
-            self.sized, self.n_hvp = True, self.n_hvp + products
+            self.since_sized, self.n_hvp = 0, self.n_hvp + products
             self.by_size = None if sizes is None else jacobi(sizes, floor=0.0)
         return self.by_size
 
