@@ -189,6 +189,25 @@ def test_the_minimum_of_the_greatest_of_planes(seed, m, curvature):
     assert found.combination.error <= small
 
 
+@pytest.mark.parametrize("seed", range(4))
+def test_the_end_is_judged_apart_from_the_length_of_steps(seed):
+    """Where rounding of F refuses all trials, steps and their t are next to nothing."""
+    rng = np.random.default_rng(seed)
+    planes = rng.standard_normal((8, 3))
+    planes -= planes.mean(axis=0)
+    evaluate, _ = greatest(planes, 3.0 + rng.random(8), 0.3)
+
+    def rounded(x):
+        found = evaluate(x)
+        return Found(found.solution, float(np.round(found.value, 5)), found.gradient)
+
+    small = 1e-4
+    start = rounded(rng.standard_normal(3))
+    found = descend([start], 1.0, rounded, lambda _: small, lambda x: x, (None, None))
+    assert found.combination.sides > 1
+    assert found.combination.size <= small
+
+
 def test_bounds_hold_what_they_can():
     """max(−x₀, x₀) + x₁ over x₁ >= 1: the normal of the bound takes the slope of x₁."""
     planes, offsets = np.array([[1.0, 1.0], [-1.0, 1.0]]), np.ones(2)

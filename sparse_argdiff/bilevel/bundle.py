@@ -8,7 +8,8 @@ with e_i = |F(x) − F_i − g_i'(x − x_i)| of points x_i around: a bundle met
 
 and d = −t p.  A trial x + d that lowers F by a part of what the model does is the next x; else
 it has shown another side, whose gradient joins the model.  Where ‖p‖ and ε = Σ_i λ_i e_i
-are small, F(x') ≥ F(x) − ε − ‖p‖ ‖x' − x‖ for a convex F.
+are small, F(x') ≥ F(x) − ε − ‖p‖ ‖x' − x‖ for a convex F; both are judged at t = 1 / limit,
+which weighs them alike, whatever the length of the steps is by then.
 """
 
 from __future__ import annotations
@@ -119,8 +120,9 @@ def descend(
     for _ in range(_EVALUATIONS):
         limit = small(base.value)
         p = _combined(base, members, t, bounds)
-        if p.size <= limit and p.error <= limit:
-            return Descent(base, p, True)
+        even = _combined(base, members, 1.0 / limit if limit > 0.0 else t, bounds)
+        if max(even.size, even.error) <= limit:
+            return Descent(base, even, True)
         x = base.solution.x
         point = project(x - t * p.vector)
         if norm(point - x) <= _SHORTEST * radius:
@@ -138,7 +140,7 @@ def descend(
             base = there
         elif error > predicted:
             t *= _SHORTER
-    return Descent(base, _combined(base, members, t, bounds), False)
+    return Descent(base, even, False)
 
 
 def _error(base: HypergradientResult, other: HypergradientResult) -> float:
