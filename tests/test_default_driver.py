@@ -352,6 +352,19 @@ def test_the_level_of_curvature_is_no_more_than_moves_show():
     np.testing.assert_allclose(level, [2.0, 0.5, 2.0, 2.0 * 2.0**-26])
 
 
+@pytest.mark.parametrize("seed", [4, 5, 6])
+def test_plateaus_do_not_shorten_the_steps_of_other_penalties(seed):
+    """Pairs from before sent what is on them far, and the cap then cut all others."""
+    rng = np.random.default_rng(seed)
+    w = 3.0 * rng.standard_normal(400) * (rng.random(400) < 0.02)
+    X, V = (rng.standard_normal((100, 400)) for _ in range(2))
+    glm = Glm(X, np.sign(X @ w), loss="logistic", intercept=False)
+    held = glm.held_out(V, np.sign(V @ w))
+    x0 = np.full(400, -5.0)
+    found = sad.minimize(sad.Problem(glm), held, x0, maxiter=25, on_failure="ignore")
+    assert found.fun <= 5e-6  # 3e-5 or more
+
+
 def test_penalties_that_go_to_a_limit_are_named():
     """Features of noise want infinite penalties, a strong signal wants none."""
     rng = np.random.default_rng(2)

@@ -40,6 +40,7 @@ _FIRST = 0.1  # share of both at x0, where they do not tell the gradient from it
 _LOOSEST_ACTIVE = 1e-4  # of y with an active set, which loose solves do not settle
 _PAIRS = 20
 _LEVEL = 0.1  # δ
+_PLATEAU = 0.2  # of δ max |z|: a coordinate that shows less is on a plateau
 _SHOWING = 3  # moves that show where less than δ max |z| is to be added
 _CAP = 1.0  # of the largest coordinate of the first steps
 _CAPPED = 2  # full steps of that length, after which it doubles
@@ -187,25 +188,33 @@ class _Search:
         return None
 
     def direction(self, found: HypergradientResult) -> tuple[Array, bool]:
-        """Return −H z on the free variables, and whether it is cut to the cap."""
+        """Return −H z on the free variables, and whether it is cut to the cap.
+
+        A coordinate on a plateau goes by its own slope and curvature: pairs from before
+        are of another curvature there, and would send it many units away.
+        """
         x, z = found.solution.x, found.gradient
         xp, g = namespace(x), self.run.free_gradient(x, z)
         free = xp.where((g == 0.0) & (z != 0.0), 0.0 * x, 1.0 + 0.0 * x)
-        scale = self.scale(found, g)
-        d = -free * two_loop(g, self.moves, self.changes, free, scale)
+        scale, on_plateau = self.scale(found, g)
+        alone = xp.where(on_plateau, free, 0.0 * free)
+        coupled = free - alone
+        d = -coupled * two_loop(g, self.moves, self.changes, coupled, scale)
+        d = d - alone * g / scale
         if not dot(g, d) < -1e-8 * norm(g) * norm(d):
             self.moves, self.changes = [], []
-            d = -g / self.scale(found, g)
+            d = -g / self.scale(found, g)[0]
         largest = float(xp.max(xp.abs(d))) if x.shape[0] else 0.0
         if largest <= self.cap:
             return d, False
         return (self.cap / largest) * d, True
 
-    def scale(self, found: HypergradientResult, g: Array) -> Array:
+    def scale(self, found: HypergradientResult, g: Array) -> tuple[Array, Array]:
         """Return the curvature that the diagonal of H⁻¹ starts from, > 0.
 
         That of the objective for the gradient through y, and that of f^U in x itself; |g|
         where neither is known, as of parameters for which a step of one is a natural one.
+        Also the mask of plateaus: the coordinates that have shown next to no more.
         """
         F, x, xp = self.F, found.solution.x, namespace(g)
         through = getattr(F.problem.objective, "curvature_scale", None)
@@ -215,7 +224,9 @@ class _Search:
         size = through(copied(x), implicit) if callable(through) else xp.abs(implicit)
         size = size if direct is None else size + direct
         most = float(xp.max(size)) if g.shape[0] else 0.0
-        return size + unseen(_LEVEL * most or 1.0, self.moves, self.changes)
+        level = _LEVEL * most or 1.0
+        more = unseen(level, self.moves, self.changes) + 0.0 * g
+        return size + more, more < _PLATEAU * level
 
     def search(
         self, found: HypergradientResult, direction: Array
@@ -444,7 +455,7 @@ class _Search:
         """
         found = self.evaluate(x, self.tol)
         g = self.run.free_gradient(x, found.gradient)
-        promised = dot(g, g / self.scale(found, g))
+        promised = dot(g, g / self.scale(found, g)[0])
         if promised > _LOOSEST * self.run.scale(found.value) or self.is_finest(found):
             return found
         self.adjoint_tol = max(_FIRST * self.adjoint_tol, self.F.adjoint_tol)
