@@ -645,6 +645,29 @@ def test_the_parabola_at_the_start_proves_nothing_of_another_function(seed):
     assert np.abs(np.minimum(found.y, pull)).max() <= 1e-6 * size
 
 
+@pytest.mark.parametrize("seed", range(5))
+def test_a_gradient_that_lies_once_does_not_set_the_length(seed):
+    """‖y‖ in the metric of f_YY was carried along by it, and met any tolerance."""
+    rng, calls = np.random.default_rng(seed), []
+    A, q = rng.standard_normal((20, 4)), rng.standard_normal(4)
+    P = A.T @ A / 20
+
+    def grad(x, y):
+        calls.append(y)
+        return (P @ y + x[0] * q) * (1e12 if len(calls) == 1 else 1.0)
+
+    objective = sad.FunctionObjective(
+        value=lambda x, y: 0.5 * y @ P @ y + x[0] * q @ y,
+        grad=grad,
+        hvp=lambda x, y, v: P @ v,
+        cross_vjp=lambda x, y, w: q @ w,
+        n=4,
+    )
+    found = sad.solve(sad.Problem(objective), np.ones(1), M=None, on_failure="ignore")
+    if found.status.acceptable:
+        assert error_of(found.y, np.linalg.solve(P, -q)) <= 1e-7
+
+
 def test_the_folds_of_a_ridge_are_never_called_unbounded():
     glm, x = _separable(-100.0)
     problem, _ = glm.cross_validation(4)

@@ -147,10 +147,8 @@ class SaddlePoint:
         N.spent += found.n_matvec
         if found.status is Status.ITERATION_LIMIT and first < most:
             options["maxiter"] = most - int(np.max(found.niter))
-            rows, last = (
-                N.by_entries(rhs[:, 0] if rhs.ndim == 2 else rhs, self._metric),
-                None,
-            )
+            like = rhs[:, 0] if rhs.ndim == 2 else rhs
+            rows, last = N.by_entries(like, self._metric), None
             if rows is not None:
                 last = self._in_null_space(rows, rhs, found.x, **options)
             if last is None or not last.status.acceptable:

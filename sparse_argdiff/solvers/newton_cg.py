@@ -375,12 +375,20 @@ class NewtonCG:
         alpha: float,
         model_error: float,
     ) -> Run:
-        """Keep y'f_YY y up to date: y₊'f_YY y₊ − y'f_YY y to the mean f_YY on the way."""
+        """Keep y'f_YY y up to date: y₊'f_YY y₊ − y'f_YY y to the mean f_YY on the way.
+
+        It is measured anew where f_YY has changed: by a mean that is not that of the start.
+        """
         test, d = self.test, direction.d
         d = d if alpha == 1.0 else alpha * d
-        test.square += _growth(point, new, d)
+        growth, along = _growth(point, new, d)
+        test.square += growth
         self.largest_square = max(self.largest_square, test.square)
-        self.changes += model_error / direction.gradient if self.modelled else 1.0
+        square = (alpha * direction.length) ** 2
+        bent = abs(along) / square if square > 0.0 else 1.0
+        self.changes += (
+            model_error / direction.gradient if self.modelled else max(bent, 1.0)
+        )
         cancelled = not 1e-4 * self.largest_square <= test.square < math.inf
         if cancelled or (self.changes > 2.0 and direction.length <= 1e-3 * test.size):
             yield from self.measure(new.y)
@@ -583,10 +591,11 @@ class _Direction:
     status: Status | None = None
 
 
-def _growth(point: _Point, new: _Point, d: Array) -> float:
-    """Return y₊'f_YY y₊ − y'f_YY y for y₊ = y + d and the mean f_YY on the way."""
+def _growth(point: _Point, new: _Point, d: Array) -> tuple[float, float]:
+    """Return y₊'f_YY y₊ − y'f_YY y, y₊ = y + d, and d'f_YY d for the mean f_YY on the way."""
     change = new.grad - point.grad
-    return 2.0 * dot(point.y, change) + dot(d, change)
+    along = dot(d, change)
+    return 2.0 * dot(point.y, change) + along, along
 
 
 class Steps:

@@ -31,10 +31,8 @@ _PROXIMAL_STEPS = 20  # between two runs of Newton's method
 _HALVINGS = 60
 _NEWTON_STEPS = 8
 _TRIALS = 10
-_REFINED, _FINER = (
-    2,
-    0.1,
-)  # solutions on the support for the sake of the gap, and by what
+_REFINED = 2  # solutions on the support for the sake of the gap,
+_FINER = 0.1  # each to this share of the tolerance before
 _LOOSE = 0.1  # relative residual of Newton steps before the support stands
 
 
