@@ -384,8 +384,8 @@ class NewtonCG:
         growth, along = _growth(point, new, d)
         test.square += growth
         self.largest_square = max(self.largest_square, test.square)
-        square = (alpha * direction.length) ** 2
-        bent = abs(along) / square if square > 0.0 else 1.0
+        length = alpha * direction.length  # whose square may overflow
+        bent = abs(along) / length / length if length > 0.0 else 1.0
         self.changes += (
             model_error / direction.gradient if self.modelled else max(bent, 1.0)
         )
