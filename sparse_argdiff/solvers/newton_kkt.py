@@ -360,6 +360,9 @@ class _NewtonKKT:
         self.moved = new.y - point.y
         self.last = self.last.followed_by(norm(self.moved), before, after, self.inner)
         ended = self.stalled(point) if after > 0.5 * before else None
+        # A small residual may still be most of y where the curvature is small, too.
+        if norm(d) > epsilon(new.y) ** (1.0 / 3.0) * self.length(new):
+            ended = None if ended is Status.ROUNDING_LIMIT else ended
         if ended in {Status.ROUNDING_LIMIT, Status.UNBOUNDED}:
             return ended, point if before <= after else new
         return None, new
