@@ -1220,3 +1220,26 @@ def test_one_hessian_that_is_far_too_large_is_no_solution(call):
     assert len(calls) >= call or found.niter < call
     off = np.linalg.solve(hess(x, found.y), f.grad(x, found.y))
     assert not found.status.acceptable or np.abs(off).max() <= 1e-6
+
+
+@pytest.mark.parametrize("value", [np.inf, -np.inf, np.nan])
+def test_a_value_that_is_not_finite_at_the_solution_is_told(value):
+    """The gradient alone leads to it where the last value is asked for the record."""
+    asked = []
+
+    def lying(x, y):
+        asked.append(y)
+        return value
+
+    objective = sad.FunctionObjective(
+        value=lying,
+        grad=lambda x, y: y - x,
+        hvp=lambda x, y, v: v,
+        cross_vjp=lambda x, y, w: -w,
+        n=2,
+    )
+    problem = sad.Problem(objective, lower=np.zeros(2))
+    with pytest.raises(sad.ConvergenceError) as error:
+        sad.solve(problem, np.ones(2))
+    assert asked
+    assert error.value.status is sad.Status.NOT_FINITE

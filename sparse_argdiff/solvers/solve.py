@@ -148,8 +148,19 @@ def solve(
         solution = _by_name(method, problem, x, y0, tol, options)
         if not solution.method:
             solution = dataclasses.replace(solution, method=method)
+    solution = _with_finite_value(solution)
     _report(problem, solution, on_failure)
     return solution
+
+
+def _with_finite_value(solution: Solution) -> Solution:
+    """Return a solution whose value is finite, or not for one."""
+    value, status = solution.value, solution.status
+    if value is None or math.isfinite(value) or not (status and status.acceptable):
+        return solution
+    note = f"objective.value is {value} at the solution"
+    notes = (*solution.warnings, note)
+    return dataclasses.replace(solution, status=Status.NOT_FINITE, warnings=notes)
 
 
 def _without_room(problem: Problem, x: Array, y0: Array) -> Solution | None:
