@@ -35,8 +35,8 @@ class Objective(Protocol):
     ``dtype``, that of y; ``constraints``, arguments that ``Problem`` takes where it is given
     no constraint; ``convex``, true where f is convex in y for every x, which spares
     the products that look for negative curvature; ``has_minimiser(x)``, true where f(x, ·)
-    surely grows in all directions: it is then never called ``UNBOUNDED``, with constraints
-    or without; ``scale(x)``, the size of the terms that cancel in f_Y at a solution, by
+    surely grows in all directions: it is then not called ``UNBOUNDED``, nor under bounds
+    and inequalities; ``scale(x)``, the size of the terms that cancel in f_Y at a solution, by
     default ‖f_Y(x, 0)‖, for the rounding in proven bounds; for "projected_newton", which
     then is the default in a box, ``hess_entries(x, y, index)``, the rows and columns of
     f_YY at an index or None, and ``approach(x, y)``, a feasible point nearer to the

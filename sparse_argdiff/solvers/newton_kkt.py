@@ -360,12 +360,15 @@ class _NewtonKKT:
         self.moved = new.y - point.y
         self.last = self.last.followed_by(norm(self.moved), before, after, self.inner)
         ended = self.stalled(point) if after > 0.5 * before else None
-        # A small residual may still be most of y where the curvature is small, too.
-        if norm(d) > epsilon(new.y) ** (1.0 / 3.0) * self.length(new):
-            ended = None if ended is Status.ROUNDING_LIMIT else ended
+        if ended is Status.ROUNDING_LIMIT and self.is_long(d, new):
+            ended = None
         if ended in {Status.ROUNDING_LIMIT, Status.UNBOUNDED}:
             return ended, point if before <= after else new
         return None, new
+
+    def is_long(self, d: Array, point: ConstrainedPoint) -> bool:
+        """Tell a step from rounding: a small residual is most of y on small curvature."""
+        return norm(d) > epsilon(point.y) ** (1.0 / 3.0) * self.length(point)
 
     def infeasible(self, point: ConstrainedPoint, normal: Array) -> Status | None:
         """Return a status where the rows contradict each other, or stay violated."""
