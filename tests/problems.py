@@ -541,3 +541,21 @@ STATIONARY = (*PROBLEMS, _saddle(), _undeclared_maximum())
 """Also points that are stationary and no minimum, for ``method="minres"``."""
 
 BY_NAME = {row.name: row for row in STATIONARY}
+
+
+def counting_operator(matrix):
+    """Return a matrix as an operator, and the list that each product with it extends."""
+    reads = []
+
+    def product(v, factor):
+        reads.append(v.shape)
+        return factor @ v
+
+    operator = sad.LinearOperator(
+        matrix.shape,
+        lambda v: product(v, matrix),
+        lambda v: product(v, matrix.T),
+        matmat=lambda V: product(V, matrix),
+        rmatmat=lambda V: product(V, matrix.T),
+    )
+    return operator, reads

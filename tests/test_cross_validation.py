@@ -6,6 +6,7 @@ import tracemalloc
 
 import numpy as np
 import pytest
+from problems import counting_operator
 from scipy import sparse
 
 import sparse_argdiff as sad
@@ -502,19 +503,7 @@ def test_each_fold_takes_the_products_that_it_takes_alone(kernels, penalty):
 def test_features_are_read_once_for_all_folds():
     """Products with blocks, not one for each fold."""
     F64, t = wide(np.random.default_rng(4), 60, 20)
-    dense, reads = F64.toarray(), []
-
-    def product(v, matrix):
-        reads.append(1)
-        return matrix @ v
-
-    operator = sad.LinearOperator(
-        dense.shape,
-        lambda v: product(v, dense),
-        lambda v: product(v, dense.T),
-        matmat=lambda V: product(V, dense),
-        rmatmat=lambda V: product(V, dense.T),
-    )
+    operator, reads = counting_operator(F64.toarray())
     glm = Glm(operator, t, penalty="scalar")
     problem, _ = glm.cross_validation(5)
     y = np.random.default_rng(0).standard_normal(problem.objective.n)

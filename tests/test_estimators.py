@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 import polars as pl
 import pytest
+from problems import counting_operator
 from scipy import sparse
 from sklearn import config_context
 from sklearn.base import clone
@@ -35,7 +36,6 @@ from sklearn.model_selection import (
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import OneHotEncoder, PolynomialFeatures, StandardScaler
 
-import sparse_argdiff as sad
 from sparse_argdiff.estimators import (
     LinearClassifierCV,
     LinearRegressorCV,
@@ -663,19 +663,7 @@ def test_factors_of_folds_read_a_constant_curvature_once(loss):
     """M is the inverse of each block at two x and two y; the squared loss is read once."""
     rng = np.random.default_rng(12)
     features, t = rng.standard_normal((30, 6)), (rng.random(30) > 0.5).astype(float)
-    reads = []
-
-    def product(v, matrix):
-        reads.append(v.ndim)
-        return matrix @ v
-
-    operator = sad.LinearOperator(
-        features.shape,
-        lambda v: product(v, features),
-        lambda v: product(v, features.T),
-        matmat=lambda V: product(V, features),
-        rmatmat=lambda V: product(V, features.T),
-    )
+    operator, reads = counting_operator(features)
     glm = Glm(operator, t, loss=loss, penalty="scalar")
     f = glm.cross_validation(3)[0].objective
     factors, counts = FoldFactors(f.n // 3), []
